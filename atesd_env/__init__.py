@@ -1,0 +1,19 @@
+"""Teacher exposure in on-policy self-distillation as a Gymnasium environment.
+
+Importing this package registers the environment ids and loads neither torch nor transformers.
+"""
+
+from gymnasium.envs.registration import register, registry
+
+from atesd_env.config import PRESETS, EnvConfig, preset
+
+__version__ = "0.1.0"
+__all__ = ["PRESETS", "EnvConfig", "__version__", "preset"]
+
+for _env_id in PRESETS:
+    if _env_id not in registry:
+        if _env_id == "ATESD-Toy-v0":
+            register(id=_env_id, entry_point="atesd_env.toy:ToyExposureEnv")
+        else:
+            # The environment truncates itself and may end early, so no wrapper counts its steps.
+            register(id=_env_id, entry_point="atesd_env.env:make", kwargs={"env_id": _env_id})

@@ -1,0 +1,297 @@
+"""The configuration of an environment: one flat frozen dataclass, and a preset for each id.
+
+Every field is a keyword of ``gym.make`` and a flag of ``atesd run``. The text below a field is its documentation on the
+command line and in the docs; "paper" is ATESD (arXiv 2605.11458), "OPSD" is arXiv 2601.18734, "ours" is our choice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from atesd_env.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Range of a numeric field; ``None`` means unbounded, ``open_low`` that the lower end itself is refused."""
+
+    low: float | None = None
+    high: float | None = None
+    open_low: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        if not math.isfinite(value):
+            return False
+        above = self.low is None or (value > self.low if self.open_low else value >= self.low)
+        return above and (self.high is None or value <= self.high)
+
+    def __str__(self) -> str:
+        low = "(-inf" if self.low is None else f"{'(' if self.open_low else '['}{self.low:g}"
+        high = "inf)" if self.high is None else f"{self.high:g}]"
+        return f"{low}, {high}"
+
+
+def _number(default: Any, low: float | None = None, high: float | None = None, *, open_low: bool = False) -> Any:
+    return dataclasses.field(default=default, metadata={"bounds": Bounds(low, high, open_low)})
+
+
+def _choice(default: str, *choices: str) -> Any:
+    return dataclasses.field(default=default, metadata={"choices": choices})
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Everything that defines an environment, except the seed (an argument of ``reset``).
+
+    Raises:
+        ConfigError: If a value is outside its range; the message names the field, what was expected and what came.
+    """
+
+    # Student
+    student: str = "tiny"
+    """The base model: a Hugging Face hub id, a local model directory, a .gguf file, or "tiny" (packaged). [ours]"""
+    adapter: str | None = None
+    """Directory of a plain peft LoRA adapter that every episode starts from; None starts from the base model. [ours]"""
+    dtype: Literal["float32", "bfloat16"] = _choice("float32", "float32", "bfloat16")
+    """Number format of the frozen base; adapters and losses stay float32. [OPSD: bfloat16]"""
+    device: str = "auto"
+    """Torch device, such as "cpu" or "cuda:0"; "auto" takes a GPU if there is one. [ours]"""
+    enable_thinking: bool = False
+    """Passed to the chat template (Qwen3's thinking switch; other templates ignore it). [ours]"""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time. [OPSD: on]"""
+    lora_r: int = _number(8, 1, 4096)
+    """Rank of the LoRA adapters. [OPSD: 64]"""
+    lora_alpha: float = _number(16.0, 0, open_low=True)
+    """LoRA scale; the adapter's output is multiplied by lora_alpha / lora_r. [OPSD: 128]"""
+    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names (or name endings) of the linear layers that get an adapter. [OPSD]"""
+
+    # Task
+    task: Literal["arithmetic", "math"] = _choice("arithmetic", "arithmetic", "math")
+    """Where problems come from: generated running sums, or JSONL rows of problem, solution, answer. [ours]"""
+    data_path: str | None = None
+    """Task math: JSONL file of training problems; "gsm8k" is a packaged sample of GSM8K. [ours]"""
+    probe_data_path: str | None = None
+    """Task math: JSONL file of probe problems; None sets apart problems of data_path. [ours]"""
+    min_addends: int = _number(4, 2, 20)
+    """Task arithmetic: fewest numbers in a sum. [ours]"""
+    max_addends: int = _number(5, 2, 20)
+    """Task arithmetic: most numbers in a sum. [ours]"""
+
+    # Exposure
+    exposure: Literal["reference", "none", "other"] = _choice("reference", "reference", "none", "other")
+    """What the teacher is shown: the reference solution, nothing, or another problem's solution (control). [paper]"""
+    groups: int = _number(1, 1, 16)
+    """Difficulty groups, each with a reveal ratio of its own; 1 is one ratio for the whole batch. [paper: 1]"""
+    max_prompt_tokens: int = _number(160, 8)
+    """Longest prompt in tokens; a longer teacher prompt loses its last shown steps, which a column counts. [ours]"""
+
+    # Rollouts
+    num_rollouts: int = _number(16, 1)
+    """Rollouts of one update (the effective batch), one for each problem. [OPSD: 32]"""
+    max_new_tokens: int = _number(48, 1)
+    """Longest rollout in tokens. [OPSD: 1024 to 2048]"""
+    temperature: float = _number(1.0, 0)
+    """Sampling temperature; 0 is greedy. [OPSD: 1.1]"""
+    top_p: float = _number(1.0, 0, 1, open_low=True)
+    """Nucleus sampling: smallest set of tokens with at least this probability; 1 is off. [OPSD: 0.95]"""
+    top_k: int = _number(0, 0)
+    """Sample among this many most likely tokens; 0 is off. [OPSD: 20]"""
+
+    # Divergence
+    divergence: Literal["forward_kl", "reverse_kl", "jsd"] = _choice("forward_kl", "forward_kl", "reverse_kl", "jsd")
+    """The loss on a token: KL(teacher||student), KL(student||teacher), or the generalized JSD. [paper: forward_kl]"""
+    jsd_beta: float = _number(0.5, 0, 1)
+    """Weight of the teacher in the JSD's mixture, m = (1 - jsd_beta) student + jsd_beta teacher. [OPSD: 0.5]"""
+    token_clip: float | None = _number(None, 0, open_low=True)
+    """Largest loss of one token, in nats; the token's sum is clipped, so the loss stays non-negative. None is off. [OPSD]"""
+    divergence_top_k: int | None = _number(None, 1)
+    """Keep the teacher's k most likely tokens and one bucket for all others; None is the full vocabulary. [OPSD]"""
+    divergence_chunk: int = _number(64, 1)
+    """Scored tokens whose vocabulary is held in memory at once. [ours]"""
+
+    # Update
+    learning_rate: float = _number(2e-3, 0)
+    """AdamW's step size, constant. [OPSD: 5e-6 to 2e-4]"""
+    weight_decay: float = _number(0.0, 0)
+    """AdamW's decoupled weight decay on the adapters. [ours]"""
+    max_grad_norm: float = _number(1.0, 0, open_low=True)
+    """Gradient norm above which a student's gradient is scaled down. [ours]"""
+    micro_batch_size: int | None = _number(None, 1)
+    """Rollouts in memory at once in an update; gradients add up to the whole batch's. None is the whole batch. [ours]"""
+    teacher: Literal["initial", "ema"] = _choice("initial", "initial", "ema")
+    """The teacher's weights: the initial policy (adapters as they began), or an average of the student's. [OPSD: initial]"""
+    ema_decay: float = _number(0.99, 0, 1)
+    """Share of its old weights that the "ema" teacher keeps in an update, 0..1. [ours]"""
+
+    # Episode
+    windows: int = _number(20, 1)
+    """Hold windows (environment steps) of an episode. [ours]"""
+    hold_window: int = _number(3, 1)
+    """Student updates of a hold window, all at the same reveal ratio: the paper's H. [ours; unpublished]"""
+    collapse_nll: float = _number(3.0, 0, open_low=True)
+    """The student counts as broken, and the episode terminates, when its probe NLL exceeds the initial one by this many
+    nats a token. [ours]"""
+
+    # Probe
+    probe_size: int = _number(128, 1)
+    """Held-out problems of the probe, the same in every run. [ours; unpublished]"""
+    probe_max_tokens: int = _number(64, 1)
+    """Tokens of a reference solution that probe NLL and teacher-grounded score use. [ours]"""
+    probe_accuracy_every: int = _number(1, 0)
+    """Windows between measurements of the probe's greedy accuracy; 0 never measures it. [ours]"""
+    probe_pass_k: int = _number(0, 0, 64)
+    """Also sample the probe k times and report pass@k; 0 is off. [ours]"""
+
+    # Reward and statistics
+    progress: Literal["positive", "signed"] = _choice("positive", "positive", "signed")
+    """Learning progress of a window: the positive part of the drop in probe NLL, or the drop itself. [paper: positive]"""
+    grounded_weight: float = _number(0.1, 0)
+    """Weight of the teacher-grounded score in the reward: the paper's lambda_gt. [ours; unpublished]"""
+    gamma: float = _number(0.9, 0, 1)
+    """Discount of later measurements in a decision's return: the paper's g. [ours; unpublished]"""
+    lookahead: int = _number(3, 1)
+    """Measurements that a decision is credited for: the paper's L. [ours; unpublished]"""
+    ema_coefficient: float = _number(0.3, 0, 1, open_low=True)
+    """Weight of the newest window in the observation's moving averages. [ours; unpublished]"""
+
+    # ATESD-Toy-v0 only
+    toy_best_ratio: float = _number(0.4, 0, 1)
+    """Toy: the reveal ratio at which the closed-form learner learns fastest. [ours]"""
+    toy_noise: float = _number(0.01, 0)
+    """Toy: standard deviation of the measured probe NLL, in nats. [ours]"""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_field(field, getattr(self, field.name))
+        if self.min_addends > self.max_addends:
+            raise ConfigError(
+                f"min_addends: expected at most max_addends ({self.max_addends}), got {self.min_addends}; set both."
+            )
+        if self.task == "math" and not self.data_path:
+            raise ConfigError(
+                "data_path: expected a JSONL file of problem, solution, answer (task='math'), got none; pass "
+                "data_path='problems.jsonl'."
+            )
+
+    def replace(self, **changes: Any) -> EnvConfig:
+        """Returns a copy with some fields changed.
+
+        Raises:
+            ConfigError: If a name is not a field (the nearest is suggested), or a value is refused.
+        """
+        names = [field.name for field in dataclasses.fields(self)]
+        for name in changes:
+            if name not in names:
+                raise ConfigError(
+                    f"{name}: expected the name of a configuration field, got {name!r}; {_hint(name, names)}"
+                )
+        return dataclasses.replace(self, **changes)
+
+
+def _hint(name: str, names: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"the fields are {', '.join(names)}."
+
+
+_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
+
+
+def _check_field(field: dataclasses.Field[Any], value: Any) -> None:
+    """Raises ConfigError unless ``value`` has the field's type and lies in its range or among its choices."""
+    annotation = str(field.type)
+    if value is None and annotation.endswith("| None"):
+        return
+    if "choices" in field.metadata:
+        if value not in field.metadata["choices"]:
+            nearest = difflib.get_close_matches(str(value), field.metadata["choices"], n=1)
+            suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""
+            raise ConfigError(f"{field.name}: expected one of {field.metadata['choices']}, got {value!r}.{suggestion}")
+        return
+    base = annotation.removesuffix(" | None")
+    if base.startswith("tuple"):
+        if not (isinstance(value, tuple) and value and all(isinstance(item, str) for item in value)):
+            raise ConfigError(f"{field.name}: expected a non-empty tuple of names, got {value!r}.")
+        return
+    is_disguised_bool = isinstance(value, bool) and base != "bool"
+    if not isinstance(value, _TYPES[base]) or is_disguised_bool:
+        raise ConfigError(f"{field.name}: expected {annotation}, got {value!r} ({type(value).__name__}).")
+    bounds = field.metadata.get("bounds")
+    if bounds is not None and value not in bounds:
+        raise ConfigError(f"{field.name}: expected a number in {bounds}, got {value!r}.")
+
+
+_TINY = EnvConfig()
+_SMOLLM2 = EnvConfig(
+    student="HuggingFaceTB/SmolLM2-135M-Instruct",
+    task="math",
+    data_path="gsm8k",
+    lora_r=16,
+    lora_alpha=32.0,
+    learning_rate=2e-4,
+    num_rollouts=8,
+    max_prompt_tokens=512,
+    max_new_tokens=64,
+    temperature=1.0,
+    windows=8,
+    hold_window=2,
+    probe_size=16,
+    probe_max_tokens=96,
+    probe_accuracy_every=0,
+)
+_QWEN3 = EnvConfig(
+    student="Qwen/Qwen3-1.7B",
+    task="math",
+    data_path="gsm8k",
+    dtype="bfloat16",
+    gradient_checkpointing=True,
+    lora_r=64,
+    lora_alpha=128.0,
+    learning_rate=5e-6,
+    num_rollouts=32,
+    micro_batch_size=4,
+    max_prompt_tokens=4096,
+    max_new_tokens=1024,
+    temperature=1.1,
+    top_p=0.95,
+    top_k=20,
+    windows=25,
+    hold_window=4,
+    probe_size=64,
+    probe_max_tokens=1024,
+    probe_accuracy_every=5,
+)
+
+PRESETS: dict[str, EnvConfig] = {
+    "ATESD-Tiny-v0": _TINY,
+    "ATESD-SmolLM2-135M-v0": _SMOLLM2,
+    "ATESD-Qwen3-1.7B-v0": _QWEN3,
+    "ATESD-Qwen3-4B-v0": _QWEN3.replace(student="Qwen/Qwen3-4B"),
+    "ATESD-Qwen3-8B-v0": _QWEN3.replace(student="Qwen/Qwen3-8B"),
+    "ATESD-Toy-v0": EnvConfig(student="toy", windows=100, hold_window=1),
+}
+"""The configuration behind each environment id."""
+
+
+def preset(env_id: str, **changes: Any) -> EnvConfig:
+    """Returns the configuration of an environment id, with some fields changed.
+
+    Args:
+        env_id: One of ``PRESETS``, with or without the prefix ``atesd_env:``.
+        **changes: Fields to change.
+
+    Raises:
+        ConfigError: If the id or a field is unknown (the nearest is suggested), or a value is refused.
+
+    >>> preset("ATESD-Tiny-v0", windows=5).windows
+    5
+    """
+    name = env_id.removeprefix("atesd_env:")
+    if name not in PRESETS:
+        raise ConfigError(f"env id: expected one of ours, got {env_id!r}; {_hint(name, list(PRESETS))}")
+    return PRESETS[name].replace(**changes)

@@ -1,0 +1,192 @@
+"""One update of one student: score the rollouts with student and teacher, descend their divergence.
+
+Loss (ATESD, "student's update"): for each rollout the mean over its tokens of the divergence between teacher and student over
+the full vocabulary, then the mean over rollouts. Gradients flow into the student's adapter only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from atesd_env.adapters import AdapterStack
+from atesd_env.divergence import DivergenceSpec, rollout_weights, token_divergence
+from atesd_env.errors import NonFiniteError
+from atesd_env.rollout import Rollouts, left_pad, position_ids
+from atesd_env.student import Student
+
+
+@dataclass(frozen=True)
+class UpdateSettings:
+    """How an update is made.
+
+    Attributes:
+        divergence: The loss.
+        learning_rate: AdamW's step size.
+        weight_decay: AdamW's decoupled weight decay.
+        max_grad_norm: Gradient norm above which the gradient is scaled down.
+        micro_batch_size: Rollouts in memory at once; None is all of them.
+        ema_decay: None keeps the teacher; otherwise the share of its old weights that the averaging teacher keeps.
+        recompute_activations: Gradient checkpointing.
+    """
+
+    divergence: DivergenceSpec
+    learning_rate: float
+    weight_decay: float
+    max_grad_norm: float
+    micro_batch_size: int | None
+    ema_decay: float | None
+    recompute_activations: bool
+
+
+@dataclass(frozen=True)
+class UpdateStatistics:
+    """Means over the rollouts of one update, each rollout a mean over its tokens; before the step. Units: nats a token.
+
+    Attributes:
+        loss: What was minimised.
+        mismatch: KL(teacher||student), whatever the loss.
+        student_entropy: Of the next-token distribution.
+        teacher_entropy: Likewise.
+        top1_disagreement: Share of tokens where the two prefer different ones, 0..1.
+        log_confidence: Student's log-probability of its own tokens.
+        grad_norm: Before clipping.
+    """
+
+    loss: float
+    mismatch: float
+    student_entropy: float
+    teacher_entropy: float
+    top1_disagreement: float
+    log_confidence: float
+    grad_norm: float
+
+
+class Learner:
+    """Holds the optimizer of each student of an ``AdapterStack``, and makes updates.
+
+    Args:
+        student: The frozen base.
+        adapters: The students' adapters.
+        settings: How to update.
+        teacher_bank: Which adapters the teacher uses: "teacher", or None for the bare base model.
+    """
+
+    def __init__(self, student: Student, adapters: AdapterStack, settings: UpdateSettings) -> None:
+        self.student = student
+        self.adapters = adapters
+        self.settings = settings
+        self.optimizers = [self._new_optimizer(index) for index in range(adapters.num_students)]
+
+    @property
+    def teacher_bank(self) -> str | None:
+        """The bank of adapters that the teacher uses; None is the bare base model."""
+        return None if self.adapters.teacher_flat is None else "teacher"
+
+    def _new_optimizer(self, index: int) -> torch.optim.AdamW:
+        parameter = torch.nn.Parameter(self.adapters.flat[index])
+        parameter.grad = self.adapters.flat_grad[index]
+        return torch.optim.AdamW([parameter], lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay)
+
+    def reset(self, index: int) -> None:
+        """Forgets a student's optimizer state."""
+        self.optimizers[index] = self._new_optimizer(index)
+
+    def update(self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]]) -> UpdateStatistics:
+        """Makes one optimizer step of student ``index``.
+
+        Args:
+            index: Which student.
+            rollouts: Its B rollouts behind the problem-only prompts.
+            teacher_prompts: B teacher prompts of token ids, row by row.
+
+        Returns:
+            The update's statistics, measured before the step.
+
+        Raises:
+            NonFiniteError: If loss or gradient is not finite; the adapter is left as it was.
+        """
+        self.adapters.flat_grad[index].zero_()
+        totals = self._accumulate(index, rollouts, teacher_prompts)
+        gradient = self.adapters.flat_grad[index]
+        grad_norm = float(torch.linalg.vector_norm(gradient))
+        if not torch.isfinite(torch.tensor([grad_norm, float(totals[0])])).all():
+            raise NonFiniteError(
+                f"student {index}: expected a finite loss and gradient, got loss {float(totals[0])} and gradient norm {grad_norm}; "
+                f"lower learning_rate or max_grad_norm."
+            )
+        if grad_norm > self.settings.max_grad_norm:
+            gradient.mul_(self.settings.max_grad_norm / grad_norm)
+        self.optimizers[index].step()
+        if self.settings.ema_decay is not None and self.adapters.teacher_flat is not None:
+            self.adapters.teacher_flat[index].lerp_(self.adapters.flat[index], 1.0 - self.settings.ema_decay)
+        return UpdateStatistics(*totals.tolist(), grad_norm=grad_norm)
+
+    def _accumulate(self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Adds the whole batch's gradient in micro-batches; returns the weighted means [6] in ``UpdateStatistics``' order."""
+        weights = rollout_weights(rollouts.completion_mask)
+        num_rows = len(teacher_prompts)
+        size = self.settings.micro_batch_size or num_rows
+        totals = torch.zeros(6, dtype=torch.float64)
+        for start in range(0, num_rows, size):
+            selection = slice(start, min(start + size, num_rows))
+            part = rollouts.rows(selection)
+            if part.completion_ids.shape[1] == 0:
+                continue
+            token_weights = weights[selection, : part.completion_ids.shape[1]][part.completion_mask]
+            totals += self._backward(index, part, teacher_prompts[selection], token_weights)
+        return totals
+
+    def _backward(
+        self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], token_weights: Tensor
+    ) -> Tensor:
+        prompt_ids, prompt_mask = left_pad(teacher_prompts, self.student.pad_token_id, self.student.device)
+        with torch.no_grad(), self.adapters.use(self.teacher_bank, [index]):  # type: ignore[arg-type]
+            teacher_hidden = scored_hidden(self.student, prompt_ids, prompt_mask, rollouts)
+        self.student.model.train(self.settings.recompute_activations)  # checkpointing is active in training mode only
+        with self.adapters.use("student", [index]):
+            student_hidden = scored_hidden(self.student, rollouts.prompt_ids, rollouts.prompt_mask, rollouts)
+            tokens = token_divergence(
+                student_hidden,
+                teacher_hidden,
+                self.student.head_weight,
+                rollouts.completion_ids[rollouts.completion_mask],
+                self.settings.divergence,
+                head_bias=self.student.head_bias,
+                owner=f"student {index}",
+            )
+            loss = (token_weights * tokens.loss).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.student.model.eval()
+        per_token = torch.stack(
+            [
+                tokens.loss.detach(),
+                tokens.mismatch,
+                tokens.student_entropy,
+                tokens.teacher_entropy,
+                tokens.top1_disagreement,
+                tokens.student_log_prob,
+            ]
+        )
+        return (per_token.double() @ token_weights.double()).cpu()
+
+
+def scored_hidden(student: Student, prompt_ids: Tensor, prompt_mask: Tensor, rollouts: Rollouts) -> Tensor:
+    """Returns the final hidden states that predict the rollout's tokens, [N, D], N the unmasked completion tokens.
+
+    Args:
+        student: The model; whose adapters act is the caller's choice.
+        prompt_ids: [R, P] long, left-padded: the student's or the teacher's prompts.
+        prompt_mask: [R, P] bool.
+        rollouts: The answers; row by row behind ``prompt_ids``.
+    """
+    # The last answer token predicts nothing that is scored, so it is not fed.
+    inputs = torch.cat([prompt_ids, rollouts.completion_ids[:, :-1]], dim=1)
+    mask = torch.cat([prompt_mask, rollouts.completion_mask[:, :-1]], dim=1)
+    hidden: Tensor = student.body(
+        input_ids=inputs, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
+    ).last_hidden_state
+    return hidden[:, prompt_ids.shape[1] - 1 :][rollouts.completion_mask]

@@ -1,0 +1,143 @@
+"""The Gymnasium environment: one student under on-policy self-distillation; the action is the reveal ratio."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from atesd_env.actions import checked_ratios
+from atesd_env.config import EnvConfig
+from atesd_env.errors import AtesdError
+from atesd_env.population import Population, StudentSnapshot
+from atesd_env.render import render_ansi, render_rgb
+from atesd_env.statistics import FEATURE_NAMES, observation, observation_bounds
+
+Observation = NDArray[np.float32]
+
+
+class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
+    """Trains a student from the base model for one episode, a hold window of updates a step.
+
+    Action: ``Box(0, 1, (groups,))``, the reveal ratio (one for each difficulty group). Observation: named statistics of the
+    run (``statistics.FEATURES``). Reward: learning progress on the probe plus the weighted teacher-grounded score. An episode
+    is truncated after ``windows`` windows; it terminates only if the student breaks (a loss that is not finite, or a probe
+    NLL ``collapse_nll`` above the initial one), with ``info["termination_reason"]`` and the reward ``-collapse_nll``.
+    ``info`` is the window's row (``statistics.COLUMNS``).
+
+    Args:
+        config: The configuration, complete.
+        render_mode: "ansi", "rgb_array" or None.
+
+    Attributes:
+        config: The configuration.
+        feature_names: Names of the observation's entries, in order.
+    """
+
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's own convention)
+
+    def __init__(self, config: EnvConfig, render_mode: str | None = None) -> None:
+        self.config = config
+        self.render_mode = render_mode
+        self.feature_names = FEATURE_NAMES
+        low, high = observation_bounds()
+        self.observation_space = spaces.Box(low, high, dtype=np.float32)
+        self.action_space = spaces.Box(0.0, 1.0, (config.groups,), dtype=np.float32)
+        self._population: Population | None = None
+        self._is_running = False
+
+    @property
+    def population(self) -> Population:
+        """The population of one that does the work; loads the base model at first use."""
+        if self._population is None:
+            self._population = Population(self.config)
+        return self._population
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds that the last window spent, by column name; kept out of ``info``, which repeats with the seed."""
+        return dict(self.population.timings)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+        """Starts a new run from the base model.
+
+        Args:
+            seed: The run's seed; the same seed gives the same run bit for bit on the same machine. None draws one.
+            options: Not used.
+
+        Returns:
+            The first observation, and ``info`` with the run's seed and the base model's probe NLL.
+        """
+        super().reset(seed=seed)
+        run_seed = seed if seed is not None else int(self.np_random.integers(2**31))
+        statistics = self.population.reset(0, run_seed)
+        self._is_running = True
+        return observation(statistics), {"seed": run_seed, "probe/nll": self.population.runs[0].probe_nll}
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Trains for one hold window at the given reveal ratio.
+
+        Raises:
+            ConfigError: If the action is not a ratio in [0, 1] for each group.
+            AtesdError: If no episode is running.
+        """
+        if not self._is_running:
+            raise AtesdError("step: expected a running episode, but none was started or it has ended; call reset() first.")
+        ratios = checked_ratios(action, self.config.groups)
+        (row,) = self.population.window(ratios[None, :])
+        run = self.population.runs[0]
+        terminated = run.broken is not None
+        truncated = not terminated and len(run.rows) >= self.config.windows
+        self._is_running = not (terminated or truncated)
+        info: dict[str, Any] = dict(row)
+        if terminated:
+            info["termination_reason"] = run.broken
+        return observation(run.statistics), float(row["reward/total"] or 0.0), terminated, truncated, info
+
+    def render(self) -> str | NDArray[np.uint8] | None:  # type: ignore[override]
+        """Returns the run so far as text ("ansi") or as a picture, uint8 [H, W, 3] ("rgb_array")."""
+        rows = self.population.runs[0].rows
+        if self.render_mode == "ansi":
+            return render_ansi(rows, self.config.windows)
+        if self.render_mode == "rgb_array":
+            return render_rgb(rows, self.config.windows)
+        return None
+
+    def samples(self, num_samples: int = 1) -> list[dict[str, Any]]:
+        """Returns rollouts of the last update with both prompts, at most ``num_samples`` of them."""
+        return [dataclasses.asdict(sample) for sample in self.population.samples(0, num_samples)]
+
+    def snapshot(self) -> tuple[StudentSnapshot, bool]:
+        """Returns an opaque copy of the run's state, for ``restore``."""
+        return self.population.snapshot(0), self._is_running
+
+    def restore(self, snapshot: tuple[StudentSnapshot, bool]) -> None:
+        """Returns to the state of a snapshot; the next windows repeat bit for bit."""
+        state, self._is_running = snapshot
+        self.population.restore(0, state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickles the configuration and the run's state, not the base model, which is loaded again."""
+        state = self.__dict__.copy()
+        state["_population"] = None if self._population is None else self.population.snapshot(0)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Loads the base model again and goes on where the pickled run was."""
+        snapshot = state.pop("_population")
+        self.__dict__.update(state, _population=None)
+        if snapshot is not None:
+            self.population.restore(0, snapshot)
+
+
+def make(**fields: Any) -> TeacherExposureEnv:
+    """Entry point of the registered ids: ``preset`` names the id, ``render_mode`` and configuration fields may follow."""
+    from atesd_env.config import preset
+
+    env_id = fields.pop("env_id")
+    render_mode = fields.pop("render_mode", None)
+    return TeacherExposureEnv(preset(env_id, **fields), render_mode)

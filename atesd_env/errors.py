@@ -1,0 +1,29 @@
+"""The exceptions this package raises on purpose.
+
+One root, and one class for each kind of thing that can be wrong; each also inherits the built-in that fits, so that
+``except ValueError`` keeps working. Every message says what was expected, what came, and what to do.
+"""
+
+
+class AtesdError(Exception):
+    """Root of every exception that atesd-env raises on purpose."""
+
+
+class ConfigError(AtesdError, ValueError):
+    """A configuration field, an action or an argument has a value that cannot be used."""
+
+
+class DataError(AtesdError, ValueError):
+    """A data file is missing, malformed, or has nothing in it that can be used."""
+
+
+class StudentError(AtesdError, RuntimeError):
+    """A student model, its tokenizer or its adapter cannot be loaded or is not supported."""
+
+
+class NonFiniteError(AtesdError, ArithmeticError):
+    """A number that must be finite is not; the message names the student."""
+
+
+class RunFilesError(AtesdError, OSError):
+    """A run folder cannot be read or written; rows written before stay intact."""

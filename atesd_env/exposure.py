@@ -1,0 +1,180 @@
+"""Exposure: what a reveal ratio lets the teacher see, and the two prompts that come of it.
+
+At reveal ratio ``a`` the teacher sees the first ``floor(a * m)`` of the reference solution's ``m`` steps, and always the
+final answer (ATESD, "teacher context"). Student and teacher prompts pass through the same chat template and end in the
+same tokens, so a rollout's tokens can be scored behind either. This module holds no state and no randomness.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from atesd_env.errors import ConfigError, DataError, StudentError
+from atesd_env.tasks.base import Problem, Task
+
+ExposureKind = Literal["reference", "none", "other"]
+"""`reference`: the problem's own solution; `none`: no privileged context; `other`: another problem's solution (control)."""
+
+# Actions arrive as float32, where 0.7 * 10 is 6.9999999: without the tolerance a step that was asked for would be hidden.
+_RATIO_TOLERANCE = 1e-6
+
+
+def num_shown_steps(reveal_ratio: float, num_steps: int) -> int:
+    """Returns how many of ``num_steps`` steps a reveal ratio in [0, 1] shows: ``floor(reveal_ratio * num_steps)``.
+
+    Ratios within 1e-6 below a step's threshold count as reaching it, because float32 cannot hold 0.7.
+
+    Raises:
+        ConfigError: If the ratio is not a finite number in [0, 1].
+
+    >>> [num_shown_steps(ratio, 4) for ratio in (0.0, 0.24, 0.25, 0.99, 1.0)]
+    [0, 0, 1, 3, 4]
+    """
+    if not (math.isfinite(reveal_ratio) and 0.0 <= reveal_ratio <= 1.0):
+        raise ConfigError(f"reveal ratio: expected a number in [0, 1], got {reveal_ratio}; clip it before acting.")
+    return min(num_steps, math.floor((reveal_ratio + _RATIO_TOLERANCE) * num_steps))
+
+
+@dataclass(frozen=True)
+class TeacherPrompt:
+    """A teacher's prompt and what it shows.
+
+    Attributes:
+        token_ids: The prompt, chat template applied.
+        text: The same prompt as text, for people.
+        num_shown: Steps shown.
+        num_asked: Steps that the reveal ratio asked for; larger than ``num_shown`` only if the context was too long.
+        num_steps: Steps of the solution that was drawn from (0 without privileged context).
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    num_shown: int
+    num_asked: int
+    num_steps: int
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether steps that were asked for had to be left out because the prompt was too long."""
+        return self.num_shown < self.num_asked
+
+    @property
+    def shown_ratio(self) -> float:
+        """The share of the steps that is shown, 0..1."""
+        return self.num_shown / self.num_steps if self.num_steps else 0.0
+
+
+class PromptBuilder:
+    """Builds both prompts of a problem with one tokenizer and one task.
+
+    Args:
+        task: Wording of the requests.
+        tokenizer: A Hugging Face tokenizer with a chat template.
+        max_prompt_tokens: Longest allowed prompt, in tokens. An over-long *teacher* prompt loses its last shown steps until it fits
+            (the final answer stays); a problem whose shortest prompts do not fit is refused.
+        enable_thinking: Passed to the chat template (Qwen3's switch; other templates ignore it).
+
+    Raises:
+        StudentError: If the tokenizer has no chat template.
+    """
+
+    def __init__(self, task: Task, tokenizer: Any, max_prompt_tokens: int, enable_thinking: bool = False) -> None:
+        if not getattr(tokenizer, "chat_template", None):
+            raise StudentError(
+                "tokenizer: expected one with a chat template, got none; set `chat_template` in the student's "
+                "tokenizer_config.json (an instruction-tuned model has one)."
+            )
+        self.task = task
+        self.tokenizer = tokenizer
+        self.max_prompt_tokens = max_prompt_tokens
+        self.enable_thinking = enable_thinking
+        # A probe meets the same few prompts in every window; applying a template costs more than scoring a Tiny student.
+        self._tokenize = lru_cache(maxsize=4096)(self._tokenize_uncached)
+
+    def student_prompt(self, problem: Problem) -> tuple[int, ...]:
+        """Returns the token ids of the problem-only prompt.
+
+        Raises:
+            DataError: If the prompt is longer than ``max_prompt_tokens``.
+        """
+        token_ids, _ = self._tokenize(self.task.student_request(problem))
+        if len(token_ids) > self.max_prompt_tokens:
+            raise self._too_long(problem, len(token_ids))
+        return token_ids
+
+    def student_text(self, problem: Problem) -> str:
+        """Returns the problem-only prompt as text, chat template applied."""
+        return self._tokenize(self.task.student_request(problem))[1]
+
+    def teacher_prompt(
+        self, problem: Problem, reveal_ratio: float, kind: ExposureKind = "reference", other: Problem | None = None
+    ) -> TeacherPrompt:
+        """Returns the teacher's prompt at a reveal ratio.
+
+        Args:
+            problem: The problem that the student solves.
+            reveal_ratio: Share of the steps to show, in [0, 1].
+            kind: What the context is taken from.
+            other: The problem whose solution is shown if ``kind`` is "other".
+
+        Raises:
+            ConfigError: If the ratio is out of range, or ``other`` is missing where it is needed.
+            DataError: If the prompt does not fit even with no step shown.
+        """
+        if kind == "none":
+            num_shown_steps(reveal_ratio, 1)  # the same check of the ratio as for the other kinds
+            token_ids = self.student_prompt(problem)
+            return TeacherPrompt(token_ids, self.student_text(problem), num_shown=0, num_asked=0, num_steps=0)
+        source = problem if kind == "reference" else other
+        if source is None:
+            raise ConfigError("other: expected a problem whose solution is shown (kind='other'), got None; pass one.")
+        num_asked = num_shown_steps(reveal_ratio, len(source.steps))
+        for num_shown in range(num_asked, -1, -1):
+            request = self.task.teacher_request(problem, source.steps[:num_shown], source.answer)
+            token_ids, text = self._tokenize(request)
+            if len(token_ids) <= self.max_prompt_tokens:
+                return TeacherPrompt(token_ids, text, num_shown, num_asked, len(source.steps))
+        raise self._too_long(problem, len(token_ids))
+
+    def fits(self, problem: Problem) -> bool:
+        """Returns whether both prompts of a problem fit when nothing but the final answer is shown."""
+        requests = (self.task.student_request(problem), self.task.teacher_request(problem, (), problem.answer))
+        return all(len(self._tokenize_uncached(request)[0]) <= self.max_prompt_tokens for request in requests)
+
+    def reference_ids(self, problem: Problem, max_tokens: int) -> tuple[int, ...]:
+        """Returns the reference solution as an assistant's answer, end token included, at most ``max_tokens`` long."""
+        token_ids = self.tokenizer.encode(self.task.reference_completion(problem), add_special_tokens=False)
+        return tuple([*token_ids, self.tokenizer.eos_token_id][:max_tokens])
+
+    def _tokenize_uncached(self, request: str) -> tuple[tuple[int, ...], str]:
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": request}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=self.enable_thinking,
+        )
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False)), text
+
+    def _too_long(self, problem: Problem, num_tokens: int) -> DataError:
+        return DataError(
+            f"problem {problem.id!r}: expected a prompt of at most {self.max_prompt_tokens} tokens (max_prompt_tokens), got "
+            f"{num_tokens}; raise max_prompt_tokens or leave the problem out."
+        )
+
+
+def common_suffix_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Returns how many tokens two prompts share at their end.
+
+    >>> common_suffix_length([1, 2, 3, 4], [9, 3, 4])
+    2
+    """
+    length = 0
+    for left, right in zip(reversed(first), reversed(second), strict=False):
+        if left != right:
+            break
+        length += 1
+    return length

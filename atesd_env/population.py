@@ -1,0 +1,413 @@
+"""A population: K students on one frozen base, each distilled for one hold window at its own reveal ratios.
+
+A window is written once, here: the scalar environment is the population of one. Each student has its own seed, random
+streams, order of problems, optimizer, gradient clipping and learning curve. Rollouts of all students are sampled together;
+updates are made student by student.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from atesd_env.adapters import AdapterStack
+from atesd_env.config import EnvConfig
+from atesd_env.distillation import Learner, UpdateSettings, UpdateStatistics
+from atesd_env.divergence import DivergenceSpec
+from atesd_env.errors import NonFiniteError
+from atesd_env.exposure import PromptBuilder, TeacherPrompt
+from atesd_env.probe import Probe
+from atesd_env.reward import learning_progress, window_reward
+from atesd_env.rollout import Rollouts, SamplingSpec, decode_texts, generate
+from atesd_env.statistics import COLUMNS, Row, RunningStatistics, advance, group_columns, initial_statistics
+from atesd_env.streams import stream_seed, torch_stream
+from atesd_env.student import load_student
+from atesd_env.tasks.base import Problem
+from atesd_env.tasks.groups import DifficultyGroups
+from atesd_env.tasks.registry import make_task
+
+_PROBE_BATCH_SIZE = 128
+
+
+@dataclass
+class RunState:
+    """What a student's run has come to, apart from its tensors.
+
+    Attributes:
+        seed: Seed of the run.
+        num_updates: Updates made; also counts the random streams and the problems used.
+        initial_nll: Probe NLL of the base.
+        probe_nll: Latest probe NLL.
+        statistics: What a controller may know.
+        rows: The rows so far.
+        broken: Why the student counts as broken, or None.
+    """
+
+    seed: int
+    num_updates: int = 0
+    initial_nll: float = 0.0
+    probe_nll: float = 0.0
+    statistics: RunningStatistics = field(default_factory=RunningStatistics)
+    rows: list[Row] = field(default_factory=list)
+    broken: str | None = None
+
+
+@dataclass(frozen=True)
+class StudentSnapshot:
+    """Everything that a student's future depends on; opaque to users.
+
+    Attributes:
+        run: Counters, statistics and rows.
+        adapter: [P] float32.
+        teacher_adapter: [P] float32 or None.
+        optimizer: AdamW's state.
+    """
+
+    run: RunState
+    adapter: Tensor
+    teacher_adapter: Tensor | None
+    optimizer: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One rollout for people to read, with both prompts."""
+
+    problem_id: str
+    problem: str
+    student_prompt: str
+    teacher_prompt: str
+    reveal_ratio: float
+    num_shown: int
+    num_steps: int
+    rollout: str
+    answer: str
+    is_correct: bool
+
+
+class Population:
+    """K students trained side by side.
+
+    Args:
+        config: The environment's configuration.
+        num_students: K.
+
+    Attributes:
+        runs: The state of each student's run.
+        timings: Seconds that the last window spent on rollouts, updates and probe, by column name.
+
+    Raises:
+        StudentError: If the base model or the starting adapter cannot be loaded.
+        DataError: If the task's data cannot be used.
+    """
+
+    def __init__(self, config: EnvConfig, num_students: int = 1) -> None:
+        self.config = config
+        self.num_students = num_students
+        self.student = load_student(config)
+        self.task = make_task(config)
+        self.builder = PromptBuilder(self.task, self.student.tokenizer, config.max_prompt_tokens, config.enable_thinking)
+        self.task.restrict(self.builder.fits)
+        self.groups = DifficultyGroups.from_task(self.task, config.groups)
+        keep_teacher = config.teacher == "ema" or config.adapter is not None
+        self.adapters = AdapterStack(
+            self.student.model, num_students, config.lora_r, config.lora_alpha, config.lora_targets, keep_teacher
+        )
+        self.learner = Learner(self.student, self.adapters, _update_settings(config))
+        self.probe = Probe(
+            self.student,
+            self.adapters,
+            self.builder,
+            self.task.probe_problems(config.probe_size),
+            config.probe_max_tokens,
+            _PROBE_BATCH_SIZE if config.student == "tiny" else config.num_rollouts,
+        )
+        self.sampling = SamplingSpec(config.max_new_tokens, config.temperature, config.top_p, config.top_k)
+        self.runs = [RunState(seed=0) for _ in range(num_students)]
+        self.timings: dict[str, float] = {}
+        self._last_batches: list[tuple[list[Problem], list[float], list[TeacherPrompt], list[str]]] = []
+
+    def reset(self, index: int, seed: int) -> RunningStatistics:
+        """Starts a new run of student ``index`` from the base model.
+
+        Args:
+            index: Which student.
+            seed: Seed of the run.
+
+        Returns:
+            The statistics before the first window.
+        """
+        self.adapters.initialise(index, torch_stream(seed, "adapter"))
+        if self.config.adapter is not None:
+            self.adapters.load(index, Path(self.config.adapter))
+        if self.adapters.teacher_flat is not None:
+            self.adapters.teacher_flat[index].copy_(self.adapters.flat[index])
+        self.learner.reset(index)
+        nll = self.probe.nll(index)
+        self.runs[index] = RunState(
+            seed=seed, initial_nll=nll, probe_nll=nll, statistics=initial_statistics(nll)
+        )
+        return self.runs[index].statistics
+
+    def window(self, reveal_ratios: NDArray[np.float64], students: Sequence[int] | None = None) -> list[Row]:
+        """Trains students for one hold window.
+
+        Args:
+            reveal_ratios: [S, groups] in [0, 1], one line for each student that takes part.
+            students: Which S students take part; None is all of them.
+
+        Returns:
+            One row for each of them. A student that broke has ``runs[k].broken`` set, and a row without measurements if its
+            loss was not finite.
+        """
+        students = list(range(self.num_students)) if students is None else list(students)
+        self.timings = dict.fromkeys(("time/rollout_sec", "time/update_sec", "time/probe_sec"), 0.0)
+        windows = [_WindowTotals(reveal_ratios[position]) for position in range(len(students))]
+        for _ in range(self.config.hold_window):
+            going = [position for position, student in enumerate(students) if self.runs[student].broken is None]
+            if going:
+                self._update_together([students[position] for position in going], [windows[position] for position in going])
+        started = time.perf_counter()
+        rows = [self._finish_window(student, window) for student, window in zip(students, windows, strict=True)]
+        self.timings["time/probe_sec"] = time.perf_counter() - started
+        return rows
+
+    def _update_together(self, students: list[int], windows: list[_WindowTotals]) -> None:
+        """Samples rollouts of several students in one batch, then updates them one by one."""
+        started = time.perf_counter()
+        size = self.config.num_rollouts
+        batches = [self._next_problems(student) for student in students]
+        prompts = [self.builder.student_prompt(problem) for problems, _ in batches for problem in problems]
+        uniforms = torch.cat(
+            [
+                torch.rand(
+                    size,
+                    self.config.max_new_tokens,
+                    generator=torch_stream(self.runs[student].seed, "rollout", self.runs[student].num_updates),
+                )
+                for student in students
+            ]
+        )
+        with self.adapters.use("student", students):
+            rollouts = generate(self.student, prompts, self.sampling, uniforms)
+        texts = decode_texts(self.student, rollouts)
+        self.timings["time/rollout_sec"] += time.perf_counter() - started
+        started = time.perf_counter()
+        self._last_batches = []
+        for position, (student, window, (problems, others)) in enumerate(zip(students, windows, batches, strict=True)):
+            selection = slice(position * size, (position + 1) * size)
+            ratios = self.groups.ratios(problems, window.reveal_ratios)
+            teacher_prompts = [
+                self.builder.teacher_prompt(problem, ratio, self.config.exposure, other)
+                for problem, ratio, other in zip(problems, ratios, others, strict=True)
+            ]
+            part = rollouts.rows(selection)
+            self._last_batches.append((problems, ratios, teacher_prompts, texts[selection]))
+            try:
+                update = self.learner.update(student, part, [prompt.token_ids for prompt in teacher_prompts])
+            except NonFiniteError as error:
+                self.runs[student].broken = f"non-finite: {error}"
+                continue
+            is_correct = [
+                self.task.is_correct(text, problem) for text, problem in zip(texts[selection], problems, strict=True)
+            ]
+            window.add(update, part, ratios, teacher_prompts, is_correct)
+            self.runs[student].num_updates += 1
+        self.timings["time/update_sec"] += time.perf_counter() - started
+
+    def _next_problems(self, student: int) -> tuple[list[Problem], list[Problem]]:
+        """Returns the next update's problems, and for each of them another one (for the control ``other``)."""
+        run = self.runs[student]
+        size = self.config.num_rollouts
+        order = stream_seed(run.seed, "problems")
+        first = run.num_updates * size
+        drawn = [self.task.training_problem(order, first + offset) for offset in range(size + 2)]
+        problems = drawn[:size]
+        # Two problems on, where the next one is the same problem (the seam between two passes over the data).
+        others = [drawn[i + 1] if drawn[i + 1].id != drawn[i].id else drawn[i + 2] for i in range(size)]
+        return problems, others
+
+    def _finish_window(self, student: int, window: _WindowTotals) -> Row:
+        """Measures the probe, decides on reward and health, and appends the row."""
+        run = self.runs[student]
+        number = len(run.rows) + 1
+        if run.broken is not None:
+            row = _broken_row(number, run.num_updates, window.reveal_ratios, self.config)
+            run.rows.append(row)
+            return row
+        nll_before, run.probe_nll = run.probe_nll, self.probe.nll(student)
+        progress = learning_progress(nll_before, run.probe_nll, self.config.progress)
+        grounded = self.probe.grounded(
+            student,
+            self.groups.ratios(self.probe.problems, window.reveal_ratios),
+            self.config.exposure,
+            self.learner.teacher_bank,
+            is_fixed=self.config.teacher == "initial",
+        )
+        if not np.isfinite(run.probe_nll) or run.probe_nll - run.initial_nll > self.config.collapse_nll:
+            run.broken = (
+                f"collapsed: probe NLL {run.probe_nll:.3f} exceeds the initial {run.initial_nll:.3f} by more than "
+                f"collapse_nll={self.config.collapse_nll:g}"
+            )
+        reward = window_reward(progress, grounded, self.config.grounded_weight)
+        measured: Row = {
+            "window": number,
+            "update": run.num_updates,
+            **window.means(),
+            "probe/nll": run.probe_nll,
+            "probe/grounded": grounded,
+            "probe/accuracy": self._accuracy(student, number),
+            "probe/pass_at_k": self._pass_at_k(student, number),
+            "reward/progress": progress,
+            "reward/total": -self.config.collapse_nll if run.broken else reward,
+        }
+        names = [column.name for column in (*COLUMNS, *group_columns(self.config.groups))]
+        row = {name: measured[name] for name in names}
+        run.statistics = advance(
+            run.statistics,
+            row,
+            windows=self.config.windows,
+            max_new_tokens=self.config.max_new_tokens,
+            ema_coefficient=self.config.ema_coefficient,
+        )
+        run.rows.append(row)
+        return row
+
+    def _accuracy(self, student: int, window: int) -> float | None:
+        every = self.config.probe_accuracy_every
+        if every == 0 or (window % every and window != self.config.windows):
+            return None
+        return self.probe.accuracy(student, self.config.max_new_tokens)
+
+    def _pass_at_k(self, student: int, window: int) -> float | None:
+        if self.config.probe_pass_k == 0:
+            return None
+        generator = torch_stream(self.runs[student].seed, "probe", window)
+        return self.probe.pass_at_k(student, self.config.probe_pass_k, self.sampling, generator)
+
+    def samples(self, position: int, num_samples: int) -> list[Sample]:
+        """Returns rollouts of the last update, with both prompts, for the student at ``position`` of the last window."""
+        if position >= len(self._last_batches):
+            return []
+        problems, ratios, teacher_prompts, texts = self._last_batches[position]
+        return [
+            Sample(
+                problem_id=problem.id,
+                problem=problem.problem,
+                student_prompt=self.builder.student_text(problem),
+                teacher_prompt=prompt.text,
+                reveal_ratio=ratio,
+                num_shown=prompt.num_shown,
+                num_steps=prompt.num_steps,
+                rollout=text,
+                answer=problem.answer,
+                is_correct=self.task.is_correct(text, problem),
+            )
+            for problem, ratio, prompt, text in list(zip(problems, ratios, teacher_prompts, texts, strict=True))[:num_samples]
+        ]
+
+    def snapshot(self, index: int) -> StudentSnapshot:
+        """Returns a copy of everything that student ``index``'s future depends on."""
+        teacher = self.adapters.teacher_flat
+        return StudentSnapshot(
+            run=copy.deepcopy(self.runs[index]),
+            adapter=self.adapters.flat[index].detach().clone(),
+            teacher_adapter=None if teacher is None else teacher[index].clone(),
+            optimizer=copy.deepcopy(self.learner.optimizers[index].state_dict()),
+        )
+
+    def restore(self, index: int, snapshot: StudentSnapshot) -> None:
+        """Puts student ``index`` into the state of a snapshot, which stays usable."""
+        self.runs[index] = copy.deepcopy(snapshot.run)
+        self.adapters.flat[index].copy_(snapshot.adapter)
+        if self.adapters.teacher_flat is not None and snapshot.teacher_adapter is not None:
+            self.adapters.teacher_flat[index].copy_(snapshot.teacher_adapter)
+        self.learner.reset(index)
+        self.learner.optimizers[index].load_state_dict(copy.deepcopy(snapshot.optimizer))
+
+
+class _WindowTotals:
+    """Sums up the updates of one student's window."""
+
+    def __init__(self, reveal_ratios: NDArray[np.float64]) -> None:
+        self.reveal_ratios = reveal_ratios
+        self._updates: list[UpdateStatistics] = []
+        self._rollout_rows: list[tuple[float, float, float, float, float, float]] = []
+
+    def add(
+        self,
+        update: UpdateStatistics,
+        rollouts: Rollouts,
+        ratios: Sequence[float],
+        prompts: Sequence[TeacherPrompt],
+        is_correct: Sequence[bool],
+    ) -> None:
+        self._updates.append(update)
+        lengths = rollouts.lengths.tolist()
+        is_truncated = (~rollouts.is_finished).tolist()
+        for row, prompt in enumerate(prompts):
+            self._rollout_rows.append(
+                (ratios[row], prompt.shown_ratio, prompt.is_cut, is_correct[row], lengths[row], is_truncated[row])
+            )
+
+    def means(self) -> Row:
+        updates = {
+            name: float(np.mean([getattr(update, name) for update in self._updates]))
+            for name in (entry.name for entry in dataclasses.fields(UpdateStatistics))
+        }
+        rollout_rows = np.asarray(self._rollout_rows, dtype=np.float64)
+        reveal_ratio, shown_ratio, cut_rate, success_rate, length, truncation_rate = rollout_rows.mean(axis=0).tolist()
+        return {
+            "exposure/reveal_ratio": reveal_ratio,
+            "exposure/shown_ratio": shown_ratio,
+            "exposure/cut_rate": cut_rate,
+            "student/loss": updates["loss"],
+            "student/mismatch": updates["mismatch"],
+            "student/self_confidence": float(np.exp(updates["log_confidence"])),
+            "student/entropy": updates["student_entropy"],
+            "student/top1_disagreement": updates["top1_disagreement"],
+            "student/grad_norm": updates["grad_norm"],
+            "teacher/entropy": updates["teacher_entropy"],
+            "rollout/success_rate": success_rate,
+            "rollout/length": length,
+            "rollout/truncation_rate": truncation_rate,
+            "rollout/num_tokens": int(rollout_rows[:, 4].sum()),
+            **{f"exposure/reveal_ratio_{group}": float(ratio) for group, ratio in enumerate(self.reveal_ratios)},
+        }
+
+
+def _broken_row(number: int, num_updates: int, reveal_ratios: NDArray[np.float64], config: EnvConfig) -> Row:
+    """Returns the row of a window in which the loss was not finite: nothing measured, the reward a penalty."""
+    row: Row = {column.name: None for column in (*COLUMNS, *group_columns(config.groups))}
+    row |= {"window": number, "update": num_updates, "exposure/reveal_ratio": float(reveal_ratios.mean())}
+    row |= {column.name: float(ratio) for column, ratio in zip(group_columns(config.groups), reveal_ratios, strict=False)}
+    row["reward/total"] = -config.collapse_nll
+    return row
+
+
+def _update_settings(config: EnvConfig) -> UpdateSettings:
+    return UpdateSettings(
+        divergence=DivergenceSpec(
+            kind=config.divergence,
+            jsd_beta=config.jsd_beta,
+            token_clip=config.token_clip,
+            top_k=config.divergence_top_k,
+            chunk_size=config.divergence_chunk,
+        ),
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        micro_batch_size=config.micro_batch_size,
+        ema_decay=config.ema_decay if config.teacher == "ema" else None,
+        recompute_activations=config.gradient_checkpointing,
+    )

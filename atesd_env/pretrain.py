@@ -1,0 +1,178 @@
+"""Builds the packaged student ("Tiny") from a seed: tokenizer, chat template, weights.
+
+Run ``python -m atesd_env.pretrain --out DIR`` to rebuild it; the command ends by telling how close the rebuild is to the
+packaged weights. Half of the pretraining batch are short sums without a hint, half are sums of any length behind a teacher
+prompt at a random reveal ratio: so the student can use what it is shown, and has much to learn where nothing is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from safetensors.torch import load_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from atesd_env.exposure import PromptBuilder
+from atesd_env.student import TINY_DIRECTORY
+from atesd_env.tasks.arithmetic import ArithmeticTask
+from atesd_env.tasks.base import Problem
+
+PAD, USER, ASSISTANT, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """The recipe of the packaged student (ours).
+
+    Attributes:
+        seed: Of the weights and of the batches.
+        num_updates: Optimizer steps.
+        batch_size: Sequences an update.
+        learning_rate: AdamW's peak; linear warm-up over 50 updates, then cosine to a tenth.
+        plain_max_addends: Longest sum that is usually seen without a hint.
+        hinted_max_addends: Longest sum that is seen with a hint.
+        long_plain_rows: Rows of a batch that are sums of any length without a hint, so that long sums are weak, not unknown.
+    """
+
+    seed: int = 0
+    num_updates: int = 700
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    plain_max_addends: int = 3
+    hinted_max_addends: int = 5
+    long_plain_rows: int = 1
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Returns a character tokenizer over printable ASCII and the line break, with a chat template."""
+    characters = [chr(code) for code in range(32, 127)] + ["\n"]
+    vocabulary = {token: index for index, token in enumerate([PAD, USER, ASSISTANT, END, *characters])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=[USER, ASSISTANT],
+        padding_side="left",
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=256,
+    )
+
+
+def build_model(tokenizer: Any, seed: int) -> Qwen3ForCausalLM:
+    """Returns an untrained Qwen3 of about 0.6 M parameters, its weights drawn from ``seed`` alone."""
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(
+            seed
+        )  # Hugging Face initialises from the global generator; the fork keeps the caller's untouched
+        return Qwen3ForCausalLM(config)
+
+
+def pretrain(settings: PretrainSettings, quiet: bool = False) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
+    """Trains the packaged student from scratch on the CPU.
+
+    Args:
+        settings: The recipe.
+        quiet: Show no progress bar.
+
+    Returns:
+        The model in evaluation mode, and its tokenizer.
+    """
+    tokenizer = build_tokenizer()
+    model = build_model(tokenizer, settings.seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    model.train()
+    batches = _batches(settings, tokenizer)
+    for update in track(range(settings.num_updates), description="pretraining", disable=quiet):
+        optimizer.param_groups[0]["lr"] = settings.learning_rate * _schedule(update, settings.num_updates)
+        input_ids, attention_mask, labels = next(batches)
+        loss = model(input_ids=input_ids, attention_mask=attention_mask, labels=labels).loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return model.eval(), tokenizer
+
+
+def _schedule(update: int, num_updates: int) -> float:
+    cosine = 0.5 * (1 + math.cos(math.pi * update / num_updates))
+    return min(1.0, (update + 1) / 50) * (0.1 + 0.9 * cosine)
+
+
+def _batches(settings: PretrainSettings, tokenizer: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yields (input_ids, attention_mask, labels), each [batch, length], left-padded, labels on the answer only."""
+    plain = ArithmeticTask(2, settings.plain_max_addends)
+    hinted = ArithmeticTask(2, settings.hinted_max_addends)
+    builder = PromptBuilder(hinted, tokenizer, max_prompt_tokens=256)
+    rng = np.random.default_rng([settings.seed, 1])
+    index = 0
+    while True:
+        rows: list[tuple[list[int], int]] = []
+        for row in range(settings.batch_size):
+            problem: Problem
+            if row < settings.long_plain_rows:
+                problem = hinted.training_problem(settings.seed, index)
+                prompt = builder.student_prompt(problem)
+            elif row % 2 == 0:
+                problem = plain.training_problem(settings.seed, index)
+                prompt = builder.student_prompt(problem)
+            else:
+                problem = hinted.training_problem(settings.seed, index)
+                # Every number of shown steps is equally likely; a uniform ratio would never show the last step.
+                ratio = int(rng.integers(len(problem.steps) + 1)) / len(problem.steps)
+                prompt = builder.teacher_prompt(problem, ratio).token_ids
+            rows.append(([*prompt, *builder.reference_ids(problem, max_tokens=256)], len(prompt)))
+            index += 1
+        yield _left_padded(rows, tokenizer.pad_token_id)
+
+
+def _left_padded(rows: list[tuple[list[int], int]], pad_token_id: int) -> tuple[Tensor, Tensor, Tensor]:
+    length = max(len(token_ids) for token_ids, _ in rows)
+    input_ids = torch.full((len(rows), length), pad_token_id)
+    attention_mask = torch.zeros((len(rows), length), dtype=torch.long)
+    labels = torch.full((len(rows), length), -100)
+    for row, (token_ids, prompt_length) in enumerate(rows):
+        start = length - len(token_ids)
+        input_ids[row, start:] = torch.tensor(token_ids)
+        attention_mask[row, start:] = 1
+        labels[row, start + prompt_length :] = torch.tensor(token_ids[prompt_length:])
+    return input_ids, attention_mask, labels
+
+
+def compare_with_packaged(model: Qwen3ForCausalLM) -> float:
+    """Returns the largest absolute difference between a rebuild's weights and the packaged ones."""
+    packaged = load_file(TINY_DIRECTORY / "model.safetensors")
+    rebuilt = model.state_dict()
+    return max(float((rebuilt[name] - tensor.float()).abs().max()) for name, tensor in packaged.items())

@@ -1,0 +1,157 @@
+"""The probe: fixed held-out problems on which a student's progress is measured, the same in every run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from atesd_env.adapters import AdapterStack, Bank
+from atesd_env.distillation import scored_hidden
+from atesd_env.exposure import ExposureKind, PromptBuilder
+from atesd_env.rollout import Rollouts, SamplingSpec, decode_texts, generate, left_pad
+from atesd_env.student import Student
+from atesd_env.tasks.base import Problem
+
+_LOG_PROB_CHUNK = 256
+"""Tokens whose vocabulary is held in memory at once."""
+
+
+class Probe:
+    """Measures students on fixed problems.
+
+    Args:
+        student: The frozen base.
+        adapters: The students' adapters.
+        builder: Makes prompts.
+        problems: The probe's problems.
+        max_tokens: Tokens of a reference solution that are scored.
+        batch_size: Problems in one forward pass.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        adapters: AdapterStack,
+        builder: PromptBuilder,
+        problems: Sequence[Problem],
+        max_tokens: int,
+        batch_size: int,
+    ) -> None:
+        self.student = student
+        self.adapters = adapters
+        self.builder = builder
+        self.problems = list(problems)
+        self.batch_size = batch_size
+        self._student_prompts = [builder.student_prompt(problem) for problem in problems]
+        self._references = [builder.reference_ids(problem, max_tokens) for problem in problems]
+        self._grounded_cache: dict[tuple[tuple[int, ...], ...], float] = {}
+
+    def nll(self, index: int) -> float:
+        """Returns student ``index``'s negative log-likelihood of the reference solutions, in nats a token.
+
+        The mean over problems of the mean over the solution's tokens, end token included.
+        """
+        return -self._mean_log_prob("student", index, self._student_prompts)
+
+    def grounded(
+        self, index: int, reveal_ratios: Sequence[float], kind: ExposureKind, teacher_bank: Bank | None, *, is_fixed: bool
+    ) -> float:
+        """Returns the teacher-grounded score: the exposed teacher's mean log-probability of the reference solutions.
+
+        Args:
+            index: Which student's teacher.
+            reveal_ratios: One ratio for each probe problem.
+            kind: What the teacher is shown.
+            teacher_bank: Its adapters, or None for the bare base model.
+            is_fixed: The teacher never changes, so a score that was computed before may be used again.
+        """
+        others = [*self.problems[1:], self.problems[0]]
+        prompts = [
+            self.builder.teacher_prompt(problem, ratio, kind, other).token_ids
+            for problem, ratio, other in zip(self.problems, reveal_ratios, others, strict=True)
+        ]
+        if not is_fixed:
+            return self._mean_log_prob(teacher_bank, index, prompts)
+        # Keyed by all prompts together: the score of one prompt depends, in its last bits, on the others in its batch.
+        key = tuple(prompts)
+        if key not in self._grounded_cache:
+            self._grounded_cache[key] = self._mean_log_prob(teacher_bank, index, prompts)
+        return self._grounded_cache[key]
+
+    def accuracy(self, index: int, max_new_tokens: int) -> float:
+        """Returns student ``index``'s greedy accuracy, 0..1."""
+        spec = SamplingSpec(max_new_tokens=max_new_tokens, temperature=0.0)
+        return float(sum(self._correct(index, self._student_prompts, self.problems, spec))) / len(self.problems)
+
+    def pass_at_k(self, index: int, num_samples: int, spec: SamplingSpec, generator: torch.Generator) -> float:
+        """Returns pass@k with k = ``num_samples``: the share of problems that at least one of k samples solves."""
+        prompts = [prompt for prompt in self._student_prompts for _ in range(num_samples)]
+        problems = [problem for problem in self.problems for _ in range(num_samples)]
+        correct = torch.tensor(self._correct(index, prompts, problems, spec, generator)).view(len(self.problems), num_samples)
+        return sum(pass_at_k(num_samples, int(row.sum()), num_samples) for row in correct) / len(self.problems)
+
+    def _correct(
+        self,
+        index: int,
+        prompts: Sequence[Sequence[int]],
+        problems: Sequence[Problem],
+        spec: SamplingSpec,
+        generator: torch.Generator | None = None,
+    ) -> list[bool]:
+        correct = []
+        for start in range(0, len(prompts), self.batch_size):
+            batch = prompts[start : start + self.batch_size]
+            uniforms = None if generator is None else torch.rand(len(batch), spec.max_new_tokens, generator=generator)
+            with self.adapters.use("student", [index]):
+                texts = decode_texts(self.student, generate(self.student, batch, spec, uniforms))
+            correct += [
+                self.builder.task.is_correct(text, problem)
+                for text, problem in zip(texts, problems[start : start + self.batch_size], strict=True)
+            ]
+        return correct
+
+    @torch.inference_mode()
+    def _mean_log_prob(self, bank: Bank | None, index: int, prompts: Sequence[Sequence[int]]) -> float:
+        total = 0.0
+        for start in range(0, len(prompts), self.batch_size):
+            selection = slice(start, start + self.batch_size)
+            batch = forced_rollouts(self.student, prompts[selection], self._references[selection])
+            with self.adapters.use(bank, [index]):
+                hidden = scored_hidden(self.student, batch.prompt_ids, batch.prompt_mask, batch)
+            tokens = batch.completion_ids[batch.completion_mask]
+            log_probs = torch.zeros_like(batch.completion_mask, dtype=torch.float64)
+            log_probs[batch.completion_mask] = token_log_probs(self.student, hidden, tokens).double()
+            total += float((log_probs.sum(dim=1) / batch.lengths).sum())
+        return total / len(prompts)
+
+
+def forced_rollouts(student: Student, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Rollouts:
+    """Returns given answers in the form of rollouts, so that they are scored like sampled ones."""
+    prompt_ids, prompt_mask = left_pad(prompts, student.pad_token_id, student.device)
+    flipped_ids, flipped_mask = left_pad([answer[::-1] for answer in answers], student.pad_token_id, student.device)
+    is_finished = torch.ones(len(answers), dtype=torch.bool, device=student.device)
+    return Rollouts(prompt_ids, prompt_mask, flipped_ids.flip(1), flipped_mask.flip(1), is_finished)
+
+
+def token_log_probs(student: Student, hidden: Tensor, tokens: Tensor) -> Tensor:
+    """Returns the log-probabilities [N] float32 of ``tokens`` [N] given final hidden states [N, D]."""
+    parts = []
+    for start in range(0, len(tokens), _LOG_PROB_CHUNK):
+        selection = slice(start, start + _LOG_PROB_CHUNK)
+        logits = functional.linear(hidden[selection], student.head_weight, student.head_bias).float()
+        chosen = logits.gather(1, tokens[selection, None])[:, 0]
+        parts.append(chosen - logits.logsumexp(dim=1))
+    return torch.cat(parts)
+
+
+def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
+    """Returns the unbiased estimate of pass@k from ``num_samples`` samples (arXiv 2107.03374, eq. 1).
+
+    >>> pass_at_k(4, 1, 2)
+    0.5
+    """
+    return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)

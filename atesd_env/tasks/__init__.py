@@ -1,0 +1,1 @@
+"""Tasks: where problems with worked solutions come from."""

@@ -1,0 +1,120 @@
+"""Task `arithmetic`: running sums of two-digit numbers with worked steps, generated without end.
+
+``37+48+25`` has the reference solution ``37+48=85;85+25=110#110``: one step for each addition, then ``#`` and the final
+answer. Difficulty is the number of addends. Every problem is a pure function of (seed, index). A checksum of the problem's
+text assigns it to training, probe or held-out use, so the three never overlap, whatever the seed.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Literal
+
+import numpy as np
+
+from atesd_env.errors import ConfigError
+from atesd_env.tasks.base import Problem, Task
+
+Split = Literal["training", "probe", "heldout"]
+
+# Of 16 checksum classes two are set apart. The classes are fixed for ever: moving them would leak held-out problems.
+_NUM_CLASSES = 16
+_PROBE_CLASS = 0
+_HELDOUT_CLASS = 1
+_FIXED_SEED = 20_260_511
+_MAX_DRAWS = 100_000
+
+
+def split_of(problem_text: str) -> Split:
+    """Returns which use a problem is assigned to, by a checksum of its text.
+
+    >>> split_of("37+48+25")
+    'training'
+    """
+    checksum_class = zlib.crc32(problem_text.encode()) % _NUM_CLASSES
+    return {_PROBE_CLASS: "probe", _HELDOUT_CLASS: "heldout"}.get(checksum_class, "training")  # type: ignore[return-value]
+
+
+def running_sum(addends: list[int]) -> Problem:
+    """Returns the problem of adding ``addends`` from left to right, with one step for each addition.
+
+    >>> running_sum([37, 48, 25]).steps
+    ('37+48=85;', '85+25=110')
+    """
+    total = addends[0]
+    steps = []
+    for addend in addends[1:]:
+        steps.append(f"{total}+{addend}={total + addend};")
+        total += addend
+    steps[-1] = steps[-1].removesuffix(";")
+    text = "+".join(str(addend) for addend in addends)
+    return Problem(id=text, problem=text, steps=tuple(steps), answer=str(total), difficulty=float(len(addends)))
+
+
+class ArithmeticTask(Task):
+    """Running sums with ``min_addends`` to ``max_addends`` numbers between 10 and 99.
+
+    Args:
+        min_addends: Fewest numbers in a sum, at least 2.
+        max_addends: Most numbers in a sum.
+
+    Raises:
+        ConfigError: If ``2 <= min_addends <= max_addends`` does not hold.
+    """
+
+    def __init__(self, min_addends: int = 4, max_addends: int = 5) -> None:
+        if not 2 <= min_addends <= max_addends:
+            raise ConfigError(
+                f"min_addends and max_addends: expected 2 <= min_addends <= max_addends, got {min_addends} and "
+                f"{max_addends}; set both."
+            )
+        self.min_addends = min_addends
+        self.max_addends = max_addends
+
+    def training_problem(self, seed: int, index: int) -> Problem:
+        return self._draw("training", np.random.default_rng([seed, index]))
+
+    def probe_problems(self, num_problems: int) -> list[Problem]:
+        return self._fixed("probe", num_problems)
+
+    def heldout_problems(self, num_problems: int) -> list[Problem]:
+        return self._fixed("heldout", num_problems)
+
+    def student_request(self, problem: Problem) -> str:
+        return problem.problem
+
+    def teacher_request(self, problem: Problem, shown_steps: tuple[str, ...], shown_answer: str) -> str:
+        return f"{problem.problem}|{''.join(shown_steps)}#{shown_answer}"
+
+    def reference_completion(self, problem: Problem) -> str:
+        return f"{''.join(problem.steps)}#{problem.answer}"
+
+    def extract_answer(self, text: str) -> str | None:
+        answer = text.rpartition("#")[2] if "#" in text else ""
+        return answer if answer.isascii() and answer.isdigit() else None
+
+    def is_correct(self, text: str, problem: Problem) -> bool:
+        return self.extract_answer(text) == problem.answer
+
+    def _fixed(self, split: Split, num_problems: int) -> list[Problem]:
+        rng = np.random.default_rng(
+            [_FIXED_SEED, self.min_addends, self.max_addends, ("probe", "heldout").index(split)]
+        )
+        found: dict[str, Problem] = {}
+        for _ in range(_MAX_DRAWS):
+            if len(found) == num_problems:
+                return list(found.values())
+            problem = self._draw(split, rng)
+            found[problem.id] = problem
+        raise ConfigError(
+            f"probe: expected {num_problems} different {split} problems with {self.min_addends} to {self.max_addends} "
+            f"addends, but only {len(found)} were found; ask for fewer or allow more addends."
+        )
+
+    def _draw(self, split: Split, rng: np.random.Generator) -> Problem:
+        """Draws numbers of addends uniformly, then addends until the text belongs to ``split``."""
+        num_addends = int(rng.integers(self.min_addends, self.max_addends + 1))
+        while True:
+            addends = rng.integers(10, 100, size=num_addends).tolist()
+            if split_of("+".join(map(str, addends))) == split:
+                return running_sum(addends)

@@ -1,0 +1,29 @@
+"""From a configuration to a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from atesd_env.config import EnvConfig
+from atesd_env.tasks.arithmetic import ArithmeticTask
+from atesd_env.tasks.base import Task
+
+PACKAGED_DATA = Path(__file__).parent.parent / "assets" / "gsm8k"
+"""A sample of GSM8K: train.jsonl for training, test.jsonl for the probe and the held-out problems."""
+
+
+def make_task(config: EnvConfig) -> Task:
+    """Returns the task that a configuration names.
+
+    Raises:
+        DataError: If the task's data cannot be used.
+    """
+    if config.task == "arithmetic":
+        return ArithmeticTask(config.min_addends, config.max_addends)
+    from atesd_env.tasks.math import MathTask
+
+    if config.data_path == "gsm8k":
+        probe_path = config.probe_data_path or str(PACKAGED_DATA / "test.jsonl")
+        return MathTask(str(PACKAGED_DATA / "train.jsonl"), probe_path)
+    assert config.data_path is not None  # EnvConfig has checked it
+    return MathTask(config.data_path, config.probe_data_path)
