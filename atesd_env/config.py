@@ -9,8 +9,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import numbers
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import numpy as np
 
 from atesd_env.errors import ConfigError
 
@@ -24,7 +29,8 @@ class Bounds:
     open_low: bool = False
 
     def __contains__(self, value: float) -> bool:
-        if not math.isfinite(value):
+        # A whole number is finite; asking a very long one would overflow.
+        if not (isinstance(value, int) or math.isfinite(value)):
             return False
         above = self.low is None or (value > self.low if self.open_low else value >= self.low)
         return above and (self.high is None or value <= self.high)
@@ -46,6 +52,9 @@ def _choice(default: str, *choices: str) -> Any:
 @dataclass(frozen=True)
 class EnvConfig:
     """Everything that defines an environment, except the seed (an argument of ``reset``).
+
+    Values are stored as plain Python: numpy scalars become numbers, a whole number in a float field a float, a path a
+    string, a list of names (as JSON has it) a tuple.
 
     Raises:
         ConfigError: If a value is outside its range; the message names the field, what was expected and what came.
@@ -106,10 +115,11 @@ class EnvConfig:
     # Divergence
     divergence: Literal["forward_kl", "reverse_kl", "jsd"] = _choice("forward_kl", "forward_kl", "reverse_kl", "jsd")
     """The loss on a token: KL(teacher||student), KL(student||teacher), or the generalized JSD. [paper: forward_kl]"""
-    jsd_beta: float = _number(0.5, 0, 1)
+    jsd_beta: float = _number(0.5, 0.001, 0.999)
     """Weight of the teacher in the JSD's mixture, m = (1 - jsd_beta) student + jsd_beta teacher. [OPSD: 0.5]"""
     token_clip: float | None = _number(None, 0, open_low=True)
-    """Largest loss of one token, in nats; the token's sum is clipped, so the loss stays non-negative. None is off. [OPSD]"""
+    """Largest loss of one token, in nats; the token's sum is clipped, so the loss stays non-negative. None is off.
+    [OPSD]"""
     divergence_top_k: int | None = _number(None, 1)
     """Keep the teacher's k most likely tokens and one bucket for all others; None is the full vocabulary. [OPSD]"""
     divergence_chunk: int = _number(64, 1)
@@ -123,9 +133,11 @@ class EnvConfig:
     max_grad_norm: float = _number(1.0, 0, open_low=True)
     """Gradient norm above which a student's gradient is scaled down. [ours]"""
     micro_batch_size: int | None = _number(None, 1)
-    """Rollouts in memory at once in an update; gradients add up to the whole batch's. None is the whole batch. [ours]"""
+    """Rollouts in memory at once in an update; gradients add up to the whole batch's. None is the whole batch.
+    [ours]"""
     teacher: Literal["initial", "ema"] = _choice("initial", "initial", "ema")
-    """The teacher's weights: the initial policy (adapters as they began), or an average of the student's. [OPSD: initial]"""
+    """The teacher's weights: the initial policy (adapters as they began), or an average of the student's.
+    [OPSD: initial]"""
     ema_decay: float = _number(0.99, 0, 1)
     """Share of its old weights that the "ema" teacher keeps in an update, 0..1. [ours]"""
 
@@ -150,7 +162,8 @@ class EnvConfig:
 
     # Reward and statistics
     progress: Literal["positive", "signed"] = _choice("positive", "positive", "signed")
-    """Learning progress of a window: the positive part of the drop in probe NLL, or the drop itself. [paper: positive]"""
+    """Learning progress of a window: the positive part of the drop in probe NLL, or the drop itself.
+    [paper: positive]"""
     grounded_weight: float = _number(0.1, 0)
     """Weight of the teacher-grounded score in the reward: the paper's lambda_gt. [ours; unpublished]"""
     gamma: float = _number(0.9, 0, 1)
@@ -168,7 +181,7 @@ class EnvConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check_field(field, getattr(self, field.name))
+            object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
         if self.min_addends > self.max_addends:
             raise ConfigError(
                 f"min_addends: expected at most max_addends ({self.max_addends}), got {self.min_addends}; set both."
@@ -189,41 +202,66 @@ class EnvConfig:
         for name in changes:
             if name not in names:
                 raise ConfigError(
-                    f"{name}: expected the name of a configuration field, got {name!r}; {_hint(name, names)}"
+                    f"{name}: expected the name of a configuration field, got {name!r}; {_hint(name, names, 'fields')}"
                 )
         return dataclasses.replace(self, **changes)
 
 
-def _hint(name: str, names: list[str]) -> str:
-    nearest = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {nearest[0]!r}?" if nearest else f"the fields are {', '.join(names)}."
+def _hint(name: str, names: list[str], kind: str) -> str:
+    nearest = _nearest(name, names)
+    return f"did you mean {nearest!r}?" if nearest else f"the {kind} are {', '.join(names)}."
 
 
-_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
+def _nearest(name: str, names: Sequence[str]) -> str | None:
+    """Returns the name that was probably meant, capitals aside, or None."""
+    by_lower = {candidate.lower(): candidate for candidate in names}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return by_lower[found[0]] if found else None
 
 
-def _check_field(field: dataclasses.Field[Any], value: Any) -> None:
-    """Raises ConfigError unless ``value`` has the field's type and lies in its range or among its choices."""
+def _checked(field: dataclasses.Field[Any], value: Any) -> Any:
+    """Returns ``value`` as plain Python; raises ConfigError unless it has the field's type, range or choice."""
     annotation = str(field.type)
     if value is None and annotation.endswith("| None"):
-        return
+        return None
     if "choices" in field.metadata:
-        if value not in field.metadata["choices"]:
-            nearest = difflib.get_close_matches(str(value), field.metadata["choices"], n=1)
-            suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""
-            raise ConfigError(f"{field.name}: expected one of {field.metadata['choices']}, got {value!r}.{suggestion}")
-        return
+        choices = field.metadata["choices"]
+        if not isinstance(value, str) or value not in choices:
+            nearest = _nearest(str(value), choices)
+            suggestion = f" Did you mean {nearest!r}?" if nearest else ""
+            raise ConfigError(f"{field.name}: expected one of {choices}, got {value!r}.{suggestion}")
+        return str(value)
     base = annotation.removesuffix(" | None")
     if base.startswith("tuple"):
-        if not (isinstance(value, tuple) and value and all(isinstance(item, str) for item in value)):
+        names = tuple(value) if isinstance(value, list | tuple) else ()
+        if not names or not all(isinstance(name, str) and name for name in names):
             raise ConfigError(f"{field.name}: expected a non-empty tuple of names, got {value!r}.")
-        return
-    is_disguised_bool = isinstance(value, bool) and base != "bool"
-    if not isinstance(value, _TYPES[base]) or is_disguised_bool:
+        return names
+    plain = _plain(base, value)
+    if plain is None:
         raise ConfigError(f"{field.name}: expected {annotation}, got {value!r} ({type(value).__name__}).")
     bounds = field.metadata.get("bounds")
-    if bounds is not None and value not in bounds:
+    if bounds is not None and plain not in bounds:
         raise ConfigError(f"{field.name}: expected a number in {bounds}, got {value!r}.")
+    return plain
+
+
+def _plain(base: str, value: Any) -> str | bool | int | float | None:
+    """Returns ``value`` as the Python type that ``base`` names, or None if it is not of that kind."""
+    if base == "bool":
+        return bool(value) if isinstance(value, bool | np.bool_) else None
+    if base == "str":
+        return os.fsdecode(value) if isinstance(value, str | os.PathLike) else None
+    if isinstance(value, bool):  # a whole number to Python, a slip here
+        return None
+    if base == "int":
+        return int(value) if isinstance(value, numbers.Integral) else None
+    if not isinstance(value, numbers.Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf  # outside any bounds
 
 
 _TINY = EnvConfig()
@@ -293,5 +331,5 @@ def preset(env_id: str, **changes: Any) -> EnvConfig:
     """
     name = env_id.removeprefix("atesd_env:")
     if name not in PRESETS:
-        raise ConfigError(f"env id: expected one of ours, got {env_id!r}; {_hint(name, list(PRESETS))}")
+        raise ConfigError(f"env id: expected one of ours, got {env_id!r}; {_hint(name, list(PRESETS), 'ids')}")
     return PRESETS[name].replace(**changes)

@@ -156,7 +156,7 @@ class Learner:
                 rollouts.completion_ids[rollouts.completion_mask],
                 self.settings.divergence,
                 head_bias=self.student.head_bias,
-                owner=f"student {index}",
+                rows_owner=f"student {index}",
             )
             loss = (token_weights * tokens.loss).sum()
             loss.backward()  # type: ignore[no-untyped-call]

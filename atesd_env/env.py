@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -110,6 +111,10 @@ class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     def samples(self, num_samples: int = 1) -> list[dict[str, Any]]:
         """Returns rollouts of the last update with both prompts, at most ``num_samples`` of them."""
         return [dataclasses.asdict(sample) for sample in self.population.samples(0, num_samples)]
+
+    def save_adapter(self, directory: Path) -> None:
+        """Writes the student's adapter as a plain peft adapter directory."""
+        self.population.adapters.save(0, directory, base_model=self.config.student)
 
     def snapshot(self) -> tuple[StudentSnapshot, bool]:
         """Returns an opaque copy of the run's state, for ``restore``."""

@@ -1,8 +1,8 @@
 """Exposure: what a reveal ratio lets the teacher see, and the two prompts that come of it.
 
-At reveal ratio ``a`` the teacher sees the first ``floor(a * m)`` of the reference solution's ``m`` steps, and always the
-final answer (ATESD, "teacher context"). Student and teacher prompts pass through the same chat template and end in the
-same tokens, so a rollout's tokens can be scored behind either. This module holds no state and no randomness.
+At reveal ratio ``a`` the teacher sees the first ``floor(a * m)`` of the reference solution's ``m`` steps, and always
+the final answer (ATESD, "teacher context"). Student and teacher prompts pass through the same chat template and end in
+the same tokens, so a rollout's tokens can be scored behind either. This module holds no state and no randomness.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from atesd_env.errors import ConfigError, DataError, StudentError
 from atesd_env.tasks.base import Problem, Task
 
 ExposureKind = Literal["reference", "none", "other"]
-"""`reference`: the problem's own solution; `none`: no privileged context; `other`: another problem's solution (control)."""
+"""`reference`: the problem's own solution; `none`: no privileged context; `other`: another problem's solution.
 
-# Actions arrive as float32, where 0.7 * 10 is 6.9999999: without the tolerance a step that was asked for would be hidden.
+The last two are controls: does it matter what the teacher is shown?
+"""
+
+# Actions arrive as float32, where 0.7 * 10 is 6.9999999: without the tolerance an asked-for step would be hidden.
 _RATIO_TOLERANCE = 1e-6
 
 
@@ -74,8 +77,8 @@ class PromptBuilder:
     Args:
         task: Wording of the requests.
         tokenizer: A Hugging Face tokenizer with a chat template.
-        max_prompt_tokens: Longest allowed prompt, in tokens. An over-long *teacher* prompt loses its last shown steps until it fits
-            (the final answer stays); a problem whose shortest prompts do not fit is refused.
+        max_prompt_tokens: Longest allowed prompt, in tokens. An over-long *teacher* prompt loses its last shown steps
+            until it fits (the final answer stays); a problem whose shortest prompts do not fit is refused.
         enable_thinking: Passed to the chat template (Qwen3's switch; other templates ignore it).
 
     Raises:
@@ -92,7 +95,7 @@ class PromptBuilder:
         self.tokenizer = tokenizer
         self.max_prompt_tokens = max_prompt_tokens
         self.enable_thinking = enable_thinking
-        # A probe meets the same few prompts in every window; applying a template costs more than scoring a Tiny student.
+        # A probe meets the same few prompts in every window; applying a template costs more than scoring a Tiny one.
         self._tokenize = lru_cache(maxsize=4096)(self._tokenize_uncached)
 
     def student_prompt(self, problem: Problem) -> tuple[int, ...]:
@@ -122,9 +125,11 @@ class PromptBuilder:
             other: The problem whose solution is shown if ``kind`` is "other".
 
         Raises:
-            ConfigError: If the ratio is out of range, or ``other`` is missing where it is needed.
+            ConfigError: If the ratio is out of range, ``kind`` is unknown, or ``other`` is missing where it is needed.
             DataError: If the prompt does not fit even with no step shown.
         """
+        if kind not in get_args(ExposureKind):
+            raise ConfigError(f"exposure: expected one of {get_args(ExposureKind)}, got {kind!r}.")
         if kind == "none":
             num_shown_steps(reveal_ratio, 1)  # the same check of the ratio as for the other kinds
             token_ids = self.student_prompt(problem)
@@ -161,8 +166,8 @@ class PromptBuilder:
 
     def _too_long(self, problem: Problem, num_tokens: int) -> DataError:
         return DataError(
-            f"problem {problem.id!r}: expected a prompt of at most {self.max_prompt_tokens} tokens (max_prompt_tokens), got "
-            f"{num_tokens}; raise max_prompt_tokens or leave the problem out."
+            f"problem {problem.id!r}: expected a prompt of at most {self.max_prompt_tokens} tokens "
+            f"(max_prompt_tokens), got {num_tokens}; raise max_prompt_tokens or leave the problem out."
         )
 
 

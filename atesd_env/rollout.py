@@ -121,7 +121,8 @@ def sample_next_token(logits: Tensor, uniforms: Tensor, spec: SamplingSpec) -> T
     targets = uniforms[:, None].to(cumulative.dtype) * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, targets, right=True)[:, 0]
     last_possible = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())[:, 0]
-    return torch.minimum(tokens, last_possible)
+    # Logits that are not finite lead past the vocabulary; such a row goes on, and its student is named when it is scored.
+    return torch.minimum(tokens, last_possible).clamp_max(logits.shape[-1] - 1)
 
 
 def generate(

@@ -1,14 +1,15 @@
 """What a window is summed up as: the row that is logged, and the observation made from it.
 
-Two tables, ``COLUMNS`` and ``FEATURES``, are the single source of the documentation. All scalings are fixed functions, never
-running normalisers, so that a controller can move from one student to another. Pure functions of numbers; no torch.
+Two tables, ``COLUMNS`` and ``FEATURES``, are the single source of the documentation. All scalings are fixed functions,
+never running normalisers, so that a controller can move from one student to another. Pure functions of numbers; no
+torch.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,7 +112,12 @@ COLUMNS: tuple[Column, ...] = (
         "nats/token",
         "Learning progress: drop of probe NLL in this window (its positive part by default).",
     ),
-    Column("reward/total", "float", "nats/token", "The reward: progress + grounded_weight * probe/grounded."),
+    Column(
+        "reward/total",
+        "float",
+        "nats/token",
+        "The reward: progress + grounded_weight * probe/grounded; -collapse_nll if the student breaks.",
+    ),
 )
 """The columns of every row, in order. With groups > 1, `exposure/reveal_ratio_<g>` columns follow (`group_columns`)."""
 
@@ -139,12 +145,12 @@ def group_columns(groups: int) -> tuple[Column, ...]:
 
 
 def squash(value: float) -> float:
-    """Maps a non-negative quantity to [0, 1): ``x / (1 + x)``.
+    """Maps a non-negative quantity to [0, 1]: ``x / (1 + x)``, and infinity to 1; below 0 counts as 0.
 
     >>> squash(1.0)
     0.5
     """
-    return max(value, 0.0) / (1.0 + max(value, 0.0))
+    return 1.0 if value == math.inf else max(value, 0.0) / (1.0 + max(value, 0.0))
 
 
 @dataclass(frozen=True)
@@ -288,9 +294,13 @@ def advance(
 
 
 def observation(statistics: RunningStatistics) -> NDArray[np.float32]:
-    """Returns the observation, float32 [num_features], each feature scaled and kept inside its bounds."""
+    """Returns the observation, float32 [num_features], each feature scaled and kept inside its bounds.
+
+    What is not a number (a student that breaks may measure it) reads 0, as before any measurement.
+    """
     values = [feature.scale(getattr(statistics, feature.name)) for feature in FEATURES]
-    return np.clip(np.asarray(values, dtype=np.float32), *observation_bounds())
+    finite = np.nan_to_num(np.asarray(values, dtype=np.float32))
+    return np.clip(finite, *observation_bounds())
 
 
 def observation_bounds() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -300,9 +310,11 @@ def observation_bounds() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return low, high
 
 
-def markdown_table(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Returns a GitHub-style table; the documentation's tables are made by it and tested against it."""
-    lines = [" | ".join(headers), " | ".join("---" for _ in headers), *(" | ".join(row) for row in rows)]
+    # A bar ends a cell, even inside code, unless a backslash stands before it.
+    cells = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+    lines = [" | ".join(headers), " | ".join("---" for _ in headers), *(" | ".join(row) for row in cells)]
     return "\n".join(f"| {line} |" for line in lines)
 
 

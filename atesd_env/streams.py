@@ -1,7 +1,7 @@
 """Random streams: every random number comes from (seed, purpose, index), and from no global generator.
 
-A stream is made where it is used and thrown away, so there is no generator state to save: a restored run continues with the
-same numbers, and update i draws the same whatever happened before it.
+A stream is made where it is used and thrown away, so there is no generator state to save: a restored run continues with
+the same numbers, and update i draws the same whatever happened before it.
 """
 
 from __future__ import annotations

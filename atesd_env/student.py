@@ -101,7 +101,7 @@ def wrap_student(model: PreTrainedModel, tokenizer: Any, source: str, config: En
         )
     model.requires_grad_(False).eval()
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     eos_token_ids = _eos_token_ids(model, tokenizer)
     pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_token_ids[0]
     return Student(

@@ -1,8 +1,8 @@
 """Task `arithmetic`: running sums of two-digit numbers with worked steps, generated without end.
 
 ``37+48+25`` has the reference solution ``37+48=85;85+25=110#110``: one step for each addition, then ``#`` and the final
-answer. Difficulty is the number of addends. Every problem is a pure function of (seed, index). A checksum of the problem's
-text assigns it to training, probe or held-out use, so the three never overlap, whatever the seed.
+answer. Difficulty is the number of addends. Every problem is a pure function of (seed, index). A checksum of the
+problem's text assigns it to training, probe or held-out use, so the three never overlap, whatever the seed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _NUM_CLASSES = 16
 _PROBE_CLASS = 0
 _HELDOUT_CLASS = 1
 _FIXED_SEED = 20_260_511
-_MAX_DRAWS = 100_000
+# So many draws in a row without a new problem mean that all are found: of 500, one would be missed with odds of 5e-5.
+_MAX_REPEATS = 5_000
 
 
 def split_of(problem_text: str) -> Split:
@@ -36,7 +37,7 @@ def split_of(problem_text: str) -> Split:
 
 
 def running_sum(addends: list[int]) -> Problem:
-    """Returns the problem of adding ``addends`` from left to right, with one step for each addition.
+    """Returns the problem of adding two or more ``addends`` from left to right, with one step for each addition.
 
     >>> running_sum([37, 48, 25]).steps
     ('37+48=85;', '85+25=110')
@@ -101,15 +102,17 @@ class ArithmeticTask(Task):
             [_FIXED_SEED, self.min_addends, self.max_addends, ("probe", "heldout").index(split)]
         )
         found: dict[str, Problem] = {}
-        for _ in range(_MAX_DRAWS):
-            if len(found) == num_problems:
-                return list(found.values())
+        repeats = 0
+        while len(found) < num_problems:
             problem = self._draw(split, rng)
+            repeats = repeats + 1 if problem.id in found else 0
             found[problem.id] = problem
-        raise ConfigError(
-            f"probe: expected {num_problems} different {split} problems with {self.min_addends} to {self.max_addends} "
-            f"addends, but only {len(found)} were found; ask for fewer or allow more addends."
-        )
+            if repeats == _MAX_REPEATS:
+                raise ConfigError(
+                    f"{split} problems: expected {num_problems} different ones with {self.min_addends} to "
+                    f"{self.max_addends} addends, but there are only {len(found)}; ask for fewer or allow more addends."
+                )
+        return list(found.values())
 
     def _draw(self, split: Split, rng: np.random.Generator) -> Problem:
         """Draws numbers of addends uniformly, then addends until the text belongs to ``split``."""

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem with its reference solution, already cut into steps.
+    r"""One problem with its reference solution, already cut into steps.
 
     Attributes:
         id: Unique within its task; names the problem in messages and logs.
         problem: The text that the student sees.
         steps: The reference reasoning; ``"".join(steps)`` is the whole of it (separators stay with the step before).
-        answer: The final answer, without ``\\boxed{}`` or other decoration.
+        answer: The final answer, without ``\boxed{}`` or other decoration.
         difficulty: Larger is harder; only its order matters (arithmetic: number of addends; math: level, or number of
             steps where the data has no level).
     """

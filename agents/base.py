@@ -1,0 +1,316 @@
+"""The contract of an agent, and a base class that brings everything but the decision.
+
+An agent is anything with Stable-Baselines3's ``predict``; ``learn``, ``save`` and ``load`` are optional, with the names and the
+meaning that they have there. So Stable-Baselines3's own classes are agents, and agents from here can stand where theirs do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from atesd_env.errors import ConfigError, RunFilesError
+
+FORMAT_VERSION = 1
+"""Version of the layout of an agent's file."""
+
+_ACTION_STREAM = 101  # apart from the streams that environments make from the same seed
+_LAST_OBSERVATION = "last_observation"
+
+
+class Transition(NamedTuple):
+    """One window as an agent sees it.
+
+    Attributes:
+        observation: [num_features] float32, before the window.
+        action: Reveal ratios [groups] float32.
+        reward: The environment's reward.
+        next_observation: [num_features] float32, after the window.
+        terminated: The student broke.
+        truncated: The run is over.
+        info: The window's row, and ``termination_reason`` if it terminated.
+    """
+
+    observation: NDArray[np.float32]
+    action: NDArray[np.float32]
+    reward: float
+    next_observation: NDArray[np.float32]
+    terminated: bool
+    truncated: bool
+    info: dict[str, Any]
+
+
+@runtime_checkable
+class AgentProtocol(Protocol):
+    """The least that an agent must have."""
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[Any, Any]:
+        """Returns (reveal ratios, next state) for one observation [num_features] or several [n, num_features]."""
+        ...
+
+
+Callback = Callable[[dict[str, Any], dict[str, Any]], bool | None]
+"""A function of (names of the learning loop, empty dict); returning False stops ``learn``."""
+
+
+class Agent:
+    """An agent that loops over windows; a subclass decides in ``predict`` and may learn in ``observe``.
+
+    Args:
+        env: The environment, whose action space is ``Box(0, 1, (groups,))``.
+        seed: Seed of the agent's own random numbers, and of the environment's first reset: runs with the same seed meet the
+            same problems whoever decides.
+
+    Attributes:
+        env: The environment.
+        seed: The seed.
+        groups: Reveal ratios of a decision.
+        rng: The agent's random numbers.
+        num_timesteps: Windows made by ``learn``.
+        last_observation: Observation that the next decision starts from; None where an episode has to be started.
+
+    Raises:
+        ConfigError: If the action space has another shape, or the seed is not a whole number from 0.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], seed: int = 0) -> None:
+        shape = env.action_space.shape
+        if shape is None or len(shape) != 1:
+            raise ConfigError(f"env: expected actions Box(0, 1, (groups,)), got {env.action_space}; pass one of our environments.")
+        if not isinstance(seed, int | np.integer) or seed < 0:
+            raise ConfigError(f"seed: expected a whole number from 0, got {seed!r}.")
+        self.env = env
+        self.seed = int(seed)
+        self.groups = int(shape[0])
+        self.rng = np.random.default_rng(np.random.SeedSequence([self.seed, _ACTION_STREAM]))
+        self.num_timesteps = 0
+        self.last_observation: NDArray[np.float32] | None = None
+        self._predict_state: Any = None
+        self._is_episode_start = True
+        self._has_seeded_env = False
+
+    def predict(
+        self,
+        observation: NDArray[np.float32],
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[np.float32], Any]:
+        """Returns reveal ratios for an observation; a subclass must have this.
+
+        Args:
+            observation: [num_features], or [n, num_features] for n at once.
+            state: Whatever an earlier call returned; None at the start. Agents without memory pass it through.
+            episode_start: Whether an episode begins, [n] bool.
+            deterministic: Leave the randomness of the decision out.
+
+        Returns:
+            Reveal ratios, float32 [groups] or [n, groups] in [0, 1], and the next state.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define predict(observation, state, episode_start, deterministic).")
+
+    def begin_episode(self) -> None:
+        """Hook: an episode was started, perhaps in the middle of another one."""
+
+    def decide(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Hook: returns the action of the next window while learning; ``predict`` unless a subclass must remember more."""
+        is_start = np.asarray([self._is_episode_start])
+        action, self._predict_state = self.predict(observation, self._predict_state, is_start, deterministic=False)
+        self._is_episode_start = False
+        return action
+
+    def observe(self, transition: Transition) -> None:
+        """Hook: learns from one window."""
+
+    def diagnostics(self) -> dict[str, float]:
+        """Returns numbers about the last decision, logged as columns ``agent/<name>``; the same names after every decision."""
+        return {}
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: Callback | Any | None = None,
+        progress_bar: bool = False,
+        *,
+        reset_num_timesteps: bool = True,
+    ) -> Self:
+        """Decides and learns for some windows, over as many episodes as they fill.
+
+        Args:
+            total_timesteps: Windows to make.
+            callback: Called after each window, once the agent has learned from it: a function of two dicts (the first
+                holds ``self``, ``transition``, ``infos``, ``rewards`` and ``dones``, lists of one as in Stable-Baselines3; the second is
+                empty), or a Stable-Baselines3 ``BaseCallback``. Returning False stops.
+            progress_bar: Show one.
+            reset_num_timesteps: Start counting, and a new episode. False goes on with the episode that the last call (or the
+                agent that was saved) was in, so that two calls make the windows of one.
+
+        Returns:
+            The agent itself.
+        """
+        if reset_num_timesteps:
+            self.num_timesteps, self.last_observation = 0, None
+        notify = _Notifier(self, callback)
+        for _ in _counted(total_timesteps, progress_bar):
+            if self.last_observation is None:
+                self.last_observation = self._reset_env()
+            observation = self.last_observation
+            action = self.decide(observation)
+            next_observation, reward, terminated, truncated, info = self.env.step(action)
+            transition = Transition(observation, action, float(reward), next_observation, terminated, truncated, info)
+            self.num_timesteps += 1
+            self.last_observation = None if terminated or truncated else next_observation
+            self.observe(transition)
+            if not notify.step(transition):
+                break
+        notify.end()
+        return self
+
+    def _reset_env(self) -> NDArray[np.float32]:
+        # Only the first reset is seeded, or every episode would be the same; an agent that goes on elsewhere seeds none.
+        is_first = not self._has_seeded_env and self.num_timesteps == 0
+        observation, _ = self.env.reset(seed=self.seed if is_first else None)
+        self._has_seeded_env = True
+        self._predict_state, self._is_episode_start = None, True
+        self.begin_episode()
+        return np.asarray(observation)
+
+    def options(self) -> dict[str, Any]:
+        """Returns the constructor's other arguments, as JSON can hold them; a subclass that has some must have this."""
+        return {}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Returns what the agent has learned and remembers, beyond the attributes of this class."""
+        return {}
+
+    def set_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Takes over what ``arrays`` returned."""
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the agent to one file, such that learning goes on after ``load`` as if it had not been interrupted.
+
+        The file is safetensors with JSON in its metadata; nothing is pickled. The state that ``predict`` passes on is not in it.
+
+        Args:
+            path: The file; without a suffix, ``.safetensors`` is added.
+
+        Raises:
+            RunFilesError: If it cannot be written; an older file then stays whole.
+        """
+        target = _with_suffix(path)
+        description = {
+            "format_version": FORMAT_VERSION,
+            "class": _class_name(type(self)),
+            "seed": self.seed,
+            "options": self.options(),
+            "num_timesteps": self.num_timesteps,
+            "rng": self.rng.bit_generator.state,
+        }
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays().items()}
+        if self.last_observation is not None:
+            arrays[_LAST_OBSERVATION] = self.last_observation
+        temporary = target.with_name(f".{target.name}.tmp")
+        try:
+            temporary.write_bytes(save(arrays, metadata={"agent": json.dumps(description)}))
+            temporary.replace(target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise RunFilesError(f"{target}: expected to write the agent, got '{error.strerror}'; check the path.") from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], env: gymnasium.Env[Any, Any]) -> Self:
+        """Returns the agent of a file that ``save`` wrote.
+
+        Args:
+            path: The file; without a suffix, ``.safetensors`` is added.
+            env: The environment to decide in. ``learn(..., reset_num_timesteps=False)`` goes on in the middle of the saved
+                agent's episode, so the environment must be there too.
+
+        Raises:
+            RunFilesError: If the file cannot be read.
+            ConfigError: If it holds another class of agent.
+        """
+        source = _with_suffix(path)
+        try:
+            with safe_open(source, framework="numpy") as file:
+                description = json.loads((file.metadata() or {}).get("agent", "{}"))
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        except (OSError, SafetensorError) as error:
+            raise RunFilesError(f"{source}: expected an agent's file, which `save` writes, got '{error}'; check the path.") from error
+        if description.get("class") != _class_name(cls):
+            raise ConfigError(
+                f"{source}: expected an agent of class {_class_name(cls)}, got {description.get('class', 'none')}; load it with "
+                f"the class that saved it."
+            )
+        agent = cls(env, seed=description["seed"], **description["options"])
+        agent.num_timesteps = description["num_timesteps"]
+        agent.rng.bit_generator.state = description["rng"]
+        agent.last_observation = arrays.pop(_LAST_OBSERVATION, None)
+        agent.set_arrays(arrays)
+        return agent
+
+
+class _Notifier:
+    """Calls a callback of either kind."""
+
+    def __init__(self, agent: Agent, callback: Callback | Any | None) -> None:
+        # Recognised by their methods: importing Stable-Baselines3 to ask for a class would load torch.
+        self._is_object = hasattr(callback, "on_step")
+        if callback is not None and not self._is_object and not callable(callback):
+            raise ConfigError(f"callback: expected a function of two dicts or a BaseCallback, got {callback!r}.")
+        self._agent = agent
+        self._callback: Any = callback
+        if self._is_object:
+            self._callback.init_callback(agent)
+            self._callback.on_training_start({"self": agent}, {})
+
+    def step(self, transition: Transition) -> bool:
+        if self._callback is None:
+            return True
+        names = {
+            "self": self._agent,
+            "transition": transition,
+            "infos": [transition.info],
+            "rewards": [transition.reward],
+            "dones": [transition.terminated or transition.truncated],
+        }
+        if self._is_object:
+            self._callback.update_locals(names)
+            return self._callback.on_step() is not False
+        return self._callback(names, {}) is not False
+
+    def end(self) -> None:
+        if self._is_object:
+            self._callback.on_training_end()
+
+
+def _counted(total_timesteps: int, progress_bar: bool) -> Iterable[int]:
+    if not progress_bar:
+        return range(total_timesteps)
+    from rich.progress import track  # noqa: PLC0415 (only who wants a bar needs it)
+
+    return track(range(total_timesteps), description="windows")
+
+
+def _class_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _with_suffix(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    return path if path.suffix else path.with_name(f"{path.name}.safetensors")

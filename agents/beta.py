@@ -1,0 +1,330 @@
+"""The paper's controller (arXiv 2605.11458): a Beta policy over reveal ratios, trained by REINFORCE inside the run.
+
+    (c1, c2) = 1 + softplus(MLP(s)),   a ~ Beta(c1, c2), clipped to [a_min, a_max]
+    loss     = - mean(advantage * log Beta(a; c1, c2)) + entropy_coefficient * max(0, entropy - entropy_target)^2
+    advantage = (R - mean(R)) / (std(R) + eps)   over B completed decisions; R: agents/credit.py
+
+The paper publishes no value of the settings below, so every default here is ours. Where it is silent we decided:
+
+- The log-probability is that of the ratio before clipping: the clip belongs to the environment's side of the decision, and the
+  clipped ratio has no density at the ends.
+- A batch is judged under the policy as it is at the update. Decisions wait L windows for their return, so up to L - 1 of them were
+  sampled just before the previous update; this is not corrected for.
+- At the end of a run the last L - 1 decisions, whose measurements never come, are dropped. Where a student broke, nothing more
+  would have come, so they are credited with what did; the window that broke it counts with the environment's penalty.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, cast
+
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.distributions import Beta
+from torch.nn import functional
+
+from agents.base import Agent, Transition
+from agents.credit import PendingDecisions
+from atesd_env.config import EnvConfig
+from atesd_env.errors import ConfigError
+
+NUM_PAPER_FEATURES = 6
+"""The paper's state: the first features of the observation."""
+
+_WEIGHT_STREAM = 102
+_EDGE = 1e-6  # a Beta sample may round to 0 or 1, where the log-density is infinite
+_EPS = 1e-8
+
+
+class Decision(NamedTuple):
+    """What REINFORCE needs to know of a decision: features [num_features] and unclipped ratios [groups], float64."""
+
+    features: NDArray[np.float64]
+    ratios: NDArray[np.float64]
+
+
+def normalised_advantages(returns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns ``(R - mean) / (std + eps)``, [B]; the standard deviation is the population's (divided by B).
+
+    >>> normalised_advantages(np.array([1.0, 3.0]))
+    array([-0.99999999,  0.99999999])
+    """
+    return (returns - returns.mean()) / (returns.std() + _EPS)
+
+
+def controller_loss(
+    concentrations: Tensor, ratios: Tensor, advantages: Tensor, *, entropy_coefficient: float, entropy_target: float
+) -> Tensor:
+    """Returns the loss of a batch of decisions, a scalar.
+
+    With several groups their decisions are independent: log-probabilities and entropy penalties add up.
+
+    Args:
+        concentrations: (c1, c2), [B, groups, 2].
+        ratios: Unclipped ratios [B, groups], inside (0, 1).
+        advantages: [B].
+        entropy_coefficient: Weight of the entropy penalty.
+        entropy_target: Entropy, in nats, above which the policy is punished; below it there is no penalty.
+    """
+    policy = Beta(concentrations[..., 0], concentrations[..., 1])
+    log_probs = cast(Tensor, policy.log_prob(ratios)).sum(dim=-1)
+    excess = functional.relu(cast(Tensor, policy.entropy()) - entropy_target)
+    return -(advantages * log_probs).mean() + entropy_coefficient * (excess**2).sum(dim=-1).mean()
+
+
+class BetaController(Agent):
+    """The paper's controller, learning online over one run or several.
+
+    ``gamma``, ``lookahead`` and ``grounded_weight`` are the environment's. The observation's features need no normalising: the
+    environment scales them.
+
+    Args:
+        env: An environment of ours (its configuration is read from ``env.unwrapped.config``).
+        seed: Seed of the decisions, the initial weights and the run.
+        features: "paper" is the paper's state (six features); "all" is the whole observation.
+        hidden_size: Units of the MLP's one hidden layer (tanh).
+        initial_concentration: c1 and c2 before anything is learned, above 1: the policy starts symmetric about 0.5.
+        batch_size: Completed decisions of an update: the paper's B.
+        learning_rate: Adam's step size.
+        entropy_coefficient: Weight of the one-sided entropy penalty, c in the paper.
+        entropy_target: Entropy in nats above which the penalty acts. 0 is the uniform distribution's; -1 about that of a standard
+            deviation of 0.09.
+        a_min: Smallest ratio that the environment is given.
+        a_max: Largest.
+
+    Attributes:
+        network: Maps features [..., num_features] to [..., 2 * groups], float64.
+        num_updates: Updates made.
+
+    Raises:
+        ConfigError: If an argument is out of range, or the environment is not one of ours.
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any],
+        seed: int = 0,
+        *,
+        features: Literal["paper", "all"] = "paper",
+        hidden_size: int = 32,
+        initial_concentration: float = 2.0,
+        batch_size: int = 4,
+        learning_rate: float = 0.02,
+        entropy_coefficient: float = 0.01,
+        entropy_target: float = -1.0,
+        a_min: float = 0.0,
+        a_max: float = 1.0,
+    ) -> None:
+        super().__init__(env, seed)
+        self._options = {
+            "features": features,
+            "hidden_size": hidden_size,
+            "initial_concentration": initial_concentration,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "entropy_coefficient": entropy_coefficient,
+            "entropy_target": entropy_target,
+            "a_min": a_min,
+            "a_max": a_max,
+        }
+        _check_options(self._options)
+        config = getattr(env.unwrapped, "config", None)
+        if not isinstance(config, EnvConfig):
+            raise ConfigError(
+                f"env: expected an environment with an EnvConfig in env.unwrapped.config, got {env}; the controller needs its "
+                "gamma, lookahead and grounded_weight."
+            )
+        self.grounded_weight = config.grounded_weight
+        self.batch_size = batch_size
+        self.entropy_coefficient = entropy_coefficient
+        self.entropy_target = entropy_target
+        self.a_min, self.a_max = a_min, a_max
+        num_observed = cast("tuple[int, ...]", env.observation_space.shape)[0]
+        self.num_features = NUM_PAPER_FEATURES if features == "paper" else num_observed
+        weights_rng = np.random.default_rng(np.random.SeedSequence([self.seed, _WEIGHT_STREAM]))
+        self.network = _make_network(self.num_features, hidden_size, self.groups, initial_concentration, weights_rng)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=learning_rate)
+        self.num_updates = 0
+        self._pending: PendingDecisions[Decision] = PendingDecisions(
+            gamma=config.gamma, lookahead=config.lookahead, grounded_weight=config.grounded_weight
+        )
+        self._completed: list[tuple[Decision, float]] = []
+        self._last_decision: Decision | None = None
+
+    def concentrations(self, features: NDArray[np.float64]) -> Tensor:
+        """Returns (c1, c2), both above 1, [..., groups, 2] for features [..., num_features]."""
+        outputs = self.network(torch.from_numpy(features))
+        return 1.0 + functional.softplus(outputs.unflatten(-1, (self.groups, 2)))
+
+    def predict(
+        self,
+        observation: NDArray[np.float32],
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[np.float32], Any]:
+        """Returns ratios in [a_min, a_max], float32 [groups] or [n, groups]: a sample, or the mean if deterministic."""
+        return self._clipped(self._sample(self._features(observation), deterministic=deterministic)), state
+
+    def decide(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the next window's ratios, and remembers how they came about."""
+        features = self._features(observation)
+        self._last_decision = Decision(features, self._sample(features, deterministic=False))
+        return self._clipped(self._last_decision.ratios)
+
+    def begin_episode(self) -> None:
+        """Drops the decisions of an episode that was left before their returns were known."""
+        self._pending.clear()
+
+    def observe(self, transition: Transition) -> None:
+        """Credits the decisions whose return is now known, and updates the policy once B of them have come together."""
+        decision = cast(Decision, self._last_decision)
+        self._completed += self._pending.add(decision, *self._credit(transition))
+        if transition.terminated:
+            self._completed += self._pending.finish()
+        elif transition.truncated:
+            self._pending.clear()
+        while len(self._completed) >= self.batch_size:
+            self._update(self._completed[: self.batch_size])
+            del self._completed[: self.batch_size]
+
+    def _credit(self, transition: Transition) -> tuple[float, float]:
+        """Returns the window's (progress, teacher-grounded score), such that L = 1 gives the environment's reward."""
+        progress, grounded = transition.info["reward/progress"], transition.info["probe/grounded"]
+        if not transition.terminated:
+            return progress, grounded
+        # The window that broke the student may have no measurements; its reward, a penalty, stands for its progress.
+        grounded = grounded if grounded is not None and math.isfinite(grounded) else 0.0
+        return transition.reward - self.grounded_weight * grounded, grounded
+
+    def _update(self, batch: list[tuple[Decision, float]]) -> None:
+        features = np.stack([decision.features for decision, _ in batch])
+        ratios = np.stack([decision.ratios for decision, _ in batch])
+        advantages = normalised_advantages(np.asarray([returned for _, returned in batch]))
+        loss = controller_loss(
+            self.concentrations(features),
+            torch.from_numpy(ratios),
+            torch.from_numpy(advantages),
+            entropy_coefficient=self.entropy_coefficient,
+            entropy_target=self.entropy_target,
+        )
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.num_updates += 1
+
+    def _features(self, observation: NDArray[np.float32]) -> NDArray[np.float64]:
+        return np.asarray(observation, dtype=np.float64)[..., : self.num_features]
+
+    @torch.no_grad()
+    def _sample(self, features: NDArray[np.float64], *, deterministic: bool) -> NDArray[np.float64]:
+        """Returns ratios before clipping to [a_min, a_max], [..., groups]."""
+        c1, c2 = np.moveaxis(self.concentrations(features).numpy(), -1, 0)
+        # The mean, not the mode: the mode has no value where both concentrations come near 1.
+        ratios = c1 / (c1 + c2) if deterministic else self.rng.beta(c1, c2)
+        return np.clip(ratios, _EDGE, 1.0 - _EDGE)
+
+    def _clipped(self, ratios: NDArray[np.float64]) -> NDArray[np.float32]:
+        return np.clip(ratios, self.a_min, self.a_max).astype(np.float32)
+
+    @torch.no_grad()
+    def diagnostics(self) -> dict[str, float]:
+        """Returns c1, c2, mean and entropy (nats) of the last decision's policy, and the number of updates made.
+
+        With several groups the first four carry the group's number: ``mean_0``, ``mean_1``, ...
+        """
+        if self._last_decision is None:
+            return {}
+        numbers: dict[str, float] = {}
+        for group, (c1, c2) in enumerate(self.concentrations(self._last_decision.features)):
+            suffix = f"_{group}" if self.groups > 1 else ""
+            policy = Beta(c1, c2)
+            values = {"c1": c1, "c2": c2, "mean": policy.mean, "entropy": policy.entropy()}
+            numbers |= {f"{name}{suffix}": float(value) for name, value in values.items()}
+        return {**numbers, "num_updates": float(self.num_updates)}
+
+    def options(self) -> dict[str, Any]:
+        return dict(self._options)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Returns weights, Adam's state, and the decisions that wait for their return or for their batch."""
+        arrays = {f"network/{name}": tensor.numpy() for name, tensor in self.network.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            arrays |= {f"optimizer/{index}/{name}": tensor.numpy() for name, tensor in moments.items()}
+        arrays["num_updates"] = np.asarray(self.num_updates)
+        arrays |= _decision_arrays("pending", self._pending.entries)
+        arrays |= _decision_arrays("completed", self._completed)
+        return arrays
+
+    def set_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        state = {name.removeprefix("network/"): torch.from_numpy(arrays[name]) for name in arrays if name.startswith("network/")}
+        self.network.load_state_dict(state)
+        optimizer = self.optimizer.state_dict()
+        for name in (name for name in arrays if name.startswith("optimizer/")):
+            _, index, moment = name.split("/")
+            optimizer["state"].setdefault(int(index), {})[moment] = torch.from_numpy(arrays[name])
+        self.optimizer.load_state_dict(optimizer)
+        self.num_updates = int(arrays["num_updates"])
+        self._pending.clear()
+        self._pending.entries.extend((decision, *numbers) for decision, numbers in _decisions("pending", arrays))
+        self._completed = [(decision, returned) for decision, (returned,) in _decisions("completed", arrays)]
+
+
+def _make_network(
+    num_features: int, hidden_size: int, groups: int, initial_concentration: float, rng: np.random.Generator
+) -> nn.Sequential:
+    """Returns the MLP: hidden weights uniform in +-1/sqrt(inputs), output weights zero, so that every state starts alike."""
+    # skip_init: torch's own initialisation would draw from the global generator.
+    hidden = nn.utils.skip_init(nn.Linear, num_features, hidden_size, dtype=torch.float64)
+    output = nn.utils.skip_init(nn.Linear, hidden_size, 2 * groups, dtype=torch.float64)
+    bound = 1.0 / math.sqrt(num_features)
+    with torch.no_grad():
+        hidden.weight.copy_(torch.from_numpy(rng.uniform(-bound, bound, hidden.weight.shape)))
+        hidden.bias.copy_(torch.from_numpy(rng.uniform(-bound, bound, hidden.bias.shape)))
+        output.weight.zero_()
+        output.bias.fill_(math.log(math.expm1(initial_concentration - 1.0)))  # the inverse of 1 + softplus
+    return nn.Sequential(hidden, nn.Tanh(), output)
+
+
+def _decision_arrays(name: str, entries: Sequence[tuple[Any, ...]]) -> dict[str, NDArray[Any]]:
+    """Returns decisions and the numbers that go with each as arrays; nothing where there are none."""
+    if not entries:
+        return {}
+    return {
+        f"{name}/features": np.stack([decision.features for decision, *_ in entries]),
+        f"{name}/ratios": np.stack([decision.ratios for decision, *_ in entries]),
+        f"{name}/numbers": np.asarray([numbers for _, *numbers in entries]),
+    }
+
+
+def _decisions(name: str, arrays: Mapping[str, NDArray[Any]]) -> list[tuple[Decision, list[float]]]:
+    """The inverse of ``_decision_arrays``."""
+    if f"{name}/features" not in arrays:
+        return []
+    columns = (arrays[f"{name}/{part}"] for part in ("features", "ratios", "numbers"))
+    return [(Decision(features, ratios), numbers.tolist()) for features, ratios, numbers in zip(*columns, strict=True)]
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    if options["features"] not in ("paper", "all"):
+        raise ConfigError(f"features: expected 'paper' or 'all', got {options['features']!r}.")
+    for name in ("hidden_size", "batch_size"):
+        least = 2 if name == "batch_size" else 1  # one decision alone has no advantage over its own mean
+        if isinstance(options[name], bool) or not isinstance(options[name], int) or options[name] < least:
+            raise ConfigError(f"{name}: expected a whole number from {least}, got {options[name]!r}.")
+    ranges = {
+        "initial_concentration": (options["initial_concentration"] > 1, "a number above 1"),
+        "learning_rate": (options["learning_rate"] >= 0, "a number from 0"),
+        "entropy_coefficient": (options["entropy_coefficient"] >= 0, "a number from 0"),
+        "entropy_target": (math.isfinite(options["entropy_target"]), "a finite number of nats"),
+        "a_min": (0 <= options["a_min"] < options["a_max"], "a ratio in [0, a_max)"),
+        "a_max": (options["a_max"] <= 1, "a ratio in (a_min, 1]"),
+    }
+    for name, (is_valid, expected) in ranges.items():
+        if not is_valid:
+            raise ConfigError(f"{name}: expected {expected}, got {options[name]!r}.")

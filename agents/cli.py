@@ -1,0 +1,187 @@
+"""The console command ``atesd``: one verb a task, each with ``--help`` and an example."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from atesd_env.config import EnvConfig, preset
+from atesd_env.errors import AtesdError, ConfigError
+
+if TYPE_CHECKING:
+    import pandas
+
+_RUN_EXAMPLE = "atesd run --env ATESD-Tiny-v0 --agent beta fixed:1 --seeds 0 1 2 --out runs/first"
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    """Train a student under each agent and seed, write one folder a run, end with a table and a picture.
+
+    Example: atesd run --env ATESD-Tiny-v0 --agent beta fixed:1 --seeds 0 1 2 --out runs/first
+
+    Runs with the same seed see the same problems and the same rollout seeds, so they are paired. Every field of the
+    environment's configuration is a flag; its default is the chosen environment's.
+    """
+
+    out: Path
+    """Folder that gets one folder for each run."""
+    agent: tuple[str, ...]
+    """Who chooses the reveal ratio: beta, fixed:A, random, linear:A:B, or package.module:Class."""
+    env: str = "ATESD-Tiny-v0"
+    """Environment id."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of the runs."""
+    overwrite: bool = False
+    """Replace runs that are already in the folder."""
+    quiet: bool = False
+    """Show no progress bar."""
+    config: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=EnvConfig)
+    """The environment's configuration."""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """``atesd run``."""
+    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chosen.add_argument("--env", default="ATESD-Tiny-v0")
+    env_id = chosen.parse_known_args(arguments)[0].env
+    default = RunCommand(out=tyro.MISSING, agent=tyro.MISSING, env=env_id, config=preset(env_id))
+    command = tyro.cli(RunCommand, args=list(arguments), default=default, prog="atesd run")
+    _check_seeds(command.seeds)
+
+    from agents.experiment import execute, plan_runs, refuse_existing
+    from analysis import load_runs, plot_exposure
+
+    specs = plan_runs(command.env, command.config, command.agent, command.seeds, command.out)
+    if not command.overwrite:
+        refuse_existing(specs)
+    with _Progress(len(specs), command.config.windows, quiet=command.quiet) as progress:
+        for spec in specs:
+            execute(spec, overwrite=command.overwrite, report=progress.start(f"{spec.agent} seed {spec.seed}"))
+    frame = load_runs(command.out)
+    frame = frame[frame["run"].isin([spec.folder.name for spec in specs])]
+    picture = command.out / "exposure.png"
+    plot_exposure(frame).savefig(picture, dpi=150)
+    _print_summary(frame)
+    print(f"picture: {picture}")
+    print(f"runs:    {command.out}")
+
+
+def _check_seeds(seeds: Sequence[int]) -> None:
+    if any(seed < 0 for seed in seeds):
+        raise ConfigError(f"seeds: expected whole numbers from 0, got {list(seeds)}.")
+
+
+class _Progress:
+    """A progress bar with the newest reveal ratio, probe NLL and accuracy; silent when quiet or not on a terminal."""
+
+    def __init__(self, num_runs: int, windows: int, *, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self._windows = windows
+        self._num_runs = num_runs
+        self._num_started = 0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=quiet or not console.is_terminal,
+        )
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def start(self, name: str) -> Callable[[dict[str, Any]], None]:
+        """Begins the line of one run; returns what to call after each of its windows."""
+        self._num_started += 1
+        task = self._bar.add_task(f"[{self._num_started}/{self._num_runs}] {name}", total=self._windows, status="loading")
+
+        def report(info: dict[str, Any]) -> None:
+            parts = [f"ratio {info['exposure/reveal_ratio']:.2f}"]
+            if info["probe/nll"] is not None:
+                parts.append(f"probe NLL {info['probe/nll']:.3f}")
+            if info["probe/accuracy"] is not None:
+                parts.append(f"accuracy {info['probe/accuracy']:.1%}")
+            self._bar.update(task, advance=1, status="  ".join(parts))
+
+        return report
+
+
+def _print_summary(frame: pandas.DataFrame) -> None:
+    """Prints the table of final results, one line an agent, means over its seeds."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="After the last window (mean over seeds, +- standard deviation)")
+    for heading in ("agent", "seeds", "probe NLL", "probe accuracy", "mean reveal ratio", "return", "seconds"):
+        table.add_column(heading, justify="left" if heading == "agent" else "right")
+    for agent, runs in frame.groupby("agent", observed=True, sort=False):
+        last = runs.sort_values("window").groupby("run", observed=True).last()
+        by_run = runs.groupby("run", observed=True)
+        seconds = by_run[[name for name in runs.columns if name.startswith("time/")]].sum().sum(axis=1)
+        table.add_row(
+            str(agent),
+            str(len(last)),
+            _mean_and_spread(last["probe/nll"], "{:.3f}"),
+            _mean_and_spread(last["probe/accuracy"], "{:.1%}"),
+            _mean_and_spread(by_run["exposure/reveal_ratio"].mean(), "{:.2f}"),
+            _mean_and_spread(by_run["reward/total"].sum(), "{:.3f}"),
+            _mean_and_spread(seconds, "{:.0f}"),
+        )
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _mean_and_spread(values: pandas.Series[Any], pattern: str) -> str:
+    values = values.dropna().astype(float)
+    if values.empty:
+        return "-"
+    mean = pattern.format(values.mean())
+    return mean if len(values) == 1 else f"{mean} +- {pattern.format(values.std())}"
+
+
+_VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
+    "run": (run, "train a student under each agent and seed"),
+}
+
+
+def _overview() -> str:
+    verbs = "\n".join(f"  {verb:10} {meaning}" for verb, (_, meaning) in _VERBS.items())
+    return f"example: {_RUN_EXAMPLE}\n\nusage: atesd VERB [OPTIONS]\n\n{verbs}\n\n`atesd VERB --help` lists a verb's options."
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point: exits with 0, 1 (a run failed), 2 (wrong arguments) or 130 (interrupted)."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return
+    verb = arguments[0]
+    if verb not in _VERBS:
+        print(f"atesd: expected one of the verbs {', '.join(_VERBS)}, got {verb!r}.\n\n{_overview()}", file=sys.stderr)
+        sys.exit(2)
+    try:
+        _VERBS[verb][0](arguments[1:])
+    except ConfigError as error:
+        print(f"atesd {verb}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except AtesdError as error:
+        print(f"atesd {verb}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"atesd {verb}: interrupted; the windows written so far can be read.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,188 @@
+"""The paper's return R of each decision: pure functions of one run's measurements, float64.
+
+Index of everything here: decision t (0..W-1) is taken before window t+1, and measurement t+1 is made after that window;
+measurement 0 is made before the first window. So entry ``[t]`` of a per-window column (``reward/progress``,
+``probe/grounded``) belongs to window t+1, the window of decision t, and the returned entry ``[t]`` is that decision's.
+A decision is known once L windows have passed since it was taken: its own and the L-1 after it.
+
+``gamma`` is the discount g, ``lookahead`` is L, ``grounded_weight`` is lambda_gt (paper, reward of the controller; its values are
+unpublished).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from atesd_env.errors import ConfigError
+
+Decision = TypeVar("Decision")
+
+
+def positive_progress(probe_nll: ArrayLike) -> NDArray[np.float64]:
+    """Returns each window's learning progress from the probe measurements: [t] is ``max(0, l_t - l_(t+1))``.
+
+    Args:
+        probe_nll: Measurements l_0 .. l_W, [W + 1].
+
+    Returns:
+        Learning progress of windows 1 .. W, [W]; equal to the column ``reward/progress`` for ``progress="positive"``.
+    """
+    return np.maximum(0.0, -np.diff(_checked("probe_nll", probe_nll)))
+
+
+def learning_progress_return(
+    progress: ArrayLike, *, gamma: float, lookahead: int, with_tail: bool = False
+) -> NDArray[np.float64]:
+    """Returns G_lp of each decision: ``G_lp[t] = sum over i = 1..L of gamma^(i-1) * progress[t + i - 1]``.
+
+    With the positive part this is the paper's sum of ``gamma^(i-1) * max(0, l_(t+i-1) - l_(t+i))``. L = 1 gives the window's own
+    progress; gamma = 0 does too; gamma = 1 adds up L windows.
+
+    Args:
+        progress: Learning progress of windows 1 .. W, [W], in nats per token.
+        gamma: Discount in [0, 1].
+        lookahead: L, at least 1.
+        with_tail: Also return the last L-1 decisions, whose windows are not all made, with what came: fewer terms.
+
+    Returns:
+        [max(W - L + 1, 0)], or [W] with the tail.
+
+    >>> learning_progress_return([1.0, 0.0, 4.0], gamma=0.5, lookahead=2)
+    array([1., 2.])
+    >>> learning_progress_return([1.0, 0.0, 4.0], gamma=0.5, lookahead=2, with_tail=True)
+    array([1., 2., 4.])
+    """
+    column = _checked("progress", progress)
+    return np.asarray([weights @ part for weights, part in _lookaheads(column, gamma, lookahead, with_tail=with_tail)])
+
+
+def grounded_return(
+    grounded: ArrayLike, *, gamma: float, lookahead: int, with_tail: bool = False
+) -> NDArray[np.float64]:
+    """Returns G_gt of each decision: the mean over i = 1..L of ``grounded[t + i - 1]``, weighted by ``gamma^(i-1)``.
+
+    A mean, not a sum: a constant score c gives c for every gamma and L. The tail's weights are those of the windows made.
+
+    Args:
+        grounded: Teacher-grounded scores of windows 1 .. W (the paper's g_1 .. g_W), [W].
+        gamma: Discount in [0, 1].
+        lookahead: L, at least 1.
+        with_tail: As in ``learning_progress_return``.
+
+    Returns:
+        [max(W - L + 1, 0)], or [W] with the tail.
+
+    >>> grounded_return([-3.0, 0.0, -6.0], gamma=0.5, lookahead=2)
+    array([-2., -2.])
+    """
+    column = _checked("grounded", grounded)
+    parts = _lookaheads(column, gamma, lookahead, with_tail=with_tail)
+    return np.asarray([weights @ part / weights.sum() for weights, part in parts])
+
+
+def decision_returns(
+    progress: ArrayLike,
+    grounded: ArrayLike,
+    *,
+    gamma: float,
+    lookahead: int,
+    grounded_weight: float,
+    with_tail: bool = False,
+) -> NDArray[np.float64]:
+    """Returns R of each decision: ``G_lp + grounded_weight * G_gt``. L = 1 gives the environment's reward of each window.
+
+    Args:
+        progress: Learning progress of windows 1 .. W, [W].
+        grounded: Teacher-grounded scores of windows 1 .. W, [W].
+        gamma: Discount in [0, 1].
+        lookahead: L, at least 1.
+        grounded_weight: The paper's lambda_gt, not negative.
+        with_tail: As in ``learning_progress_return``.
+
+    Returns:
+        [max(W - L + 1, 0)], or [W] with the tail.
+
+    Raises:
+        ConfigError: If a column is not one-dimensional and finite, the two differ in length, or a number is out of range.
+    """
+    progress, grounded = _checked("progress", progress), _checked("grounded", grounded)
+    if progress.shape != grounded.shape:
+        raise ConfigError(
+            f"grounded: expected one score for each of the {len(progress)} windows, got {len(grounded)}; pass columns of one run."
+        )
+    gains = learning_progress_return(progress, gamma=gamma, lookahead=lookahead, with_tail=with_tail)
+    scores = grounded_return(grounded, gamma=gamma, lookahead=lookahead, with_tail=with_tail)
+    return gains + grounded_weight * scores
+
+
+class PendingDecisions(Generic[Decision]):
+    """Decisions that wait for their return, in a run that is still going on; same numbers as ``decision_returns``.
+
+    Args:
+        gamma: Discount.
+        lookahead: L.
+        grounded_weight: The paper's lambda_gt.
+
+    Attributes:
+        entries: (decision, progress, grounded) of the windows whose decision waits, oldest first; at most L - 1.
+    """
+
+    def __init__(self, *, gamma: float, lookahead: int, grounded_weight: float) -> None:
+        self._settings = {"gamma": gamma, "grounded_weight": grounded_weight}
+        self._lookahead = lookahead
+        self.entries: deque[tuple[Decision, float, float]] = deque()
+
+    def add(self, decision: Decision, progress: float, grounded: float) -> list[tuple[Decision, float]]:
+        """Adds a window and the decision that it was made under.
+
+        Returns:
+            The decision that is now complete, with its R: one, or none while fewer than L windows have been made.
+        """
+        self.entries.append((decision, progress, grounded))
+        if len(self.entries) < self._lookahead:
+            return []
+        (returned,) = self._returns(self._lookahead, with_tail=False)
+        return [(self.entries.popleft()[0], returned)]
+
+    def finish(self) -> list[tuple[Decision, float]]:
+        """Ends the run: returns the waiting decisions with the R of the windows that were made (``with_tail``)."""
+        if not self.entries:
+            return []
+        returns = self._returns(self._lookahead, with_tail=True)
+        decisions = [decision for decision, _, _ in self.entries]
+        self.clear()
+        return list(zip(decisions, returns, strict=True))
+
+    def clear(self) -> None:
+        """Forgets the waiting decisions: they get no credit."""
+        self.entries.clear()
+
+    def _returns(self, lookahead: int, *, with_tail: bool) -> list[float]:
+        _, progress, grounded = zip(*self.entries, strict=True)
+        returns = decision_returns(progress, grounded, lookahead=lookahead, with_tail=with_tail, **self._settings)
+        return [float(value) for value in returns]
+
+
+def _lookaheads(
+    column: NDArray[np.float64], gamma: float, lookahead: int, *, with_tail: bool
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Returns (weights, entries) of the windows that each decision is credited for, both [L] or, in the tail, shorter."""
+    if not 0.0 <= gamma <= 1.0:
+        raise ConfigError(f"gamma: expected a discount in [0, 1], got {gamma!r}.")
+    if lookahead < 1:
+        raise ConfigError(f"lookahead: expected at least 1 window, got {lookahead!r}; 1 is the one-step reward.")
+    weights = gamma ** np.arange(lookahead, dtype=np.float64)
+    num_decisions = len(column) if with_tail else max(len(column) - lookahead + 1, 0)
+    parts = [column[decision : decision + lookahead] for decision in range(num_decisions)]
+    return [(weights[: len(part)], part) for part in parts]
+
+
+def _checked(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    column = np.asarray(values, dtype=np.float64)
+    if column.ndim != 1 or not np.isfinite(column).all():
+        raise ConfigError(f"{name}: expected finite numbers, one for each window, got {values!r}.")
+    return column

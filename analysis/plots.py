@@ -1,0 +1,165 @@
+"""Pictures of runs. A plot takes the frame of ``load_runs``, leaves it unchanged, and can hand back what it drew."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, overload
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from analysis.load import AnalysisError
+
+# Okabe and Ito's colours, which colour-blind people tell apart; no yellow, which is lost on white. With the line styles
+# and markers, whose numbers share no divisor, a combination repeats only after 280 agents.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_LINE_STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">")
+
+_PANELS = {
+    "exposure/reveal_ratio": "Reveal ratio\n(0..1)",
+    "probe/nll": "Probe NLL\n(nats/token)",
+    "probe/accuracy": "Probe accuracy\n(0..1)",
+}
+_REQUIRED_COLUMNS = ("run", "env_id", "agent", "window", "exposure/reveal_ratio", "probe/nll")
+
+
+@overload
+def plot_exposure(frame: pd.DataFrame, *, return_data: Literal[False] = False) -> Figure: ...
+@overload
+def plot_exposure(frame: pd.DataFrame, *, return_data: Literal[True]) -> tuple[Figure, pd.DataFrame]: ...
+def plot_exposure(frame: pd.DataFrame, *, return_data: bool = False) -> Figure | tuple[Figure, pd.DataFrame]:
+    """Draws reveal ratio and probe NLL over windows for each agent, and probe accuracy where it was measured.
+
+    A line is the mean over an agent's runs (seeds); the band reaches from the lowest to the highest run, and is left
+    out for a single run. Only measured windows are drawn: a window without a measurement is a gap, never interpolated,
+    and then bars stand in for the band and agents stand side by side, at most 0.3 windows from their place. From where
+    a run has terminated (a cross marks its last window), the mean is over the others: it can look better than it is.
+
+    Args:
+        frame: Rows of runs of one environment, as ``load_runs`` returns them; at least the columns run, env_id, agent,
+            window, exposure/reveal_ratio and probe/nll.
+        return_data: Also return what was drawn.
+
+    Returns:
+        The figure (save it with ``figure.savefig(path)``); with ``return_data`` also a frame with the columns agent,
+        column, window, mean, low, high, num_runs.
+
+    Raises:
+        AnalysisError: If the frame is empty, lacks a column, or mixes environments.
+    """
+    _check(frame)
+    columns = [name for name in _PANELS if name in frame and frame[name].notna().any()]
+    data = pd.concat([_summary(frame, name) for name in columns], ignore_index=True)
+    agents = sorted(frame["agent"].unique())
+    figure = Figure(figsize=(7.5, 1.2 + 1.9 * len(columns)), dpi=120, layout="constrained")
+    panels = figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
+    handles = []
+    for index, agent in enumerate(agents):
+        num_runs = frame.loc[frame["agent"] == agent, "run"].nunique()
+        style = {
+            "color": _COLOURS[index % len(_COLOURS)],
+            "linestyle": _LINE_STYLES[index % len(_LINE_STYLES)],
+            "marker": _MARKERS[index % len(_MARKERS)],
+        }
+        shift = 0.6 * (index - (len(agents) - 1) / 2) / len(agents)
+        label = f"{agent} ({num_runs} {'run' if num_runs == 1 else 'runs'})"
+        handles.append(Line2D([], [], label=label, markersize=5, **style))
+        for axes, name in zip(panels, columns, strict=True):
+            _draw(axes, data[(data["agent"] == agent) & (data["column"] == name)], style, shift)
+            _mark_terminated(axes, frame[frame["agent"] == agent], name, style["color"])
+    for axes, name in zip(panels, columns, strict=True):
+        axes.set_ylabel(_PANELS[name], fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.ticklabel_format(axis="y", useOffset=False)
+        if name == "exposure/reveal_ratio":
+            axes.set_ylim(-0.04, 1.04)
+    panels[-1].set_xlabel("Hold window", fontsize=9)
+    first, last = int(frame["window"].min()), int(frame["window"].max())
+    margin = max(0.5, 0.02 * (last - first))
+    panels[-1].set_xlim(first - margin, last + margin)
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.align_ylabels(panels)
+    figure.suptitle(f"Exposure and learning, {frame['env_id'].iloc[0]}", fontsize=11)
+    figure.legend(
+        handles=handles,
+        title=_caption(frame, data),
+        loc="outside lower center",
+        ncols=min(len(agents), 3),
+        fontsize=8,
+        title_fontsize=8,
+        frameon=False,
+        handlelength=4,
+    )
+    return (figure, data) if return_data else figure
+
+
+def _check(frame: pd.DataFrame) -> None:
+    missing = [name for name in _REQUIRED_COLUMNS if name not in frame]
+    if missing:
+        raise AnalysisError(
+            f"frame: expected the columns {', '.join(_REQUIRED_COLUMNS)}, got none of {', '.join(missing)}; pass what "
+            "load_runs returns."
+        )
+    if frame.empty:
+        raise AnalysisError("frame: expected at least one row, got none; check what the rows were filtered by.")
+    env_ids = sorted(frame["env_id"].unique())
+    if len(env_ids) > 1:
+        raise AnalysisError(
+            f"frame: expected runs of one environment, got {', '.join(env_ids)}; choose one, such as "
+            f"frame[frame['env_id'] == {env_ids[0]!r}]."
+        )
+    for name in ("exposure/reveal_ratio", "probe/nll"):
+        if frame[name].isna().all():
+            raise AnalysisError(
+                f"frame: expected numbers in the column {name}, got only nulls; pass runs that have them."
+            )
+
+
+def _summary(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Returns mean, lowest and highest run for each agent and window; NaN and 0 runs where none was measured."""
+    groups = frame.groupby(["agent", "window"], observed=True)[name]
+    summary = groups.agg(["mean", "min", "max", "count"]).reset_index()
+    summary = summary.rename(columns={"min": "low", "max": "high", "count": "num_runs"})
+    summary["agent"] = summary["agent"].astype("string")
+    summary.insert(1, "column", name)
+    return summary
+
+
+def _draw(axes: Axes, data: pd.DataFrame, style: dict[str, Any], shift: float) -> None:
+    has_band = bool((data["num_runs"] > 1).any())
+    # A window that no row speaks of is a gap too.
+    data = data.set_index("window").reindex(range(data["window"].min(), data["window"].max() + 1))
+    window = data.index.to_numpy()
+    mean, low, high = (data[name].to_numpy(dtype=float, na_value=float("nan")) for name in ("mean", "low", "high"))
+    has_gaps = bool(data["mean"].isna().any())
+    if has_gaps:
+        window = window + shift
+    # Markers tell agents apart, so some are enough; but a lone measurement between gaps is nothing but its marker.
+    every = 1 if has_gaps else max(1, len(data) // 12)
+    axes.plot(window, mean, linewidth=1.6, markersize=4, markevery=every, **style)
+    if has_band:
+        if has_gaps:
+            axes.vlines(window, low, high, color=style["color"], alpha=0.5, linewidth=1.2)
+        else:
+            axes.fill_between(window, low, high, color=style["color"], alpha=0.18, linewidth=0)
+
+
+def _mark_terminated(axes: Axes, frame: pd.DataFrame, name: str, colour: str) -> None:
+    if "status" not in frame:
+        return
+    ends = frame[(frame["status"] == "terminated").fillna(False) & frame[name].notna()]
+    if not ends.empty:
+        axes.plot(
+            ends["window"], ends[name].to_numpy(dtype=float), "X", color=colour, markeredgecolor="black", markersize=9
+        )
+
+
+def _caption(frame: pd.DataFrame, data: pd.DataFrame) -> str:
+    has_band = bool((data["num_runs"] > 1).any())
+    text = "Line: mean over runs. Band or bar: lowest to highest run." if has_band else "Line: a single run."
+    is_broken = "status" in frame and bool((frame["status"] == "terminated").any())
+    return text + (" Cross: a run ended early." if is_broken else "")

@@ -1,0 +1,51 @@
+"""The check of an action: what a caller hands to ``step`` becomes reveal ratios, or a clear error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atesd_env.errors import ConfigError
+
+TOLERANCE = 1e-6
+"""How far outside [0, 1] a ratio may lie and count as rounding of a float32; it is clipped."""
+
+
+def checked_ratios(action: Any, groups: int) -> NDArray[np.float64]:
+    """Returns an action as reveal ratios, float64 [groups], each in [0, 1].
+
+    Args:
+        action: Array, sequence or tensor of shape (groups,); with one group also a plain number or an array of no dimension.
+        groups: Difficulty groups of the environment.
+
+    Raises:
+        ConfigError: If the action is not numbers, has another shape, or has an entry that is NaN, infinite, below 0 or
+            above 1 (by more than ``TOLERANCE``).
+
+    >>> checked_ratios(0.25, groups=1)
+    array([0.25])
+    """
+    try:
+        ratios = np.asarray(action, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"action: expected {groups} reveal ratio(s) in [0, 1], got {action!r}; pass an array of shape ({groups},)."
+        ) from error
+    if ratios.ndim == 0 and groups == 1:
+        ratios = ratios.reshape(1)
+    if ratios.shape != (groups,):
+        raise ConfigError(
+            f"action: expected shape ({groups},), one reveal ratio for each difficulty group, got shape {ratios.shape}; "
+            f"pass an array of shape ({groups},), or make the environment with another `groups`."
+        )
+    # Written so that NaN, which compares False with everything, is refused too.
+    is_valid = (ratios >= -TOLERANCE) & (ratios <= 1.0 + TOLERANCE)
+    if not is_valid.all():
+        group = int(np.argmin(is_valid))
+        raise ConfigError(
+            f"action: expected reveal ratios in [0, 1], got {ratios[group]:g} for group {group} (whole action: "
+            f"{ratios.tolist()}); clip or rescale the action before `step`."
+        )
+    return np.clip(ratios, 0.0, 1.0)

@@ -1,0 +1,252 @@
+r"""Data files of worked problems: JSONL, one problem a line, checked row by row.
+
+A row is an object with ``problem``, ``solution`` and ``answer`` (strings), and optionally ``id`` (string or integer)
+and ``level`` (a number, or MATH's "Level 3"). A row without ``answer`` takes it from the last ``\boxed{}`` of its
+solution. Other fields are ignored, and so are blank lines. What is malformed is refused by file, line and field; what
+is well-formed but of no use (a problem that came before, an empty solution) is left out and reported.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atesd_env.answers import last_boxed
+from atesd_env.errors import DataError
+from atesd_env.tasks.segmentation import without_annotations
+
+_logger = logging.getLogger(__name__)
+
+_LEVEL = re.compile(r"\s*(?:level\s*)?(\d+(?:\.\d+)?)\s*", re.IGNORECASE)
+_UNKNOWN_LEVEL = re.compile(r"\s*(?:level)?\s*\??\s*", re.IGNORECASE)
+_MAX_NAMED_LINES = 8
+
+
+@dataclass(frozen=True)
+class DataRow:
+    r"""One usable row.
+
+    Attributes:
+        line: Line number in its file, from 1.
+        id: As given, or "<file stem>:<line>".
+        problem: The problem's text.
+        solution: The worked solution, not blank.
+        answer: The final answer, without ``\boxed{}``.
+        level: Difficulty as given, or None.
+    """
+
+    line: int
+    id: str
+    problem: str
+    solution: str
+    answer: str
+    level: float | None
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What was read from one file, and what was left out; ``str()`` gives one sentence for people.
+
+    Attributes:
+        path: The file.
+        num_rows: Rows in the file.
+        num_usable: Rows that are used.
+        duplicates: (line, line of the first) of each row whose problem came before, blanks aside.
+        conflicts: Lines among ``duplicates`` that give another answer than the first.
+        empty_solutions: Lines whose solution is blank.
+        missing_levels: Lines without a level, if others have one.
+        shared: Lines left out because their problem is also in another file, which needs it more (the probe's file
+            comes before the held-out one, and that before training).
+    """
+
+    path: str
+    num_rows: int
+    num_usable: int
+    duplicates: tuple[tuple[int, int], ...] = ()
+    conflicts: tuple[int, ...] = ()
+    empty_solutions: tuple[int, ...] = ()
+    missing_levels: tuple[int, ...] = ()
+    shared: tuple[int, ...] = ()
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether there is nothing to report."""
+        return not (self.duplicates or self.empty_solutions or self.missing_levels or self.shared)
+
+    def __str__(self) -> str:
+        kinds = [
+            ("repeat an earlier problem", [line for line, _ in self.duplicates]),
+            ("of these give another answer", self.conflicts),
+            ("have an empty solution", self.empty_solutions),
+            ("are also in another file", self.shared),
+            ("have no level (so difficulty is the number of steps)", self.missing_levels),
+        ]
+        remarks = [f"{len(lines)} {what} ({_named(lines)})" for what, lines in kinds if lines]
+        return (
+            f"{self.path}: {self.num_usable} of {self.num_rows} rows are used"
+            + "".join(f"; {r}" for r in remarks)
+            + "."
+        )
+
+
+def normalised_problem(problem: str) -> str:
+    """Returns what two texts of the same problem share: every run of blanks counts as one."""
+    return " ".join(problem.split())
+
+
+def read_rows(path: str | Path) -> tuple[list[DataRow], DataReport]:
+    """Reads a data file and leaves out what is of no use (see the report; nothing is logged here).
+
+    Raises:
+        DataError: If the file cannot be read, a row is malformed, or no row can be used.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path}: expected a readable JSONL file, got {error.strerror or type(error).__name__}; check the path."
+        ) from error
+    rows: list[DataRow] = []
+    first_of: dict[str, DataRow] = {}
+    lines_of_id: dict[str, int] = {}
+    duplicates, conflicts, empty_solutions = [], [], []
+    num_rows = 0
+    # Not str.splitlines: it also cuts at characters that may stand inside a JSON string.
+    for line, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not raw.strip():
+            continue
+        num_rows += 1
+        row = _parse_row(path, line, raw)
+        if not without_annotations(row.solution).strip():
+            empty_solutions.append(line)
+            continue
+        first = first_of.setdefault(normalised_problem(row.problem), row)
+        if first is not row:
+            duplicates.append((line, first.line))
+            if first.answer != row.answer:
+                conflicts.append(line)
+            continue
+        if lines_of_id.setdefault(row.id, line) != line:
+            raise _refused(
+                path, line, "id", "an id of its own", f"{row.id!r} as in line {lines_of_id[row.id]}", "rename it"
+            )
+        rows.append(row)
+    if not rows:
+        raise DataError(
+            f"{path}: expected at least one row with problem, solution and answer, got "
+            f"{f'{num_rows} rows, all with an empty solution' if num_rows else 'an empty file'}; check the file."
+        )
+    missing_levels = [row.line for row in rows if row.level is None]
+    report = DataReport(
+        path=str(path),
+        num_rows=num_rows,
+        num_usable=len(rows),
+        duplicates=tuple(duplicates),
+        conflicts=tuple(conflicts),
+        empty_solutions=tuple(empty_solutions),
+        missing_levels=tuple(missing_levels) if len(missing_levels) < len(rows) else (),
+    )
+    return rows, report
+
+
+def log_report(report: DataReport) -> None:
+    """Logs a report as a warning if rows were left out, or levels are missing."""
+    if not report.is_clean:
+        _logger.warning("%s", report)
+
+
+def _parse_row(path: Path, line: int, raw: bytes) -> DataRow:
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}, line {line}: expected UTF-8, got byte 0x{raw[error.start]:02x} at position {error.start}; "
+            "save the file as UTF-8."
+        ) from error
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path}, line {line}: expected one JSON object a line, got {_shown(text.strip())} ({error}); "
+            "mend or remove the line."
+        ) from error
+    if not isinstance(fields, dict):
+        raise DataError(
+            f"{path}, line {line}: expected a JSON object with problem, solution and answer, got {_shown(fields)}; "
+            "mend or remove the line."
+        )
+    problem = _text_field(path, line, fields, "problem")
+    solution = _text_field(path, line, fields, "solution", may_be_blank=True)
+    if fields.get("answer") in (None, ""):
+        answer = last_boxed(solution)
+        if answer is None and solution.strip():
+            raise _refused(
+                path, line, "answer", "text, here or in a \\boxed{} of the solution", "neither", "add the field"
+            )
+    else:
+        answer = _text_field(path, line, fields, "answer")
+        answer = last_boxed(answer) or answer.strip()
+    return DataRow(
+        line=line,
+        id=_id_field(path, line, fields),
+        problem=problem.strip(),
+        solution=solution,
+        answer=answer or "",
+        level=_level_field(path, line, fields),
+    )
+
+
+def _text_field(path: Path, line: int, fields: dict[str, Any], field: str, may_be_blank: bool = False) -> str:
+    if field not in fields:
+        raise _refused(path, line, field, "text", f"no such field (only {_shown(list(fields))})", "add or rename it")
+    value = fields[field]
+    if not isinstance(value, str):
+        raise _refused(path, line, field, "text", _shown(value), "write it as a JSON string")
+    if not may_be_blank and not value.strip():
+        raise _refused(path, line, field, "text that is not blank", _shown(value), "fill it in or remove the line")
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        # JSON can spell half of a character pair, which no tokenizer takes.
+        raise _refused(path, line, field, "valid Unicode", "half of a surrogate pair", "mend the \\u escape")
+    return value
+
+
+def _id_field(path: Path, line: int, fields: dict[str, Any]) -> str:
+    value = fields.get("id")
+    if value is None:
+        return f"{path.stem}:{line}"
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise _refused(path, line, "id", "a string or an integer", _shown(value), "mend it or leave it out")
+    return str(value)
+
+
+def _level_field(path: Path, line: int, fields: dict[str, Any]) -> float | None:
+    value = fields.get("level")
+    if isinstance(value, str):
+        if match := _LEVEL.fullmatch(value):
+            return float(match[1])
+        if _UNKNOWN_LEVEL.fullmatch(value):  # MATH has a few rows of "Level ?"
+            return None
+    elif value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)):
+        return None if value is None else float(value)
+    raise _refused(path, line, "level", "a number or 'Level 3'", _shown(value), "mend it or leave it out")
+
+
+def _refused(path: Path, line: int, field: str, expected: str, got: str, remedy: str) -> DataError:
+    return DataError(f"{path}, line {line}, field {field!r}: expected {expected}, got {got}; {remedy}.")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _named(lines: Sequence[int]) -> str:
+    shown = ", ".join(str(line) for line in lines[:_MAX_NAMED_LINES])
+    return f"line {shown}" + (", ..." if len(lines) > _MAX_NAMED_LINES else "")

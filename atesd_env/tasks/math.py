@@ -1,0 +1,263 @@
+r"""Task `math`: worked problems from a JSONL file, such as GSM8K or MATH.
+
+The wording of both requests is ours, in the shape of OPSD's: the student sees the problem and a closing request; the
+teacher sees the same problem, a reference between markers, a sentence that asks for reasoning of its own, and the
+*same* closing request. A larger part of a reference never shows less: the request for fewer steps, cut after its steps,
+is a prefix of the request for more, and what follows is the same.
+
+Which problems are set apart is decided by their text alone, never by a run's seed: sorted by a checksum of the text,
+the probe is taken from the front and the held-out problems from the back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atesd_env.answers import answers_match, last_boxed
+from atesd_env.errors import ConfigError, DataError
+from atesd_env.tasks.base import Problem, Task
+from atesd_env.tasks.data import DataReport, DataRow, log_report, normalised_problem, read_rows
+from atesd_env.tasks.segmentation import split_steps
+
+_logger = logging.getLogger(__name__)
+
+CLOSING_REQUEST = "Work it out step by step, and give the final answer at the end inside \\boxed{}."
+"""The last words of both requests."""
+
+_REFERENCE_BEGINS = "=== Reference solution (it may show only the first steps) ==="
+_REFERENCE_ENDS = "=== End of the reference solution ==="
+_OWN_WORDS = (
+    "The reference is for you alone. Arrive at the same final answer by step-by-step reasoning of your own, as if you "
+    "had not seen it."
+)
+
+
+class MathTask(Task):
+    r"""Worked problems of a JSONL file (see `atesd_env.tasks.data` for its rows).
+
+    Probe and held-out problems come from files of their own if there are any. Held-out problems without a file are the
+    rest of the probe's file; without that either, both are set apart from the training file. A training problem that is
+    also in another file is left out of training and reported.
+
+    Difficulty is the ``level`` if every row of every file has one, else the number of steps.
+
+    Args:
+        data_path: Training problems.
+        probe_data_path: Probe problems; None takes them from ``data_path``.
+        heldout_data_path: Held-out problems; None takes them from where the probe comes from.
+        probe_size: Problems set apart for the probe, at least 1.
+        heldout_size: Problems set apart for held-out use, if they come from ``data_path``; None is a tenth of them.
+
+    Attributes:
+        reports: What was read and left out, by "training", "probe" and "heldout" (of the files that were given). What
+            was left out is also logged as a warning.
+
+    Raises:
+        DataError: If a file cannot be used (see `read_rows`), or has too few problems.
+        ConfigError: If a size is out of range.
+    """
+
+    def __init__(
+        self,
+        data_path: str | Path,
+        probe_data_path: str | Path | None = None,
+        heldout_data_path: str | Path | None = None,
+        *,
+        probe_size: int = 64,
+        heldout_size: int | None = None,
+    ) -> None:
+        if probe_size < 1:
+            raise ConfigError(f"probe_size: expected at least 1 problem, got {probe_size}; raise it.")
+        if heldout_size is not None and heldout_size < 0:
+            raise ConfigError(f"heldout_size: expected 0 or more problems, got {heldout_size}; raise it.")
+        self._probe_size = probe_size
+        self._heldout_size = heldout_size
+        self.reports: dict[str, DataReport] = {}
+        paths = {"training": data_path, "probe": probe_data_path, "heldout": heldout_data_path}
+        rows = self._read({use: path for use, path in paths.items() if path is not None})
+        has_levels = all(row.level is not None for file_rows in rows.values() for row in file_rows)
+        self._sources = {
+            use: _sorted_by_checksum(_as_problem(row, has_levels) for row in file_rows)
+            for use, file_rows in rows.items()
+        }
+        self._paths = {use: str(path) for use, path in paths.items()}
+        self._set_apart()
+
+    @property
+    def num_training_problems(self) -> int:
+        """Problems in one pass over the training data."""
+        return len(self._training)
+
+    def training_problem(self, seed: int, index: int) -> Problem:
+        """Returns training problem number ``index``: a fresh permutation for each pass over the data.
+
+        A pure function of (seed, index) for given data; every pass has each problem once.
+
+        Raises:
+            ConfigError: If ``seed`` or ``index`` is negative.
+        """
+        if seed < 0 or index < 0:
+            raise ConfigError(
+                f"training_problem: expected seed and index of 0 or more, got {seed} and {index}; mend them."
+            )
+        epoch, position = divmod(index, len(self._training))
+        return self._training[int(_epoch_order(len(self._training), seed, epoch)[position])]
+
+    def probe_problems(self, num_problems: int) -> list[Problem]:
+        """Returns the first ``num_problems`` of the probe: a smaller probe is a part of a larger one.
+
+        Raises:
+            ConfigError: If more are asked for than were set apart.
+        """
+        return _first(self._probe, num_problems, "probe_size")
+
+    def heldout_problems(self, num_problems: int) -> list[Problem]:
+        """Returns the first ``num_problems`` of the held-out problems.
+
+        Raises:
+            ConfigError: If more are asked for than were set apart.
+        """
+        return _first(self._heldout, num_problems, "heldout_size")
+
+    def restrict(self, keep: Callable[[Problem], bool]) -> int:
+        """Drops the problems that ``keep`` refuses, of every kind, and sets probe and held-out problems apart anew.
+
+        So the probe keeps its size. Call it before training: a training problem may take the place of a dropped one.
+
+        Returns:
+            How many problems were dropped.
+
+        Raises:
+            DataError: If too few problems are left; the task is as before then.
+        """
+        sources = self._sources
+        self._sources = {use: [problem for problem in source if keep(problem)] for use, source in sources.items()}
+        try:
+            self._set_apart()
+        except DataError:
+            self._sources = sources
+            self._set_apart()
+            raise
+        dropped = sorted(
+            {p.id for s in sources.values() for p in s} - {p.id for s in self._sources.values() for p in s}
+        )
+        if dropped:
+            named = ", ".join(dropped[:5]) + (", ..." if len(dropped) > 5 else "")
+            _logger.warning(
+                "%s: left out %d problems that do not fit: %s.", self._paths["training"], len(dropped), named
+            )
+        return len(dropped)
+
+    def student_request(self, problem: Problem) -> str:
+        return f"{problem.problem}\n\n{CLOSING_REQUEST}"
+
+    def teacher_request(self, problem: Problem, shown_steps: tuple[str, ...], shown_answer: str) -> str:
+        reasoning = "".join(shown_steps).strip()
+        reference = [
+            _REFERENCE_BEGINS,
+            *([reasoning] if reasoning else []),
+            _final_answer(shown_answer),
+            _REFERENCE_ENDS,
+        ]
+        return "\n\n".join([problem.problem, "\n".join(reference), _OWN_WORDS, CLOSING_REQUEST])
+
+    def reference_completion(self, problem: Problem) -> str:
+        """Returns the whole solution; a line with the boxed final answer is added if it has no box."""
+        solution = "".join(problem.steps).strip()
+        return solution if last_boxed(solution) else f"{solution}\n{_final_answer(problem.answer)}"
+
+    def extract_answer(self, text: str) -> str | None:
+        r"""Returns the content of the last ``\boxed{}``; nothing else counts as an answer."""
+        return last_boxed(text)
+
+    def is_correct(self, text: str, problem: Problem) -> bool:
+        return answers_match(self.extract_answer(text), problem.answer)
+
+    def _read(self, paths: dict[str, str | Path]) -> dict[str, list[DataRow]]:
+        """Reads the files, makes ids unique among them, and takes from training what another file has."""
+        rows: dict[str, list[DataRow]] = {}
+        taken_ids: set[str] = set()
+        for use, path in paths.items():
+            found, self.reports[use] = read_rows(path)
+            rows[use] = [
+                dataclasses.replace(row, id=f"{use}:{row.id}") if row.id in taken_ids else row for row in found
+            ]
+            taken_ids.update(row.id for row in rows[use])
+        # A problem belongs to the probe before it belongs to the held-out problems, and to training last.
+        reserved: set[str] = set()
+        for use in ("probe", "heldout", "training"):
+            if use not in rows:
+                continue
+            shared = [row for row in rows[use] if normalised_problem(row.problem) in reserved]
+            rows[use] = [row for row in rows[use] if normalised_problem(row.problem) not in reserved]
+            reserved.update(normalised_problem(row.problem) for row in rows[use])
+            self.reports[use] = dataclasses.replace(
+                self.reports[use], shared=tuple(row.line for row in shared), num_usable=len(rows[use])
+            )
+            log_report(self.reports[use])
+        return rows
+
+    def _set_apart(self) -> None:
+        """Decides what is training, probe and held-out."""
+        training, probe, heldout = (self._sources.get(use) for use in ("training", "probe", "heldout"))
+        assert training is not None
+        num_heldout = len(training) // 10 if self._heldout_size is None else self._heldout_size
+        if probe is None:
+            taken_back = num_heldout if heldout is None else 0
+            num_needed = self._probe_size + taken_back + 1
+            _require(self._paths["training"], len(training), num_needed, "lower probe_size or heldout_size")
+            probe, rest = training[: self._probe_size], training[self._probe_size :]
+            training = rest[: len(rest) - taken_back]
+            if heldout is None:
+                heldout = rest[len(training) :][::-1]
+        else:
+            _require(self._paths["training"], len(training), 1, "see what was left out")
+            _require(self._paths["probe"], len(probe), self._probe_size, "lower probe_size")
+            probe, rest = probe[: self._probe_size], probe[self._probe_size :]
+            if heldout is None:
+                heldout = rest[::-1]
+        self._training, self._probe, self._heldout = training, probe, heldout
+
+
+def _final_answer(answer: str) -> str:
+    return f"Final answer: \\boxed{{{answer}}}"
+
+
+def _as_problem(row: DataRow, has_levels: bool) -> Problem:
+    steps = split_steps(row.solution)
+    difficulty = row.level if has_levels and row.level is not None else float(len(steps))
+    return Problem(id=row.id, problem=row.problem, steps=steps, answer=row.answer, difficulty=difficulty)
+
+
+def _sorted_by_checksum(problems: Iterable[Problem]) -> list[Problem]:
+    # A file is often ordered by topic or difficulty; checksums are not, and rows that are added do not reshuffle them.
+    return sorted(problems, key=lambda problem: hashlib.sha256(normalised_problem(problem.problem).encode()).digest())
+
+
+@lru_cache(maxsize=128)
+def _epoch_order(num_problems: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(num_problems)
+
+
+def _first(problems: list[Problem], num_problems: int, field: str) -> list[Problem]:
+    if not 0 <= num_problems <= len(problems):
+        raise ConfigError(
+            f"{field}: expected 0 to {len(problems)} problems (as many were set apart), got {num_problems}; ask for "
+            f"fewer, raise {field} of MathTask, or add problems."
+        )
+    return problems[:num_problems]
+
+
+def _require(path: str, num_problems: int, num_needed: int, remedy: str) -> None:
+    if num_problems < num_needed:
+        raise DataError(
+            f"{path}: expected at least {num_needed} usable problems, got {num_problems}; add problems or {remedy}."
+        )
