@@ -123,7 +123,9 @@ _NUMBER = re.compile(r"([+-]?)(?:\\?\$)?([+-]?)(\d{1,3}(?:,\d{3})+|\d*)(\.\d*)?"
 _WORDS = re.compile(r"(?=.*[^\W\d_]{4})[^\W\d_]+(?:[ '-][^\W\d_]+)*")
 _EXPECTED_CHOICE = re.compile(r"\(?([a-j])\)?")
 _STATED_CHOICE = re.compile(r"\(?\s*([A-J])\s*(?:[).:]|$)")
-_SPACING = re.compile(r"\\[!,;:]|\\q?quad(?![A-Za-z])|\\(?:left|right)(?![A-Za-z])|\{(?=,\})|(?<=\{,)\}")
+# The look-behind spares the end of a matrix row, two backslashes.
+_SPACING = re.compile(r"(?<!\\)\\(?:[!,;:]|(?:q?quad|left|right)(?![A-Za-z]))")
+_BLANK = re.compile(r"(?<!\\)\\(?=\s)|~|\s")
 _OUTER_MATH = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 
 
@@ -135,7 +137,7 @@ def _normalised(answer: str) -> str:
         if answer == f"{opening}{inner}{closing}" and opening[-1] not in inner:
             answer = inner
     answer = answer.replace("{,}", ",")
-    answer = _SPACING.sub("", answer.replace("~", " ").replace("\\ ", " "))
+    answer = _SPACING.sub("", _BLANK.sub(" ", answer))
     answer = re.sub(r"\\[dt]frac(?![A-Za-z])", r"\\frac", answer)
     # A blank between two numbers or words means something ("1 1/2" is not "11/2"), elsewhere it does not.
     answer = re.sub(r"\s+", " ", answer).strip()

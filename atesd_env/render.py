@@ -58,7 +58,7 @@ def render_rgb(rows: Sequence[Row], windows: int) -> NDArray[np.uint8]:
     figure = Figure(figsize=(WIDTH / _DPI, HEIGHT / _DPI), dpi=_DPI, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     ratio_axes, nll_axes, rate_axes = figure.subplots(3, 1, sharex=True)
-    # Fixed margins keep every frame's axes in place; a layout engine would move them as tick labels grow.
+    # Fixed margins and label places keep every frame's axes where they are while tick labels grow.
     figure.subplots_adjust(left=0.15, right=0.97, top=0.92, bottom=0.105, hspace=0.2)
 
     window = _values(rows, "window")
@@ -89,8 +89,9 @@ def render_rgb(rows: Sequence[Row], windows: int) -> NDArray[np.uint8]:
         nll_axes.set_yticks([])
     rate_axes.set_xlim(0.5, last + 0.5)
     rate_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    rate_axes.set_xlabel("hold window", fontsize=9)
-    rate_axes.legend(loc="upper left", fontsize=7, ncols=2, framealpha=0.7)
+    rate_axes.set_xlabel("hold window", fontsize=9, loc="left")
+    # Below the axes, where it hides no curve.
+    figure.legend(loc="lower right", bbox_to_anchor=(0.98, 0.0), fontsize=8, ncols=2, frameon=False)
     figure.suptitle(_title(rows, windows), fontsize=11)
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]

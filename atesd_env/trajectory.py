@@ -365,8 +365,11 @@ def _write_atomically(path: Path, content: bytes) -> None:
 
 def _failure(path: Path, expected: str, error: OSError, consequence: str = "") -> RunFilesError:
     full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-    advice = "free some space or choose another folder (--out)" if full else "check the path and its permissions"
-    return RunFilesError(f"{path}: expected {expected}, got '{error.strerror or error}'; {advice}.{consequence}")
+    advice = "free some space" if full else "check the path and its permissions"
+    return RunFilesError(
+        f"{path}: expected {expected}, got '{error.strerror or error}'; {advice}, or choose another folder "
+        f"(--out).{consequence}"
+    )
 
 
 def _row_columns(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -149,8 +149,9 @@ def test_the_frame_stays_unchanged() -> None:
 
 def test_a_filtered_frame_draws_only_its_agents() -> None:
     frame = make_frame({"beta": 1, "fixed:1": 1})
-    legend = plot_exposure(frame[frame["agent"] == "fixed:1"]).legends[0]
-    assert [text.get_text() for text in legend.get_texts()] == ["fixed:1 (1 run)"]
+    figure, data = plot_exposure(frame[frame["agent"] == "fixed:1"], return_data=True)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["fixed:1 (1 run)"]
+    assert data["agent"].unique().tolist() == ["fixed:1"]
 
 
 def test_frames_with_plain_and_with_nullable_types_are_drawn() -> None:

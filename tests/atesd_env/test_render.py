@@ -101,7 +101,8 @@ def test_a_higher_ratio_is_drawn_higher() -> None:
 
 def test_the_frame_stays_in_place_while_the_run_grows() -> None:
     # The outermost column of the axes' frames is dark from top to bottom of each panel.
-    pictures = [render_rgb(make_rows(windows), 20) for windows in (0, 3, 20)]
+    wide: Row = {"window": 4, "probe/nll": 123456.0}  # its tick labels are wider than any before
+    pictures = [render_rgb(rows, 20) for rows in ([], make_rows(3), [*make_rows(3), wide])]
     frames = [np.flatnonzero((picture < 60).all(axis=-1).sum(axis=0) > HEIGHT / 2).tolist() for picture in pictures]
     assert frames[0]
     assert frames[0] == frames[1] == frames[2]

@@ -1,0 +1,88 @@
+"""`import atesd_env` is light: it registers the ids and loads no heavy package; the check can fail."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium
+import pytest
+from gymnasium.envs.registration import load_env_creator
+
+import atesd_env
+
+ROOT = Path(atesd_env.__file__).parents[1]
+HEAVY = ("torch", "transformers", "stable_baselines3", "peft", "tokenizers", "datasets", "trl")
+
+
+def loaded_heavy_packages(statement: str, *extra_paths: Path) -> list[str]:
+    """Returns which heavy packages a fresh interpreter has loaded after a statement, warnings being errors."""
+    program = f"import sys\n{statement}\nprint(*(name for name in {HEAVY!r} if name in sys.modules))"
+    paths = os.pathsep.join(str(path) for path in (*extra_paths, ROOT))
+    finished = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.split()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "atesd_env",
+        "atesd_env.config",
+        "atesd_env.toy",
+        "atesd_env.statistics",
+        "atesd_env.reward",
+        "atesd_env.trajectory",
+    ],
+)
+def test_importing_loads_nothing_heavy(module: str):
+    assert loaded_heavy_packages(f"import {module}") == []
+
+
+def test_the_check_sees_a_package_that_was_loaded(tmp_path: Path):
+    """Stand-ins by the real names keep this fast; the check looks at names only."""
+    for name in HEAVY:
+        (tmp_path / f"{name}.py").write_text("")
+    for name in HEAVY:
+        assert loaded_heavy_packages(f"import atesd_env, {name}", tmp_path) == [name]
+
+
+def test_the_check_sees_a_package_that_ours_loads(tmp_path: Path):
+    """A copy of the package's surface whose import does load torch is caught."""
+    (tmp_path / "torch.py").write_text("")
+    (tmp_path / "atesd_env.py").write_text("import torch")
+    assert loaded_heavy_packages("import atesd_env", tmp_path) == ["torch"]
+
+
+def test_importing_registers_every_id_without_loading_anything_heavy():
+    statement = (
+        "import atesd_env, gymnasium\nfor env_id in atesd_env.PRESETS: assert gymnasium.spec(env_id).id == env_id"
+    )
+    assert loaded_heavy_packages(statement) == []
+
+
+def test_importing_again_registers_nothing_twice():
+    """Gymnasium warns when an id is registered over; warnings are errors here."""
+    assert loaded_heavy_packages("import atesd_env, importlib\nimportlib.reload(atesd_env)") == []
+
+
+@pytest.mark.parametrize("env_id", atesd_env.PRESETS)
+def test_every_id_has_a_spec_that_can_be_loaded_and_leaves_the_end_to_the_environment(env_id: str):
+    spec = gymnasium.spec(env_id)
+    assert spec.max_episode_steps is None
+    assert spec.kwargs == ({} if env_id == "ATESD-Toy-v0" else {"env_id": env_id})
+    assert isinstance(spec.entry_point, str)
+    assert callable(load_env_creator(spec.entry_point))
+    assert gymnasium.spec(f"atesd_env:{env_id}") == spec
+
+
+def test_every_public_name_exists():
+    assert all(hasattr(atesd_env, name) for name in atesd_env.__all__)
