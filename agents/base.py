@@ -91,7 +91,9 @@ class Agent:
     def __init__(self, env: gymnasium.Env[Any, Any], seed: int = 0) -> None:
         shape = env.action_space.shape
         if shape is None or len(shape) != 1:
-            raise ConfigError(f"env: expected actions Box(0, 1, (groups,)), got {env.action_space}; pass one of our environments.")
+            raise ConfigError(
+                f"env: expected actions Box(0, 1, (groups,)), got {env.action_space}; pass one of our environments."
+            )
         if not isinstance(seed, int | np.integer) or seed < 0:
             raise ConfigError(f"seed: expected a whole number from 0, got {seed!r}.")
         self.env = env
@@ -122,7 +124,9 @@ class Agent:
         Returns:
             Reveal ratios, float32 [groups] or [n, groups] in [0, 1], and the next state.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define predict(observation, state, episode_start, deterministic).")
+        raise NotImplementedError(
+            f"{type(self).__name__} must define predict(observation, state, episode_start, deterministic)."
+        )
 
     def begin_episode(self) -> None:
         """Hook: an episode was started, perhaps in the middle of another one."""
@@ -230,7 +234,9 @@ class Agent:
             temporary.replace(target)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise RunFilesError(f"{target}: expected to write the agent, got '{error.strerror}'; check the path.") from error
+            raise RunFilesError(
+                f"{target}: expected to write the agent, got '{error.strerror}'; check the path."
+            ) from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], env: gymnasium.Env[Any, Any]) -> Self:
@@ -251,7 +257,9 @@ class Agent:
                 description = json.loads((file.metadata() or {}).get("agent", "{}"))
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         except (OSError, SafetensorError) as error:
-            raise RunFilesError(f"{source}: expected an agent's file, which `save` writes, got '{error}'; check the path.") from error
+            raise RunFilesError(
+                f"{source}: expected an agent's file, which `save` writes, got '{error}'; check the path."
+            ) from error
         if description.get("class") != _class_name(cls):
             raise ConfigError(
                 f"{source}: expected an agent of class {_class_name(cls)}, got {description.get('class', 'none')}; load it with "

@@ -109,7 +109,9 @@ class _Progress:
     def start(self, name: str) -> Callable[[dict[str, Any]], None]:
         """Begins the line of one run; returns what to call after each of its windows."""
         self._num_started += 1
-        task = self._bar.add_task(f"[{self._num_started}/{self._num_runs}] {name}", total=self._windows, status="loading")
+        task = self._bar.add_task(
+            f"[{self._num_started}/{self._num_runs}] {name}", total=self._windows, status="loading"
+        )
 
         def report(info: dict[str, Any]) -> None:
             parts = [f"ratio {info['exposure/reveal_ratio']:.2f}"]
@@ -161,7 +163,8 @@ _VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
 
 def _overview() -> str:
     verbs = "\n".join(f"  {verb:10} {meaning}" for verb, (_, meaning) in _VERBS.items())
-    return f"example: {_RUN_EXAMPLE}\n\nusage: atesd VERB [OPTIONS]\n\n{verbs}\n\n`atesd VERB --help` lists a verb's options."
+    usage = f"usage: atesd VERB [OPTIONS]\n\n{verbs}\n\n`atesd VERB --help` lists a verb's options."
+    return f"example: {_RUN_EXAMPLE}\n\n{usage}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

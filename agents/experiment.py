@@ -47,7 +47,9 @@ def plan_runs(env_id: str, config: EnvConfig, agents: Sequence[str], seeds: Sequ
         AtesdError: If an agent or a seed is named twice, which would write one folder twice.
     """
     specs = [
-        RunSpec(env_id, config, agent, seed, out / f"{_folder_name(agent)}-seed{seed}") for seed in seeds for agent in agents
+        RunSpec(env_id, config, agent, seed, out / f"{_folder_name(agent)}-seed{seed}")
+        for seed in seeds
+        for agent in agents
     ]
     folders = [spec.folder for spec in specs]
     if len(set(folders)) != len(folders):

@@ -44,8 +44,14 @@ class Entry:
 
 
 AGENTS: tuple[Entry, ...] = (
-    Entry("beta", "The paper's controller: a Beta policy trained by REINFORCE inside the run.", "agents.beta:BetaController"),
-    Entry("fixed:A", "The reveal ratio A in every window; fixed:1 is OPSD.", "agents.schedules:FixedSchedule", ("ratio",)),
+    Entry(
+        "beta",
+        "The paper's controller: a Beta policy trained by REINFORCE inside the run.",
+        "agents.beta:BetaController",
+    ),
+    Entry(
+        "fixed:A", "The reveal ratio A in every window; fixed:1 is OPSD.", "agents.schedules:FixedSchedule", ("ratio",)
+    ),
     Entry("random", "A uniformly random reveal ratio in every window.", "agents.schedules:RandomSchedule"),
     Entry(
         "linear:A:B",
@@ -148,7 +154,9 @@ def _import(spec: str, target: str) -> Factory:
         names = [name for name, value in vars(module).items() if inspect.isclass(value)]
         nearest = difflib.get_close_matches(attribute, names, n=1)
         hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-        raise ConfigError(f"agent {spec!r}: expected a class {attribute!r} in {module.__name__}, found none{hint}; check the name.")
+        raise ConfigError(
+            f"agent {spec!r}: expected a class {attribute!r} in {module.__name__}, found none{hint}; check the name."
+        )
     return factory  # type: ignore[no-any-return]
 
 
@@ -156,7 +164,11 @@ def _construct(
     spec: str, factory: Factory, env: gymnasium.Env[Any, Any], seed: int, options: dict[str, Any]
 ) -> AgentProtocol:
     """Calls the constructor with what it takes: env and seed, env alone, or nothing; options always."""
-    attempts: list[tuple[tuple[Any, ...], dict[str, Any]]] = [((env,), {"seed": seed, **options}), ((env,), options), ((), options)]
+    attempts: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+        ((env,), {"seed": seed, **options}),
+        ((env,), options),
+        ((), options),
+    ]
     try:
         signature = inspect.signature(factory)
     except ValueError:  # a class written in C may have none

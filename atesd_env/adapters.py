@@ -94,7 +94,13 @@ class AdapterStack:
     """
 
     def __init__(
-        self, model: nn.Module, num_students: int, r: int, alpha: float, targets: Sequence[str], keep_teacher: bool = False
+        self,
+        model: nn.Module,
+        num_students: int,
+        r: int,
+        alpha: float,
+        targets: Sequence[str],
+        keep_teacher: bool = False,
     ) -> None:
         self.r = r
         self.alpha = alpha
@@ -222,12 +228,18 @@ def _matching_layers(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.L
         if not any(name == target or name.endswith(f".{target}") for target in targets):
             continue
         if not isinstance(module, nn.Linear):
-            raise ConfigError(f"lora_targets: expected linear layers, but {name} is a {type(module).__name__}; leave it out.")
+            raise ConfigError(
+                f"lora_targets: expected linear layers, but {name} is a {type(module).__name__}; leave it out."
+            )
         layers[name] = module
-    missing = [target for target in targets if not any(name == target or name.endswith(f".{target}") for name in layers)]
+    missing = [
+        target for target in targets if not any(name == target or name.endswith(f".{target}") for name in layers)
+    ]
     if missing:
         linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-        raise ConfigError(f"lora_targets: expected names of linear layers ({', '.join(sorted(linear))}), got {missing}.")
+        raise ConfigError(
+            f"lora_targets: expected names of linear layers ({', '.join(sorted(linear))}), got {missing}."
+        )
     return layers
 
 
@@ -249,7 +261,9 @@ def _read_peft_adapter(directory: Path, stack: AdapterStack) -> dict[str, Tensor
         )
     config: Any = PeftConfig.from_pretrained(str(directory))
     unsupported = [
-        name for name in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save") if getattr(config, name, None)
+        name
+        for name in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save")
+        if getattr(config, name, None)
     ]
     if not isinstance(config, LoraConfig) or unsupported or config.bias != "none":
         raise StudentError(
@@ -260,4 +274,5 @@ def _read_peft_adapter(directory: Path, stack: AdapterStack) -> dict[str, Tensor
             f"adapter {directory}: expected r={stack.r} and lora_alpha={stack.alpha:g}, got r={config.r} and "
             f"lora_alpha={config.lora_alpha:g}; set lora_r and lora_alpha to the adapter's values."
         )
-    return load_file(path)
+    state: dict[str, Tensor] = load_file(path)
+    return state

@@ -5,7 +5,7 @@ rollout that was cut off before its box counts as wrong.
 
 Answers are compared in stages, cheapest first: as text, as plain numbers, as words, and only then by math-verify.
 math-verify hands model-written text to a computer algebra system, which ten characters (``9^{9^9}``) can keep busy for
-hours, and its own time limit needs signals and so the main thread. Here it runs in one helper process with a hard time
+hours, and its own time limit needs signals and so the main thread. Here it runs in one worker process with a hard time
 limit. The process is started when it is first needed, shared by all threads, and replaced after a time-out.
 """
 
@@ -35,9 +35,9 @@ MAX_ANSWER_LENGTH = 500
 TIME_LIMIT_SEC = 5.0
 """Seconds that math-verify may take for one pair of answers; after that they count as different."""
 START_LIMIT_SEC = 120.0
-"""Seconds that the helper process may take to load math-verify."""
+"""Seconds that the worker process may take to load math-verify."""
 MEMORY_LIMIT_BYTES = 4 * 2**30
-"""Address space of the helper process, where the system can limit it."""
+"""Address space of the worker process, where the system can limit it."""
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
@@ -197,7 +197,7 @@ def _is_costly(answer: str) -> bool:
     return any(pattern.search(answer) for pattern in _COSTLY)
 
 
-# ---- math-verify in a helper process ----
+# ---- math-verify in a worker process ----
 
 
 @lru_cache(maxsize=4096)
@@ -207,7 +207,7 @@ def _verified(given: str, expected: str) -> bool:
 
 
 class _Worker:
-    """One helper process that compares answers with math-verify, one pair at a time, in the order of the callers."""
+    """One worker process that compares answers with math-verify, one pair at a time, in the order of the callers."""
 
     def __init__(self) -> None:
         self.num_timeouts = 0
@@ -220,7 +220,8 @@ class _Worker:
             try:
                 if self._process is None or self._process.poll() is not None:
                     self._stop()
-                    self._process = self._start()
+                    self._start()
+                assert self._process is not None
                 reply = _exchange(self._process, request, TIME_LIMIT_SEC)
             except BaseException:
                 # A reply that was not waited for would be taken for the answer to the next request.
@@ -252,10 +253,10 @@ class _Worker:
             self._process.returncode = 0  # not ours to wait for
             self._process = None
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> None:
         # Not multiprocessing: it refuses daemonic parents, and its spawn imports the user's main script once more.
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-        process = subprocess.Popen(
+        self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", f"from {__name__} import _serve; _serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -264,16 +265,13 @@ class _Worker:
             env=environment,
             start_new_session=True,  # Ctrl-C is for the parent
         )
-        reply = _exchange(process, None, START_LIMIT_SEC)
+        reply = _exchange(self._process, None, START_LIMIT_SEC)
         if reply is None or "error" in reply:
-            process.kill()
-            process.communicate()
             problem = reply["error"] if reply else f"it did not start within {START_LIMIT_SEC:g} s"
             raise AtesdError(
-                f"answers: expected math-verify to run in a helper process, got: {problem}; try "
+                f"answers: expected math-verify to run in a worker process, got: {problem}; try "
                 f"`{sys.executable} -c 'import math_verify'`."
             )
-        return process
 
     def _stop(self) -> None:
         if self._process is not None:
@@ -305,7 +303,7 @@ def _exchange(
 
 
 def _serve() -> None:
-    """Runs in the helper process: answers requests until its input ends."""
+    """Runs in the worker process: answers requests until its input ends."""
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # a stray print must not look like a reply
 

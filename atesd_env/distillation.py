@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from atesd_env.adapters import AdapterStack
+from atesd_env.adapters import AdapterStack, Bank
 from atesd_env.divergence import DivergenceSpec, rollout_weights, token_divergence
 from atesd_env.errors import NonFiniteError
 from atesd_env.rollout import Rollouts, left_pad, position_ids
@@ -82,7 +82,7 @@ class Learner:
         self.optimizers = [self._new_optimizer(index) for index in range(adapters.num_students)]
 
     @property
-    def teacher_bank(self) -> str | None:
+    def teacher_bank(self) -> Bank | None:
         """The bank of adapters that the teacher uses; None is the bare base model."""
         return None if self.adapters.teacher_flat is None else "teacher"
 
@@ -123,7 +123,10 @@ class Learner:
         self.optimizers[index].step()
         if self.settings.ema_decay is not None and self.adapters.teacher_flat is not None:
             self.adapters.teacher_flat[index].lerp_(self.adapters.flat[index], 1.0 - self.settings.ema_decay)
-        return UpdateStatistics(*totals.tolist(), grad_norm=grad_norm)
+        loss, mismatch, student_entropy, teacher_entropy, top1_disagreement, log_confidence = totals.tolist()
+        return UpdateStatistics(
+            loss, mismatch, student_entropy, teacher_entropy, top1_disagreement, log_confidence, grad_norm
+        )
 
     def _accumulate(self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]]) -> Tensor:
         """Adds the whole batch's gradient in micro-batches; returns the weighted means [6] in ``UpdateStatistics``' order."""
@@ -144,7 +147,7 @@ class Learner:
         self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], token_weights: Tensor
     ) -> Tensor:
         prompt_ids, prompt_mask = left_pad(teacher_prompts, self.student.pad_token_id, self.student.device)
-        with torch.no_grad(), self.adapters.use(self.teacher_bank, [index]):  # type: ignore[arg-type]
+        with torch.no_grad(), self.adapters.use(self.teacher_bank, [index]):
             teacher_hidden = scored_hidden(self.student, prompt_ids, prompt_mask, rollouts)
         self.student.model.train(self.settings.recompute_activations)  # checkpointing is active in training mode only
         with self.adapters.use("student", [index]):
@@ -159,7 +162,7 @@ class Learner:
                 rows_owner=f"student {index}",
             )
             loss = (token_weights * tokens.loss).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         self.student.model.eval()
         per_token = torch.stack(
             [

@@ -63,7 +63,9 @@ class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         """Seconds that the last window spent, by column name; kept out of ``info``, which repeats with the seed."""
         return dict(self.population.timings)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
         """Starts a new run from the base model.
 
         Args:
@@ -87,7 +89,9 @@ class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             AtesdError: If no episode is running.
         """
         if not self._is_running:
-            raise AtesdError("step: expected a running episode, but none was started or it has ended; call reset() first.")
+            raise AtesdError(
+                "step: expected a running episode, but none was started or it has ended; call reset() first."
+            )
         ratios = checked_ratios(action, self.config.groups)
         (row,) = self.population.window(ratios[None, :])
         run = self.population.runs[0]
@@ -99,7 +103,7 @@ class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             info["termination_reason"] = run.broken
         return observation(run.statistics), float(row["reward/total"] or 0.0), terminated, truncated, info
 
-    def render(self) -> str | NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> str | NDArray[np.uint8] | None:
         """Returns the run so far as text ("ansi") or as a picture, uint8 [H, W, 3] ("rgb_array")."""
         rows = self.population.runs[0].rows
         if self.render_mode == "ansi":

@@ -8,7 +8,6 @@ updates are made student by student.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,19 +21,20 @@ from torch import Tensor
 
 from atesd_env.adapters import AdapterStack
 from atesd_env.config import EnvConfig
-from atesd_env.distillation import Learner, UpdateSettings, UpdateStatistics
+from atesd_env.distillation import Learner, UpdateSettings
 from atesd_env.divergence import DivergenceSpec
 from atesd_env.errors import NonFiniteError
 from atesd_env.exposure import PromptBuilder, TeacherPrompt
 from atesd_env.probe import Probe
 from atesd_env.reward import learning_progress, window_reward
-from atesd_env.rollout import Rollouts, SamplingSpec, decode_texts, generate
+from atesd_env.rollout import SamplingSpec, decode_texts, generate
 from atesd_env.statistics import COLUMNS, Row, RunningStatistics, advance, group_columns, initial_statistics
 from atesd_env.streams import stream_seed, torch_stream
 from atesd_env.student import load_student
 from atesd_env.tasks.base import Problem
 from atesd_env.tasks.groups import DifficultyGroups
 from atesd_env.tasks.registry import make_task
+from atesd_env.window import WindowTotals, broken_row
 
 _PROBE_BATCH_SIZE = 128
 
@@ -116,7 +116,9 @@ class Population:
         self.num_students = num_students
         self.student = load_student(config)
         self.task = make_task(config)
-        self.builder = PromptBuilder(self.task, self.student.tokenizer, config.max_prompt_tokens, config.enable_thinking)
+        self.builder = PromptBuilder(
+            self.task, self.student.tokenizer, config.max_prompt_tokens, config.enable_thinking
+        )
         self.task.restrict(self.builder.fits)
         self.groups = DifficultyGroups.from_task(self.task, config.groups)
         keep_teacher = config.teacher == "ema" or config.adapter is not None
@@ -154,9 +156,7 @@ class Population:
             self.adapters.teacher_flat[index].copy_(self.adapters.flat[index])
         self.learner.reset(index)
         nll = self.probe.nll(index)
-        self.runs[index] = RunState(
-            seed=seed, initial_nll=nll, probe_nll=nll, statistics=initial_statistics(nll)
-        )
+        self.runs[index] = RunState(seed=seed, initial_nll=nll, probe_nll=nll, statistics=initial_statistics(nll))
         return self.runs[index].statistics
 
     def window(self, reveal_ratios: NDArray[np.float64], students: Sequence[int] | None = None) -> list[Row]:
@@ -172,17 +172,19 @@ class Population:
         """
         students = list(range(self.num_students)) if students is None else list(students)
         self.timings = dict.fromkeys(("time/rollout_sec", "time/update_sec", "time/probe_sec"), 0.0)
-        windows = [_WindowTotals(reveal_ratios[position]) for position in range(len(students))]
+        windows = [WindowTotals(reveal_ratios[position]) for position in range(len(students))]
         for _ in range(self.config.hold_window):
             going = [position for position, student in enumerate(students) if self.runs[student].broken is None]
             if going:
-                self._update_together([students[position] for position in going], [windows[position] for position in going])
+                self._update_together(
+                    [students[position] for position in going], [windows[position] for position in going]
+                )
         started = time.perf_counter()
         rows = [self._finish_window(student, window) for student, window in zip(students, windows, strict=True)]
         self.timings["time/probe_sec"] = time.perf_counter() - started
         return rows
 
-    def _update_together(self, students: list[int], windows: list[_WindowTotals]) -> None:
+    def _update_together(self, students: list[int], windows: list[WindowTotals]) -> None:
         """Samples rollouts of several students in one batch, then updates them one by one."""
         started = time.perf_counter()
         size = self.config.num_rollouts
@@ -237,12 +239,12 @@ class Population:
         others = [drawn[i + 1] if drawn[i + 1].id != drawn[i].id else drawn[i + 2] for i in range(size)]
         return problems, others
 
-    def _finish_window(self, student: int, window: _WindowTotals) -> Row:
+    def _finish_window(self, student: int, window: WindowTotals) -> Row:
         """Measures the probe, decides on reward and health, and appends the row."""
         run = self.runs[student]
         number = len(run.rows) + 1
         if run.broken is not None:
-            row = _broken_row(number, run.num_updates, window.reveal_ratios, self.config)
+            row = broken_row(number, run.num_updates, window.reveal_ratios, self.config)
             run.rows.append(row)
             return row
         nll_before, run.probe_nll = run.probe_nll, self.probe.nll(student)
@@ -313,7 +315,9 @@ class Population:
                 answer=problem.answer,
                 is_correct=self.task.is_correct(text, problem),
             )
-            for problem, ratio, prompt, text in list(zip(problems, ratios, teacher_prompts, texts, strict=True))[:num_samples]
+            for problem, ratio, prompt, text, _ in zip(
+                problems, ratios, teacher_prompts, texts, range(num_samples), strict=False
+            )
         ]
 
     def snapshot(self, index: int) -> StudentSnapshot:
@@ -334,65 +338,6 @@ class Population:
             self.adapters.teacher_flat[index].copy_(snapshot.teacher_adapter)
         self.learner.reset(index)
         self.learner.optimizers[index].load_state_dict(copy.deepcopy(snapshot.optimizer))
-
-
-class _WindowTotals:
-    """Sums up the updates of one student's window."""
-
-    def __init__(self, reveal_ratios: NDArray[np.float64]) -> None:
-        self.reveal_ratios = reveal_ratios
-        self._updates: list[UpdateStatistics] = []
-        self._rollout_rows: list[tuple[float, float, float, float, float, float]] = []
-
-    def add(
-        self,
-        update: UpdateStatistics,
-        rollouts: Rollouts,
-        ratios: Sequence[float],
-        prompts: Sequence[TeacherPrompt],
-        is_correct: Sequence[bool],
-    ) -> None:
-        self._updates.append(update)
-        lengths = rollouts.lengths.tolist()
-        is_truncated = (~rollouts.is_finished).tolist()
-        for row, prompt in enumerate(prompts):
-            self._rollout_rows.append(
-                (ratios[row], prompt.shown_ratio, prompt.is_cut, is_correct[row], lengths[row], is_truncated[row])
-            )
-
-    def means(self) -> Row:
-        updates = {
-            name: float(np.mean([getattr(update, name) for update in self._updates]))
-            for name in (entry.name for entry in dataclasses.fields(UpdateStatistics))
-        }
-        rollout_rows = np.asarray(self._rollout_rows, dtype=np.float64)
-        reveal_ratio, shown_ratio, cut_rate, success_rate, length, truncation_rate = rollout_rows.mean(axis=0).tolist()
-        return {
-            "exposure/reveal_ratio": reveal_ratio,
-            "exposure/shown_ratio": shown_ratio,
-            "exposure/cut_rate": cut_rate,
-            "student/loss": updates["loss"],
-            "student/mismatch": updates["mismatch"],
-            "student/self_confidence": float(np.exp(updates["log_confidence"])),
-            "student/entropy": updates["student_entropy"],
-            "student/top1_disagreement": updates["top1_disagreement"],
-            "student/grad_norm": updates["grad_norm"],
-            "teacher/entropy": updates["teacher_entropy"],
-            "rollout/success_rate": success_rate,
-            "rollout/length": length,
-            "rollout/truncation_rate": truncation_rate,
-            "rollout/num_tokens": int(rollout_rows[:, 4].sum()),
-            **{f"exposure/reveal_ratio_{group}": float(ratio) for group, ratio in enumerate(self.reveal_ratios)},
-        }
-
-
-def _broken_row(number: int, num_updates: int, reveal_ratios: NDArray[np.float64], config: EnvConfig) -> Row:
-    """Returns the row of a window in which the loss was not finite: nothing measured, the reward a penalty."""
-    row: Row = {column.name: None for column in (*COLUMNS, *group_columns(config.groups))}
-    row |= {"window": number, "update": num_updates, "exposure/reveal_ratio": float(reveal_ratios.mean())}
-    row |= {column.name: float(ratio) for column, ratio in zip(group_columns(config.groups), reveal_ratios, strict=False)}
-    row["reward/total"] = -config.collapse_nll
-    return row
 
 
 def _update_settings(config: EnvConfig) -> UpdateSettings:

@@ -58,7 +58,13 @@ class Probe:
         return -self._mean_log_prob("student", index, self._student_prompts)
 
     def grounded(
-        self, index: int, reveal_ratios: Sequence[float], kind: ExposureKind, teacher_bank: Bank | None, *, is_fixed: bool
+        self,
+        index: int,
+        reveal_ratios: Sequence[float],
+        kind: ExposureKind,
+        teacher_bank: Bank | None,
+        *,
+        is_fixed: bool,
     ) -> float:
         """Returns the teacher-grounded score: the exposed teacher's mean log-probability of the reference solutions.
 
@@ -91,7 +97,9 @@ class Probe:
         """Returns pass@k with k = ``num_samples``: the share of problems that at least one of k samples solves."""
         prompts = [prompt for prompt in self._student_prompts for _ in range(num_samples)]
         problems = [problem for problem in self.problems for _ in range(num_samples)]
-        correct = torch.tensor(self._correct(index, prompts, problems, spec, generator)).view(len(self.problems), num_samples)
+        correct = torch.tensor(self._correct(index, prompts, problems, spec, generator)).view(
+            len(self.problems), num_samples
+        )
         return sum(pass_at_k(num_samples, int(row.sum()), num_samples) for row in correct) / len(self.problems)
 
     def _correct(

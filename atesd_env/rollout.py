@@ -70,7 +70,9 @@ class Rollouts:
         )
 
 
-def left_pad(prompts: Sequence[Sequence[int]], pad_token_id: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+def left_pad(
+    prompts: Sequence[Sequence[int]], pad_token_id: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
     """Returns prompts of different lengths as (token ids [R, P] long, mask [R, P] bool), aligned at their ends."""
     length = max(len(prompt) for prompt in prompts)
     token_ids = torch.full((len(prompts), length), pad_token_id, dtype=torch.long)

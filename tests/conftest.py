@@ -22,7 +22,13 @@ torch.set_num_threads(1)
 def tiny_config() -> EnvConfig:
     """The packaged student with windows that take a fraction of a second."""
     return preset(
-        "ATESD-Tiny-v0", windows=3, hold_window=2, num_rollouts=4, probe_size=6, max_new_tokens=40, probe_accuracy_every=2
+        "ATESD-Tiny-v0",
+        windows=3,
+        hold_window=2,
+        num_rollouts=4,
+        probe_size=6,
+        max_new_tokens=40,
+        probe_accuracy_every=2,
     )
 
 
@@ -60,7 +66,9 @@ def as_student(tiny_config: EnvConfig) -> Callable[[PreTrainedModel], Student]:
     """Wraps a random model with the packaged tokenizer."""
 
     def wrap(model: PreTrainedModel, **changes: Any) -> Student:
-        return wrap_student(model, AutoTokenizer.from_pretrained(TINY_DIRECTORY), "random", tiny_config.replace(**changes))
+        return wrap_student(
+            model, AutoTokenizer.from_pretrained(TINY_DIRECTORY), "random", tiny_config.replace(**changes)
+        )
 
     return wrap
 

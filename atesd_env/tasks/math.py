@@ -144,7 +144,6 @@ class MathTask(Task):
             self._set_apart()
         except DataError:
             self._sources = sources
-            self._set_apart()
             raise
         dropped = sorted(
             {p.id for s in sources.values() for p in s} - {p.id for s in self._sources.values() for p in s}

@@ -24,6 +24,6 @@ def make_task(config: EnvConfig) -> Task:
 
     if config.data_path == "gsm8k":
         probe_path = config.probe_data_path or str(PACKAGED_DATA / "test.jsonl")
-        return MathTask(str(PACKAGED_DATA / "train.jsonl"), probe_path)
+        return MathTask(str(PACKAGED_DATA / "train.jsonl"), probe_path, probe_size=config.probe_size)
     assert config.data_path is not None  # EnvConfig has checked it
-    return MathTask(config.data_path, config.probe_data_path)
+    return MathTask(config.data_path, config.probe_data_path, probe_size=config.probe_size)

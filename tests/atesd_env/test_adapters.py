@@ -110,7 +110,8 @@ def test_gradients_land_in_the_flat_vector_of_their_student_only(random_model):
 
     reference = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=list(TARGETS)))
     reference.load_state_dict(
-        {name.replace(".weight", ".default.weight"): matrix for name, matrix in stack.state_dict(1).items()}, strict=False
+        {name.replace(".weight", ".default.weight"): matrix for name, matrix in stack.state_dict(1).items()},
+        strict=False,
     )
     reference(input_ids=token_batch(2)).logits.pow(2).mean().backward()
     gradients = {name: parameter.grad for name, parameter in reference.named_parameters() if parameter.requires_grad}

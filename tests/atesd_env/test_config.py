@@ -70,8 +70,10 @@ def test_every_field_is_documented_with_its_source(name: str):
     assert re.fullmatch(r"[A-Z].{15,}\. \[(paper|OPSD|ours)\b[^\]]*\]", text), f"{name}: {text!r}"
 
 
-def test_the_documentation_reaches_the_command_line():
-    words = " ".join(tyro.extras.get_parser(EnvConfig, prog="test").format_help().replace("│", " ").split())
+def test_the_documentation_reaches_the_command_line(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        tyro.cli(EnvConfig, args=["--help"])
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for name, text in documentation().items():
         assert f"--{name.replace('_', '-')}" in words
         assert text[:20] in words, name
@@ -130,7 +132,8 @@ def test_the_lower_bound_itself_is_accepted_unless_it_is_open(name: str):
         refusal(name, bounds.low)
     else:
         assert str(bounds).startswith("[")
-        assert getattr(EnvConfig(**{name: bounds.low}), name) == bounds.low
+        changes = {"min_addends": bounds.low} if name == "max_addends" else {}
+        assert getattr(EnvConfig(**{name: bounds.low, **changes}), name) == bounds.low
 
 
 @pytest.mark.parametrize("name", [name for name in NUMBERS if bounds_of(name).high is not None])
@@ -195,15 +198,13 @@ def test_what_is_no_switch_is_refused(name: str, value: Any):
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_wrong_choice_lists_the_choices_and_suggests_the_nearest(name: str):
     choices = FIELDS[name].metadata["choices"]
-    assert str(choices) == str(FIELDS[name].type).removeprefix("Literal").replace("[", "(").replace("]", ")").replace(
-        '"', "'"
-    )
+    assert str(choices) == str(FIELDS[name].type).removeprefix("Literal").replace("[", "(").replace("]", ")").replace('"', "'")
     for choice in choices:
         message = refusal(name, choice[:-1])
         assert str(choices) in message
         assert f"Did you mean {choice!r}?" in message
         assert f"Did you mean {choice!r}?" in refusal(name, choice.upper())
-    for other in ("zzz", "", 1, None, (), ["x"], np.array(["a", "b"])):
+    for other in ("zzz", "", 1, (), ["x"], np.array(["a", "b"])):
         assert "Did you mean" not in refusal(name, other)
 
 

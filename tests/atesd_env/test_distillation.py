@@ -38,7 +38,9 @@ def make_learner(random_model, as_student):
     """Returns a function that makes a learner on a fresh copy of one random model, with the same random adapters."""
 
     def make(num_students: int = 1, keep_teacher: bool = False, **changes: Any) -> Learner:
-        student = as_student(copy.deepcopy(random_model), gradient_checkpointing=changes.get("recompute_activations", False))
+        student = as_student(
+            copy.deepcopy(random_model), gradient_checkpointing=changes.get("recompute_activations", False)
+        )
         stack = AdapterStack(student.model, num_students, 4, 8.0, TARGETS, keep_teacher)
         stack.flat.copy_(0.2 * torch.randn(stack.flat.shape[1], generator=torch.Generator().manual_seed(5)))
         return Learner(student, stack, settings(**changes))
@@ -76,7 +78,9 @@ def test_update_equals_plain_peft_autograd_and_adamw(random_model, make_learner,
     reference = get_peft_model(
         copy.deepcopy(random_model), LoraConfig(r=4, lora_alpha=8, target_modules=list(TARGETS), lora_dropout=0.0)
     )
-    start = {name.replace(".weight", ".default.weight"): matrix for name, matrix in learner.adapters.state_dict(0).items()}
+    start = {
+        name.replace(".weight", ".default.weight"): matrix for name, matrix in learner.adapters.state_dict(0).items()
+    }
     reference.load_state_dict(start, strict=False)
     optimizer = torch.optim.AdamW([p for p in reference.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
 
@@ -121,7 +125,9 @@ def test_gradient_checkpointing_gives_the_same_gradient(make_learner, batch):
 def test_gradient_is_clipped_to_the_norm(make_learner, batch):
     free, clipped = make_learner(), make_learner(max_grad_norm=0.01)
     norm = free.update(0, *batch).grad_norm
-    assert clipped.update(0, *batch).grad_norm == pytest.approx(norm), "the norm that is reported is the one before clipping"
+    assert clipped.update(0, *batch).grad_norm == pytest.approx(norm), (
+        "the norm that is reported is the one before clipping"
+    )
     torch.testing.assert_close(clipped.adapters.flat_grad, free.adapters.flat_grad * (0.01 / norm))
     assert float(clipped.adapters.flat_grad.norm()) == pytest.approx(0.01, rel=1e-4)
 
@@ -134,7 +140,9 @@ def test_updates_bring_the_student_to_the_teacher(make_learner, batch):
 
 def test_initial_teacher_is_the_bare_base_and_never_moves(make_learner, batch):
     learner = make_learner()
-    before = copy.deepcopy({name: tensor for name, tensor in learner.student.model.state_dict().items() if "base" in name})
+    before = copy.deepcopy(
+        {name: tensor for name, tensor in learner.student.model.state_dict().items() if "base" in name}
+    )
     learner.update(0, *batch)
     assert learner.teacher_bank is None
     for name, tensor in before.items():
@@ -195,7 +203,9 @@ def test_one_empty_rollout_among_others_scales_the_loss(make_learner, batch):
     partly = Rollouts(rollouts.prompt_ids, rollouts.prompt_mask, rollouts.completion_ids, mask, rollouts.is_finished)
     rest = make_learner().update(0, rollouts.rows(slice(1, None)), teacher_prompts[1:])
     assert make_learner().update(0, partly, teacher_prompts).loss == pytest.approx(0.8 * rest.loss, rel=1e-5)
-    assert make_learner(micro_batch_size=1).update(0, partly, teacher_prompts).loss == pytest.approx(0.8 * rest.loss, rel=1e-5)
+    assert make_learner(micro_batch_size=1).update(0, partly, teacher_prompts).loss == pytest.approx(
+        0.8 * rest.loss, rel=1e-5
+    )
 
 
 def test_non_finite_loss_names_the_student_and_leaves_its_adapter(make_learner, batch):
@@ -231,7 +241,9 @@ def test_scored_positions_are_those_that_predict_the_answer(make_learner, batch)
             answer = rollouts.completion_ids[row][rollouts.completion_mask[row]]
             log_probs = learner.student.model(input_ids=torch.cat([prompt, answer])[None]).logits[0].log_softmax(-1)
             rows.append(log_probs[len(prompt) - 1 : -1].gather(1, answer[:, None]).mean())
-    assert learner.update(0, rollouts, teacher_prompts).log_confidence == pytest.approx(float(torch.stack(rows).mean()), rel=1e-4)
+    assert learner.update(0, rollouts, teacher_prompts).log_confidence == pytest.approx(
+        float(torch.stack(rows).mean()), rel=1e-4
+    )
 
 
 def test_padding_helpers_agree(make_prompts):

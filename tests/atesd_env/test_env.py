@@ -50,7 +50,9 @@ def test_gymnasiums_checker_accepts_it(tiny_config: EnvConfig):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         # The checker warns when it is handed an environment that was not made by id, in order to check its renderers.
-        env = gymnasium.make("ATESD-Tiny-v0", windows=3, hold_window=1, num_rollouts=2, probe_size=2, disable_env_checker=True)
+        env = gymnasium.make(
+            "ATESD-Tiny-v0", windows=3, hold_window=1, num_rollouts=2, probe_size=2, disable_env_checker=True
+        )
         check_env(env.unwrapped, skip_render_check=False)
 
 
@@ -65,7 +67,9 @@ def test_stable_baselines_checker_accepts_it(env: TeacherExposureEnv):
 @pytest.mark.parametrize("prefix", ["", "atesd_env:"])
 def test_made_by_id_with_fields_as_keywords(prefix: str):
     env = gymnasium.make(f"{prefix}ATESD-Tiny-v0", windows=2, hold_window=1, num_rollouts=2, probe_size=2, groups=2)
-    assert env.unwrapped.config == preset("ATESD-Tiny-v0", windows=2, hold_window=1, num_rollouts=2, probe_size=2, groups=2)
+    assert env.unwrapped.config == preset(
+        "ATESD-Tiny-v0", windows=2, hold_window=1, num_rollouts=2, probe_size=2, groups=2
+    )
     assert env.action_space.shape == (2,)
     with pytest.raises(ConfigError, match="did you mean 'windows'"):
         gymnasium.make("ATESD-Tiny-v0", window=2)

@@ -22,7 +22,7 @@ def loaded_heavy_packages(statement: str, *extra_paths: Path) -> list[str]:
     program = f"import sys\n{statement}\nprint(*(name for name in {HEAVY!r} if name in sys.modules))"
     paths = os.pathsep.join(str(path) for path in (*extra_paths, ROOT))
     finished = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
+        [sys.executable, "-P", "-W", "error", "-c", program],
         env={**os.environ, "PYTHONPATH": paths},
         capture_output=True,
         text=True,
@@ -63,9 +63,7 @@ def test_the_check_sees_a_package_that_ours_loads(tmp_path: Path):
 
 
 def test_importing_registers_every_id_without_loading_anything_heavy():
-    statement = (
-        "import atesd_env, gymnasium\nfor env_id in atesd_env.PRESETS: assert gymnasium.spec(env_id).id == env_id"
-    )
+    statement = "import atesd_env, gymnasium\nfor env_id in atesd_env.PRESETS: assert gymnasium.spec(env_id).id == env_id"
     assert loaded_heavy_packages(statement) == []
 
 
@@ -81,7 +79,6 @@ def test_every_id_has_a_spec_that_can_be_loaded_and_leaves_the_end_to_the_enviro
     assert spec.kwargs == ({} if env_id == "ATESD-Toy-v0" else {"env_id": env_id})
     assert isinstance(spec.entry_point, str)
     assert callable(load_env_creator(spec.entry_point))
-    assert gymnasium.spec(f"atesd_env:{env_id}") == spec
 
 
 def test_every_public_name_exists():

@@ -87,8 +87,12 @@ def test_pass_at_k_is_at_least_the_accuracy_of_samples(probe: Probe):
     assert 0.0 < one <= four <= 1.0
 
 
-@pytest.mark.parametrize(("num_samples", "num_correct", "k"), [(5, 2, 1), (5, 2, 3), (6, 0, 2), (6, 6, 2), (4, 1, 4), (4, 3, 2)])
+@pytest.mark.parametrize(
+    ("num_samples", "num_correct", "k"), [(5, 2, 1), (5, 2, 3), (6, 0, 2), (6, 6, 2), (4, 1, 4), (4, 3, 2)]
+)
 def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample(num_samples: int, num_correct: int, k: int):
     is_correct = [index < num_correct for index in range(num_samples)]
     subsets = list(itertools.combinations(is_correct, k))
-    assert pass_at_k(num_samples, num_correct, k) == pytest.approx(sum(any(subset) for subset in subsets) / len(subsets))
+    assert pass_at_k(num_samples, num_correct, k) == pytest.approx(
+        sum(any(subset) for subset in subsets) / len(subsets)
+    )

@@ -25,7 +25,8 @@ from atesd_env.streams import torch_stream
 
 
 @pytest.mark.parametrize(
-    ("temperature", "top_p", "top_k"), [(1.0, 1.0, 0), (0.7, 1.0, 5), (1.3, 0.8, 0), (1.1, 0.95, 20), (0.5, 0.1, 1), (1.0, 0.9, 500)]
+    ("temperature", "top_p", "top_k"),
+    [(1.0, 1.0, 0), (0.7, 1.0, 5), (1.3, 0.8, 0), (1.1, 0.95, 20), (0.5, 0.1, 1), (1.0, 0.9, 500)],
 )
 def test_filters_equal_transformers_on_the_same_logits(temperature: float, top_p: float, top_k: int):
     logits = 3 * torch.randn(64, 101, generator=torch.Generator().manual_seed(0))
@@ -68,7 +69,11 @@ def test_greedy_equals_transformers_generate(random_model, as_student, make_prom
     ours = generate(student, prompts, SamplingSpec(max_new_tokens=12, temperature=0.0))
     input_ids, mask = left_pad(prompts, student.pad_token_id)
     theirs = random_model.generate(
-        input_ids=input_ids, attention_mask=mask.long(), max_new_tokens=12, do_sample=False, pad_token_id=student.pad_token_id
+        input_ids=input_ids,
+        attention_mask=mask.long(),
+        max_new_tokens=12,
+        do_sample=False,
+        pad_token_id=student.pad_token_id,
     )[:, input_ids.shape[1] :]
     for row in range(5):
         length = int(ours.lengths[row])
@@ -108,11 +113,16 @@ def test_left_padding_is_masked(random_model, as_student, make_prompts):
 
 
 def test_stops_at_the_end_token_and_fills_with_padding(tiny_student):
-    prompts = [tiny_student.tokenizer.encode(text) for text in ("<|user|>12+34<|end|><|assistant|>", "<|user|>10+20+30<|end|><|assistant|>")]
+    prompts = [
+        tiny_student.tokenizer.encode(text)
+        for text in ("<|user|>12+34<|end|><|assistant|>", "<|user|>10+20+30<|end|><|assistant|>")
+    ]
     rollouts = generate(tiny_student, prompts, SamplingSpec(max_new_tokens=60, temperature=0.0))
     assert decode_texts(tiny_student, rollouts) == ["12+34=46#46", "10+20=30;30+30=60#60"]
     assert rollouts.is_finished.all()
-    assert rollouts.completion_ids.shape[1] == rollouts.lengths.max() < 60, "the loop must stop when every row has ended"
+    assert rollouts.completion_ids.shape[1] == rollouts.lengths.max() < 60, (
+        "the loop must stop when every row has ended"
+    )
     shorter = int(rollouts.lengths[0])
     assert rollouts.completion_ids[0, shorter - 1] == tiny_student.tokenizer.eos_token_id
     assert (rollouts.completion_ids[0, shorter:] == tiny_student.pad_token_id).all()
@@ -150,7 +160,10 @@ def test_positions_count_from_the_first_unmasked_token():
 
 
 def test_rows_drops_unused_columns(tiny_student):
-    prompts = [tiny_student.tokenizer.encode(text) for text in ("<|user|>12+34<|end|><|assistant|>", "<|user|>10+20+30<|end|><|assistant|>")]
+    prompts = [
+        tiny_student.tokenizer.encode(text)
+        for text in ("<|user|>12+34<|end|><|assistant|>", "<|user|>10+20+30<|end|><|assistant|>")
+    ]
     rollouts = generate(tiny_student, prompts, SamplingSpec(max_new_tokens=60, temperature=0.0))
     first = rollouts.rows(slice(0, 1))
     assert first.completion_ids.shape == (1, int(rollouts.lengths[0]))

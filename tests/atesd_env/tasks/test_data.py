@@ -112,8 +112,8 @@ def test_duplicates_and_empty_solutions_are_left_out_and_reported(tmp_path: Path
     assert report.empty_solutions == (1, 6)
     assert (report.num_rows, report.num_usable, report.is_clean) == (6, 2, False)
     assert str(report) == (
-        f"{path}: 2 of 6 rows are used; 2 repeat an earlier problem (line 3, 5); 1 of these give another answer (line 5); "
-        "2 have an empty solution (line 1, 6)."
+        f"{path}: 2 of 6 rows are used; 2 repeat an earlier problem (line 3, 5); 1 of these give another answer (line 5"
+        "); 2 have an empty solution (line 1, 6)."
     )
 
 

@@ -29,7 +29,7 @@ class Spread(ArithmeticTask):
 
 
 def test_terciles_are_about_equal_on_problems_of_another_seed():
-    """A share of 2000 has a standard deviation of 1 point, edges from 512 add 2: off by 10 has odds below 1e-4. Fixed seeds."""
+    """A share of 2000 has a standard deviation of 1 point, edges from 512 add 2: off by 10 has odds below 1e-4."""
     task = Spread(2, 5)
     groups = DifficultyGroups.from_task(task, 3)
     counts = Counter(groups.group(task.training_problem(99, index)) for index in range(2000))

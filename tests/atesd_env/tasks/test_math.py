@@ -172,6 +172,8 @@ def test_a_restriction_that_leaves_too_little_is_refused_and_changes_nothing(tas
     with pytest.raises(DataError, match="expected at least 15 usable problems, got 0"):
         task.restrict(lambda problem: False)
     assert one_pass(task) == before
+    assert task.restrict(lambda problem: True) == 0
+    assert one_pass(task) == before
 
 
 def test_difficulty_is_the_level_or_the_number_of_steps(tmp_path: Path) -> None:

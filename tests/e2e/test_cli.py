@@ -1,0 +1,167 @@
+"""The installed console command, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from peft import PeftConfig
+
+from analysis import load_runs
+
+COMMAND = Path(sys.executable).parent / "atesd"
+SHORT_TINY = "--windows 2 --hold-window 1 --num-rollouts 2 --probe-size 2 --probe-accuracy-every 1".split()
+
+
+def atesd(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(cwd or "")}
+    return subprocess.run(
+        [str(COMMAND), *map(str, arguments)], capture_output=True, text=True, check=False, cwd=cwd, env=environment, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Two agents and two seeds on the packaged student."""
+    out = tmp_path_factory.mktemp("runs") / "first"
+    result = atesd("run", "--agent", "beta", "fixed:1", "--seeds", 0, 1, "--out", out, *SHORT_TINY)
+    assert result.returncode == 0, result.stderr
+    return out, result
+
+
+def test_run_ends_with_a_table_and_the_path_of_a_picture(tiny_runs):
+    out, result = tiny_runs
+    assert "beta" in result.stdout
+    assert "fixed:1" in result.stdout
+    assert f"picture: {out / 'exposure.png'}" in result.stdout
+    assert (out / "exposure.png").read_bytes().startswith(b"\x89PNG")
+    assert result.stderr == "", "no progress bar and no warning where there is no terminal"
+
+
+def test_run_files_are_complete(tiny_runs):
+    out, _ = tiny_runs
+    frame = load_runs(out)
+    assert sorted(frame["run"].unique()) == ["beta-seed0", "beta-seed1", "fixed-1-seed0", "fixed-1-seed1"]
+    assert (frame.groupby("run", observed=True)["window"].max() == 2).all()
+    folder = out / "beta-seed1"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["config"]["windows"] == 2
+    assert config["seed"] == 1
+    assert config["student_source"] == "packaged tiny student"
+    rows = [json.loads(line) for line in (folder / "trajectory.jsonl").read_text().splitlines()]
+    assert rows[-1]["status"] == "truncated"
+    assert 1.0 <= rows[0]["agent/c1"]
+    assert rows[0]["time/rollout_sec"] > 0
+    sample = json.loads((folder / "samples.jsonl").read_text().splitlines()[0])
+    assert sample["student_prompt"] != sample["teacher_prompt"]
+    assert PeftConfig.from_pretrained(str(folder / "adapter")).r == 8
+
+
+def test_same_seed_means_same_problems_for_every_agent(tiny_runs):
+    out, _ = tiny_runs
+
+    def problems(run: str) -> list[str]:
+        return [json.loads(line)["problem"] for line in (out / run / "samples.jsonl").read_text().splitlines()]
+
+    assert problems("beta-seed0") == problems("fixed-1-seed0")
+    assert problems("beta-seed0") != problems("beta-seed1")
+
+
+def test_existing_runs_are_not_overwritten_without_being_asked(tiny_runs):
+    out, _ = tiny_runs
+    before = (out / "beta-seed0" / "trajectory.jsonl").read_text()
+    result = atesd("run", "--agent", "random", "beta", "--out", out, *SHORT_TINY)
+    assert result.returncode == 1
+    assert "--overwrite" in result.stderr
+    assert (out / "beta-seed0" / "trajectory.jsonl").read_text() == before
+    assert not (out / "random-seed0").exists(), "nothing starts if something is in the way"
+
+
+def test_overwrite_replaces_a_run(tmp_path: Path):
+    arguments = ("run", "--env", "ATESD-Toy-v0", "--agent", "random", "--out", tmp_path, "--windows")
+    assert atesd(*arguments, 5).returncode == 0
+    assert atesd(*arguments, 3, "--overwrite").returncode == 0
+    assert len(load_runs(tmp_path)) == 3
+
+
+def test_users_own_class_by_path(tmp_path: Path):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "class Half:\n"
+        "    def __init__(self, env, seed):\n"
+        "        self.shape = env.action_space.shape\n"
+        "    def predict(self, observation, state=None, episode_start=None, deterministic=False):\n"
+        "        return np.full(self.shape, 0.5, dtype=np.float32), state\n"
+    )
+    result = atesd("run", "--env", "ATESD-Toy-v0", "--agent", "mine:Half", "--windows", 4, "--out", "runs", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (load_runs(tmp_path / "runs")["exposure/reveal_ratio"] == 0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--env", "ATESD-Tny-v0"], "did you mean 'ATESD-Tiny-v0'"),
+        (["--agent", "bta"], "beta"),
+        (["--agent", "fixed:1.5"], "1.5"),
+        (["--windows", "0"], "windows: expected a number in [1, inf), got 0"),
+        (["--windws", "3"], "--windows"),
+        (["--seeds", "-1"], "seeds"),
+        (["--agent", "beta", "beta"], "each agent and each seed once"),
+        (["--student", "no/such/model/here"], "check the path"),
+        (["--task", "math", "--data-path", "missing.jsonl"], "missing.jsonl"),
+    ],
+)
+def test_wrong_arguments_say_what_to_do(tmp_path: Path, arguments: list[str], message: str):
+    default = [] if "--agent" in arguments else ["--agent", "random"]
+    result = atesd("run", *default, "--out", tmp_path / "runs", *arguments)
+    assert result.returncode in (1, 2)
+    assert message in result.stderr + result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_killed_run_leaves_whole_lines(tmp_path: Path):
+    arguments = ["run", "--agent", "random", "--out", str(tmp_path), "--windows", "500", "--hold-window", "1", *SHORT_TINY[4:]]
+    process = subprocess.Popen([str(COMMAND), *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    trajectory = tmp_path / "random-seed0" / "trajectory.jsonl"
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and (not trajectory.exists() or trajectory.read_text().count("\n") < 3):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    frame = load_runs(tmp_path)
+    assert len(frame) >= 3
+    assert frame["window"].tolist() == list(range(1, len(frame) + 1))
+
+
+def test_interrupt_says_that_the_rows_can_be_read(tmp_path: Path):
+    arguments = ["run", "--env", "ATESD-Toy-v0", "--agent", "random", "--out", str(tmp_path), "--windows", "100000000"]
+    process = subprocess.Popen([str(COMMAND), *arguments], stderr=subprocess.PIPE, text=True)
+    trajectory = tmp_path / "random-seed0" / "trajectory.jsonl"
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline and (not trajectory.exists() or trajectory.stat().st_size == 0):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; the windows written so far can be read" in errors
+    assert len(load_runs(tmp_path)) > 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["run", "--help"]])
+def test_help_has_an_example(arguments: list[str]):
+    result = atesd(*arguments)
+    assert result.returncode == 0
+    assert "atesd run --env ATESD-Tiny-v0 --agent beta fixed:1" in result.stdout
+
+
+def test_unknown_verb_is_refused():
+    result = atesd("rnu")
+    assert result.returncode == 2
+    assert "expected one of the verbs run" in result.stderr
