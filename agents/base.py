@@ -1,7 +1,8 @@
 """The contract of an agent, and a base class that brings everything but the decision.
 
-An agent is anything with Stable-Baselines3's ``predict``; ``learn``, ``save`` and ``load`` are optional, with the names and the
-meaning that they have there. So Stable-Baselines3's own classes are agents, and agents from here can stand where theirs do.
+An agent is anything with Stable-Baselines3's ``predict``; ``learn``, ``save`` and ``load`` are optional, with the names
+and the meaning that they have there. So Stable-Baselines3's own classes are agents, and agents from here can stand
+where theirs do.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ class Agent:
 
     Args:
         env: The environment, whose action space is ``Box(0, 1, (groups,))``.
-        seed: Seed of the agent's own random numbers, and of the environment's first reset: runs with the same seed meet the
-            same problems whoever decides.
+        seed: Seed of the agent's own random numbers, and of the environment's first reset: runs with the same seed meet
+            the same problems whoever decides.
 
     Attributes:
         env: The environment.
@@ -132,7 +133,7 @@ class Agent:
         """Hook: an episode was started, perhaps in the middle of another one."""
 
     def decide(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Hook: returns the action of the next window while learning; ``predict`` unless a subclass must remember more."""
+        """Hook: returns the next window's action while learning; ``predict`` unless a subclass must remember more."""
         is_start = np.asarray([self._is_episode_start])
         action, self._predict_state = self.predict(observation, self._predict_state, is_start, deterministic=False)
         self._is_episode_start = False
@@ -142,13 +143,13 @@ class Agent:
         """Hook: learns from one window."""
 
     def diagnostics(self) -> dict[str, float]:
-        """Returns numbers about the last decision, logged as columns ``agent/<name>``; the same names after every decision."""
+        """Returns numbers about the last decision, logged as columns ``agent/<name>``; always under the same names."""
         return {}
 
     def learn(
         self,
         total_timesteps: int,
-        callback: Callback | Any | None = None,
+        callback: Callback | Any = None,
         progress_bar: bool = False,
         *,
         reset_num_timesteps: bool = True,
@@ -158,11 +159,11 @@ class Agent:
         Args:
             total_timesteps: Windows to make.
             callback: Called after each window, once the agent has learned from it: a function of two dicts (the first
-                holds ``self``, ``transition``, ``infos``, ``rewards`` and ``dones``, lists of one as in Stable-Baselines3; the second is
-                empty), or a Stable-Baselines3 ``BaseCallback``. Returning False stops.
+                holds ``self``, ``transition``, ``infos``, ``rewards`` and ``dones``, lists of one as in
+                Stable-Baselines3; the second is empty), or a Stable-Baselines3 ``BaseCallback``. Returning False stops.
             progress_bar: Show one.
-            reset_num_timesteps: Start counting, and a new episode. False goes on with the episode that the last call (or the
-                agent that was saved) was in, so that two calls make the windows of one.
+            reset_num_timesteps: Start counting, and a new episode. False goes on with the episode that the last call
+                (or the agent that was saved) was in, so that two calls make the windows of one.
 
         Returns:
             The agent itself.
@@ -186,7 +187,8 @@ class Agent:
         return self
 
     def _reset_env(self) -> NDArray[np.float32]:
-        # Only the first reset is seeded, or every episode would be the same; an agent that goes on elsewhere seeds none.
+        # Only the first reset is seeded, or every episode would be the same; an agent that
+        # goes on with a saved one's run seeds none.
         is_first = not self._has_seeded_env and self.num_timesteps == 0
         observation, _ = self.env.reset(seed=self.seed if is_first else None)
         self._has_seeded_env = True
@@ -208,7 +210,8 @@ class Agent:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the agent to one file, such that learning goes on after ``load`` as if it had not been interrupted.
 
-        The file is safetensors with JSON in its metadata; nothing is pickled. The state that ``predict`` passes on is not in it.
+        The file is safetensors with JSON in its metadata; nothing is pickled. The state that ``predict`` passes on is
+        not in it.
 
         Args:
             path: The file; without a suffix, ``.safetensors`` is added.
@@ -225,7 +228,7 @@ class Agent:
             "num_timesteps": self.num_timesteps,
             "rng": self.rng.bit_generator.state,
         }
-        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays().items()}
+        arrays = {name: np.asarray(array, order="C") for name, array in self.arrays().items()}
         if self.last_observation is not None:
             arrays[_LAST_OBSERVATION] = self.last_observation
         temporary = target.with_name(f".{target.name}.tmp")
@@ -244,8 +247,8 @@ class Agent:
 
         Args:
             path: The file; without a suffix, ``.safetensors`` is added.
-            env: The environment to decide in. ``learn(..., reset_num_timesteps=False)`` goes on in the middle of the saved
-                agent's episode, so the environment must be there too.
+            env: The environment to decide in. ``learn(..., reset_num_timesteps=False)`` goes on in the middle of the
+                saved agent's episode, so the environment must be there too.
 
         Raises:
             RunFilesError: If the file cannot be read.
@@ -262,8 +265,8 @@ class Agent:
             ) from error
         if description.get("class") != _class_name(cls):
             raise ConfigError(
-                f"{source}: expected an agent of class {_class_name(cls)}, got {description.get('class', 'none')}; load it with "
-                f"the class that saved it."
+                f"{source}: expected an agent of class {_class_name(cls)}, got {description.get('class', 'none')}; "
+                "load it with the class that saved it."
             )
         agent = cls(env, seed=description["seed"], **description["options"])
         agent.num_timesteps = description["num_timesteps"]
@@ -276,7 +279,7 @@ class Agent:
 class _Notifier:
     """Calls a callback of either kind."""
 
-    def __init__(self, agent: Agent, callback: Callback | Any | None) -> None:
+    def __init__(self, agent: Agent, callback: Any) -> None:
         # Recognised by their methods: importing Stable-Baselines3 to ask for a class would load torch.
         self._is_object = hasattr(callback, "on_step")
         if callback is not None and not self._is_object and not callable(callback):
@@ -310,7 +313,7 @@ class _Notifier:
 def _counted(total_timesteps: int, progress_bar: bool) -> Iterable[int]:
     if not progress_bar:
         return range(total_timesteps)
-    from rich.progress import track  # noqa: PLC0415 (only who wants a bar needs it)
+    from rich.progress import track
 
     return track(range(total_timesteps), description="windows")
 

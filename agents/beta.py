@@ -6,12 +6,13 @@
 
 The paper publishes no value of the settings below, so every default here is ours. Where it is silent we decided:
 
-- The log-probability is that of the ratio before clipping: the clip belongs to the environment's side of the decision, and the
-  clipped ratio has no density at the ends.
-- A batch is judged under the policy as it is at the update. Decisions wait L windows for their return, so up to L - 1 of them were
-  sampled just before the previous update; this is not corrected for.
-- At the end of a run the last L - 1 decisions, whose measurements never come, are dropped. Where a student broke, nothing more
-  would have come, so they are credited with what did; the window that broke it counts with the environment's penalty.
+- The log-probability is that of the ratio before clipping: the clip belongs to the environment's side of the decision,
+  and the clipped ratio has no density at the ends.
+- A batch is judged under the policy as it is at the update. Decisions wait L windows for their return, so up to L - 1
+  of them were sampled just before the previous update; this is not corrected for.
+- At the end of a run the last L - 1 decisions, whose measurements never come, are dropped. Where a student broke,
+  nothing more would have come, so they are credited with what did; the window that broke it counts with the
+  environment's penalty.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def normalised_advantages(returns: NDArray[np.float64]) -> NDArray[np.float64]:
     >>> normalised_advantages(np.array([1.0, 3.0]))
     array([-0.99999999,  0.99999999])
     """
-    return (returns - returns.mean()) / (returns.std() + _EPS)
+    return np.asarray((returns - returns.mean()) / (returns.std() + _EPS), dtype=np.float64)
 
 
 def controller_loss(
@@ -80,21 +81,22 @@ def controller_loss(
 class BetaController(Agent):
     """The paper's controller, learning online over one run or several.
 
-    ``gamma``, ``lookahead`` and ``grounded_weight`` are the environment's. The observation's features need no normalising: the
-    environment scales them.
+    ``gamma``, ``lookahead`` and ``grounded_weight`` are the environment's. The observation's features need no
+    normalising: the environment scales them.
 
     Args:
         env: An environment of ours (its configuration is read from ``env.unwrapped.config``).
         seed: Seed of the decisions, the initial weights and the run.
         features: "paper" is the paper's state (six features); "all" is the whole observation.
         hidden_size: Units of the MLP's one hidden layer (tanh).
-        initial_concentration: c1 and c2 before anything is learned, above 1: the policy starts symmetric about 0.5 (standard
-            deviation 0.17 at 4). Near 1, softplus is flat, and a concentration that is pushed there hardly comes back.
+        initial_concentration: c1 and c2 before anything is learned, above 1: the policy starts symmetric about 0.5
+            (standard deviation 0.17 at 4). Near 1, softplus is flat, and a concentration that is pushed there hardly
+            comes back.
         batch_size: Completed decisions of an update: the paper's B.
         learning_rate: Adam's step size.
         entropy_coefficient: Weight of the one-sided entropy penalty, c in the paper.
-        entropy_target: Entropy in nats above which the penalty acts. 0 is the uniform distribution's; -1 about that of a standard
-            deviation of 0.09.
+        entropy_target: Entropy in nats above which the penalty acts. 0 is the uniform distribution's; -1 about that of
+            a standard deviation of 0.09.
         a_min: Smallest ratio that the environment is given.
         a_max: Largest.
 
@@ -137,8 +139,8 @@ class BetaController(Agent):
         config = getattr(env.unwrapped, "config", None)
         if not isinstance(config, EnvConfig):
             raise ConfigError(
-                f"env: expected an environment with an EnvConfig in env.unwrapped.config, got {env}; the controller needs its "
-                "gamma, lookahead and grounded_weight."
+                f"env: expected an environment with an EnvConfig in env.unwrapped.config, got {env}; the controller "
+                "needs its gamma, lookahead and grounded_weight."
             )
         self.grounded_weight = config.grounded_weight
         self.batch_size = batch_size
@@ -228,7 +230,7 @@ class BetaController(Agent):
         c1, c2 = np.moveaxis(self.concentrations(features).numpy(), -1, 0)
         # The mean, not the mode: the mode has no value where both concentrations come near 1.
         ratios = c1 / (c1 + c2) if deterministic else self.rng.beta(c1, c2)
-        return np.clip(ratios, _EDGE, 1.0 - _EDGE)
+        return np.asarray(np.clip(ratios, _EDGE, 1.0 - _EDGE), dtype=np.float64)
 
     def _clipped(self, ratios: NDArray[np.float64]) -> NDArray[np.float32]:
         return np.clip(ratios, self.a_min, self.a_max).astype(np.float32)
@@ -254,9 +256,9 @@ class BetaController(Agent):
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Returns weights, Adam's state, and the decisions that wait for their return or for their batch."""
-        arrays = {f"network/{name}": tensor.numpy() for name, tensor in self.network.state_dict().items()}
+        arrays = {f"network/{name}": tensor.numpy().copy() for name, tensor in self.network.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
-            arrays |= {f"optimizer/{index}/{name}": tensor.numpy() for name, tensor in moments.items()}
+            arrays |= {f"optimizer/{index}/{name}": tensor.numpy().copy() for name, tensor in moments.items()}
         arrays["num_updates"] = np.asarray(self.num_updates)
         arrays |= _decision_arrays("pending", self._pending.entries)
         arrays |= _decision_arrays("completed", self._completed)
@@ -264,26 +266,26 @@ class BetaController(Agent):
 
     def set_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         state = {
-            name.removeprefix("network/"): torch.from_numpy(arrays[name])
-            for name in arrays
-            if name.startswith("network/")
+            name.removeprefix("network/"): torch.tensor(arrays[name]) for name in arrays if name.startswith("network/")
         }
         self.network.load_state_dict(state)
         optimizer = self.optimizer.state_dict()
         for name in (name for name in arrays if name.startswith("optimizer/")):
             _, index, moment = name.split("/")
-            optimizer["state"].setdefault(int(index), {})[moment] = torch.from_numpy(arrays[name])
+            optimizer["state"].setdefault(int(index), {})[moment] = torch.tensor(arrays[name])
         self.optimizer.load_state_dict(optimizer)
         self.num_updates = int(arrays["num_updates"])
         self._pending.clear()
-        self._pending.entries.extend((decision, *numbers) for decision, numbers in _decisions("pending", arrays))
+        self._pending.entries.extend(
+            (decision, progress, grounded) for decision, (progress, grounded) in _decisions("pending", arrays)
+        )
         self._completed = [(decision, returned) for decision, (returned,) in _decisions("completed", arrays)]
 
 
 def _make_network(
     num_features: int, hidden_size: int, groups: int, initial_concentration: float, rng: np.random.Generator
 ) -> nn.Sequential:
-    """Returns the MLP: hidden weights uniform in +-1/sqrt(inputs), output weights zero, so that every state starts alike."""
+    """Returns the MLP: hidden weights uniform in +-1/sqrt(inputs), output weights zero: every state starts alike."""
     # skip_init: torch's own initialisation would draw from the global generator.
     hidden = nn.utils.skip_init(nn.Linear, num_features, hidden_size, dtype=torch.float64)
     output = nn.utils.skip_init(nn.Linear, hidden_size, 2 * groups, dtype=torch.float64)

@@ -5,8 +5,8 @@ measurement 0 is made before the first window. So entry ``[t]`` of a per-window 
 ``probe/grounded``) belongs to window t+1, the window of decision t, and the returned entry ``[t]`` is that decision's.
 A decision is known once L windows have passed since it was taken: its own and the L-1 after it.
 
-``gamma`` is the discount g, ``lookahead`` is L, ``grounded_weight`` is lambda_gt (paper, reward of the controller; its values are
-unpublished).
+``gamma`` is the discount g, ``lookahead`` is L, ``grounded_weight`` is lambda_gt (paper, reward of the controller; its
+values are unpublished).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def learning_progress_return(
 ) -> NDArray[np.float64]:
     """Returns G_lp of each decision: ``G_lp[t] = sum over i = 1..L of gamma^(i-1) * progress[t + i - 1]``.
 
-    With the positive part this is the paper's sum of ``gamma^(i-1) * max(0, l_(t+i-1) - l_(t+i))``. L = 1 gives the window's own
-    progress; gamma = 0 does too; gamma = 1 adds up L windows.
+    With the positive part this is the paper's sum of ``gamma^(i-1) * max(0, l_(t+i-1) - l_(t+i))``. L = 1 gives the
+    window's own progress; gamma = 0 does too; gamma = 1 adds up L windows.
 
     Args:
         progress: Learning progress of windows 1 .. W, [W], in nats per token.
@@ -65,7 +65,8 @@ def grounded_return(
 ) -> NDArray[np.float64]:
     """Returns G_gt of each decision: the mean over i = 1..L of ``grounded[t + i - 1]``, weighted by ``gamma^(i-1)``.
 
-    A mean, not a sum: a constant score c gives c for every gamma and L. The tail's weights are those of the windows made.
+    A mean, not a sum: a constant score c gives c for every gamma and L. The tail's weights are those of the windows
+    made.
 
     Args:
         grounded: Teacher-grounded scores of windows 1 .. W (the paper's g_1 .. g_W), [W].
@@ -93,7 +94,9 @@ def decision_returns(
     grounded_weight: float,
     with_tail: bool = False,
 ) -> NDArray[np.float64]:
-    """Returns R of each decision: ``G_lp + grounded_weight * G_gt``. L = 1 gives the environment's reward of each window.
+    """Returns R of each decision: ``G_lp + grounded_weight * G_gt``.
+
+    L = 1 gives the environment's reward of each window.
 
     Args:
         progress: Learning progress of windows 1 .. W, [W].
@@ -107,12 +110,14 @@ def decision_returns(
         [max(W - L + 1, 0)], or [W] with the tail.
 
     Raises:
-        ConfigError: If a column is not one-dimensional and finite, the two differ in length, or a number is out of range.
+        ConfigError: If a column is not one-dimensional and finite, the two differ in length, or a number is out of
+            range.
     """
     progress, grounded = _checked("progress", progress), _checked("grounded", grounded)
     if progress.shape != grounded.shape:
         raise ConfigError(
-            f"grounded: expected one score for each of the {len(progress)} windows, got {len(grounded)}; pass columns of one run."
+            f"grounded: expected one score for each of the {len(progress)} windows, got {len(grounded)}; pass "
+            "columns of one run."
         )
     gains = learning_progress_return(progress, gamma=gamma, lookahead=lookahead, with_tail=with_tail)
     scores = grounded_return(grounded, gamma=gamma, lookahead=lookahead, with_tail=with_tail)
@@ -170,7 +175,7 @@ class PendingDecisions(Generic[Decision]):
 def _lookaheads(
     column: NDArray[np.float64], gamma: float, lookahead: int, *, with_tail: bool
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Returns (weights, entries) of the windows that each decision is credited for, both [L] or, in the tail, shorter."""
+    """Returns (weights, entries) of the windows that each decision is credited for: [L] each, fewer in the tail."""
     if not 0.0 <= gamma <= 1.0:
         raise ConfigError(f"gamma: expected a discount in [0, 1], got {gamma!r}.")
     if lookahead < 1:

@@ -26,7 +26,8 @@ class Entry:
     """A line of the table.
 
     Attributes:
-        form: How the spec is written, such as "linear:A:B": a name, and a capital letter for each reveal ratio after it.
+        form: How the spec is written, such as "linear:A:B": a name, and a capital letter for each reveal ratio after
+            it.
         meaning: One sentence.
         target: The class, "module:Class".
         ratios: The constructor's arguments that the reveal ratios go to, in order.
@@ -105,7 +106,8 @@ def resolve(spec: str) -> tuple[Factory, dict[str, float]]:
     A name of the table before the first colon is always ours; anything else must be "package.module:Class".
 
     Raises:
-        ConfigError: As ``make``, but without making anything, so that a list of specs can be checked before the first runs.
+        ConfigError: As ``make``, but without making anything, so that a list of specs can be checked before the first
+            runs.
     """
     name, *texts = spec.split(":")
     for entry in AGENTS:
@@ -119,7 +121,8 @@ def resolve(spec: str) -> tuple[Factory, dict[str, float]]:
 def _ratios(spec: str, entry: Entry, texts: list[str]) -> dict[str, float]:
     if len(texts) != len(entry.ratios):
         raise ConfigError(
-            f"agent {spec!r}: expected {entry.form}, with {len(entry.ratios)} reveal ratio(s) after the name, got {len(texts)}."
+            f"agent {spec!r}: expected {entry.form}, with {len(entry.ratios)} reveal ratio(s) after the name, "
+            f"got {len(texts)}."
         )
     return {argument: _ratio(spec, entry, text) for argument, text in zip(entry.ratios, texts, strict=True)}
 
@@ -130,9 +133,10 @@ def _ratio(spec: str, entry: Entry, text: str) -> float:
     except ValueError:
         ratio = float("nan")
     if not 0.0 <= ratio <= 1.0:
+        example = f"{entry.name}{':0.5' * len(entry.ratios)}"
         raise ConfigError(
-            f"agent {spec!r}: expected {entry.form} with numbers in [0, 1], got {text!r}; write {entry.name}"
-            f"{':0.5' * len(entry.ratios)}, for example. ({entry.name!r} is a name of ours; a class of your own is {OWN_CLASS}.)"
+            f"agent {spec!r}: expected {entry.form} with numbers in [0, 1], got {text!r}; write {example}, for example. "
+            f"({entry.name!r} is a name of ours; a class of your own is written {OWN_CLASS}.)"
         )
     return ratio
 
@@ -146,8 +150,8 @@ def _import(spec: str, target: str) -> Factory:
         if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise
         raise ConfigError(
-            f"agent {spec!r}: expected an importable module {module_name!r}, found none{_suggestion(module_name)}; install it, or "
-            f"run where Python finds it (PYTHONPATH)."
+            f"agent {spec!r}: expected an importable module {module_name!r}, found none{_suggestion(module_name)}; "
+            f"install it, or run where Python finds it (PYTHONPATH)."
         ) from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
@@ -164,15 +168,13 @@ def _construct(
     spec: str, factory: Factory, env: gymnasium.Env[Any, Any], seed: int, options: dict[str, Any]
 ) -> AgentProtocol:
     """Calls the constructor with what it takes: env and seed, env alone, or nothing; options always."""
-    attempts: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
-        ((env,), {"seed": seed, **options}),
-        ((env,), options),
-        ((), options),
-    ]
     try:
         signature = inspect.signature(factory)
     except ValueError:  # a class written in C may have none
         return factory(env, seed=seed, **options)
+    attempts: list[tuple[tuple[Any, ...], dict[str, Any]]] = [((), options)]
+    if _takes_env(signature):
+        attempts = [((env,), {"seed": seed, **options}), ((env,), options)]
     for arguments, keywords in attempts:
         # Bound first and called after: a TypeError inside the constructor must not look like a wrong signature.
         try:
@@ -180,12 +182,19 @@ def _construct(
         except TypeError:
             continue
         return factory(*arguments, **keywords)
+    asked = f" and the options {', '.join(options)}" if options else ""
     unknown = [name for name in options if name not in signature.parameters]
     wrong = f"; it has no {', '.join(unknown)}{_nearest(unknown[0], signature.parameters)}" if unknown else ""
     raise ConfigError(
-        f"agent {spec!r}: expected a constructor that takes (env, seed=...), (env) or nothing{' and the options ' * bool(options)}"
-        f"{', '.join(options)}, got {getattr(factory, '__name__', factory)}{signature}{wrong}; change one of the two."
+        f"agent {spec!r}: expected a constructor that takes (env, seed=...), (env) or nothing{asked}, got "
+        f"{getattr(factory, '__name__', factory)}{signature}{wrong}; change one of the two."
     )
+
+
+def _takes_env(signature: inspect.Signature) -> bool:
+    """Whether the first argument is an environment: it is called so, or must be given and could be nothing else."""
+    first = next(iter(signature.parameters.values()), None)
+    return first is not None and (first.name == "env" or first.default is inspect.Parameter.empty)
 
 
 def _suggestion(name: str) -> str:

@@ -16,7 +16,7 @@ _PROGRESS = FEATURE_NAMES.index("progress")
 
 
 class FixedSchedule(Agent):
-    """The same reveal ratio in every window; 1 is plain OPSD (arXiv 2601.18734), whose teacher sees the whole reference.
+    """The same reveal ratio in every window; 1 is plain OPSD (arXiv 2601.18734).
 
     Args:
         env: The environment.
@@ -64,7 +64,8 @@ class RandomSchedule(Agent):
 class LinearSchedule(Agent):
     """A ratio that moves in a straight line with the run's progress, the first feature of the observation.
 
-    The first window has ``start``; the last of W windows is decided at progress (W - 1) / W, so ``end`` is reached in the limit.
+    The first window has ``start``; the last of W windows is decided at progress (W - 1) / W, so ``end`` is reached in
+    the limit.
 
     Args:
         env: The environment.

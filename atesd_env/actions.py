@@ -17,7 +17,8 @@ def checked_ratios(action: Any, groups: int) -> NDArray[np.float64]:
     """Returns an action as reveal ratios, float64 [groups], each in [0, 1].
 
     Args:
-        action: Array, sequence or tensor of shape (groups,); with one group also a plain number or an array of no dimension.
+        action: Array, sequence or tensor of shape (groups,); with one group also a plain number or an array of no
+            dimension.
         groups: Difficulty groups of the environment.
 
     Raises:
@@ -37,7 +38,7 @@ def checked_ratios(action: Any, groups: int) -> NDArray[np.float64]:
         ratios = ratios.reshape(1)
     if ratios.shape != (groups,):
         raise ConfigError(
-            f"action: expected shape ({groups},), one reveal ratio for each difficulty group, got shape {ratios.shape}; "
+            f"action: expected shape ({groups},), one reveal ratio for each difficulty group, got {ratios.shape}; "
             f"pass an array of shape ({groups},), or make the environment with another `groups`."
         )
     # Written so that NaN, which compares False with everything, is refused too.

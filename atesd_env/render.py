@@ -51,9 +51,9 @@ def render_rgb(rows: Sequence[Row], windows: int) -> NDArray[np.uint8]:
         windows: Windows of the episode; the picture's right end.
     """
     # Imported here: who never renders needs no matplotlib.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(WIDTH / _DPI, HEIGHT / _DPI), dpi=_DPI, facecolor="white")
     canvas = FigureCanvasAgg(figure)

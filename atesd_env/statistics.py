@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,6 +127,17 @@ TIME_COLUMNS: tuple[Column, ...] = (
     Column("time/probe_sec", "float", "seconds", "Wall time of the probe."),
 )
 """Logged beside the row, and kept out of ``info``: everything in ``info`` repeats bit for bit with the seed."""
+
+
+LOG_COLUMNS: tuple[Column, ...] = (
+    Column(
+        "agent/<name>", "float", "", "What the agent tells of its decision, such as `agent/c1` of the Beta controller."
+    ),
+    Column("status", "text", "", '"running", "truncated" (the budget is used up) or "terminated" (the student broke).'),
+    Column("reason", "text or null", "", "Why the student counts as broken."),
+    Column("non_finite", "text", "", "Only where it applies: the columns that were not finite numbers, and are null."),
+)
+"""Logged beside the row by the recorder, not part of ``info``."""
 
 
 def group_columns(groups: int) -> tuple[Column, ...]:
@@ -307,32 +318,3 @@ def observation_bounds() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     low = np.asarray([feature.low for feature in FEATURES], dtype=np.float32)
     high = np.asarray([feature.high for feature in FEATURES], dtype=np.float32)
     return low, high
-
-
-def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a GitHub-style table; the documentation's tables are made by it and tested against it."""
-    # A bar ends a cell, even inside code, unless a backslash stands before it.
-    cells = [[cell.replace("|", r"\|") for cell in row] for row in rows]
-    lines = [" | ".join(headers), " | ".join("---" for _ in headers), *(" | ".join(row) for row in cells)]
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def columns_table() -> str:
-    """Returns the table of row columns, times included, as Markdown."""
-    rows = [(f"`{column.name}`", column.type, column.unit, column.meaning) for column in (*COLUMNS, *TIME_COLUMNS)]
-    return markdown_table(("column", "type", "unit", "meaning"), rows)
-
-
-def features_table() -> str:
-    """Returns the table of observation features as Markdown."""
-    rows = [
-        (
-            str(index),
-            f"`{feature.name}`",
-            f"[{feature.low:g}, {feature.high:g}]",
-            f"`{feature.formula}`",
-            feature.meaning,
-        )
-        for index, feature in enumerate(FEATURES)
-    ]
-    return markdown_table(("index", "feature", "range", "scaling", "meaning"), rows)

@@ -1,6 +1,7 @@
 """A closed-form learner with a known best reveal ratio: the environment's interface at microseconds a window.
 
-It stands alone: no student, no torch. Agents are tested on it, and a new one can be tried on it before it costs anything.
+It stands alone: no student, no torch. Agents are tested on it, and a new one can be tried on it before it costs
+anything.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class ToyState:
 
 
 def learning_rate(ratio: float, best_ratio: float) -> float:
-    """Returns the share of the distance to ``FINAL_NLL`` that one update covers: a bump with its peak at ``best_ratio``.
+    """Returns the share of the distance to ``FINAL_NLL`` that one update covers; it peaks at ``best_ratio``.
 
     >>> learning_rate(0.4, best_ratio=0.4)
     0.02
@@ -162,20 +163,21 @@ class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     - The noise-free probe NLL l moves towards ``FINAL_NLL``:  l <- final + (l - final) * (1 - rate(a))^H, where
       rate(a) = ``BEST_RATE`` * exp(-(a - ``toy_best_ratio``)^2 / (2 ``BUMP_WIDTH``^2)). It starts at ``INITIAL_NLL``.
-    - It is measured with Gaussian noise of standard deviation ``toy_noise``; the reward is made of the measured numbers.
+    - It is measured with Gaussian noise of standard deviation ``toy_noise``; the reward is made of the measured
+      numbers.
     - The mismatch, (0.5 + 0.5 a) (0.5 + 0.5 u), grows with a and falls as the student learns; u is the share of the
       distance to the final NLL that is left. The loss and the gradient norm equal it.
     - The teacher-grounded score, -0.3 + 0.1 a, grows with a. At the default weight this moves the ratio of the best
       one-window reward by less than 0.03 off ``toy_best_ratio``.
-    - Stand-ins: entropy 0.2 + 0.8 u, self-confidence exp(-entropy), teacher's entropy (1 - 0.5 a) entropy, top-1 disagreement
-      1 - exp(-mismatch), success and accuracy exp(-l), pass@k 1 - (1 - success)^k, length (0.75 - 0.5 success)
-      ``max_new_tokens``, nothing cut or truncated.
+    - Stand-ins: entropy 0.2 + 0.8 u, self-confidence exp(-entropy), teacher's entropy (1 - 0.5 a) entropy, top-1
+      disagreement 1 - exp(-mismatch), success and accuracy exp(-l), pass@k 1 - (1 - success)^k, length (0.75 - 0.5
+      success) ``max_new_tokens``, nothing cut or truncated.
 
-    With ``groups`` > 1, each group has an l of its own, all with the same best ratio; l above is then their mean, and a the mean
-    ratio. Every random number comes from (seed, window): two actions in the same window meet the same noise.
+    With ``groups`` > 1, each group has an l of its own, all with the same best ratio; l above is then their mean, and a
+    the mean ratio. Every random number comes from (seed, window): two actions in the same window meet the same noise.
 
-    Action, observation, reward and info: as in ``TeacherExposureEnv``. An episode has ``windows`` windows and is truncated
-    after the last; it never terminates.
+    Action, observation, reward and info: as in ``TeacherExposureEnv``. An episode has ``windows`` windows and is
+    truncated after the last; it never terminates.
 
     Args:
         render_mode: "ansi", "rgb_array" or None.
@@ -244,7 +246,7 @@ class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         is_over = len(self._state.rows) >= self.config.windows
         return observation(self._state.statistics), float(row["reward/total"] or 0.0), False, is_over, dict(row)
 
-    def render(self) -> str | NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> str | NDArray[np.uint8] | None:
         """Returns the run so far as text ("ansi") or as a picture, uint8 [H, W, 3] ("rgb_array")."""
         rows = self._state.rows if self._state is not None else ()
         if self.render_mode == "ansi":

@@ -78,7 +78,7 @@ def test_pictures_have_one_size(num_windows: int) -> None:
 
 
 def test_the_size_does_not_follow_the_users_matplotlib_settings() -> None:
-    import matplotlib as mpl  # noqa: PLC0415
+    import matplotlib as mpl
 
     with mpl.rc_context({"figure.dpi": 300, "savefig.dpi": 300, "figure.figsize": (3, 3)}):
         assert render_rgb(make_rows(2), 20).shape == (HEIGHT, WIDTH, 3)

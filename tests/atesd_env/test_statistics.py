@@ -19,11 +19,8 @@ from atesd_env.statistics import (
     TIME_COLUMNS,
     RunningStatistics,
     advance,
-    columns_table,
-    features_table,
     group_columns,
     initial_statistics,
-    markdown_table,
     observation,
     observation_bounds,
     squash,
@@ -56,7 +53,9 @@ def test_three_windows_by_hand():
 
     first = advanced(
         statistics,
-        make_row(1, exposure_reveal_ratio=0.2, student_loss=1.0, student_mismatch=0.8, probe_nll=3.0, reward_progress=1.0),
+        make_row(
+            1, exposure_reveal_ratio=0.2, student_loss=1.0, student_mismatch=0.8, probe_nll=3.0, reward_progress=1.0
+        ),
     )
     assert (first.num_windows, first.progress) == (1, 0.25)
     assert (first.reveal_ratio_ema, first.loss_ema, first.mismatch_ema) == (0.2, 1.0, 0.8)
@@ -64,7 +63,9 @@ def test_three_windows_by_hand():
     assert (first.loss_slope, first.mismatch_slope, first.probe_nll_slope) == (0.0, 0.0, -0.5)
     assert first.learning_progress == 1.0
 
-    second = advanced(first, make_row(2, exposure_reveal_ratio=0.6, student_loss=3.0, student_mismatch=0.4, probe_nll=2.5))
+    second = advanced(
+        first, make_row(2, exposure_reveal_ratio=0.6, student_loss=3.0, student_mismatch=0.4, probe_nll=2.5)
+    )
     assert (second.num_windows, second.progress) == (2, 0.5)
     assert second.reveal_ratio_ema == pytest.approx(0.4)
     assert second.loss_ema == 2.0
@@ -217,37 +218,6 @@ def test_squash_keeps_order_and_its_ends():
     assert squash(-3.0) == 0.0
     assert squash(math.inf) == 1.0
     assert squash(3.0) == 0.75
-
-
-# The tables
-
-
-def cells(table: str) -> list[list[str]]:
-    """Returns a Markdown table's rows as a reader sees them: cut at bars that no backslash escapes."""
-    lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table.splitlines()]
-    return [[cell.strip().replace(r"\|", "|") for cell in line] for line in lines]
-
-
-def test_the_columns_table_has_every_column_once():
-    header, rule, *rows = cells(columns_table())
-    assert header == ["column", "type", "unit", "meaning"]
-    assert rule == ["---"] * 4
-    expected = [[f"`{c.name}`", c.type, c.unit, c.meaning] for c in (*COLUMNS, *TIME_COLUMNS)]
-    assert rows == expected
-    assert len({row[0] for row in rows}) == len(rows)
-
-
-def test_the_features_table_has_every_feature_once_in_order():
-    header, rule, *rows = cells(features_table())
-    assert header == ["index", "feature", "range", "scaling", "meaning"]
-    assert rule == ["---"] * 5
-    assert [row[0] for row in rows] == [str(index) for index in range(len(FEATURES))]
-    assert [row[1] for row in rows] == [f"`{name}`" for name in FEATURE_NAMES]
-    assert [row[2] for row in rows] == [f"[{feature.low:g}, {feature.high:g}]" for feature in FEATURES]
-
-
-def test_a_bar_in_a_cell_does_not_end_it():
-    assert cells(markdown_table(("a", "b"), [("KL(p||q)", "x")])) == [["a", "b"], ["---", "---"], ["KL(p||q)", "x"]]
 
 
 @pytest.mark.parametrize("entry", [*COLUMNS, *TIME_COLUMNS, *group_columns(2)], ids=lambda entry: entry.name)

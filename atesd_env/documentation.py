@@ -1,0 +1,99 @@
+"""The documentation's tables, made from the code's own: observation, row, configuration.
+
+``python -m atesd_env.documentation`` rewrites the marked blocks of README.md and docs/environment.md; a test compares them.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from atesd_env import config
+from atesd_env.statistics import COLUMNS, FEATURES, LOG_COLUMNS, TIME_COLUMNS, Column
+
+DOCUMENTS = ("README.md", "docs/environment.md")
+
+
+def markdown_table(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Returns a GitHub-style table."""
+    # A bar ends a cell, even inside code, unless a backslash stands before it.
+    cells = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+    lines = [" | ".join(headers), " | ".join("---" for _ in headers), *(" | ".join(row) for row in cells)]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def features_table() -> str:
+    """Returns the table of observation features."""
+    rows = [
+        (
+            str(index),
+            f"`{feature.name}`",
+            f"[{feature.low:g}, {feature.high:g}]",
+            f"`{feature.formula}`",
+            feature.meaning,
+        )
+        for index, feature in enumerate(FEATURES)
+    ]
+    return markdown_table(("index", "feature", "range", "scaling of x", "meaning"), rows)
+
+
+def columns_table() -> str:
+    """Returns the table of row columns, with the logged ones that are not part of ``info``."""
+
+    def line(column: Column, where: str) -> tuple[str, ...]:
+        return f"`{column.name}`", column.type, column.unit, where, column.meaning
+
+    rows = [line(column, "info, log") for column in COLUMNS]
+    rows += [line(column, "log") for column in (*TIME_COLUMNS, *LOG_COLUMNS)]
+    return markdown_table(("column", "type", "unit", "where", "meaning"), rows)
+
+
+def field_texts() -> dict[str, str]:
+    """Returns the text below each configuration field, by the field's name."""
+    (definition,) = ast.parse(inspect.getsource(config.EnvConfig)).body
+    assert isinstance(definition, ast.ClassDef)
+    texts = {}
+    for statement, following in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr):
+            assert isinstance(statement.target, ast.Name)
+            assert isinstance(following.value, ast.Constant)
+            texts[statement.target.id] = " ".join(str(following.value.value).split())
+    return texts
+
+
+def fields_table() -> str:
+    """Returns the table of configuration fields with the defaults of ``ATESD-Tiny-v0``."""
+    texts = field_texts()
+    rows = []
+    for field in dataclasses.fields(config.EnvConfig):
+        default = ", ".join(field.default) if isinstance(field.default, tuple) else str(field.default)
+        allowed = field.metadata.get("bounds") or ", ".join(field.metadata.get("choices", ()))
+        rows.append((f"`{field.name}`", default, str(allowed), texts[field.name]))
+    return markdown_table(("field", "default", "allowed", "meaning [source]"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {"features": features_table, "columns": columns_table, "fields": fields_table}
+
+
+def with_tables(text: str) -> str:
+    """Returns a document with every block between ``<!-- table: NAME -->`` and ``<!-- end -->`` made anew."""
+
+    def block(match: re.Match[str]) -> str:
+        return f"<!-- table: {match[1]} -->\n\n{TABLES[match[1]]()}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", block, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Rewrites the documents below the current directory."""
+    for name in DOCUMENTS:
+        path = Path(name)
+        path.write_text(with_tables(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()
