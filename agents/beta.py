@@ -158,6 +158,7 @@ class BetaController(Agent):
         )
         self._completed: list[tuple[Decision, float]] = []
         self._last_decision: Decision | None = None
+        self._last_concentrations: NDArray[np.float64] | None = None
 
     def concentrations(self, features: NDArray[np.float64]) -> Tensor:
         """Returns (c1, c2), both above 1, [..., groups, 2] for features [..., num_features]."""
@@ -172,16 +173,18 @@ class BetaController(Agent):
         deterministic: bool = False,
     ) -> tuple[NDArray[np.float32], Any]:
         """Returns ratios in [a_min, a_max], float32 [groups] or [n, groups]: a sample, or the mean if deterministic."""
-        return self._clipped(self._sample(self._features(observation), deterministic=deterministic)), state
+        concentrations = self._concentrations(self._features(observation))
+        return self._clipped(self._ratios(concentrations, deterministic=deterministic)), state
 
     def decide(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the next window's ratios, and remembers how they came about."""
         features = self._features(observation)
-        self._last_decision = Decision(features, self._sample(features, deterministic=False))
+        self._last_concentrations = self._concentrations(features)
+        self._last_decision = Decision(features, self._ratios(self._last_concentrations, deterministic=False))
         return self._clipped(self._last_decision.ratios)
 
     def begin_episode(self) -> None:
-        """Drops the decisions of an episode that was left before their returns were known."""
+        """Drops the decisions of the episode before whose returns never became known."""
         self._pending.clear()
 
     def observe(self, transition: Transition) -> None:
@@ -190,8 +193,6 @@ class BetaController(Agent):
         self._completed += self._pending.add(decision, *self._credit(transition))
         if transition.terminated:
             self._completed += self._pending.finish()
-        elif transition.truncated:
-            self._pending.clear()
         while len(self._completed) >= self.batch_size:
             self._update(self._completed[: self.batch_size])
             del self._completed[: self.batch_size]
@@ -224,10 +225,13 @@ class BetaController(Agent):
     def _features(self, observation: NDArray[np.float32]) -> NDArray[np.float64]:
         return np.asarray(observation, dtype=np.float64)[..., : self.num_features]
 
-    @torch.no_grad()
-    def _sample(self, features: NDArray[np.float64], *, deterministic: bool) -> NDArray[np.float64]:
+    def _concentrations(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        with torch.no_grad():
+            return np.asarray(self.concentrations(features).numpy(), dtype=np.float64)
+
+    def _ratios(self, concentrations: NDArray[np.float64], *, deterministic: bool) -> NDArray[np.float64]:
         """Returns ratios before clipping to [a_min, a_max], [..., groups]."""
-        c1, c2 = np.moveaxis(self.concentrations(features).numpy(), -1, 0)
+        c1, c2 = np.moveaxis(concentrations, -1, 0)
         # The mean, not the mode: the mode has no value where both concentrations come near 1.
         ratios = c1 / (c1 + c2) if deterministic else self.rng.beta(c1, c2)
         return np.asarray(np.clip(ratios, _EDGE, 1.0 - _EDGE), dtype=np.float64)
@@ -235,16 +239,15 @@ class BetaController(Agent):
     def _clipped(self, ratios: NDArray[np.float64]) -> NDArray[np.float32]:
         return np.clip(ratios, self.a_min, self.a_max).astype(np.float32)
 
-    @torch.no_grad()
     def diagnostics(self) -> dict[str, float]:
-        """Returns c1, c2, mean and entropy (nats) of the last decision's policy, and the number of updates made.
+        """Returns c1, c2, mean and entropy (nats) of the policy that made the last decision, and the updates made so far.
 
         With several groups the first four carry the group's number: ``mean_0``, ``mean_1``, ...
         """
-        if self._last_decision is None:
+        if self._last_concentrations is None:
             return {}
         numbers: dict[str, float] = {}
-        for group, (c1, c2) in enumerate(self.concentrations(self._last_decision.features)):
+        for group, (c1, c2) in enumerate(torch.from_numpy(self._last_concentrations)):
             suffix = f"_{group}" if self.groups > 1 else ""
             policy = Beta(c1, c2)
             values = {"c1": c1, "c2": c2, "mean": policy.mean, "entropy": policy.entropy()}

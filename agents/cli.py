@@ -185,6 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except AtesdError as error:
         print(f"atesd {verb}: {error}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        sys.stderr.close()
     except KeyboardInterrupt:
         print(f"atesd {verb}: interrupted; the windows written so far can be read.", file=sys.stderr)
         sys.exit(130)

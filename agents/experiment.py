@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,22 +98,22 @@ def execute(spec: RunSpec, *, overwrite: bool = False, report: ReportRow | None 
         agent = make_agent(spec.agent, watched, seed=spec.seed)
         if hasattr(agent, "diagnostics"):
             diagnostics["of"] = agent.diagnostics
-        _play_episode(agent, watched, spec)
+        _play_episode(agent, watched, spec, is_over=lambda: recorded.finished)
         _save_results(env.unwrapped, agent, spec.folder)
     env.close()
 
 
-def _play_episode(agent: Any, env: gymnasium.Env[Any, Any], spec: RunSpec) -> None:
+def _play_episode(agent: Any, env: gymnasium.Env[Any, Any], spec: RunSpec, is_over: Callable[[], bool]) -> None:
     """One episode: an agent that can learn does so; any other only predicts."""
     if hasattr(agent, "learn"):
-        agent.learn(total_timesteps=spec.config.windows)
+        # The callback is Stable-Baselines3's: False stops. A student that broke would otherwise be followed by a new one.
+        agent.learn(total_timesteps=spec.config.windows, callback=lambda *_: not is_over())
         return
     observation, _ = env.reset(seed=spec.seed)
-    state, is_over = None, False
-    while not is_over:
+    state = None
+    while not is_over():
         action, state = agent.predict(observation, state=state, deterministic=False)
-        observation, _, terminated, truncated, _ = env.step(action)
-        is_over = terminated or truncated
+        observation, *_ = env.step(action)
 
 
 def _save_results(env: Any, agent: Any, folder: Path) -> None:
@@ -135,13 +134,6 @@ class _ReportWindows(gymnasium.Wrapper[Any, Any, Any, Any]):
         observation, reward, terminated, truncated, info = super().step(action)
         self._report(info)
         return observation, reward, terminated, truncated, info
-
-
-def timed(function: Callable[[], None]) -> float:
-    """Runs a function and returns the seconds that it took."""
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
 
 
 def _fields(config: EnvConfig) -> dict[str, Any]:

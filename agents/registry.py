@@ -135,7 +135,7 @@ def _ratio(spec: str, entry: Entry, text: str) -> float:
     if not 0.0 <= ratio <= 1.0:
         example = f"{entry.name}{':0.5' * len(entry.ratios)}"
         raise ConfigError(
-            f"agent {spec!r}: expected {entry.form} with numbers in [0, 1], got {text!r}; write {example}, for example. "
+            f"agent {spec!r}: expected {entry.form} with numbers in [0, 1], got {text!r}; write it like {example}. "
             f"({entry.name!r} is a name of ours; a class of your own is written {OWN_CLASS}.)"
         )
     return ratio

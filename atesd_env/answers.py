@@ -3,41 +3,19 @@ r"""Final answers: find the one that a rollout states, and tell whether two of t
 A rollout is graded by its *last* ``\boxed{...}`` and by nothing else: no number is guessed from its prose, so a
 rollout that was cut off before its box counts as wrong.
 
-Answers are compared in stages, cheapest first: as text, as plain numbers, as words, and only then by math-verify.
-math-verify hands model-written text to a computer algebra system, which ten characters (``9^{9^9}``) can keep busy for
-hours, and its own time limit needs signals and so the main thread. Here it runs in one worker process with a hard time
-limit. The process is started when it is first needed, shared by all threads, and replaced after a time-out.
+Answers are compared in stages, cheapest first: as text, as plain numbers, as words, and only then by math-verify, in a
+process of its own (``atesd_env.verification``).
 """
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import json
-import logging
-import os
 import re
-import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
 from fractions import Fraction
-from functools import lru_cache
-from typing import Any
 
-from atesd_env.errors import AtesdError
-
-_logger = logging.getLogger(__name__)
+from atesd_env.verification import verified
 
 MAX_ANSWER_LENGTH = 500
 """Characters; a longer answer is compared as text only."""
-TIME_LIMIT_SEC = 5.0
-"""Seconds that math-verify may take for one pair of answers; after that they count as different."""
-START_LIMIT_SEC = 120.0
-"""Seconds that the worker process may take to load math-verify."""
-MEMORY_LIMIT_BYTES = 4 * 2**30
-"""Address space of the worker process, where the system can limit it."""
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
@@ -82,7 +60,7 @@ def answers_match(given: str | None, expected: str) -> bool:
     ``C) 40``); and else math-verify, with its rules: 50\% = 0.5, but also 5\% = 5; units in ``\text{}`` and the base of
     a number (52_8) are dropped; 1/3 = 0.333333; (3,4) is not (3,4]. Answers of more than `MAX_ANSWER_LENGTH`
     characters, numbers raised inside an exponent, exponents of five digits and factorials of four are compared as text
-    only. What takes longer than `TIME_LIMIT_SEC` counts as different, and is counted (`num_grading_timeouts`).
+    only. What takes longer than `verification.TIME_LIMIT_SEC` counts as different, and is counted.
 
     Args:
         given: A rollout's answer, without ``\boxed{}``; None (no answer) matches nothing.
@@ -108,12 +86,7 @@ def answers_match(given: str | None, expected: str) -> bool:
         stated := _STATED_CHOICE.match(_without_text(left))
     ):
         return choice[1].upper() == stated[1]
-    return not (_is_costly(left) or _is_costly(right)) and _verified(left, right)
-
-
-def num_grading_timeouts() -> int:
-    """Returns how many comparisons of this process were given up, because of time, memory or a crash of math-verify."""
-    return _worker.num_timeouts
+    return not (_is_costly(left) or _is_costly(right)) and verified(left, right)
 
 
 # ---- as text, numbers, words ----
@@ -195,155 +168,3 @@ _COSTLY = tuple(
 def _is_costly(answer: str) -> bool:
     """Whether computer algebra could choke on an answer, by its look; what slips through meets the time limit."""
     return any(pattern.search(answer) for pattern in _COSTLY)
-
-
-# ---- math-verify in a worker process ----
-
-
-@lru_cache(maxsize=4096)
-def _verified(given: str, expected: str) -> bool:
-    # Cached because the same greedy answers come back in every window, and a time-out should be paid for once.
-    return _worker.verify(given, expected)
-
-
-class _Worker:
-    """One worker process that compares answers with math-verify, one pair at a time, in the order of the callers."""
-
-    def __init__(self) -> None:
-        self.num_timeouts = 0
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def verify(self, given: str, expected: str) -> bool:
-        request = {"given": given, "expected": expected, "limit_sec": TIME_LIMIT_SEC}
-        with self._lock:
-            try:
-                if self._process is None or self._process.poll() is not None:
-                    self._stop()
-                    self._start()
-                assert self._process is not None
-                reply = _exchange(self._process, request, TIME_LIMIT_SEC)
-            except BaseException:
-                # A reply that was not waited for would be taken for the answer to the next request.
-                self._stop()
-                raise
-            if reply is None:
-                self._stop()
-                self.num_timeouts += 1
-                _logger.warning(
-                    "comparing the answers %.80r and %.80r was given up (the limit is %g s); they count as different.",
-                    given,
-                    expected,
-                    TIME_LIMIT_SEC,
-                )
-                return False
-            return bool(reply["equal"])
-
-    def close(self) -> None:
-        with self._lock:
-            self._stop()
-
-    def forget(self) -> None:
-        """Leaves the process to the parent, after a fork; two owners would read each other's replies."""
-        self._lock = threading.Lock()
-        if self._process is not None:
-            for pipe in (self._process.stdin, self._process.stdout):
-                if pipe is not None:
-                    pipe.close()
-            self._process.returncode = 0  # not ours to wait for
-            self._process = None
-
-    def _start(self) -> None:
-        # Not multiprocessing: it refuses daemonic parents, and its spawn imports the user's main script once more.
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", f"from {__name__} import _serve; _serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is for the parent
-        )
-        reply = _exchange(self._process, None, START_LIMIT_SEC)
-        if reply is None or "error" in reply:
-            problem = reply["error"] if reply else f"it did not start within {START_LIMIT_SEC:g} s"
-            raise AtesdError(
-                f"answers: expected math-verify to run in a worker process, got: {problem}; try "
-                f"`{sys.executable} -c 'import math_verify'`."
-            )
-
-    def _stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()  # waits, and closes both pipes
-            self._process = None
-
-
-def _exchange(
-    process: subprocess.Popen[bytes], request: dict[str, Any] | None, limit_sec: float
-) -> dict[str, Any] | None:
-    """Sends one line and waits for one; returns None if the process is gone or had to be killed after ``limit_sec``."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    timer = threading.Timer(limit_sec, process.kill)
-    timer.daemon = True
-    timer.start()
-    try:
-        unsent = b"" if request is None else json.dumps(request).encode() + b"\n"
-        while unsent:
-            unsent = unsent[process.stdin.write(unsent) :]
-        line = process.stdout.readline()
-    except BrokenPipeError:
-        return None
-    finally:
-        timer.cancel()
-        timer.join()  # so that it cannot kill the process during the next exchange
-    return json.loads(line) if line.endswith(b"\n") else None
-
-
-def _serve() -> None:
-    """Runs in the worker process: answers requests until its input ends."""
-    requests, replies = sys.stdin.buffer, sys.stdout.buffer
-    sys.stdout = sys.stderr  # a stray print must not look like a reply
-
-    def reply(message: dict[str, Any]) -> None:
-        replies.write(json.dumps(message).encode() + b"\n")
-        replies.flush()
-
-    try:
-        import math_verify
-    except Exception as error:
-        reply({"error": f"{type(error).__name__}: {error}"})
-        return
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-    reply({"ready": True})
-    for line in requests:
-        request = json.loads(line)
-        with _deadline(request["limit_sec"]):
-            given, expected = (
-                math_verify.parse(f"\\boxed{{{request[key]}}}", parsing_timeout=None) for key in ("given", "expected")
-            )
-            equal = bool(math_verify.verify(expected, given, timeout_seconds=None))
-        reply({"equal": equal})
-
-
-@contextlib.contextmanager
-def _deadline(limit_sec: float) -> Iterator[None]:
-    """Ends this process some seconds after the parent should have, in case that the parent is gone."""
-    # The default action of the signal works even inside one long multiplication, where no Python handler would run.
-    if hasattr(signal, "alarm"):
-        signal.alarm(int(limit_sec) + 10)
-        yield
-        signal.alarm(0)
-    else:
-        yield
-
-
-_worker = _Worker()
-atexit.register(_worker.close)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_worker.forget)

@@ -33,9 +33,9 @@ from atesd_env.errors import ConfigError, NonFiniteError
 
 DivergenceKind = Literal["forward_kl", "reverse_kl", "jsd"]
 
-# Elementwise work runs on blocks of rows of about this size: they stay in a core's cache, and the allocator hands the
-# same pages out again. Below this size chunking has no point either, so a chunk grows until its logits reach it.
-_BLOCK_BYTES = 4 * 2**20
+# Elementwise work runs on blocks of rows of about this size: small enough to stay in a cache, large enough that
+# threads seldom wait for each other. Chunks of less have no point either: they grow until their logits reach it.
+_BLOCK_BYTES = 16 * 2**20
 
 # exp() of more than this is not needed: a word this much likelier for the teacher has p_S below 1e-34.
 _LARGEST_LOG_RATIO = 80.0
@@ -54,9 +54,10 @@ class DivergenceSpec:
         top_k: None for the full vocabulary; else the loss is between distributions over the teacher's `top_k` likeliest
             words and one tail bucket that holds all the rest of the mass, the student's and the teacher's. The tail is
             never dropped. At most the full loss; equal to it for ``top_k >= V``.
-        chunk_size: Scored tokens whose logits exist at the same time, at least. Memory is about
-            ``2 * chunk_size * V`` numbers. Where the vocabulary is so small that one model's logits of a chunk take
-            less than 4 MiB, a chunk holds more tokens, up to that size. Changes results only by rounding.
+        chunk_size: Scored tokens whose logits exist at the same time, at least. Memory is ``2 * chunk_size * V`` numbers
+            and at most 96 MiB (or 6 V numbers) of scratch: 174 MiB for Qwen3's vocabulary in float32. 128 is about a
+            tenth faster there, 252 MiB. Where one model's logits of a chunk would take less than 16 MiB (small
+            vocabularies), a chunk holds more tokens, up to that size. Changes results only by rounding.
 
     Raises:
         ConfigError: A field is out of its range; the message names the field.
@@ -135,7 +136,9 @@ def reverse_kl(student_log_probs: Tensor, teacher_log_probs: Tensor) -> Tensor:
 
 
 def jsd(student_log_probs: Tensor, teacher_log_probs: Tensor, beta: float) -> Tensor:
-    """Generalised Jensen-Shannon divergence: beta KL(p_T || m) + (1 - beta) KL(p_S || m), m = (1 - beta) p_S + beta p_T.
+    """Generalised Jensen-Shannon divergence: beta KL(p_T || m) + (1 - beta) KL(p_S || m).
+
+    The mixture is m = (1 - beta) p_S + beta p_T.
 
     Args:
         student_log_probs: log p_S, [N, V], normalised.
@@ -214,6 +217,10 @@ def token_divergence(
         NonFiniteError: NaN or infinity in hidden states or logits; names the owner and counts the tokens.
     """
     _check_inputs(student_hidden, teacher_hidden, head_weight, tokens, head_bias)
+    if rows_owner is not None and not isinstance(rows_owner, str) and len(rows_owner) != len(tokens):
+        raise ConfigError(
+            f"rows_owner: expected one label, or one for each of {len(tokens)} rows; got {len(rows_owner)}."
+        )
     needs_gradient = torch.is_grad_enabled() and student_hidden.requires_grad
     with torch.no_grad(), torch.autocast(student_hidden.device.type, enabled=False):
         measured, hidden_gradient = _measure(
@@ -222,7 +229,8 @@ def token_divergence(
         _refuse_non_finite(measured, student_hidden, teacher_hidden, rows_owner)
     if hidden_gradient is None:
         return measured
-    return measured._replace(loss=_GradientInHand.apply(student_hidden, measured.loss, hidden_gradient))
+    loss = _GradientInHand.apply(student_hidden, measured.loss, hidden_gradient)
+    return measured._replace(loss=loss)
 
 
 class _GradientInHand(torch.autograd.Function):
@@ -231,10 +239,10 @@ class _GradientInHand(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, student_hidden: Tensor, loss: Tensor, hidden_gradient: Tensor) -> Tensor:
         ctx.save_for_backward(hidden_gradient)
-        return loss.view_as(loss)
+        return loss.clone()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
         (hidden_gradient,) = ctx.saved_tensors
         return (grad_output.unsqueeze(1) * hidden_gradient).to(hidden_gradient.dtype), None, None
@@ -252,19 +260,20 @@ def _measure(
     """Loss and statistics [N], and dL/dhidden [N, D] if asked for, chunk by chunk."""
     num_tokens, vocabulary = student_hidden.shape[0], head_weight.shape[0]
     dtype = torch.promote_types(student_hidden.dtype, torch.float32)
-    rows_in_cache = max(1, _BLOCK_BYTES // (vocabulary * dtype.itemsize))
-    chunk_size = min(num_tokens, max(spec.chunk_size, rows_in_cache))
-    # Small blocks pay where there is a cache to stay in; an accelerator wants few large kernels.
-    block_size = rows_in_cache if student_hidden.device.type == "cpu" else max(1, chunk_size)
+    rows_in_block = max(1, _BLOCK_BYTES // (vocabulary * dtype.itemsize))
+    chunk_size = max(1, min(num_tokens, max(spec.chunk_size, rows_in_block)))
+    block_size = min(chunk_size, rows_in_block)
 
     measured = TokenDivergence(*student_hidden.new_empty(len(TokenDivergence._fields), num_tokens, dtype=dtype))
-    hidden_gradient = torch.empty_like(student_hidden, memory_format=torch.contiguous_format) if needs_gradient else None
-    buffer = student_hidden.new_empty(2 * chunk_size, vocabulary)
-    for chunk_start in range(0, num_tokens, max(1, chunk_size)):
+    hidden_gradient = student_hidden.new_empty(student_hidden.shape) if needs_gradient else None
+    # Every chunk writes into the same memory: fresh pages for each would cost as much as the arithmetic on them.
+    logits_buffer = student_hidden.new_empty(2 * chunk_size, vocabulary)
+    scratch = student_hidden.new_empty(6, block_size, vocabulary, dtype=dtype)
+    for chunk_start in range(0, num_tokens, chunk_size):
         chunk = slice(chunk_start, chunk_start + chunk_size)
         # One product for both models reads the head once instead of twice.
         hidden = torch.cat([student_hidden[chunk], teacher_hidden[chunk]])
-        logits = torch.mm(hidden, head_weight.T, out=buffer[: len(hidden)])
+        logits = torch.mm(hidden, head_weight.T, out=logits_buffer[: len(hidden)])
         if head_bias is not None:
             logits += head_bias
         student_logits, teacher_logits = logits.chunk(2)
@@ -272,100 +281,130 @@ def _measure(
             block = slice(start, min(start + block_size, len(student_logits)))
             rows = slice(chunk_start + block.start, chunk_start + block.stop)
             values, logit_gradient = _measure_block(
-                student_logits[block].to(dtype), teacher_logits[block].to(dtype), tokens[rows], spec, needs_gradient
+                student_logits[block], teacher_logits[block], tokens[rows], spec, needs_gradient, scratch
             )
             for column, value in zip(measured, values, strict=True):
                 column[rows] = value
             if logit_gradient is not None:
-                student_logits[block] = logit_gradient  # the logits are no longer needed: their place is
+                student_logits[block] = logit_gradient  # the logits have served: their place takes the gradient
         if hidden_gradient is not None:
             torch.mm(student_logits, head_weight, out=hidden_gradient[chunk])
     return measured, hidden_gradient
 
 
 def _measure_block(
-    student_logits: Tensor, teacher_logits: Tensor, tokens: Tensor, spec: DivergenceSpec, needs_gradient: bool
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    tokens: Tensor,
+    spec: DivergenceSpec,
+    needs_gradient: bool,
+    scratch: Tensor,
 ) -> tuple[TokenDivergence, Tensor | None]:
-    """Loss and statistics of a block of n tokens, and dL/dz [n, V] if asked for, from logits [n, V]."""
-    student_log_probs = torch.log_softmax(student_logits, dim=-1)
-    teacher_log_probs = torch.log_softmax(teacher_logits, dim=-1)
-    student_probs, teacher_probs = student_log_probs.exp(), teacher_log_probs.exp()
-    log_ratio = student_log_probs - teacher_log_probs
-    mismatch = -_dot(teacher_probs, log_ratio)
-    top = student_log_probs.gather(-1, teacher_log_probs.max(dim=-1, keepdim=True).indices).squeeze(-1)
+    """Loss and statistics of a block of n tokens, and dL/dz [n, V] (inside scratch) if asked for, from logits [n, V].
+
+    Scratch is [6, at least n, V] and gets overwritten.
+    """
+    student_log_probs, teacher_log_probs, student_probs, teacher_probs, log_ratio, product = scratch[:, : len(tokens)]
+    torch.log_softmax(student_logits.to(scratch.dtype), dim=-1, out=student_log_probs)
+    torch.log_softmax(teacher_logits.to(scratch.dtype), dim=-1, out=teacher_log_probs)
+    torch.exp(student_log_probs, out=student_probs)
+    torch.exp(teacher_log_probs, out=teacher_probs)
+
     sampled = tokens.unsqueeze(-1)
+    teacher_top = teacher_log_probs.max(dim=-1, keepdim=True).indices
+    student_at_teacher_top = student_log_probs.gather(-1, teacher_top).squeeze(-1)
     statistics = {
-        "mismatch": mismatch.clamp_min(0.0),
-        "student_entropy": -_dot(student_probs, student_log_probs),
-        "teacher_entropy": -_dot(teacher_probs, teacher_log_probs),
-        "top1_disagreement": (top < student_log_probs.amax(dim=-1)).to(mismatch.dtype),
+        "student_entropy": -_dot(student_probs, student_log_probs, product),
+        "teacher_entropy": -_dot(teacher_probs, teacher_log_probs, product),
+        "top1_disagreement": (student_at_teacher_top < student_log_probs.amax(dim=-1)).to(scratch.dtype),
         "student_log_prob": student_log_probs.gather(-1, sampled).squeeze(-1),
         "teacher_log_prob": teacher_log_probs.gather(-1, sampled).squeeze(-1),
     }
-    if spec.top_k is None or spec.top_k >= student_logits.shape[-1]:
-        loss, gradient = _closed_form(student_probs, teacher_probs, log_ratio, spec, needs_gradient)
-    else:
+    torch.sub(student_log_probs, teacher_log_probs, out=log_ratio)
+    in_top_k = spec.top_k is not None and spec.top_k < student_logits.shape[-1]
+    mismatch, loss, gradient = _closed_form(
+        student_probs,
+        teacher_probs,
+        log_ratio,
+        DivergenceSpec() if in_top_k else spec,
+        needs_gradient and not in_top_k,
+        (product, student_log_probs),
+    )
+    if in_top_k:
         loss, gradient = _closed_form_top_k(student_log_probs, teacher_log_probs, spec, needs_gradient)
     if spec.token_clip is not None:
         if gradient is not None:
             gradient.masked_fill_((loss > spec.token_clip).unsqueeze(-1), 0.0)
         loss = loss.clamp_max(spec.token_clip)
     # A divergence is never negative; the rounding of its sum can be.
-    return TokenDivergence(loss=loss.clamp_min(0.0), **statistics), gradient
+    return TokenDivergence(loss=loss.clamp_min(0.0), mismatch=mismatch.clamp_min(0.0), **statistics), gradient
 
 
 def _closed_form(
-    student_probs: Tensor, teacher_probs: Tensor, log_ratio: Tensor, spec: DivergenceSpec, needs_gradient: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Loss [n] and dL/dz [n, V] of the module's table; log_ratio is log(p_S / p_T). Overwrites its arguments."""
+    student_probs: Tensor,
+    teacher_probs: Tensor,
+    log_ratio: Tensor,
+    spec: DivergenceSpec,
+    needs_gradient: bool,
+    spare: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """KL(p_T || p_S) [n], loss [n] and dL/dz [n, V] of the module's table.
+
+    log_ratio is log(p_S / p_T). Uses `spare` (two tensors like it; the second one for the JSD only) and, for the
+    gradient, overwrites its other arguments.
+    """
+    product, mixture = spare
+    # 0 but for rounding. Added to a KL, it cancels the error that the rounding of the normalisers makes in log_ratio.
+    excess_mass = student_probs.sum(dim=-1) - teacher_probs.sum(dim=-1)
+    forward = excess_mass - _dot(teacher_probs, log_ratio, product)
     if spec.kind == "forward_kl":
-        loss = -_dot(teacher_probs, log_ratio)
-        return loss, student_probs.sub_(teacher_probs) if needs_gradient else None
+        return forward, forward, student_probs.sub_(teacher_probs) if needs_gradient else None
     if spec.kind == "reverse_kl":
-        loss = _dot(student_probs, log_ratio)
-        return loss, log_ratio.sub_(loss.unsqueeze(-1)).mul_(student_probs) if needs_gradient else None
+        reverse = _dot(student_probs, log_ratio, product) - excess_mass
+        gradient = log_ratio.sub_(reverse.unsqueeze(-1)).mul_(student_probs) if needs_gradient else None
+        return forward, reverse, gradient
     # log(m / p_S) = log(1 + b (p_T / p_S - 1)): exactly 0 where the two agree, and safe where a probability underflows.
-    beta = spec.jsd_beta
     log_ratio.clamp_min_(-_LARGEST_LOG_RATIO)
-    log_mixture_ratio = torch.neg(log_ratio).expm1_().mul_(beta).log1p_()
-    student_term = -_dot(student_probs, log_mixture_ratio)
-    teacher_term = -_dot(teacher_probs, log_ratio.add_(log_mixture_ratio))
-    loss = beta * teacher_term + (1.0 - beta) * student_term
+    log_mixture_ratio = torch.neg(log_ratio, out=mixture).expm1_().mul_(spec.jsd_beta).log1p_()
+    student_term = -_dot(student_probs, log_mixture_ratio, product)
+    teacher_term = -_dot(teacher_probs, log_ratio.add_(log_mixture_ratio), product)
+    loss = spec.jsd_beta * teacher_term + (1.0 - spec.jsd_beta) * student_term
     if not needs_gradient:
-        return loss, None
-    gradient = log_mixture_ratio.add_(student_term.unsqueeze(-1)).mul_(student_probs).mul_(beta - 1.0)
-    return loss, gradient
+        return forward, loss, None
+    log_mixture_ratio.add_(student_term.unsqueeze(-1)).mul_(student_probs).mul_(spec.jsd_beta - 1.0)
+    return forward, loss, log_mixture_ratio
 
 
 def _closed_form_top_k(
     student_log_probs: Tensor, teacher_log_probs: Tensor, spec: DivergenceSpec, needs_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Loss [n] and dL/dz [n, V] between the teacher's top k words and a tail bucket.
+    """Loss [n] and dL/dz [n, V] between the teacher's top k words and a tail bucket; overwrites its arguments.
 
-    The k + 1 buckets are a vocabulary of their own, and the table holds in it. A logit inside the tail moves the tail's
-    mass in proportion to its share of it, so it gets p_S(word) / p_S(tail) of the tail's derivative.
+    The k + 1 buckets are a vocabulary of their own, and the module's table holds in it. A logit inside the tail moves
+    the tail's mass in proportion to its share of it, so it gets p_S(word) / p_S(tail) of the tail's derivative.
     """
     top_words = teacher_log_probs.topk(cast("int", spec.top_k), dim=-1, sorted=False).indices
-
-    def into_buckets(log_probs: Tensor) -> Tensor:
-        # The tail's own logsumexp: one minus the mass of the top would lose all digits of a small tail.
-        tail = log_probs.scatter(-1, top_words, -math.inf).logsumexp(dim=-1, keepdim=True)
-        return torch.cat([log_probs.gather(-1, top_words), tail], dim=-1)
-
-    student_buckets, teacher_buckets = into_buckets(student_log_probs), into_buckets(teacher_log_probs)
-    loss, bucket_gradient = _closed_form(
-        student_buckets.exp(), teacher_buckets.exp(), student_buckets - teacher_buckets, spec, needs_gradient
+    student_top, teacher_top = student_log_probs.gather(-1, top_words), teacher_log_probs.gather(-1, top_words)
+    # The tail has its own logsumexp: one minus the mass of the top would lose all digits of a small tail.
+    student_tail = student_log_probs.scatter_(-1, top_words, -math.inf).logsumexp(dim=-1, keepdim=True)
+    teacher_tail = teacher_log_probs.scatter_(-1, top_words, -math.inf).logsumexp(dim=-1, keepdim=True)
+    student_buckets = torch.cat([student_top, student_tail], dim=-1)
+    teacher_buckets = torch.cat([teacher_top, teacher_tail], dim=-1)
+    log_ratio = student_buckets - teacher_buckets
+    spare = (torch.empty_like(log_ratio), torch.empty_like(log_ratio))
+    _, loss, bucket_gradient = _closed_form(
+        student_buckets.exp(), teacher_buckets.exp(), log_ratio, spec, needs_gradient, spare
     )
     if bucket_gradient is None:
         return loss, None
-    share_of_tail = student_log_probs.sub(student_buckets[:, -1:]).exp_()
+    share_of_tail = student_log_probs.sub_(student_tail).exp_()
     gradient = share_of_tail.mul_(bucket_gradient[:, -1:])
     return loss, gradient.scatter_(-1, top_words, bucket_gradient[:, :-1])
 
 
-def _dot(left: Tensor, right: Tensor) -> Tensor:
-    """Sum of products over the last axis."""
-    return (left * right).sum(dim=-1)
+def _dot(left: Tensor, right: Tensor, product: Tensor) -> Tensor:
+    """Sum of products over the last axis; `product` is memory for the terms."""
+    return torch.mul(left, right, out=product).sum(dim=-1)
 
 
 def _kullback_leibler(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -376,8 +415,8 @@ def _kullback_leibler(log_p: Tensor, log_q: Tensor) -> Tensor:
 def _check_beta(name: str, beta: float) -> None:
     if not 0.0 < beta < 1.0:
         raise ConfigError(
-            f"{name}: expected a number strictly between 0 and 1; got {beta!r}. The JSD is 0 at both ends: use forward_kl or "
-            "reverse_kl for the KL divergences."
+            f"{name}: expected a number strictly between 0 and 1; got {beta!r}. The JSD is 0 at both ends: use forward_kl "
+            "or reverse_kl for the KL divergences."
         )
 
 
@@ -401,8 +440,8 @@ def _check_inputs(student: Tensor, teacher: Tensor, weight: Tensor, tokens: Tens
         raise ConfigError(f"tokens: expected torch.int64; got {tokens.dtype}. Use tokens.long().")
     if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < len(weight):
         raise ConfigError(
-            f"tokens: expected ids in 0..{len(weight) - 1}; got {int(tokens.min())}..{int(tokens.max())}. Leave out padding "
-            "and masked labels."
+            f"tokens: expected ids in 0..{len(weight) - 1}; got {int(tokens.min())}..{int(tokens.max())}. Leave out "
+            "padding and masked labels."
         )
 
 
@@ -422,7 +461,7 @@ def _refuse_non_finite(
     from_student = int((~student_hidden.isfinite().all(dim=1)).sum())
     from_teacher = int((~teacher_hidden.isfinite().all(dim=1)).sum())
     raise NonFiniteError(
-        f"expected finite logits at all {num_tokens} scored tokens; got NaN or infinity at {num_broken} of {num_tokens}: {who}. "
-        f"Non-finite hidden states: student {from_student} tokens, teacher {from_teacher} tokens; the rest overflowed in "
-        "the head. Lower the learning rate or use a wider dtype."
+        f"expected finite logits at every scored token; got NaN or infinity at {num_broken} of {num_tokens} tokens: {who}. "
+        f"Hidden states that are not finite: student {from_student}, teacher {from_teacher} tokens; others overflowed in "
+        "the head. Lower the learning rate, or use a wider dtype."
     )

@@ -9,7 +9,7 @@ import ast
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from atesd_env import config
@@ -18,7 +18,7 @@ from atesd_env.statistics import COLUMNS, FEATURES, LOG_COLUMNS, TIME_COLUMNS, C
 DOCUMENTS = ("README.md", "docs/environment.md")
 
 
-def markdown_table(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Returns a GitHub-style table."""
     # A bar ends a cell, even inside code, unless a backslash stands before it.
     cells = [[cell.replace("|", r"\|") for cell in row] for row in rows]

@@ -46,18 +46,18 @@ class PretrainSettings:
         num_updates: Optimizer steps.
         batch_size: Sequences an update.
         learning_rate: AdamW's peak; linear warm-up over 50 updates, then cosine to a tenth.
-        plain_max_addends: Longest sum that is usually seen without a hint.
+        plain_max_addends: Longest sum that is seen without a hint.
         hinted_max_addends: Longest sum that is seen with a hint.
-        long_plain_rows: Rows of a batch that are sums of any length without a hint, so that long sums are weak, not unknown.
+        full_exposure_rate: Share of the hinted rows that show the whole solution; the others show a uniformly random share.
     """
 
     seed: int = 0
-    num_updates: int = 700
+    num_updates: int = 900
     batch_size: int = 64
     learning_rate: float = 3e-3
     plain_max_addends: int = 3
     hinted_max_addends: int = 5
-    long_plain_rows: int = 1
+    full_exposure_rate: float = 0.1
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -144,16 +144,13 @@ def _batches(settings: PretrainSettings, tokenizer: Any) -> Iterator[tuple[Tenso
         rows: list[tuple[list[int], int]] = []
         for row in range(settings.batch_size):
             problem: Problem
-            if row < settings.long_plain_rows:
-                problem = hinted.training_problem(settings.seed, index)
-                prompt = builder.student_prompt(problem)
-            elif row % 2 == 0:
+            if row % 2 == 0:
                 problem = plain.training_problem(settings.seed, index)
                 prompt = builder.student_prompt(problem)
             else:
                 problem = hinted.training_problem(settings.seed, index)
-                # Every number of shown steps is equally likely; a uniform ratio would never show the last step.
-                ratio = int(rng.integers(len(problem.steps) + 1)) / len(problem.steps)
+                # A ratio below 1 hides at least the last step, so that most hinted rows still ask for arithmetic.
+                ratio = 1.0 if rng.random() < settings.full_exposure_rate else float(rng.random())
                 prompt = builder.teacher_prompt(problem, ratio).token_ids
             rows.append(([*prompt, *builder.reference_ids(problem, max_tokens=256)], len(prompt)))
             index += 1

@@ -93,8 +93,8 @@ def render_rgb(rows: Sequence[Row], windows: int) -> NDArray[np.uint8]:
     # Below the axes, where it hides no curve.
     figure.legend(loc="lower right", bbox_to_anchor=(0.98, 0.0), fontsize=8, ncols=2, frameon=False)
     figure.suptitle(_title(rows, windows), fontsize=11)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _title(rows: Sequence[Row], windows: int) -> str:

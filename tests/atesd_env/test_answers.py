@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import pytest
 
-from atesd_env import answers
-from atesd_env.answers import answers_match, last_boxed, num_grading_timeouts
+from atesd_env import verification
+from atesd_env.answers import answers_match, last_boxed
 from atesd_env.errors import AtesdError
+from atesd_env.verification import num_grading_timeouts
 
 HANG_SEC = 60.0
 """Only to tell a hang from a slow machine; nothing here is a statement about speed."""
@@ -192,8 +193,8 @@ def test_a_comparison_that_takes_too_long_is_given_up_and_counted(
 ) -> None:
     assert answers_match(r"\frac{55}{89}", "110/178")  # math-verify runs
     before = num_grading_timeouts()
-    with caplog.at_level(logging.WARNING, logger="atesd_env.answers"), monkeypatch.context() as patch:
-        patch.setattr(answers, "TIME_LIMIT_SEC", 0.5)
+    with caplog.at_level(logging.WARNING, logger="atesd_env.verification"), monkeypatch.context() as patch:
+        patch.setattr(verification, "TIME_LIMIT_SEC", 0.5)
         assert not in_a_thread(lambda: answers_match(r"\binom{1000000000}{500000000}", "5"))
         # The second time costs nothing: the outcome is remembered.
         assert not in_a_thread(lambda: answers_match(r"\binom{1000000000}{500000000}", "5"))
@@ -208,7 +209,7 @@ def test_without_math_verify_the_error_says_so(monkeypatch: pytest.MonkeyPatch) 
         pytest.skip("needs a program that ends at once")
     monkeypatch.setattr(sys, "executable", false)
     with pytest.raises(AtesdError, match=r"expected math-verify .*got: .*import math_verify"):
-        answers._Worker().verify("1", "2")
+        verification._Worker().verify("1", "2")
 
 
 def test_works_in_scripts_without_main_guard_in_forked_and_daemonic_processes() -> None:

@@ -198,7 +198,9 @@ def test_what_is_no_switch_is_refused(name: str, value: Any):
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_wrong_choice_lists_the_choices_and_suggests_the_nearest(name: str):
     choices = FIELDS[name].metadata["choices"]
-    assert str(choices) == str(FIELDS[name].type).removeprefix("Literal").replace("[", "(").replace("]", ")").replace('"', "'")
+    assert str(choices) == str(FIELDS[name].type).removeprefix("Literal").replace("[", "(").replace("]", ")").replace(
+        '"', "'"
+    )
     for choice in choices:
         message = refusal(name, choice[:-1])
         assert str(choices) in message

@@ -301,7 +301,9 @@ def test_a_tokenizer_without_chat_template_is_refused():
         chat_template = None
 
     for tokenizer in (Bare(), object()):
-        with pytest.raises(StudentError, match=r"expected one with a chat template, got none; .*tokenizer_config\.json"):
+        with pytest.raises(
+            StudentError, match=r"expected one with a chat template, got none; .*tokenizer_config\.json"
+        ):
             PromptBuilder(ArithmeticTask(), tokenizer, ROOMY)
 
 

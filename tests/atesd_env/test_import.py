@@ -63,7 +63,9 @@ def test_the_check_sees_a_package_that_ours_loads(tmp_path: Path):
 
 
 def test_importing_registers_every_id_without_loading_anything_heavy():
-    statement = "import atesd_env, gymnasium\nfor env_id in atesd_env.PRESETS: assert gymnasium.spec(env_id).id == env_id"
+    statement = (
+        "import atesd_env, gymnasium\nfor env_id in atesd_env.PRESETS: assert gymnasium.spec(env_id).id == env_id"
+    )
     assert loaded_heavy_packages(statement) == []
 
 

@@ -33,7 +33,9 @@ def test_problems_are_sums_with_one_right_step_for_each_addition(bounds: tuple[i
         assert problem.difficulty == len(addends)
         assert len(problem.steps) == len(addends) - 1
         sums = list(itertools.accumulate(addends))
-        steps = [f"{before}+{addend}={after}" for before, addend, after in zip(sums, addends[1:], sums[1:], strict=False)]
+        steps = [
+            f"{before}+{addend}={after}" for before, addend, after in zip(sums, addends[1:], sums[1:], strict=False)
+        ]
         assert "".join(problem.steps) == ";".join(steps)
         assert task.reference_completion(problem) == ";".join(steps) + f"#{sum(addends)}"
 
@@ -154,7 +156,9 @@ def test_asking_for_more_problems_than_exist_is_refused_without_a_long_search(sp
 
 @pytest.mark.parametrize("bounds", [(1, 3), (5, 4), (0, 0), (-2, 2)])
 def test_wrong_bounds_are_refused(bounds: tuple[int, int]):
-    with pytest.raises(ConfigError, match=rf"expected 2 <= min_addends <= max_addends, got {bounds[0]} and {bounds[1]}"):
+    with pytest.raises(
+        ConfigError, match=rf"expected 2 <= min_addends <= max_addends, got {bounds[0]} and {bounds[1]}"
+    ):
         ArithmeticTask(*bounds)
 
 

@@ -1,0 +1,153 @@
+"""Credit: the paper's R by hand, its reductions, and the mistakes that must show."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents.credit import (
+    PendingDecisions,
+    decision_returns,
+    grounded_return,
+    learning_progress_return,
+    positive_progress,
+)
+from atesd_env.errors import ConfigError
+from atesd_env.reward import learning_progress, window_reward
+from atesd_env.toy import ToyExposureEnv
+
+# Measurements l_0 .. l_5 and scores g_1 .. g_5 of a run of five windows; the drops are 1, 0 (a rise), 0.5, 0.25, 0.
+PROBE_NLL = [3.0, 2.0, 2.5, 2.0, 1.75, 1.75]
+PROGRESS = [1.0, 0.0, 0.5, 0.25, 0.0]
+GROUNDED = [-1.0, -2.0, -4.0, 0.0, -8.0]
+
+
+def test_progress_from_measurements():
+    np.testing.assert_allclose(positive_progress(PROBE_NLL), PROGRESS)
+    expected = [learning_progress(before, after) for before, after in pairwise(PROBE_NLL)]
+    np.testing.assert_allclose(positive_progress(PROBE_NLL), expected)
+
+
+def test_returns_by_hand():
+    """L = 3, g = 0.5, lambda = 0.1. For decision 0: G_lp = 1 + 0.5*0 + 0.25*0.5 = 1.125;
+    G_gt = (1*(-1) + 0.5*(-2) + 0.25*(-4)) / 1.75 = -3 / 1.75."""
+    settings: dict[str, Any] = {"gamma": 0.5, "lookahead": 3}
+    np.testing.assert_allclose(
+        learning_progress_return(PROGRESS, **settings), [1.125, 0.0 + 0.25 + 0.0625, 0.5 + 0.125 + 0.0]
+    )
+    np.testing.assert_allclose(
+        grounded_return(GROUNDED, **settings), [-3.0 / 1.75, (-2.0 - 2.0 - 0.0) / 1.75, (-4.0 + 0.0 - 2.0) / 1.75]
+    )
+    np.testing.assert_allclose(
+        decision_returns(PROGRESS, GROUNDED, grounded_weight=0.1, **settings),
+        [1.125 - 0.3 / 1.75, 0.3125 - 0.4 / 1.75, 0.625 - 0.6 / 1.75],
+    )
+
+
+def test_the_tail_has_fewer_terms_and_its_own_weights():
+    returns = decision_returns(PROGRESS, GROUNDED, gamma=0.5, lookahead=3, grounded_weight=0.1, with_tail=True)
+    whole = decision_returns(PROGRESS, GROUNDED, gamma=0.5, lookahead=3, grounded_weight=0.1)
+    np.testing.assert_allclose(returns[:3], whole)
+    np.testing.assert_allclose(returns[3:], [0.25 + 0.1 * (0.0 - 4.0) / 1.5, 0.0 + 0.1 * -8.0])
+
+
+@pytest.mark.parametrize("spike", range(6))
+def test_a_single_spike_reaches_the_last_lookahead_decisions_only(spike: int):
+    """Window spike+1 alone makes progress: decision t gets gamma^(spike - t) for t = spike-L+1 .. spike, others nothing."""
+    progress = np.zeros(6)
+    progress[spike] = 1.0
+    expected = [0.5 ** (spike - decision) if 0 <= spike - decision < 3 else 0.0 for decision in range(6)]
+    returns = learning_progress_return(progress, gamma=0.5, lookahead=3, with_tail=True)
+    np.testing.assert_allclose(returns, expected)
+    # The mistake that a decision is credited from the measurement before its own window would be seen here.
+    shifted = learning_progress_return(np.roll(progress, 1), gamma=0.5, lookahead=3, with_tail=True)
+    assert not np.allclose(shifted, expected)
+
+
+def test_a_decision_is_not_credited_for_what_came_before_it():
+    early = learning_progress_return([9.0, 0.0, 0.0, 0.0], gamma=1.0, lookahead=2)
+    np.testing.assert_array_equal(early, [9.0, 0.0, 0.0])
+
+
+def test_a_constant_has_closed_forms():
+    returns = learning_progress_return(np.full(8, 2.0), gamma=0.9, lookahead=4)
+    np.testing.assert_allclose(returns, 2.0 * (1 - 0.9**4) / (1 - 0.9))
+    np.testing.assert_allclose(grounded_return(np.full(8, -0.7), gamma=0.9, lookahead=4, with_tail=True), -0.7)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_one_step_lookahead_is_the_environments_reward(gamma: float):
+    expected = [window_reward(*pair, 0.3) for pair in zip(PROGRESS, GROUNDED, strict=True)]
+    returns = decision_returns(PROGRESS, GROUNDED, gamma=gamma, lookahead=1, grounded_weight=0.3)
+    np.testing.assert_allclose(returns, expected)
+
+
+def test_one_step_lookahead_is_the_reward_of_a_real_run():
+    env = ToyExposureEnv(windows=30)
+    env.reset(seed=0)
+    steps = [env.step(np.array([ratio])) for ratio in np.random.default_rng(0).random(30)]
+    columns = [[step[-1][name] for step in steps] for name in ("reward/progress", "probe/grounded")]
+    returns = decision_returns(*columns, gamma=0.9, lookahead=1, grounded_weight=env.config.grounded_weight)
+    np.testing.assert_allclose(returns, [step[1] for step in steps], rtol=1e-12)
+
+
+def test_the_ends_of_gamma():
+    one_step = decision_returns(PROGRESS, GROUNDED, gamma=0.5, lookahead=1, grounded_weight=0.1)
+    myopic = decision_returns(PROGRESS, GROUNDED, gamma=0.0, lookahead=3, grounded_weight=0.1, with_tail=True)
+    np.testing.assert_allclose(myopic, one_step)
+    np.testing.assert_allclose(learning_progress_return(PROGRESS, gamma=1.0, lookahead=3), [1.5, 0.75, 0.75])
+    np.testing.assert_allclose(grounded_return(GROUNDED, gamma=1.0, lookahead=2), [-1.5, -3.0, -2.0, -4.0])
+
+
+def test_a_run_shorter_than_the_lookahead():
+    assert decision_returns([1.0], [0.0], gamma=0.5, lookahead=2, grounded_weight=0.0).shape == (0,)
+    tail = decision_returns([1.0], [-2.0], gamma=0.5, lookahead=2, grounded_weight=1.0, with_tail=True)
+    np.testing.assert_allclose(tail, [-1.0])
+    assert decision_returns([], [], gamma=0.5, lookahead=2, grounded_weight=0.0, with_tail=True).shape == (0,)
+
+
+@pytest.mark.parametrize("lookahead", [1, 2, 3, 7])
+def test_online_credit_equals_the_pure_function(lookahead: int):
+    rng = np.random.default_rng(0)
+    progress, grounded = rng.random(6), -rng.random(6)
+    settings: dict[str, Any] = {"gamma": 0.8, "lookahead": lookahead, "grounded_weight": 0.1}
+    pending: PendingDecisions[int] = PendingDecisions(**settings)
+    completed = []
+    for decision in range(6):
+        now = pending.add(decision, progress[decision], grounded[decision])
+        # Known as soon as L windows have passed, and not before.
+        assert [name for name, _ in now] == ([decision - lookahead + 1] if decision >= lookahead - 1 else [])
+        completed += now
+    np.testing.assert_array_equal([value for _, value in completed], decision_returns(progress, grounded, **settings))
+    completed += pending.finish()
+    assert [name for name, _ in completed] == list(range(6))
+    with_tail = decision_returns(progress, grounded, with_tail=True, **settings)
+    np.testing.assert_allclose([value for _, value in completed], with_tail, rtol=1e-14)
+    assert pending.finish() == []
+
+
+def test_cleared_decisions_get_no_credit():
+    pending: PendingDecisions[str] = PendingDecisions(gamma=1.0, lookahead=2, grounded_weight=0.0)
+    pending.add("old run", 5.0, 0.0)
+    pending.clear()
+    assert pending.add("first", 1.0, 0.0) == []
+    assert pending.add("second", 2.0, 0.0) == [("first", 3.0)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lookahead": 0}, "lookahead: expected at least 1 window, got 0"),
+        ({"gamma": 1.5}, r"gamma: expected a discount in \[0, 1\], got 1.5"),
+        ({"progress": [np.nan, 0.0]}, "progress: expected finite numbers"),
+        ({"grounded": [[0.0, 0.0]]}, "grounded: expected finite numbers, one for each window"),
+        ({"grounded": [0.0]}, "grounded: expected one score for each of the 2 windows, got 1"),
+    ],
+)
+def test_wrong_input_is_refused(changes: dict[str, Any], message: str):
+    arguments: dict[str, Any] = {"progress": [0.0, 0.0], "grounded": [0.0, 0.0], "gamma": 0.5, "lookahead": 1}
+    with pytest.raises(ConfigError, match=message):
+        decision_returns(**{**arguments, "grounded_weight": 0.1, **changes})
