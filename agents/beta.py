@@ -240,7 +240,7 @@ class BetaController(Agent):
         return np.clip(ratios, self.a_min, self.a_max).astype(np.float32)
 
     def diagnostics(self) -> dict[str, float]:
-        """Returns c1, c2, mean and entropy (nats) of the policy that made the last decision, and the updates made so far.
+        """Returns c1, c2, mean and entropy (nats) of the policy that made the last decision, and the updates so far.
 
         With several groups the first four carry the group's number: ``mean_0``, ``mean_1``, ...
         """

@@ -55,6 +55,7 @@ def run(arguments: Sequence[str]) -> None:
     command = tyro.cli(RunCommand, args=list(arguments), default=default, prog="atesd run")
     _check_seeds(command.seeds)
 
+    sys.path.insert(0, "")  # as `python -m` does: a class of the user's own may stand in the current folder
     from agents.experiment import execute, plan_runs, refuse_existing
     from analysis import load_runs, plot_exposure
 

@@ -13,6 +13,7 @@ import gymnasium
 
 import atesd_env  # noqa: F401  (registers the ids)
 from agents.registry import make as make_agent
+from agents.registry import resolve
 from atesd_env.config import EnvConfig
 from atesd_env.errors import AtesdError, RunFilesError
 from atesd_env.trajectory import RecordTrajectory, RunWriter
@@ -43,8 +44,11 @@ def plan_runs(env_id: str, config: EnvConfig, agents: Sequence[str], seeds: Sequ
     """Returns a run for each seed and agent, seed by seed, each with a folder of its own below ``out``.
 
     Raises:
+        ConfigError: If a spec names no agent.
         AtesdError: If an agent or a seed is named twice, which would write one folder twice.
     """
+    for agent in agents:
+        resolve(agent)  # a misspelt second agent must not be found out after the first one's run
     specs = [
         RunSpec(env_id, config, agent, seed, out / f"{_folder_name(agent)}-seed{seed}")
         for seed in seeds

@@ -155,7 +155,7 @@ class EnvConfig:
     """Held-out problems of the probe, the same in every run. [ours; unpublished]"""
     probe_max_tokens: int = _number(64, 1)
     """Tokens of a reference solution that probe NLL and teacher-grounded score use. [ours]"""
-    probe_accuracy_every: int = _number(1, 0)
+    probe_accuracy_every: int = _number(5, 0)
     """Windows between measurements of the probe's greedy accuracy; 0 never measures it. [ours]"""
     probe_pass_k: int = _number(0, 0, 64)
     """Also sample the probe k times and report pass@k; 0 is off. [ours]"""
@@ -185,6 +185,11 @@ class EnvConfig:
         if self.min_addends > self.max_addends:
             raise ConfigError(
                 f"min_addends: expected at most max_addends ({self.max_addends}), got {self.min_addends}; set both."
+            )
+        if self.task == "arithmetic" and (self.data_path or self.probe_data_path):
+            raise ConfigError(
+                f"data_path: expected None with task='arithmetic', which generates its problems, got "
+                f"{self.data_path or self.probe_data_path!r}; pass task='math' to train on a file."
             )
         if self.task == "math" and not self.data_path:
             raise ConfigError(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from atesd_env.actions import checked_ratios
 from atesd_env.config import EnvConfig
-from atesd_env.errors import AtesdError
+from atesd_env.errors import NoEpisodeError
 from atesd_env.population import Population, StudentSnapshot
 from atesd_env.render import render_ansi, render_rgb
 from atesd_env.statistics import FEATURE_NAMES, observation, observation_bounds
@@ -86,10 +86,10 @@ class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
         Raises:
             ConfigError: If the action is not a ratio in [0, 1] for each group.
-            AtesdError: If no episode is running.
+            NoEpisodeError: If no episode is running.
         """
         if not self._is_running:
-            raise AtesdError(
+            raise NoEpisodeError(
                 "step: expected a running episode, but none was started or it has ended; call reset() first."
             )
         ratios = checked_ratios(action, self.config.groups)
@@ -144,7 +144,7 @@ class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
 
 def make(**fields: Any) -> TeacherExposureEnv:
-    """Entry point of the registered ids: ``preset`` names the id, ``render_mode`` and configuration fields may follow."""
+    """Entry point of the registered ids: ``env_id`` names the preset, ``render_mode`` and configuration fields may follow."""
     from atesd_env.config import preset
 
     env_id = fields.pop("env_id")

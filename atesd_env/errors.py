@@ -4,6 +4,8 @@ One root, and one class for each kind of thing that can be wrong; each also inhe
 ``except ValueError`` keeps working. Every message says what was expected, what came, and what to do.
 """
 
+from gymnasium.error import ResetNeeded
+
 
 class AtesdError(Exception):
     """Root of every exception that atesd-env raises on purpose."""
@@ -11,6 +13,10 @@ class AtesdError(Exception):
 
 class ConfigError(AtesdError, ValueError):
     """A configuration field, an action or an argument has a value that cannot be used."""
+
+
+class NoEpisodeError(AtesdError, ResetNeeded):
+    """A step was asked for where no episode is running."""
 
 
 class DataError(AtesdError, ValueError):

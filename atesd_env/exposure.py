@@ -126,7 +126,8 @@ class PromptBuilder:
 
         Raises:
             ConfigError: If the ratio is out of range, ``kind`` is unknown, or ``other`` is missing where it is needed.
-            DataError: If the prompt does not fit even with no step shown.
+            DataError: If the prompt does not fit even with no step shown (with kind "other", the context is then left out
+                altogether, which counts as cut).
         """
         if kind not in get_args(ExposureKind):
             raise ConfigError(f"exposure: expected one of {get_args(ExposureKind)}, got {kind!r}.")
@@ -143,10 +144,21 @@ class PromptBuilder:
             token_ids, text = self._tokenize(request)
             if len(token_ids) <= self.max_prompt_tokens:
                 return TeacherPrompt(token_ids, text, num_shown, num_asked, len(source.steps))
+        if kind == "other":
+            # Which problem comes as the other one is not known when problems are checked, and a control must not end a run.
+            token_ids, text = self.student_prompt(problem), self.student_text(problem)
+            return TeacherPrompt(token_ids, text, num_shown=0, num_asked=max(1, num_asked), num_steps=len(source.steps))
         raise self._too_long(problem, len(token_ids))
 
-    def fits(self, problem: Problem) -> bool:
-        """Returns whether both prompts of a problem fit when nothing but the final answer is shown."""
+    def is_usable(self, problem: Problem) -> bool:
+        """Returns whether a problem can be trained on.
+
+        Its prompts must fit when nothing but the final answer is shown, and no text of it may contain one of the tokenizer's
+        control tokens, with which a row of data could end its turn and begin another.
+        """
+        texts = (problem.problem, problem.answer, *problem.steps)
+        if any(token in text for token in self.tokenizer.all_special_tokens for text in texts):
+            return False
         requests = (self.task.student_request(problem), self.task.teacher_request(problem, (), problem.answer))
         return all(len(self._tokenize_uncached(request)[0]) <= self.max_prompt_tokens for request in requests)
 

@@ -119,7 +119,7 @@ class Population:
         self.builder = PromptBuilder(
             self.task, self.student.tokenizer, config.max_prompt_tokens, config.enable_thinking
         )
-        self.task.restrict(self.builder.fits)
+        self.task.restrict(self.builder.is_usable)
         self.groups = DifficultyGroups.from_task(self.task, config.groups)
         keep_teacher = config.teacher == "ema" or config.adapter is not None
         self.adapters = AdapterStack(

@@ -13,7 +13,8 @@ _PURPOSES = {"adapter": 1, "rollout": 2, "probe": 3, "problems": 4, "measurement
 
 
 def _sequence(seed: int, purpose: str, index: int) -> np.random.SeedSequence:
-    return np.random.SeedSequence([seed, _PURPOSES[purpose], index])
+    # A spawn key, not a longer entropy list: lists are padded with zeros, so that [a large seed] could equal [a small one, 1].
+    return np.random.SeedSequence(seed, spawn_key=(_PURPOSES[purpose], index))
 
 
 def torch_stream(seed: int, purpose: str, index: int = 0) -> torch.Generator:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import io
+import logging
 import os
 import shutil
 import tempfile
@@ -18,6 +21,8 @@ from transformers.utils import logging as transformers_logging
 
 from atesd_env.config import EnvConfig
 from atesd_env.errors import StudentError
+
+_logger = logging.getLogger(__name__)
 
 TINY_DIRECTORY = Path(__file__).parent / "assets" / "tiny"
 """The packaged student; `python -m atesd_env.pretrain` rebuilds it."""
@@ -197,6 +202,15 @@ def _converted_gguf(gguf_file: Path) -> Path:
         raise StudentError(
             "student: reading a .gguf file needs the package `gguf`; install it with `pip install gguf`."
         )
+    _logger.info("converting %s to safetensors, once, in %s", gguf_file, target)
+    # transformers draws progress bars on stderr here that none of its switches turns off.
+    with contextlib.redirect_stderr(io.StringIO()):
+        _convert_gguf(gguf_file, target)
+    return target
+
+
+def _convert_gguf(gguf_file: Path, target: Path) -> None:
+    """Writes ``target`` as a whole, or not at all."""
     options = {"gguf_file": gguf_file.name}
     source = str(gguf_file.parent)
     tokenizer = _from_pretrained(AutoTokenizer, source, str(gguf_file), **options)
@@ -217,7 +231,6 @@ def _converted_gguf(gguf_file: Path) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         if not (target / "config.json").is_file():  # another process may have finished the same conversion first
             raise
-    return target
 
 
 def _eos_token_ids(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from atesd_env.actions import checked_ratios
 from atesd_env.config import EnvConfig, preset
-from atesd_env.errors import AtesdError, ConfigError
+from atesd_env.errors import ConfigError, NoEpisodeError
 from atesd_env.render import render_ansi, render_rgb
 from atesd_env.reward import learning_progress, window_reward
 from atesd_env.statistics import (
@@ -235,10 +235,10 @@ class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
         Raises:
             ConfigError: If the action is not a ratio in [0, 1] for each group.
-            AtesdError: If no episode is running.
+            NoEpisodeError: If no episode is running.
         """
         if self._state is None or len(self._state.rows) >= self.config.windows:
-            raise AtesdError(
+            raise NoEpisodeError(
                 "step: expected a running episode, but none was started or it has ended; call reset() first."
             )
         self._state = next_state(self._state, checked_ratios(action, self.config.groups), self.config)

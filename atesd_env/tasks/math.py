@@ -151,7 +151,10 @@ class MathTask(Task):
         if dropped:
             named = ", ".join(dropped[:5]) + (", ..." if len(dropped) > 5 else "")
             _logger.warning(
-                "%s: left out %d problems that do not fit: %s.", self._paths["training"], len(dropped), named
+                "%s: left out %d problems that do not fit the prompt or contain control tokens: %s.",
+                self._paths["training"],
+                len(dropped),
+                named,
             )
         return len(dropped)
 

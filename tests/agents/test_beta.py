@@ -149,7 +149,7 @@ def test_concentrations_stay_above_1_whatever_the_network_says():
 
 
 def test_samples_follow_the_policy():
-    """Seed 0, 2000 samples: a Kolmogorov-Smirnov test rejects a right sampler with odds of 1e-6; Beta(2, 2) shows that it can."""
+    """Seed 0, 2000 samples: a Kolmogorov-Smirnov test fails a right sampler with odds of 1e-6, and fails Beta(2, 2)."""
     agent = randomised(BetaController(ToyExposureEnv(), seed=0))
     observation = observed()[0]
     c1, c2 = agent.concentrations(observation[:NUM_PAPER_FEATURES].astype(np.float64)).detach().numpy()[0]

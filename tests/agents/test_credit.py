@@ -56,7 +56,7 @@ def test_the_tail_has_fewer_terms_and_its_own_weights():
 
 @pytest.mark.parametrize("spike", range(6))
 def test_a_single_spike_reaches_the_last_lookahead_decisions_only(spike: int):
-    """Window spike+1 alone makes progress: decision t gets gamma^(spike - t) for t = spike-L+1 .. spike, others nothing."""
+    """Window spike+1 alone makes progress: decision t = spike-L+1 .. spike gets gamma^(spike - t), others nothing."""
     progress = np.zeros(6)
     progress[spike] = 1.0
     expected = [0.5 ** (spike - decision) if 0 <= spike - decision < 3 else 0.0 for decision in range(6)]

@@ -56,7 +56,7 @@ def test_linear_follows_progress():
 
 def test_random_is_uniform_and_apart_in_each_group():
     """Seed 0, 4000 numbers in 10 bins: chi-square with 9 degrees of freedom exceeds 42.3 in 3 of a million runs. The
-    correlation of the two groups has a standard error of 1/sqrt(2000) = 0.022, so 0.112 is 5 of them: odds below 1e-6."""
+    groups' correlation has a standard error of 1/sqrt(2000) = 0.022, so 0.112 is 5 of them: odds below 1e-6."""
     agent = RandomSchedule(ToyExposureEnv(groups=2), seed=0)
     ratios = agent.predict(np.zeros((2000, len(FEATURE_NAMES)), dtype=np.float32))[0]
     counts = np.histogram(ratios, bins=10, range=(0.0, 1.0))[0]

@@ -227,7 +227,8 @@ def test_the_grounded_score_hardly_moves_the_best_ratio():
 
 def test_noise_has_the_configured_spread():
     """Seeds 0..399, one number each: the standard deviation of n normal numbers has a standard error of 1/sqrt(2n) =
-    3.5%, so a right implementation leaves +-18% (5 standard errors) with odds below 1e-6; the mean leaves +-5 standard errors likewise."""
+    3.5%, so a right implementation leaves +-18% (5 standard errors) with odds below 1e-6;
+    the mean leaves +-5 standard errors likewise."""
     errors = [ToyExposureEnv(toy_noise=0.3).reset(seed=seed)[1]["probe/nll"] - toy.INITIAL_NLL for seed in range(400)]
     assert np.std(errors) == pytest.approx(0.3, rel=0.18)
     assert abs(np.mean(errors)) < 5 * 0.3 / 20

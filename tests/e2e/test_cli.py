@@ -31,7 +31,7 @@ SHORT_TINY = [
 
 
 def atesd(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(cwd or "")}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [str(COMMAND), *map(str, arguments)],
         capture_output=True,
