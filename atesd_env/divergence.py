@@ -54,10 +54,10 @@ class DivergenceSpec:
         top_k: None for the full vocabulary; else the loss is between distributions over the teacher's `top_k` likeliest
             words and one tail bucket that holds all the rest of the mass, the student's and the teacher's. The tail is
             never dropped. At most the full loss; equal to it for ``top_k >= V``.
-        chunk_size: Scored tokens whose logits exist at the same time, at least. Memory is
-            ``2 * chunk_size * V`` numbers and 96 MiB (or 6 V numbers) of scratch at most: for Qwen3's vocabulary in float32 168 MiB, or 242 MiB with
-            a chunk of 128, which saves about a tenth of the time. Where one model's logits of a chunk would take less than 16 MiB (small
-            vocabularies), a chunk holds more tokens, up to that size. Changes results only by rounding.
+        chunk_size: Scored tokens whose logits exist at the same time, at least. Memory is at most
+            ``2 * chunk_size * V`` numbers for logits and 96 MiB (or 6 V numbers) for scratch. Qwen3's vocabulary in float32 takes 168 MiB, or
+            242 MiB with a chunk of 128, which saves about a tenth of the time. Where one model's logits of a chunk
+            would take less than 16 MiB (small vocabularies), a chunk grows up to that. Changes results only by rounding.
 
     Raises:
         ConfigError: A field is out of its range; the message names the field.

@@ -1,0 +1,55 @@
+"""The packaged student can be rebuilt: same tokenizer, same recipe, same seed."""
+
+from __future__ import annotations
+
+import torch
+from transformers import AutoTokenizer
+
+from atesd_env.pretrain import (
+    PretrainSettings,
+    accuracies,
+    build_model,
+    build_tokenizer,
+    compare_with_packaged,
+    pretrain,
+)
+from atesd_env.student import TINY_DIRECTORY
+
+
+def test_tokenizer_is_the_packaged_one():
+    ours, packaged = build_tokenizer(), AutoTokenizer.from_pretrained(TINY_DIRECTORY)
+    text = "<|user|>12+34 ~\n{}<|end|><|assistant|>46"
+    assert ours.encode(text) == packaged.encode(text)
+    assert ours.decode(ours.encode(text)) == text
+    assert ours.get_vocab() == packaged.get_vocab()
+    assert ours.chat_template == packaged.chat_template
+
+
+def test_weights_come_from_the_seed_and_leave_the_global_generator_alone():
+    tokenizer = build_tokenizer()
+    state = torch.get_rng_state()
+    first, again, other = (build_model(tokenizer, seed).state_dict() for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_pretraining_repeats_and_learns():
+    settings = PretrainSettings(num_updates=6, batch_size=8)
+    first, again = (pretrain(settings, quiet=True)[0].state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    untrained = build_model(build_tokenizer(), 0).state_dict()
+    assert any(not torch.equal(first[name], untrained[name]) for name in first)
+
+
+def test_comparison_tells_a_rebuild_from_another_model():
+    model, _ = pretrain(PretrainSettings(num_updates=1, batch_size=2), quiet=True)
+    assert compare_with_packaged(model) > 0.1
+
+
+def test_packaged_student_knows_short_sums_and_is_a_good_teacher_of_long_ones(tiny_student):
+    """What the packaged student is made for: short sums known, long ones not, and any hint makes them right."""
+    results = accuracies(tiny_student.model, tiny_student.tokenizer, num_problems=60)
+    assert results["3 addends, no hint"] > 0.9
+    assert results["5 addends, no hint"] < 0.2
+    assert min(results[f"5 addends, reveal ratio {ratio}"] for ratio in ("0", "0.5", "1")) > 0.85
