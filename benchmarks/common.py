@@ -32,10 +32,14 @@ def provenance() -> dict[str, Any]:
     }
 
 
+# Asked at the start: a commit made while a script runs is not the code that it measures.
+_PROVENANCE = provenance()
+
+
 def save(name: str, result: dict[str, Any]) -> None:
     """Prints a result and writes it to ``benchmarks/results/<name>.json``."""
     RESULTS.mkdir(exist_ok=True)
-    text = json.dumps({**provenance(), **result}, indent=2)
+    text = json.dumps({**_PROVENANCE, **result}, indent=2)
     print(text)
     (RESULTS / f"{name}.json").write_text(text + "\n")
 
