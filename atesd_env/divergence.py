@@ -55,9 +55,10 @@ class DivergenceSpec:
             words and one tail bucket that holds all the rest of the mass, the student's and the teacher's. The tail is
             never dropped. At most the full loss; equal to it for ``top_k >= V``.
         chunk_size: Scored tokens whose logits exist at the same time, at least. Memory is at most
-            ``2 * chunk_size * V`` numbers for logits and 96 MiB (or 6 V numbers) for scratch. Qwen3's vocabulary in float32 takes 168 MiB, or
-            242 MiB with a chunk of 128, which saves about a tenth of the time. Where one model's logits of a chunk
-            would take less than 16 MiB (small vocabularies), a chunk grows up to that. Changes results only by rounding.
+            ``2 * chunk_size * V`` numbers for logits and 96 MiB (or 6 V numbers) for scratch: with Qwen3's vocabulary
+            in float32 168 MiB, or 242 MiB for a chunk of 128, which saves about a tenth of the time. Where one model's
+            logits of a chunk would take less than 16 MiB (small vocabularies), a chunk holds more tokens, up to that.
+            Changes results only by rounding.
 
     Raises:
         ConfigError: A field is out of its range; the message names the field.

@@ -38,7 +38,7 @@ def main() -> None:
             mismatch[seed, position] = row["student/mismatch"]
     means = mismatch.mean(axis=0)
     save(
-        "mismatch_by_ratio",
+        "mismatch_by_ratio" if arguments.hold_window is None else f"mismatch_by_ratio_window_{config.hold_window}",
         {
             "seeds": list(range(arguments.seeds)),
             "updates_of_the_window": config.hold_window,
