@@ -167,12 +167,11 @@ class AdapterStack:
         finally:
             self.active = before
 
-    def state_dict(self, student: int, bank: Bank = "student") -> dict[str, Tensor]:
+    def state_dict(self, student: int) -> dict[str, Tensor]:
         """Returns a student's matrices under peft's names, contiguous copies on the CPU."""
-        flat = self.flat if bank == "student" or self.teacher_flat is None else self.teacher_flat
         state = {}
         for slot in self.slots:
-            matrix_a, matrix_b = self._matrices(flat[student : student + 1], slot)
+            matrix_a, matrix_b = self._matrices(self.flat[student : student + 1], slot)
             state[f"{_PEFT_PREFIX}{slot.name}.lora_A.weight"] = matrix_a[0].detach().cpu().clone()
             state[f"{_PEFT_PREFIX}{slot.name}.lora_B.weight"] = matrix_b[0].detach().cpu().clone()
         return state

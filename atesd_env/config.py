@@ -155,6 +155,8 @@ class EnvConfig:
     """Held-out problems of the probe, the same in every run. [ours; unpublished]"""
     probe_max_tokens: int = _number(64, 1)
     """Tokens of a reference solution that probe NLL and teacher-grounded score use. [ours]"""
+    probe_batch_size: int = _number(128, 1)
+    """Probe problems in one forward pass or decoding batch. [ours]"""
     probe_accuracy_every: int = _number(5, 0)
     """Windows between measurements of the probe's greedy accuracy; 0 never measures it. [ours]"""
     probe_pass_k: int = _number(0, 0, 64)
@@ -284,6 +286,7 @@ _SMOLLM2 = EnvConfig(
     windows=8,
     hold_window=2,
     probe_size=16,
+    probe_batch_size=8,
     probe_max_tokens=96,
     probe_accuracy_every=0,
 )
@@ -306,6 +309,7 @@ _QWEN3 = EnvConfig(
     windows=25,
     hold_window=4,
     probe_size=64,
+    probe_batch_size=16,
     probe_max_tokens=1024,
     probe_accuracy_every=5,
 )

@@ -6,7 +6,8 @@ the full vocabulary, then the mean over rollouts. Gradients flow into the studen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -143,14 +144,22 @@ class Learner:
             totals += self._backward(index, part, teacher_prompts[selection], token_weights)
         return totals
 
+    @contextmanager
+    def _recomputing_activations(self) -> Iterator[None]:
+        """Turns gradient checkpointing on, where it is asked for: it is active in training mode only."""
+        self.student.model.train(self.settings.recompute_activations)
+        try:
+            yield
+        finally:
+            self.student.model.eval()
+
     def _backward(
         self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], token_weights: Tensor
     ) -> Tensor:
         prompt_ids, prompt_mask = left_pad(teacher_prompts, self.student.pad_token_id, self.student.device)
         with torch.no_grad(), self.adapters.use(self.teacher_bank, [index]):
             teacher_hidden = scored_hidden(self.student, prompt_ids, prompt_mask, rollouts)
-        self.student.model.train(self.settings.recompute_activations)  # checkpointing is active in training mode only
-        with self.adapters.use("student", [index]):
+        with self.adapters.use("student", [index]), self._recomputing_activations():
             student_hidden = scored_hidden(self.student, rollouts.prompt_ids, rollouts.prompt_mask, rollouts)
             tokens = token_divergence(
                 student_hidden,
@@ -163,7 +172,6 @@ class Learner:
             )
             loss = (token_weights * tokens.loss).sum()
             loss.backward()
-        self.student.model.eval()
         per_token = torch.stack(
             [
                 tokens.loss.detach(),

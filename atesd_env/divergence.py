@@ -196,8 +196,8 @@ def token_divergence(
 ) -> TokenDivergence:
     """Divergence between student and teacher at N scored tokens, from hidden states and the frozen head they share.
 
-    Logits are ``hidden @ head_weight.T + head_bias`` in the dtype of the hidden states (autocast is off), everything
-    after them in float32, or in float64 if the hidden states are float64. Only `student_hidden` gets a gradient (once
+    Logits are ``hidden @ head_weight.T + head_bias`` in the dtype of the hidden states, under autocast too; everything
+    after them is in float32, or in float64 if the hidden states are float64. Only `student_hidden` gets a gradient (once
     differentiable): the teacher is a constant and the head is frozen, even if their tensors ask for one. The gradient's
     work is done here, not in ``backward()``, and left out where gradients are off or not asked for.
 
@@ -223,7 +223,7 @@ def token_divergence(
             f"rows_owner: expected one label, or one for each of {len(tokens)} rows; got {len(rows_owner)}."
         )
     needs_gradient = torch.is_grad_enabled() and student_hidden.requires_grad
-    with torch.no_grad(), torch.autocast(student_hidden.device.type, enabled=False):
+    with torch.no_grad():
         measured, hidden_gradient = _measure(
             student_hidden, teacher_hidden, head_weight, head_bias, tokens, spec, needs_gradient
         )

@@ -36,8 +36,6 @@ from atesd_env.tasks.groups import DifficultyGroups
 from atesd_env.tasks.registry import make_task
 from atesd_env.window import WindowTotals, broken_row
 
-_PROBE_BATCH_SIZE = 128
-
 
 @dataclass
 class RunState:
@@ -132,12 +130,12 @@ class Population:
             self.builder,
             self.task.probe_problems(config.probe_size),
             config.probe_max_tokens,
-            _PROBE_BATCH_SIZE if config.student == "tiny" else config.num_rollouts,
+            config.probe_batch_size,
         )
         self.sampling = SamplingSpec(config.max_new_tokens, config.temperature, config.top_p, config.top_k)
         self.runs = [RunState(seed=0) for _ in range(num_students)]
         self.timings: dict[str, float] = {}
-        self._last_batches: list[tuple[list[Problem], list[float], list[TeacherPrompt], list[str]]] = []
+        self._last_batches: dict[int, tuple[list[Problem], list[float], list[TeacherPrompt], list[str]]] = {}
 
     def reset(self, index: int, seed: int) -> RunningStatistics:
         """Starts a new run of student ``index`` from the base model.
@@ -155,6 +153,7 @@ class Population:
         if self.adapters.teacher_flat is not None:
             self.adapters.teacher_flat[index].copy_(self.adapters.flat[index])
         self.learner.reset(index)
+        self._last_batches.pop(index, None)
         nll = self.probe.nll(index)
         self.runs[index] = RunState(seed=seed, initial_nll=nll, probe_nll=nll, statistics=initial_statistics(nll))
         return self.runs[index].statistics
@@ -205,7 +204,6 @@ class Population:
         texts = decode_texts(self.student, rollouts)
         self.timings["time/rollout_sec"] += time.perf_counter() - started
         started = time.perf_counter()
-        self._last_batches = []
         for position, (student, window, (problems, others)) in enumerate(zip(students, windows, batches, strict=True)):
             selection = slice(position * size, (position + 1) * size)
             ratios = self.groups.ratios(problems, window.reveal_ratios)
@@ -214,7 +212,7 @@ class Population:
                 for problem, ratio, other in zip(problems, ratios, others, strict=True)
             ]
             part = rollouts.rows(selection)
-            self._last_batches.append((problems, ratios, teacher_prompts, texts[selection]))
+            self._last_batches[student] = (problems, ratios, teacher_prompts, texts[selection])
             try:
                 update = self.learner.update(student, part, [prompt.token_ids for prompt in teacher_prompts])
             except NonFiniteError as error:
@@ -297,11 +295,11 @@ class Population:
         generator = torch_stream(self.runs[student].seed, "probe", window)
         return self.probe.pass_at_k(student, self.config.probe_pass_k, self.sampling, generator)
 
-    def samples(self, position: int, num_samples: int) -> list[Sample]:
-        """Returns rollouts of the last update, with both prompts, for the student at ``position`` of the last window."""
-        if position >= len(self._last_batches):
+    def samples(self, index: int, num_samples: int) -> list[Sample]:
+        """Returns rollouts of student ``index``'s last update, with both prompts; none before its first."""
+        if index not in self._last_batches:
             return []
-        problems, ratios, teacher_prompts, texts = self._last_batches[position]
+        problems, ratios, teacher_prompts, texts = self._last_batches[index]
         return [
             Sample(
                 problem_id=problem.id,
@@ -333,6 +331,7 @@ class Population:
     def restore(self, index: int, snapshot: StudentSnapshot) -> None:
         """Puts student ``index`` into the state of a snapshot, which stays usable."""
         self.runs[index] = copy.deepcopy(snapshot.run)
+        self._last_batches.pop(index, None)
         self.adapters.flat[index].copy_(snapshot.adapter)
         if self.adapters.teacher_flat is not None and snapshot.teacher_adapter is not None:
             self.adapters.teacher_flat[index].copy_(snapshot.teacher_adapter)

@@ -575,7 +575,7 @@ def test_inputs_that_do_not_fit() -> None:
     student, teacher, head, tokens = make_inputs()
 
     def call(*arguments: Any, **keywords: Any) -> None:
-        token_divergence(*arguments, DivergenceSpec(), **keywords)
+        token_divergence(*arguments, spec=DivergenceSpec(), **keywords)
 
     with pytest.raises(
         ConfigError, match=r"got student_hidden \[9, 6\], teacher_hidden \[8, 6\], head_weight \[13, 6\]"

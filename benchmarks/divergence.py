@@ -1,0 +1,255 @@
+"""Time and memory of the full-vocabulary divergence: naive autograd, chunks with recomputation, and ours.
+
+Claim: `atesd_env.divergence.token_divergence` makes loss, statistics and the student's gradient faster than naive autograd and in
+a fraction of its memory, because no [N, V] tensor exists and no logits are computed twice.
+
+Every method gives the same: loss, its gradient, and the six statistics of `TokenDivergence`; ``naive_loss_only`` leaves
+the statistics out. Times are taken in one process with the methods interleaved, their order rotated from repeat to repeat; read
+the ratios, not the seconds. Peak memory is that of a fresh process for each method, above what its inputs take.
+
+Example:
+    OMP_NUM_THREADS=2 python benchmarks/divergence.py --tokens 256 --repeats 5
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from atesd_env.divergence import DivergenceSpec, TokenDivergence, forward_kl, token_divergence
+
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor]  # student hidden [N, D], teacher hidden [N, D], head [V, D], tokens [N]
+Outputs = tuple[TokenDivergence, Tensor]  # values, and the gradient [N, D] of the mean loss
+
+SMALL = {"tokens": 1000, "vocabulary": 60, "width": 128}  # the packaged student's size
+MIB = 2**20
+
+
+def make_inputs(num_tokens: int, vocabulary: int, width: int) -> Inputs:
+    """Random inputs with a forward KL of about 0.2 nats, made in place so that they are the peak of their own making."""
+    rng = torch.Generator().manual_seed(0)
+    student = torch.randn(num_tokens, width, generator=rng).mul_(2.0)
+    teacher = torch.randn(num_tokens, width, generator=rng).mul_(0.6).add_(student)
+    head = torch.empty(vocabulary, width).normal_(generator=rng).mul_(width**-0.5)
+    return student, teacher, head, torch.randint(vocabulary, (num_tokens,), generator=rng)
+
+
+def plain(student: Tensor, teacher: Tensor, head: Tensor, tokens: Tensor, with_statistics: bool) -> TokenDivergence:
+    """The definition on whole logits."""
+    student_log_probs = torch.log_softmax(student @ head.T, dim=-1)
+    with torch.no_grad():
+        teacher_log_probs = torch.log_softmax(teacher @ head.T, dim=-1)
+    loss = forward_kl(student_log_probs, teacher_log_probs)
+    with torch.no_grad():
+        mismatch = loss.detach()
+        if not with_statistics:
+            return TokenDivergence(loss, *[mismatch] * 6)
+        models = (student_log_probs, teacher_log_probs)
+        entropies = [-(log_probs.exp() * log_probs).sum(dim=-1) for log_probs in models]
+        disagreement = (student_log_probs.argmax(dim=-1) != teacher_log_probs.argmax(dim=-1)).float()
+        sampled = [log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) for log_probs in models]
+    return TokenDivergence(loss, mismatch, *entropies, disagreement, *sampled)
+
+
+def run_naive(inputs: Inputs, with_statistics: bool) -> Outputs:
+    """Autograd through [N, V] tensors."""
+    student = inputs[0].clone().requires_grad_()
+    values = plain(student, *inputs[1:], with_statistics=with_statistics)
+    values.loss.mean().backward()
+    return values, gradient_of(student)
+
+
+def run_checkpoint(inputs: Inputs, chunk_size: int) -> Outputs:
+    """Autograd a chunk at a time, each chunk computed again in the backward pass."""
+    student, (_, teacher, head, tokens) = inputs[0].clone().requires_grad_(), inputs
+    chunks = []
+    for start in range(0, len(tokens), chunk_size):
+        rows = slice(start, start + chunk_size)
+        chunks.append(checkpoint(plain, student[rows], teacher[rows], head, tokens[rows], True, use_reentrant=False))
+    values = TokenDivergence(*(torch.cat(columns) for columns in zip(*chunks, strict=True)))
+    values.loss.mean().backward()
+    return values, gradient_of(student)
+
+
+def run_ours(inputs: Inputs, chunk_size: int) -> Outputs:
+    """The closed form."""
+    student = inputs[0].clone().requires_grad_()
+    values = token_divergence(student, *inputs[1:], DivergenceSpec("forward_kl", chunk_size=chunk_size))
+    values.loss.mean().backward()
+    return values, gradient_of(student)
+
+
+def gradient_of(leaf: Tensor) -> Tensor:
+    """The gradient that the backward pass left."""
+    assert leaf.grad is not None
+    return leaf.grad
+
+
+METHODS: dict[str, Callable[[Inputs], Outputs]] = {
+    "naive": partial(run_naive, with_statistics=True),
+    "naive_loss_only": partial(run_naive, with_statistics=False),
+    "checkpoint_64": partial(run_checkpoint, chunk_size=64),
+    "ours_64": partial(run_ours, chunk_size=64),
+    "ours_128": partial(run_ours, chunk_size=128),
+}
+
+
+def measure_times(inputs: Inputs, repeats: int) -> dict[str, dict[str, float]]:
+    """Seconds of each method, and naive's time over its own in the same repeat (medians over repeats)."""
+    names = list(METHODS)
+    wall: dict[str, list[float]] = {name: [] for name in names}
+    cpu: dict[str, list[float]] = {name: [] for name in names}
+    for repeat in range(repeats):
+        first = repeat % len(names)
+        for name in names[first:] + names[:first]:
+            wall_start, cpu_start = time.perf_counter(), time.process_time()
+            METHODS[name](inputs)
+            wall[name].append(time.perf_counter() - wall_start)
+            cpu[name].append(time.process_time() - cpu_start)
+
+    def speedup(seconds: dict[str, list[float]], name: str) -> float:
+        return statistics.median(base / own for base, own in zip(seconds["naive"], seconds[name], strict=True))
+
+    return {
+        name: {
+            "wall_sec": round(statistics.median(wall[name]), 5),
+            "wall_sec_fastest": round(min(wall[name]), 5),
+            "speedup_over_naive": round(speedup(wall, name), 2),
+            "cpu_speedup_over_naive": round(speedup(cpu, name), 2),
+        }
+        for name in names
+    }
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def measure_peak_here(method: str, num_tokens: int, vocabulary: int, width: int) -> float:
+    """MiB that one call adds to what the process needed before it; for a fresh process."""
+    METHODS[method](make_inputs(8, 100, width))  # loads the libraries and starts the threads
+    inputs = make_inputs(num_tokens, vocabulary, width)
+    before = peak_rss_bytes()
+    METHODS[method](inputs)
+    return round((peak_rss_bytes() - before) / MIB, 1)
+
+
+def measure_peaks(arguments: argparse.Namespace) -> dict[str, float]:
+    """Peak of each method in MiB, each in its own process; call it while this process is still small."""
+    peaks = {}
+    for name in METHODS:
+        sizes = [
+            "--memory-tokens",
+            arguments.memory_tokens,
+            "--vocabulary",
+            arguments.vocabulary,
+            "--width",
+            arguments.width,
+        ]
+        command = [sys.executable, __file__, "--peak-of", name, *map(str, sizes)]
+        peaks[name] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return peaks
+
+
+def measure_agreement(inputs: Inputs) -> dict[str, dict[str, float]]:
+    """Relative difference (norms) from naive autograd in the same dtype."""
+    expected_values, expected_gradient = METHODS["naive"](inputs)
+    agreement = {}
+    for name in ("checkpoint_64", "ours_64"):
+        values, gradient = METHODS[name](inputs)
+        agreement[name] = {
+            "loss": float((values.loss - expected_values.loss).norm() / expected_values.loss.norm()),
+            "gradient": float((gradient - expected_gradient).norm() / expected_gradient.norm()),
+        }
+    return agreement
+
+
+def current_commit() -> str | None:
+    """The commit of this checkout, or None outside of one."""
+    command = ["git", "rev-parse", "HEAD"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    return result.stdout.strip() or None
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=256, help="scored tokens N in the timed calls")
+    parser.add_argument("--memory-tokens", type=int, default=512, help="scored tokens N in the memory measurement")
+    parser.add_argument("--vocabulary", type=int, default=151_936, help="words V (Qwen3: 151936)")
+    parser.add_argument("--width", type=int, default=1024, help="hidden size D")
+    parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats, at least 5 for a claim")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "divergence.json", help="JSON")
+    parser.add_argument("--peak-of", choices=list(METHODS), help="only print the peak of one method in MiB")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print a table, write the JSON file."""
+    arguments = parse_arguments()
+    if arguments.peak_of:
+        print(measure_peak_here(arguments.peak_of, arguments.memory_tokens, arguments.vocabulary, arguments.width))
+        return
+    peaks = measure_peaks(arguments)
+    inputs = make_inputs(arguments.tokens, arguments.vocabulary, arguments.width)
+    agreement = measure_agreement(inputs)
+    large = measure_times(inputs, arguments.repeats)
+    small = measure_times(make_inputs(*SMALL.values()), 20 * arguments.repeats)
+
+    result = {
+        "command": " ".join(["python", "benchmarks/divergence.py", *sys.argv[1:]]),
+        "commit": current_commit(),
+        "machine": {
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "load_average_at_end": round(os.getloadavg()[0], 1),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        "dtype": "float32",
+        "large": {
+            "tokens": arguments.tokens,
+            "vocabulary": arguments.vocabulary,
+            "width": arguments.width,
+            "repeats": arguments.repeats,
+            "times": large,
+        },
+        "small": {**SMALL, "repeats": 20 * arguments.repeats, "times": small},
+        "peak_memory": {
+            "tokens": arguments.memory_tokens,
+            "mib": peaks,
+            "naive_over": {name: round(peaks["naive"] / peak, 1) for name, peak in peaks.items()},
+        },
+        "relative_difference_from_naive": agreement,
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+    print(f"V = {arguments.vocabulary}, D = {arguments.width}, float32, {torch.get_num_threads()} threads")
+    print(
+        f"{'':16} {'sec':>7} {'naive / it':>11} {'peak MiB':>9} {'naive / it':>11} {'V = 60, ms':>11} {'naive / it':>11}"
+    )
+    for name in METHODS:
+        time_columns = f"{large[name]['wall_sec']:7.2f} {large[name]['speedup_over_naive']:11.2f}"
+        memory_columns = f"{peaks[name]:9.0f} {peaks['naive'] / peaks[name]:11.1f}"
+        small_columns = f"{1000 * small[name]['wall_sec']:11.2f} {small[name]['speedup_over_naive']:11.2f}"
+        print(f"{name:16} {time_columns} {memory_columns} {small_columns}")
+    print(f"wrote {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
