@@ -16,7 +16,8 @@ from agents.registry import make as make_agent
 from agents.registry import resolve
 from atesd_env.config import EnvConfig
 from atesd_env.errors import AtesdError, RunFilesError
-from atesd_env.trajectory import RecordTrajectory, RunWriter
+from atesd_env.recording import RecordTrajectory
+from atesd_env.trajectory import RunWriter
 
 ReportRow = Callable[[dict[str, Any]], None]
 

@@ -18,7 +18,8 @@ import pytest
 
 from atesd_env.config import EnvConfig
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.trajectory import RecordTrajectory, RunWriter, package_versions, read_rows
+from atesd_env.recording import RecordTrajectory
+from atesd_env.trajectory import RunWriter, package_versions, read_rows
 
 DESCRIPTION = {"env_id": "ATESD-Tiny-v0", "agent": "fixed:1", "seed": 3, "config": EnvConfig()}
 
