@@ -106,6 +106,7 @@ def execute(
     """
     checkpoints = RunCheckpoints(spec.folder, checkpoint_every)
     if resume and _is_finished(spec):
+        checkpoints.clean()
         _report_written(spec, report)
         return
     env = gymnasium.make(spec.env_id, **_fields(spec.config), disable_env_checker=True)

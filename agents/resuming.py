@@ -38,6 +38,7 @@ class RunCheckpoints:
         if every < 0:
             raise ConfigError(f"checkpoint_every: expected a number of windows, or 0 for automatic, got {every}.")
         self.folder = folder / CHECKPOINT_FOLDER
+        self._discarded = folder / f".{CHECKPOINT_FOLDER}.old"
         self.every = every
         self._last_cost_sec = 0.0
         self._last_end_sec = time.perf_counter()
@@ -95,13 +96,16 @@ class RunCheckpoints:
     def finish(self) -> None:
         """Marks the run as finished: everything is in its final files, and the checkpoints are deleted."""
         # Renamed first: a kill between two deletions must not leave an unfinished run without checkpoints.
-        discarded = self.folder.with_name(f".{CHECKPOINT_FOLDER}.old")
-        shutil.rmtree(discarded, ignore_errors=True)
+        self.clean()
         try:
-            self.folder.rename(discarded)
+            self.folder.rename(self._discarded)
         except OSError as error:
             raise failure(self.folder, "to delete the checkpoints", error) from error
-        shutil.rmtree(discarded, ignore_errors=True)
+        self.clean()
+
+    def clean(self) -> None:
+        """Deletes what a kill during ``finish`` may have left."""
+        shutil.rmtree(self._discarded, ignore_errors=True)
 
 
 def is_finished(folder: Path) -> bool:

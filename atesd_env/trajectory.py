@@ -87,7 +87,11 @@ class RunWriter:
             check_same_run(self.folder, description)
             self.num_rows = keep_windows
             self._trajectory = _LineFile(self.folder / TRAJECTORY_FILE, keep_windows, num_lines=keep_windows)
-            self._samples = _LineFile(self.folder / SAMPLES_FILE, keep_windows)
+            try:
+                self._samples = _LineFile(self.folder / SAMPLES_FILE, keep_windows)
+            except RunFilesError:
+                self._trajectory.close()
+                raise
             return
         config = _config_content(self.folder, description)
         _prepare_folder(self.folder, overwrite=overwrite)

@@ -180,6 +180,17 @@ def test_a_run_killed_after_its_last_window_only_writes_its_results(tmp_path: Pa
     assert_same_runs(tmp_path / "alone", tmp_path / "stopped")
 
 
+def test_a_run_killed_while_its_checkpoints_are_deleted_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (alone,) = plan(tmp_path / "alone", "ATESD-Toy-v0", {"windows": 5})
+    (stopped,) = plan(tmp_path / "stopped", "ATESD-Toy-v0", {"windows": 5})
+    execute(alone)
+    monkeypatch.setattr("agents.resuming.shutil.rmtree", lambda *_, **__: None)
+    execute(stopped, checkpoint_every=1)
+    monkeypatch.undo()
+    execute(stopped, resume=True)
+    assert_same_runs(tmp_path / "alone", tmp_path / "stopped")
+
+
 def test_finished_runs_are_skipped(tmp_path: Path):
     (spec,) = plan(tmp_path, "ATESD-Toy-v0", {"windows": 5})
     execute(spec)
