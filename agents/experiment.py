@@ -135,8 +135,8 @@ def _execute_locked(
             checkpoints.begin()  # first: a kill must not leave an old run's checkpoints beside the new one's files
         writer = RunWriter(spec.folder, description, overwrite=overwrite or resume)
     else:
-        writer = RunWriter(spec.folder, description, keep_windows=found[0])
         env.reset(options={"state": found[1]})
+        writer = RunWriter(spec.folder, description, keep_windows=found[0])
     with writer:
         if found is None:
             checkpoints.begin()
