@@ -207,6 +207,26 @@ class Agent:
     def set_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Takes over what ``arrays`` returned."""
 
+    @property
+    def is_resumable(self) -> bool:
+        """Whether ``state`` holds everything: not while ``predict`` passes a state of its own on."""
+        return self._predict_state is None
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Returns the agent as arrays and a description that JSON can hold, for ``from_state``."""
+        description = {
+            "format_version": FORMAT_VERSION,
+            "class": _class_name(type(self)),
+            "seed": self.seed,
+            "options": self.options(),
+            "num_timesteps": self.num_timesteps,
+            "rng": self.rng.bit_generator.state,
+        }
+        arrays = {name: np.asarray(array, order="C") for name, array in self.arrays().items()}
+        if self.last_observation is not None:
+            arrays[_LAST_OBSERVATION] = self.last_observation
+        return arrays, description
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the agent to one file, such that learning goes on after ``load`` as if it had not been interrupted.
 
@@ -220,17 +240,7 @@ class Agent:
             RunFilesError: If it cannot be written; an older file then stays whole.
         """
         target = _with_suffix(path)
-        description = {
-            "format_version": FORMAT_VERSION,
-            "class": _class_name(type(self)),
-            "seed": self.seed,
-            "options": self.options(),
-            "num_timesteps": self.num_timesteps,
-            "rng": self.rng.bit_generator.state,
-        }
-        arrays = {name: np.asarray(array, order="C") for name, array in self.arrays().items()}
-        if self.last_observation is not None:
-            arrays[_LAST_OBSERVATION] = self.last_observation
+        arrays, description = self.state()
         temporary = target.with_name(f".{target.name}.tmp")
         try:
             temporary.write_bytes(save(arrays, metadata={"agent": json.dumps(description)}))
@@ -263,6 +273,22 @@ class Agent:
             raise RunFilesError(
                 f"{source}: expected an agent's file, which `save` writes, got '{error}'; check the path."
             ) from error
+        return cls.from_state(arrays, description, env, source=str(source))
+
+    @classmethod
+    def from_state(
+        cls,
+        arrays: Mapping[str, NDArray[Any]],
+        description: Mapping[str, Any],
+        env: gymnasium.Env[Any, Any],
+        *,
+        source: str = "state",
+    ) -> Self:
+        """Returns the agent that ``state`` described; the other arguments are those of ``load``.
+
+        Raises:
+            ConfigError: If it is that of another class of agent.
+        """
         if description.get("class") != _class_name(cls):
             raise ConfigError(
                 f"{source}: expected an agent of class {_class_name(cls)}, got {description.get('class', 'none')}; "
@@ -271,8 +297,10 @@ class Agent:
         agent = cls(env, seed=description["seed"], **description["options"])
         agent.num_timesteps = description["num_timesteps"]
         agent.rng.bit_generator.state = description["rng"]
-        agent.last_observation = arrays.pop(_LAST_OBSERVATION, None)
-        agent.set_arrays(arrays)
+        agent.last_observation = arrays.get(_LAST_OBSERVATION)
+        # In the middle of an episode, the next decision is not an episode's first.
+        agent._is_episode_start = agent.last_observation is None
+        agent.set_arrays({name: array for name, array in arrays.items() if name != _LAST_OBSERVATION})
         return agent
 
 

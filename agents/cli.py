@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +31,8 @@ class RunCommand:
 
     Runs with the same seed see the same problems and the same rollout seeds, so they are paired. Every field of the
     environment's configuration is a flag; its default is the chosen environment's.
+
+    An interrupted command goes on with the same arguments and --resume (instead of --overwrite).
     """
 
     out: Path
@@ -40,6 +45,10 @@ class RunCommand:
     """Seeds of the runs."""
     overwrite: bool = False
     """Replace runs that are already in the folder."""
+    resume: bool = False
+    """Go on with the runs in the folder, each at its last whole checkpoint; finished ones are skipped."""
+    checkpoint_every: int = 0
+    """Windows between checkpoints; 0 writes as many as take at most a twentieth of the run's time."""
     quiet: bool = False
     """Show no progress bar."""
     config: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=EnvConfig)
@@ -54,17 +63,27 @@ def run(arguments: Sequence[str]) -> None:
     default = RunCommand(out=tyro.MISSING, agent=tyro.MISSING, env=env_id, config=preset(env_id))
     command = tyro.cli(RunCommand, args=list(arguments), default=default, prog="atesd run")
     _check_seeds(command.seeds)
+    if command.resume and command.overwrite:
+        raise ConfigError("resume: expected either --resume or --overwrite, got both; leave one out.")
 
     sys.path.insert(0, "")  # as `python -m` does: a class of the user's own may stand in the current folder
-    from agents.experiment import execute, plan_runs, refuse_existing
+    from agents.experiment import execute, plan_runs, refuse_changed, refuse_existing
     from analysis import load_runs, plot_exposure
 
     specs = plan_runs(command.env, command.config, command.agent, command.seeds, command.out)
-    if not command.overwrite:
+    if command.resume:
+        refuse_changed(specs)
+    elif not command.overwrite:
         refuse_existing(specs)
     with _Progress(len(specs), command.config.windows, quiet=command.quiet) as progress:
         for spec in specs:
-            execute(spec, overwrite=command.overwrite, report=progress.start(f"{spec.agent} seed {spec.seed}"))
+            execute(
+                spec,
+                overwrite=command.overwrite,
+                resume=command.resume,
+                checkpoint_every=command.checkpoint_every,
+                report=progress.start(f"{spec.agent} seed {spec.seed}"),
+            )
     frame = load_runs(command.out)
     frame = frame[frame["run"].isin([spec.folder.name for spec in specs])]
     picture = command.out / "exposure.png"
@@ -169,7 +188,7 @@ def _overview() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The entry point: exits with 0, 1 (a run failed), 2 (wrong arguments) or 130 (interrupted)."""
+    """The entry point: exits with 0, 1 (a run failed), 2 (wrong arguments), 130 (Ctrl-C) or 143 (terminated)."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
@@ -179,7 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"atesd: expected one of the verbs {', '.join(_VERBS)}, got {verb!r}.\n\n{_overview()}", file=sys.stderr)
         sys.exit(2)
     try:
-        _VERBS[verb][0](arguments[1:])
+        with _terminable():
+            _VERBS[verb][0](arguments[1:])
     except ConfigError as error:
         print(f"atesd {verb}: {error}", file=sys.stderr)
         sys.exit(2)
@@ -188,6 +208,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         sys.stderr.close()
-    except KeyboardInterrupt:
-        print(f"atesd {verb}: interrupted; the windows written so far can be read.", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as interrupt:
+        print(
+            f"atesd {verb}: interrupted; the windows written so far can be read. The same arguments and --resume (instead of "
+            "--overwrite) go on from there.",
+            file=sys.stderr,
+        )
+        sys.exit(143 if isinstance(interrupt, _Terminated) else 130)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came, as from a batch system at the end of its time."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Lets SIGTERM end the command as Ctrl-C does: files are closed, and a message says how to go on."""
+
+    def stop(*_: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

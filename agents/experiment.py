@@ -14,9 +14,12 @@ import gymnasium
 import atesd_env  # noqa: F401  (registers the ids)
 from agents.registry import make as make_agent
 from agents.registry import resolve
+from agents.resuming import RunCheckpoints, is_finished, resumed_agent
 from atesd_env.config import EnvConfig
 from atesd_env.errors import AtesdError, RunFilesError
-from atesd_env.trajectory import RecordTrajectory, RunWriter
+from atesd_env.files import locked_folder
+from atesd_env.recording import RecordTrajectory
+from atesd_env.trajectory import CONFIG_FILE, TRAJECTORY_FILE, RunWriter, check_same_run, read_rows
 
 ReportRow = Callable[[dict[str, Any]], None]
 
@@ -65,59 +68,114 @@ def plan_runs(env_id: str, config: EnvConfig, agents: Sequence[str], seeds: Sequ
 
 def refuse_existing(specs: Sequence[RunSpec]) -> None:
     """Raises RunFilesError if any of the runs' folders already holds a run, before the first one starts."""
-    existing = [spec.folder for spec in specs if (spec.folder / "config.json").exists()]
+    existing = [spec.folder for spec in specs if (spec.folder / CONFIG_FILE).exists()]
     if existing:
         raise RunFilesError(
             f"{existing[0]}: expected a folder without a run, found {len(existing)} of the {len(specs)} runs there already; "
-            f"choose another --out, or pass --overwrite to replace them."
+            f"choose another --out, pass --resume to go on with them, or --overwrite to replace them."
         )
 
 
-def execute(spec: RunSpec, *, overwrite: bool = False, report: ReportRow | None = None) -> None:
+def refuse_changed(specs: Sequence[RunSpec]) -> None:
+    """Raises ConfigError if any of the runs was begun with other arguments, before the first one goes on."""
+    for spec in specs:
+        if (spec.folder / CONFIG_FILE).exists():
+            check_same_run(spec.folder, _identity(spec))
+
+
+def execute(
+    spec: RunSpec,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    checkpoint_every: int = 0,
+    report: ReportRow | None = None,
+) -> None:
     """Trains one student under one agent and writes the run's files.
 
     Args:
         spec: The run.
         overwrite: Replace an existing run in the same folder.
-        report: Called with each window's ``info`` after it.
+        resume: Go on at the last whole checkpoint of a run in the same folder; a finished run is left as it is, and one
+            without a checkpoint begins anew. What comes out is what would have come out without the interruption.
+        checkpoint_every: Windows between checkpoints; 0 is automatic (``RunCheckpoints``).
+        report: Called with each window's ``info`` after it; of windows that were made before, with their rows.
 
     Raises:
         AtesdError: If anything about the run is wrong; rows written before stay readable.
     """
+    checkpoints = RunCheckpoints(spec.folder, checkpoint_every)
+    if resume and _is_finished(spec):
+        checkpoints.clean()
+        _report_written(spec, report)
+        return
     env = gymnasium.make(spec.env_id, **_fields(spec.config), disable_env_checker=True)
     source = getattr(getattr(env.unwrapped, "population", None), "student", None)
-    description = {
-        "run": spec.folder.name,
-        "env_id": spec.env_id,
-        "agent": spec.agent,
-        "seed": spec.seed,
-        "config": dataclasses.asdict(spec.config),
-        "student_source": getattr(source, "source", "closed form"),
-    }
-    diagnostics: dict[str, Callable[[], dict[str, float]]] = {}
-    writer = RunWriter(spec.folder, description, overwrite=overwrite)
-    with writer:
-        recorded = RecordTrajectory(env, writer, extra=lambda: diagnostics["of"]() if diagnostics else {})
-        watched = recorded if report is None else _ReportWindows(recorded, report)
-        agent = make_agent(spec.agent, watched, seed=spec.seed)
-        if hasattr(agent, "diagnostics"):
-            diagnostics["of"] = agent.diagnostics
-        _play_episode(agent, watched, spec, is_over=lambda: recorded.finished)
-        _save_results(env.unwrapped, agent, spec.folder)
+    description = {**_identity(spec), "student_source": getattr(source, "source", "closed form")}
+    with locked_folder(spec.folder):
+        # Asked again: the process that held the lock may have come to the end.
+        if not (resume and _is_finished(spec)):
+            _execute_locked(spec, env, description, checkpoints, overwrite=overwrite, resume=resume, report=report)
     env.close()
 
 
-def _play_episode(agent: Any, env: gymnasium.Env[Any, Any], spec: RunSpec, is_over: Callable[[], bool]) -> None:
+def _execute_locked(
+    spec: RunSpec,
+    env: gymnasium.Env[Any, Any],
+    description: dict[str, Any],
+    checkpoints: RunCheckpoints,
+    *,
+    overwrite: bool,
+    resume: bool,
+    report: ReportRow | None,
+) -> None:
+    found = checkpoints.latest() if resume else None
+    if found is None:
+        if overwrite or resume:
+            checkpoints.begin()  # first: a kill must not leave an old run's checkpoints beside the new one's files
+        writer = RunWriter(spec.folder, description, overwrite=overwrite or resume)
+    else:
+        env.reset(options={"state": found[1]})
+        writer = RunWriter(spec.folder, description, keep_windows=found[0])
+    with writer:
+        if found is None:
+            checkpoints.begin()
+        diagnostics: dict[str, Callable[[], dict[str, float]]] = {}
+        recorded = RecordTrajectory(env, writer, extra=lambda: diagnostics["of"]() if diagnostics else {})
+        watched = recorded if report is None else _ReportWindows(recorded, report)
+        agent = make_agent(spec.agent, watched, seed=spec.seed)
+        if found is not None:
+            agent = resumed_agent(agent, found[1], watched)
+            _report_written(spec, report)
+        if hasattr(agent, "diagnostics"):
+            diagnostics["of"] = agent.diagnostics
+
+        def goes_on() -> bool:
+            checkpoints.after_window(writer.num_rows, env.unwrapped, agent, writer)
+            return not recorded.finished
+
+        if found is None:
+            _play_episode(agent, watched, spec, goes_on)
+        elif agent.last_observation is not None:
+            agent.learn(spec.config.windows - found[0], callback=lambda *_: goes_on(), reset_num_timesteps=False)
+        _save_results(env.unwrapped, agent, spec.folder)
+        writer.sync()
+    checkpoints.finish()
+
+
+def _play_episode(agent: Any, env: gymnasium.Env[Any, Any], spec: RunSpec, goes_on: Callable[[], bool]) -> None:
     """One episode: an agent that can learn does so; any other only predicts."""
     if hasattr(agent, "learn"):
         # The callback is Stable-Baselines3's: False stops. A student that broke would otherwise be followed by a new one.
-        agent.learn(total_timesteps=spec.config.windows, callback=lambda *_: not is_over())
+        agent.learn(total_timesteps=spec.config.windows, callback=lambda *_: goes_on())
         return
     observation, _ = env.reset(seed=spec.seed)
     state = None
-    while not is_over():
+    is_over = False
+    while not is_over:
         action, state = agent.predict(observation, state=state, deterministic=False)
         observation, *_ = env.step(action)
+        is_over = not goes_on()
 
 
 def _save_results(env: Any, agent: Any, folder: Path) -> None:
@@ -138,6 +196,30 @@ class _ReportWindows(gymnasium.Wrapper[Any, Any, Any, Any]):
         observation, reward, terminated, truncated, info = super().step(action)
         self._report(info)
         return observation, reward, terminated, truncated, info
+
+
+def _identity(spec: RunSpec) -> dict[str, Any]:
+    """Returns what makes a run this run, for ``config.json``."""
+    return {
+        "run": spec.folder.name,
+        "env_id": spec.env_id,
+        "agent": spec.agent,
+        "seed": spec.seed,
+        "config": dataclasses.asdict(spec.config),
+    }
+
+
+def _report_written(spec: RunSpec, report: ReportRow | None) -> None:
+    if report is not None:
+        for row in read_rows(spec.folder / TRAJECTORY_FILE):
+            report(row)
+
+
+def _is_finished(spec: RunSpec) -> bool:
+    if not (spec.folder / CONFIG_FILE).exists():
+        return False
+    check_same_run(spec.folder, _identity(spec))
+    return is_finished(spec.folder)
 
 
 def _fields(config: EnvConfig) -> dict[str, Any]:

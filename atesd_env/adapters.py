@@ -192,7 +192,9 @@ class AdapterStack:
     def save(self, student: int, directory: Path, base_model: str) -> None:
         """Writes a student's adapter as a plain peft adapter directory."""
         directory.mkdir(parents=True, exist_ok=True)
-        self.peft_config(base_model).save_pretrained(str(directory))
+        config = self.peft_config(base_model)
+        config.target_modules = list(self.targets)  # peft's set would be written in another order by each process
+        config.save_pretrained(str(directory))
         save_file(self.state_dict(student), directory / "adapter_model.safetensors", metadata={"format": "pt"})
 
     @torch.no_grad()

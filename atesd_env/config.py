@@ -11,7 +11,7 @@ import difflib
 import math
 import numbers
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -324,6 +324,28 @@ PRESETS: dict[str, EnvConfig] = {
     "ATESD-Toy-v0": EnvConfig(student="toy", windows=100, hold_window=1),
 }
 """The configuration behind each environment id."""
+
+
+def check_same_config(config: EnvConfig, saved: Mapping[str, Any]) -> None:
+    """Refuses a state that was saved under another configuration, where it would not go on as it was.
+
+    Args:
+        config: The environment's configuration.
+        saved: All fields of the state's, as JSON gives them back (lists for tuples).
+
+    Raises:
+        ConfigError: If they differ; the message names the fields.
+    """
+    different = []
+    for name, value in dataclasses.asdict(config).items():
+        there = saved.get(name, "nothing")
+        if (list(value) if isinstance(value, tuple) else value) != there:
+            different.append(f"{name} ({there!r} there, {value!r} here)")
+    if different:
+        raise ConfigError(
+            f"state: expected one saved under this configuration, got other values of {', '.join(different)}; make the "
+            "environment with the state's values."
+        )
 
 
 def preset(env_id: str, **changes: Any) -> EnvConfig:

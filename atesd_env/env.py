@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from atesd_env.actions import checked_ratios
+from atesd_env.checkpoint import Checkpoint, opened_checkpoint, write_checkpoint
 from atesd_env.config import EnvConfig
 from atesd_env.errors import NoEpisodeError
 from atesd_env.population import Population, StudentSnapshot
 from atesd_env.render import render_ansi, render_rgb
+from atesd_env.snapshot import from_checkpoint, to_checkpoint
 from atesd_env.statistics import FEATURE_NAMES, observation, observation_bounds
 
 Observation = NDArray[np.float32]
@@ -70,12 +73,16 @@ class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
         Args:
             seed: The run's seed; the same seed gives the same run bit for bit on the same machine. None draws one.
-            options: Not used.
+            options: ``{"state": path}`` goes on where ``save_state`` (or a run's checkpoint) was, instead.
 
         Returns:
-            The first observation, and ``info`` with the run's seed and the base model's probe NLL.
+            The first observation, and ``info`` with the run's seed and the latest probe NLL (the base model's at first).
         """
         super().reset(seed=seed)
+        if options and options.get("state") is not None:
+            self.load_state(options["state"])
+            run = self.population.runs[0]
+            return observation(run.statistics), {"seed": run.seed, "probe/nll": run.probe_nll}
         run_seed = seed if seed is not None else int(self.np_random.integers(2**31))
         statistics = self.population.reset(0, run_seed)
         self._is_running = True
@@ -128,6 +135,38 @@ class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         """Returns to the state of a snapshot; the next windows repeat bit for bit."""
         state, self._is_running = snapshot
         self.population.restore(0, state)
+
+    def checkpoint(self) -> Checkpoint:
+        """Returns the run's state and the configuration in a form that files can hold.
+
+        Raises:
+            NoEpisodeError: If no episode was started.
+        """
+        if self._population is None or not (self._is_running or self.population.runs[0].rows):
+            raise NoEpisodeError("state: expected an episode, but none was started; call reset() first.")
+        checkpoint = to_checkpoint(self.population.snapshot(0), self.config)
+        checkpoint.description["is_running"] = self._is_running
+        return checkpoint
+
+    def save_state(self, path: str | os.PathLike[str]) -> None:
+        """Writes the run's state to a file, for ``load_state`` and ``reset(options={"state": path})``.
+
+        Raises:
+            NoEpisodeError: If no episode was started.
+            RunFilesError: If it cannot be written.
+        """
+        write_checkpoint(Path(path), self.checkpoint())
+
+    def load_state(self, state: str | os.PathLike[str] | Checkpoint) -> None:
+        """Goes on where ``save_state`` was; the next windows repeat bit for bit.
+
+        Raises:
+            ConfigError: If it was saved under another configuration; the message says where they differ.
+            RunFilesError: If the file cannot be read, or is not whole.
+        """
+        checkpoint = opened_checkpoint(state)
+        self.population.restore(0, from_checkpoint(checkpoint, self.config, self.population.adapters.num_parameters))
+        self._is_running = bool(checkpoint.description["is_running"])
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickles the configuration and the run's state, not the base model, which is loaded again."""

@@ -6,8 +6,11 @@ anything.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -16,7 +19,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from atesd_env.actions import checked_ratios
-from atesd_env.config import EnvConfig, preset
+from atesd_env.checkpoint import Checkpoint, opened_checkpoint, write_checkpoint
+from atesd_env.config import EnvConfig, check_same_config, preset
 from atesd_env.errors import ConfigError, NoEpisodeError
 from atesd_env.render import render_ansi, render_rgb
 from atesd_env.reward import learning_progress, window_reward
@@ -217,12 +221,16 @@ class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
         Args:
             seed: The run's seed; the same seed and actions give the same run. None draws one.
-            options: Not used.
+            options: ``{"state": path}`` goes on where ``save_state`` (or a run's checkpoint) was, instead.
 
         Returns:
-            The first observation, and ``info`` with the run's seed and the first measured probe NLL.
+            The first observation, and ``info`` with the run's seed and the last measured probe NLL.
         """
         super().reset(seed=seed)
+        if options and options.get("state") is not None:
+            self.load_state(options["state"])
+            state = self.snapshot()
+            return observation(state.statistics), {"seed": state.seed, "probe/nll": state.probe_nll}
         run_seed = seed if seed is not None else int(self.np_random.integers(2**31))
         self._state = initial_state(self.config, run_seed)
         return observation(self._state.statistics), {"seed": run_seed, "probe/nll": self._state.probe_nll}
@@ -254,3 +262,50 @@ class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         if self.render_mode == "rgb_array":
             return render_rgb(rows, self.config.windows)
         return None
+
+    def snapshot(self) -> ToyState:
+        """Returns the run's state, for ``restore``.
+
+        Raises:
+            NoEpisodeError: If no episode was started.
+        """
+        if self._state is None:
+            raise NoEpisodeError("state: expected an episode, but none was started; call reset() first.")
+        return self._state
+
+    def restore(self, snapshot: ToyState) -> None:
+        """Returns to the state of a snapshot; the next windows repeat bit for bit."""
+        self._state = snapshot
+
+    def checkpoint(self) -> Checkpoint:
+        """Returns the run's state and the configuration in a form that files can hold."""
+        state = dataclasses.asdict(self.snapshot())
+        return Checkpoint({}, {"config": dataclasses.asdict(self.config), "toy": state})
+
+    def save_state(self, path: str | os.PathLike[str]) -> None:
+        """Writes the run's state to a file, for ``load_state`` and ``reset(options={"state": path})``.
+
+        Raises:
+            NoEpisodeError: If no episode was started.
+            RunFilesError: If it cannot be written.
+        """
+        write_checkpoint(Path(path), self.checkpoint())
+
+    def load_state(self, state: str | os.PathLike[str] | Checkpoint) -> None:
+        """Goes on where ``save_state`` was; the next windows repeat bit for bit.
+
+        Raises:
+            ConfigError: If it was saved under another configuration.
+            RunFilesError: If the file cannot be read, or is not whole.
+        """
+        checkpoint = opened_checkpoint(state)
+        check_same_config(self.config, checkpoint.description.get("config", {}))
+        saved = dict(checkpoint.description["toy"])
+        self._state = ToyState(
+            **saved
+            | {
+                "nll": tuple(saved["nll"]),
+                "statistics": RunningStatistics(**saved["statistics"]),
+                "rows": tuple(saved["rows"]),
+            }
+        )

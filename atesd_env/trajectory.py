@@ -7,24 +7,21 @@ that fills up, leaves every earlier row readable. All JSON is strict; NaN and in
 from __future__ import annotations
 
 import dataclasses
-import errno
 import importlib.metadata
 import io
 import json
 import math
 import os
 import platform
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import gymnasium
 import numpy as np
 
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.statistics import COLUMNS
+from atesd_env.files import failure, write_atomically
 
 FORMAT_VERSION = 1
 """Version of the layout of a run folder, written to ``config.json``."""
@@ -51,7 +48,6 @@ VERSIONED_PACKAGES = (
 """Packages whose version can change a run."""
 
 _REQUIRED_KEYS = ("env_id", "agent", "seed", "config")
-_GROUP_COLUMN = re.compile(r"exposure/reveal_ratio_(\d+)")
 
 
 class RunWriter:
@@ -63,28 +59,47 @@ class RunWriter:
             mapping of all its fields), and anything else that JSON can hold. ``format_version``, ``run`` (the folder's
             name) and ``versions`` are added.
         overwrite: Delete an earlier run's ``RUN_FILES`` first. Other files in the folder are never touched.
+        keep_windows: Go on with the run that is in the folder: keep what was written of this many windows, cut off what
+            follows, and leave ``config.json`` as it is. None begins a run.
 
     Attributes:
         folder: Folder of the run.
         num_rows: Rows written so far.
 
     Raises:
-        ConfigError: If ``description`` lacks a key or holds something that JSON cannot.
-        RunFilesError: If the folder already holds a run (and ``overwrite`` is False) or cannot be written.
+        ConfigError: If ``description`` lacks a key or holds something that JSON cannot, or describes another run than
+            the one to go on with.
+        RunFilesError: If the folder already holds a run (and ``overwrite`` is False), lacks rows that are to be kept, or
+            cannot be written.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], description: Mapping[str, Any], *, overwrite: bool = False
+        self,
+        folder: str | os.PathLike[str],
+        description: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        keep_windows: int | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.num_rows = 0
+        if keep_windows is not None:
+            check_same_run(self.folder, description)
+            self.num_rows = keep_windows
+            self._trajectory = _LineFile(self.folder / TRAJECTORY_FILE, keep_windows, num_lines=keep_windows)
+            try:
+                self._samples = _LineFile(self.folder / SAMPLES_FILE, keep_windows)
+            except RunFilesError:
+                self._trajectory.close()
+                raise
+            return
         config = _config_content(self.folder, description)
         _prepare_folder(self.folder, overwrite=overwrite)
         # The trajectory is made first, and exclusively: of two processes that start the same run, one is refused before
         # it can replace the other's config.json.
         self._trajectory = _LineFile(self.folder / TRAJECTORY_FILE)
         try:
-            _write_atomically(self.folder / CONFIG_FILE, config)
+            write_atomically(self.folder / CONFIG_FILE, config)
             self._samples = _LineFile(self.folder / SAMPLES_FILE)
         except RunFilesError:
             self._trajectory.close()
@@ -121,6 +136,15 @@ class RunWriter:
         """
         self._samples.append(sample)
 
+    def sync(self) -> None:
+        """Waits until what was written would survive a power cut.
+
+        Raises:
+            RunFilesError: If the operating system reports only now that it could not store it.
+        """
+        self._trajectory.sync()
+        self._samples.sync()
+
     def close(self) -> None:
         """Closes the files; a second call does nothing.
 
@@ -141,88 +165,6 @@ class RunWriter:
         self.close()
 
 
-class RecordTrajectory(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Writes a row after each window of the first episode, and sample rollouts beside it.
-
-    A row holds the window's columns (``COLUMNS`` and group columns, from ``info``), the environment's ``timings``, the
-    agent's numbers as ``agent/<name>``, ``status`` ("running", "truncated" or "terminated") and ``reason`` (null unless
-    terminated).
-
-    A folder holds one run, so only the first episode is recorded. What comes after it (agents reset by themselves
-    after the last window, and some step on) is passed through and not written: see ``finished``. A reset in the middle
-    of the episode ends the recording too; its last row then still says "running".
-
-    Args:
-        env: An environment of this package, wrapped or not.
-        writer: Where the rows go; closed together with the environment.
-        extra: Called once after each recorded window; its numbers become ``agent/<name>``.
-        num_samples: Sample rollouts to keep of each window, where the environment has ``samples(n)``.
-    """
-
-    def __init__(
-        self,
-        env: gymnasium.Env[Any, Any],
-        writer: RunWriter,
-        extra: Callable[[], dict[str, float]] | None = None,
-        num_samples: int = 1,
-    ) -> None:
-        super().__init__(env)
-        self.writer = writer
-        self._extra = extra
-        self._num_samples = num_samples
-        self._finished = False
-
-    @property
-    def finished(self) -> bool:
-        """Whether the recorded episode is over; nothing is written any more."""
-        return self._finished
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Resets the environment; once a row is written, this ends the recording."""
-        self._finished = self._finished or self.writer.num_rows > 0
-        return super().reset(seed=seed, options=options)
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Makes a window, then writes its row and samples if the first episode is still running.
-
-        Raises:
-            ConfigError: If ``info`` carries no row.
-            RunFilesError: If they cannot be written; the window itself has been made.
-        """
-        observation, reward, terminated, truncated, info = super().step(action)
-        if not self._finished:
-            self._finished = terminated or truncated
-            self._record(info, "terminated" if terminated else "truncated" if truncated else "running")
-        return observation, reward, terminated, truncated, info
-
-    def close(self) -> None:
-        """Closes the environment and the run's files."""
-        try:
-            super().close()
-        finally:
-            self.writer.close()
-
-    def _record(self, info: Mapping[str, Any], status: str) -> None:
-        if "window" not in info:
-            raise ConfigError(
-                f"info: expected a window's row (a key 'window'), got the keys {sorted(info)}; wrap an environment of "
-                "atesd_env, or pass its row through the wrappers in between."
-            )
-        extra = self._extra() if self._extra is not None else {}
-        self.writer.write_row(
-            {
-                **_row_columns(info),
-                **getattr(self.env.unwrapped, "timings", {}),
-                **{f"agent/{name}": value for name, value in extra.items()},
-                "status": status,
-                "reason": info.get("termination_reason"),
-            }
-        )
-        if self._num_samples > 0 and hasattr(self.env.unwrapped, "samples"):
-            for sample in self.env.unwrapped.samples(self._num_samples)[: self._num_samples]:
-                self.writer.write_sample({"window": info["window"], **sample})
-
-
 def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Returns the rows of a file of JSON lines, in order.
 
@@ -238,7 +180,7 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise _failure(path, "a readable file", error) from error
+        raise failure(path, "a readable file", error) from error
     while lines and not lines[-1].strip():
         lines.pop()
     rows = []
@@ -267,17 +209,62 @@ def package_versions() -> dict[str, str | None]:
     return versions
 
 
-class _LineFile:
-    """A new file that grows by whole lines only."""
+def check_same_run(folder: Path, description: Mapping[str, Any]) -> None:
+    """Compares a run folder's ``config.json`` with the run that is asked for; versions may differ.
 
-    def __init__(self, path: Path) -> None:
+    Raises:
+        ConfigError: If they differ; the message names the fields.
+        RunFilesError: If ``config.json`` cannot be read.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        found = json.loads(path.read_bytes())
+        asked = json.loads(_config_content(folder, description))
+        fields = {name: value for name, value in asked.items() if name in _REQUIRED_KEYS and name != "config"}
+        fields |= asked["config"]
+        there = {**found, **found["config"]}
+    except OSError as error:
+        raise failure(path, "a readable file", error) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFilesError(
+            f"{path}: expected a run's description, got something else ({error}); start anew."
+        ) from error
+    different = [
+        f"{name} ({there.get(name, 'nothing')!r} there, {value!r} now)"
+        for name, value in fields.items()
+        if there.get(name, "nothing") != value
+    ]
+    if different:
+        raise ConfigError(
+            f"{folder}: expected the run that was begun there, got other values of {', '.join(different)}; give the same "
+            "arguments, or choose another folder (--out)."
+        )
+
+
+class _LineFile:
+    """A file that grows by whole lines only.
+
+    Args:
+        path: The file.
+        keep_windows: None makes a new file; a number opens an old one, and cuts off the lines of later windows.
+        num_lines: Lines that the old file must then have.
+    """
+
+    def __init__(self, path: Path, keep_windows: int | None = None, num_lines: int | None = None) -> None:
         self._path = path
         self._size = 0
+        is_new = keep_windows is None
         try:
+            if keep_windows is not None:
+                self._size = _kept_size(path, keep_windows, num_lines)
             # Unbuffered: a line is with the operating system as soon as it is written, and survives a killed process.
-            self._file: io.FileIO = open(path, "xb", buffering=0)  # noqa: SIM115 (open for the length of the run)
+            self._file: io.FileIO = open(path, "xb" if is_new else "r+b", buffering=0)  # noqa: SIM115 (open for the run)
+            self._file.truncate(self._size)
+            self._file.seek(self._size)
         except OSError as error:
-            raise _failure(path, "to make this file", error) from error
+            if isinstance(error, RunFilesError):
+                raise
+            raise failure(path, "to make this file" if is_new else "to go on with this file", error) from error
 
     def append(self, content: Mapping[str, Any]) -> None:
         line = (json.dumps(_plain(content), allow_nan=False) + "\n").encode()
@@ -289,7 +276,7 @@ class _LineFile:
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
-            raise _failure(self._path, "to append a line", error, self._drop_half_line()) from error
+            raise failure(self._path, "to append a line", error, self._drop_half_line()) from error
         self._size += len(line)
 
     def _drop_half_line(self) -> str:
@@ -300,11 +287,36 @@ class _LineFile:
             return " Earlier lines are intact; the last one may be cut, which every reader of ours allows for."
         return " Earlier lines are intact."
 
+    def sync(self) -> None:
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise failure(self._path, "to store this file", error) from error
+
     def close(self) -> None:
         try:
             self._file.close()
         except OSError as error:
-            raise _failure(self._path, "to close the file", error) from error
+            raise failure(self._path, "to close the file", error) from error
+
+
+def _kept_size(path: Path, keep_windows: int, num_lines: int | None) -> int:
+    """Returns the bytes that the lines of windows 1 .. keep_windows fill."""
+    size = kept = 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            window = json.loads(line)["window"]
+        except (ValueError, KeyError, TypeError):
+            break
+        if not line.endswith(b"\n") or window > keep_windows:
+            break
+        size, kept = size + len(line), kept + 1
+    if num_lines is not None and kept != num_lines:
+        raise RunFilesError(
+            f"{path}: expected the rows of windows 1 to {num_lines}, which the run's checkpoint has behind it, got {kept} of "
+            "them; restore the file, or start anew."
+        )
+    return size
 
 
 def _config_content(folder: Path, description: Mapping[str, Any]) -> bytes:
@@ -332,7 +344,7 @@ def _prepare_folder(folder: Path, *, overwrite: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         present = [name for name in RUN_FILES if (folder / name).exists()]
     except OSError as error:
-        raise _failure(folder, "a folder to write to", error) from error
+        raise failure(folder, "a folder to write to", error) from error
     if present and not overwrite:
         raise RunFilesError(
             f"{folder}: expected a folder without a run, got one with {', '.join(present)}; choose another folder "
@@ -346,36 +358,7 @@ def _delete(folder: Path, names: tuple[str, ...] | list[str]) -> None:
         try:
             (folder / name).unlink(missing_ok=True)
         except OSError as error:
-            raise _failure(folder / name, "to delete the old run's file", error) from error
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that it is either there and whole, or not there."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _failure(path, "to write this file", error) from error
-
-
-def _failure(path: Path, expected: str, error: OSError, consequence: str = "") -> RunFilesError:
-    full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-    advice = "free some space" if full else "check the path and its permissions"
-    return RunFilesError(
-        f"{path}: expected {expected}, got '{error.strerror or error}'; {advice}, or choose another folder "
-        f"(--out).{consequence}"
-    )
-
-
-def _row_columns(info: Mapping[str, Any]) -> dict[str, Any]:
-    names = [column.name for column in COLUMNS if column.name in info]
-    groups = [name for name in info if _GROUP_COLUMN.fullmatch(name)]
-    return {name: info[name] for name in (*names, *groups)}
+            raise failure(folder / name, "to delete the old run's file", error) from error
 
 
 def _is_non_finite(value: Any) -> bool:

@@ -231,3 +231,34 @@ def test_files_that_hold_no_such_agent_are_refused(tmp_path: Path):
 def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path):
     with pytest.raises(RunFilesError, match="expected to write the agent"):
         FixedSchedule(ToyExposureEnv()).save(tmp_path / "no folder" / "agent")
+
+
+def test_an_agent_tells_whether_its_state_is_everything():
+    class Counting(FixedSchedule):
+        starts: list[bool]
+
+        def predict(self, observation, state=None, episode_start=None, deterministic=False):  # type: ignore[override]
+            self.starts.append(bool(episode_start[0]))
+            return super().predict(observation)[0], (state or 0) + 1
+
+    agent = Counting(ToyExposureEnv())
+    agent.starts = []
+    assert agent.is_resumable
+    agent.learn(2)
+    assert not agent.is_resumable, "predict passes a state on, which no file holds"
+    plain = RandomSchedule(ToyExposureEnv()).learn(2)
+    assert plain.is_resumable
+
+
+def test_an_agent_that_goes_on_in_the_middle_of_an_episode_is_not_told_that_it_begins():
+    starts = []
+
+    class Watching(RandomSchedule):
+        def predict(self, observation, state=None, episode_start=None, deterministic=False):  # type: ignore[override]
+            starts.append(bool(episode_start[0]))
+            return super().predict(observation, state, episode_start, deterministic)
+
+    env = ToyExposureEnv(windows=3)
+    agent = Watching(env).learn(2)
+    Watching.from_state(*agent.state(), env).learn(2, reset_num_timesteps=False)
+    assert starts == [True, False, False, True]

@@ -41,6 +41,8 @@ def loaded_heavy_packages(statement: str, *extra_paths: Path) -> list[str]:
         "atesd_env.statistics",
         "atesd_env.reward",
         "atesd_env.trajectory",
+        "atesd_env.recording",
+        "atesd_env.checkpoint",
     ],
 )
 def test_importing_loads_nothing_heavy(module: str):

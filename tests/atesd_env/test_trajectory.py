@@ -18,7 +18,8 @@ import pytest
 
 from atesd_env.config import EnvConfig
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.trajectory import RecordTrajectory, RunWriter, package_versions, read_rows
+from atesd_env.recording import RecordTrajectory
+from atesd_env.trajectory import RunWriter, package_versions, read_rows
 
 DESCRIPTION = {"env_id": "ATESD-Tiny-v0", "agent": "fixed:1", "seed": 3, "config": EnvConfig()}
 
@@ -463,3 +464,68 @@ def test_a_killed_run_leaves_readable_whole_lines(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert result.returncode != 0
     assert read_rows(tmp_path / "trajectory.jsonl") == [{"window": 1}, {"window": 2}, {"window": 3}]
+
+
+def begun_run(folder: Path) -> Path:
+    """A run of four windows with two samples each, the last line cut as a kill may leave it."""
+    with RunWriter(folder, DESCRIPTION) as writer:
+        for window in (1, 2, 3, 4):
+            writer.write_row({"window": window, "status": "running"})
+            writer.write_sample({"window": window, "rollout": "a"})
+            writer.write_sample({"window": window, "rollout": "b"})
+    for name in ("trajectory.jsonl", "samples.jsonl"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-3])
+    return folder
+
+
+@pytest.mark.parametrize("keep", [0, 1, 3])
+def test_a_run_goes_on_after_the_windows_to_keep(tmp_path: Path, keep: int) -> None:
+    folder = begun_run(tmp_path / "run")
+    config = (folder / "config.json").read_bytes()
+    with RunWriter(folder, DESCRIPTION, keep_windows=keep) as writer:
+        assert writer.num_rows == keep
+        writer.write_row({"window": keep + 1, "status": "new"})
+        writer.write_sample({"window": keep + 1, "rollout": "c"})
+        writer.sync()
+    assert [row["window"] for row in read_rows(folder / "trajectory.jsonl")] == list(range(1, keep + 2))
+    assert read_rows(folder / "trajectory.jsonl")[-1]["status"] == "new"
+    assert [row["rollout"] for row in read_rows(folder / "samples.jsonl")] == [*"ab" * keep, "c"]
+    assert (folder / "config.json").read_bytes() == config
+
+
+def test_rows_that_are_to_be_kept_must_be_there(tmp_path: Path) -> None:
+    folder = begun_run(tmp_path / "run")
+    before = (folder / "trajectory.jsonl").read_bytes()
+    with pytest.raises(RunFilesError, match=r"expected the rows of windows 1 to 4.*got 3 of them"):
+        RunWriter(folder, DESCRIPTION, keep_windows=4)
+    assert (folder / "trajectory.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 4}, r"seed \(3 there, 4 now\)"),
+        ({"agent": "beta"}, r"agent \('fixed:1' there, 'beta' now\)"),
+        ({"config": EnvConfig(lora_r=2, gamma=0.5)}, r"lora_r \(8 there, 2 now\), gamma \(0.9 there, 0.5 now\)"),
+    ],
+)
+def test_another_run_does_not_go_on_in_its_place(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    folder = begun_run(tmp_path / "run")
+    with pytest.raises(ConfigError, match=message):
+        RunWriter(folder, {**DESCRIPTION, **change}, keep_windows=1)
+
+
+def test_other_versions_may_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = begun_run(tmp_path / "run")
+    monkeypatch.setattr("atesd_env.trajectory.VERSIONED_PACKAGES", ("another",))
+    RunWriter(folder, DESCRIPTION, keep_windows=1).close()
+
+
+def test_a_run_without_a_description_cannot_go_on(tmp_path: Path) -> None:
+    folder = begun_run(tmp_path / "run")
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(RunFilesError, match="expected a run's description"):
+        RunWriter(folder, DESCRIPTION, keep_windows=1)
+    (folder / "config.json").unlink()
+    with pytest.raises(RunFilesError, match="expected a readable file"):
+        RunWriter(folder, DESCRIPTION, keep_windows=1)

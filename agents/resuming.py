@@ -1,0 +1,127 @@
+"""Checkpoints of a run: the student's state and the agent's in one file, so that a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from agents.base import Agent
+from atesd_env.checkpoint import Checkpoint, delete_numbered, latest_whole, write_numbered
+from atesd_env.errors import ConfigError
+from atesd_env.files import failure
+from atesd_env.trajectory import TRAJECTORY_FILE, RunWriter, read_rows
+
+CHECKPOINT_FOLDER = "checkpoints"
+"""Folder in a run's folder; it is there exactly as long as the run is not finished."""
+TIME_SHARE = 1 / 20
+"""Most of a run's time that checkpoints take where no number of windows is asked for."""
+
+_AGENT = "agent/"
+
+
+class RunCheckpoints:
+    """The checkpoints of one run.
+
+    Only agents that derive from ``agents.base.Agent`` tell their state; runs of others have no checkpoints.
+
+    Args:
+        folder: Folder of the run.
+        every: Windows between checkpoints; 0 writes as often as takes at most ``TIME_SHARE`` of the time.
+
+    Raises:
+        ConfigError: If ``every`` is negative.
+    """
+
+    def __init__(self, folder: Path, every: int = 0) -> None:
+        if every < 0:
+            raise ConfigError(f"checkpoint_every: expected a number of windows, or 0 for automatic, got {every}.")
+        self.folder = folder / CHECKPOINT_FOLDER
+        self._discarded = folder / f".{CHECKPOINT_FOLDER}.old"
+        self.every = every
+        self._last_cost_sec = 0.0
+        self._last_end_sec = time.perf_counter()
+
+    def latest(self) -> tuple[int, Checkpoint] | None:
+        """Returns the newest whole checkpoint and its window, and deletes broken ones after it; None where there is none."""
+        found = latest_whole(self.folder)
+        if found is not None:
+            delete_numbered(self.folder, after=found[0])
+        return found
+
+    def begin(self) -> None:
+        """Marks the run as begun, and deletes the checkpoints of an earlier one."""
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise failure(self.folder, "a folder for checkpoints", error) from error
+        delete_numbered(self.folder)
+
+    def after_window(self, window: int, env: Any, agent: Any, writer: RunWriter) -> None:
+        """Writes a checkpoint if one is due.
+
+        Args:
+            window: The window that was just made, and that the agent has learned from.
+            env: The environment, unwrapped.
+            agent: The agent.
+            writer: The run's files: what they hold must survive wherever the checkpoint does.
+
+        Raises:
+            RunFilesError: If it cannot be written; the one before is then intact.
+        """
+        if not isinstance(agent, Agent) or not agent.is_resumable or not self._is_due(window):
+            return
+        started = time.perf_counter()
+        writer.sync()
+        checkpoint = env.checkpoint()
+        arrays, description = agent.state()
+        write_numbered(
+            self.folder,
+            window,
+            Checkpoint(
+                {**checkpoint.arrays, **{f"{_AGENT}{name}": array for name, array in arrays.items()}},
+                {**checkpoint.description, "agent": description},
+            ),
+        )
+        self._last_end_sec = time.perf_counter()
+        self._last_cost_sec = self._last_end_sec - started
+
+    def _is_due(self, window: int) -> bool:
+        if self.every > 0:
+            return window % self.every == 0
+        since = time.perf_counter() - self._last_end_sec
+        return self._last_cost_sec <= TIME_SHARE * (since + self._last_cost_sec)
+
+    def finish(self) -> None:
+        """Marks the run as finished: everything is in its final files, and the checkpoints are deleted."""
+        # Renamed first: a kill between two deletions must not leave an unfinished run without checkpoints.
+        self.clean()
+        try:
+            self.folder.rename(self._discarded)
+        except OSError as error:
+            raise failure(self.folder, "to delete the checkpoints", error) from error
+        self.clean()
+
+    def clean(self) -> None:
+        """Deletes what a kill during ``finish`` may have left."""
+        shutil.rmtree(self._discarded, ignore_errors=True)
+
+
+def is_finished(folder: Path) -> bool:
+    """Returns whether a folder holds a run that came to its end, with all its files."""
+    trajectory = folder / TRAJECTORY_FILE
+    if (folder / CHECKPOINT_FOLDER).exists() or not trajectory.exists():
+        return False
+    rows = read_rows(trajectory)
+    return bool(rows) and rows[-1]["status"] != "running"
+
+
+def resumed_agent(agent: Agent, checkpoint: Checkpoint, env: Any) -> Agent:
+    """Returns the agent of a checkpoint, of the same class as ``agent``.
+
+    Raises:
+        ConfigError: If the checkpoint is that of another class.
+    """
+    arrays = {name.removeprefix(_AGENT): array for name, array in checkpoint.arrays.items() if name.startswith(_AGENT)}
+    return type(agent).from_state(arrays, checkpoint.description["agent"], env)
