@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from atesd_env.config import EnvConfig
 from atesd_env.exposure import PromptBuilder
@@ -212,6 +213,9 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console()
     quiet = arguments.quiet or not console.is_terminal
+    torch.set_num_threads(1)  # sums over several threads round differently, and 900 updates magnify the difference
+    if quiet:
+        transformers_logging.disable_progress_bar()
     model, tokenizer = pretrain(PretrainSettings(seed=arguments.seed), quiet=quiet)
     model.save_pretrained(arguments.out)
     tokenizer.save_pretrained(arguments.out)

