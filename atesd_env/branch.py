@@ -104,11 +104,7 @@ def counterfactual(
 
 def _branches(env: Any, student: int, num_branches: int) -> Students:
     """Returns a population whose students are all in the environment's present state."""
-    is_vector = isinstance(env, TeacherExposureVectorEnv)
-    num_students = env.num_envs if is_vector else 1
-    if not 0 <= student < num_students:
-        raise ConfigError(f"student: expected a student in 0..{num_students - 1}, got {student!r}.")
-    state, is_running = env.snapshot(student) if is_vector else env.snapshot()
+    state, is_running = _present_state(env, student)
     if not is_running:
         raise NoEpisodeError(
             "counterfactual: expected a running episode, but none was started or it has ended; call reset() first."
@@ -121,3 +117,17 @@ def _branches(env: Any, student: int, num_branches: int) -> Students:
     for branch in range(num_branches):
         students.restore(branch, state)
     return students
+
+
+def _present_state(env: Any, student: int) -> tuple[Any, bool]:
+    """Returns a student's state, as its population takes it, and whether its episode is running."""
+    num_students = env.num_envs if isinstance(env, TeacherExposureVectorEnv) else 1
+    if not 0 <= student < num_students:
+        raise ConfigError(f"student: expected a student in 0..{num_students - 1}, got {student!r}.")
+    if isinstance(env, TeacherExposureVectorEnv):
+        return env.population.snapshot(student), bool(env.is_running[student])
+    if isinstance(env, ToyExposureEnv):
+        state = env.snapshot()
+        return state, len(state.rows) < env.config.windows
+    state, is_running = env.snapshot()
+    return state, is_running

@@ -290,10 +290,16 @@ class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             return render_rgb(rows, self.config.windows)
         return None
 
-    def snapshot(self) -> tuple[ToyState | None, bool]:
-        """Returns the run's state, for ``restore``, and whether an episode is running."""
-        return self._state, self._state is not None and len(self._state.rows) < self.config.windows
+    def snapshot(self) -> ToyState:
+        """Returns the run's state, for ``restore``.
 
-    def restore(self, snapshot: tuple[ToyState | None, bool]) -> None:
+        Raises:
+            NoEpisodeError: If no episode was started.
+        """
+        if self._state is None:
+            raise NoEpisodeError("state: expected an episode, but none was started; call reset() first.")
+        return self._state
+
+    def restore(self, snapshot: ToyState) -> None:
         """Returns to the state of a snapshot; the next windows repeat bit for bit."""
-        self._state, _ = snapshot
+        self._state = snapshot

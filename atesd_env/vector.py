@@ -109,6 +109,11 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         return self._population
 
     @property
+    def is_running(self) -> NDArray[np.bool_]:
+        """[K], False for students that the next step starts anew, and before the first reset."""
+        return self._is_running.copy()
+
+    @property
     def timings(self) -> dict[str, float]:
         """Seconds that the last window of all students together spent, by column name; kept out of ``infos``."""
         return dict(getattr(self.population, "timings", {}))
@@ -187,19 +192,20 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         self._population = None
         self._is_started[:] = self._is_running[:] = False
 
-    def snapshot(self, index: int) -> tuple[Any, bool]:
-        """Returns an opaque copy of student ``index``'s run: for ``restore`` here or in the scalar environment."""
-        return self.population.snapshot(index), bool(self._is_running[index])
+    def snapshot(self, index: int) -> Any:
+        """Returns an opaque copy of student ``index``'s run: what ``snapshot`` of the scalar environment returns."""
+        state = self.population.snapshot(index)
+        return state if self.config.student == "toy" else (state, bool(self._is_running[index]))
 
-    def restore(self, index: int, snapshot: tuple[Any, bool]) -> None:
+    def restore(self, index: int, snapshot: Any) -> None:
         """Puts student ``index`` into the state of a snapshot, of any student or of a scalar environment.
 
         In the same slot, with the other students as they were, the next windows repeat bit for bit; elsewhere to float
         tolerance. If the run had ended, the next step starts a new one. The slot's generator stays as it is.
         """
-        state, is_running = snapshot
-        self.population.restore(index, state)
-        self._is_running[index] = is_running
+        self.population.restore(index, snapshot[0] if isinstance(snapshot, tuple) else snapshot)
+        run = self.population.runs[index]
+        self._is_running[index] = run.broken is None and len(run.rows) < self.config.windows
         self._is_started[index] = True
 
     def samples(self, index: int, num_samples: int = 1) -> list[dict[str, Any]]:

@@ -346,15 +346,23 @@ def test_a_snapshot_repeats_in_its_slot_and_moves_to_another_and_to_a_scalar_env
     assert torch.equal(trio.population.adapters.flat[2], scalar.population.adapters.flat[0])
 
 
-def test_a_snapshot_of_an_ended_run_starts_anew_at_the_next_step():
+def test_a_closed_forms_snapshot_moves_too_and_an_ended_run_starts_anew():
     env = toy(windows=1)
     env.reset(seed=0)
     env.step(column(0.1, 0.2, 0.3))
+    assert not env.is_running.any()
     ended = env.snapshot(2)
     env.step(column(0.1, 0.2, 0.3))
     env.restore(0, ended)
     *_, infos = env.step(column(0.1, 0.2, 0.3))
     assert infos["_seed"].tolist() == [True, False, False]
+    scalar = ToyExposureEnv(windows=2)
+    scalar.reset(seed=4)
+    scalar.step([0.3])
+    env = toy(num_envs=1, windows=2)
+    env.restore(0, scalar.snapshot())
+    scalar.restore(env.snapshot(0))
+    assert env.step(column(0.5))[1][0] == scalar.step([0.5])[1]
 
 
 def test_a_pickled_copy_goes_on_where_it_was(trio: TeacherExposureVectorEnv):
