@@ -13,7 +13,14 @@ __all__ = ["PRESETS", "EnvConfig", "__version__", "preset"]
 for _env_id in PRESETS:
     if _env_id not in registry:
         if _env_id == "ATESD-Toy-v0":
-            register(id=_env_id, entry_point="atesd_env.toy:ToyExposureEnv")
+            register(
+                id=_env_id, entry_point="atesd_env.toy:ToyExposureEnv", vector_entry_point="atesd_env.vector:make_toy"
+            )
         else:
             # The environment truncates itself and may end early, so no wrapper counts its steps.
-            register(id=_env_id, entry_point="atesd_env.env:make", kwargs={"env_id": _env_id})
+            register(
+                id=_env_id,
+                entry_point="atesd_env.env:make",
+                vector_entry_point="atesd_env.vector:make",
+                kwargs={"env_id": _env_id},
+            )

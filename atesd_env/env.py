@@ -9,19 +9,17 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
 from atesd_env.actions import checked_ratios
 from atesd_env.checkpoint import Checkpoint, opened_checkpoint, write_checkpoint
 from atesd_env.config import EnvConfig
+from atesd_env.episode import RESET_FIRST, Observation, draw_seed, first_result, make_spaces, window_result
 from atesd_env.errors import NoEpisodeError
 from atesd_env.population import Population, StudentSnapshot
 from atesd_env.render import render_ansi, render_rgb
 from atesd_env.snapshot import from_checkpoint, to_checkpoint
-from atesd_env.statistics import FEATURE_NAMES, observation, observation_bounds
-
-Observation = NDArray[np.float32]
+from atesd_env.statistics import FEATURE_NAMES
 
 
 class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
@@ -48,9 +46,7 @@ class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.config = config
         self.render_mode = render_mode
         self.feature_names = FEATURE_NAMES
-        low, high = observation_bounds()
-        self.observation_space = spaces.Box(low, high, dtype=np.float32)
-        self.action_space = spaces.Box(0.0, 1.0, (config.groups,), dtype=np.float32)
+        self.observation_space, self.action_space = make_spaces(config)
         self._population: Population | None = None
         self._is_running = False
 
@@ -81,12 +77,10 @@ class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         super().reset(seed=seed)
         if options and options.get("state") is not None:
             self.load_state(options["state"])
-            run = self.population.runs[0]
-            return observation(run.statistics), {"seed": run.seed, "probe/nll": run.probe_nll}
-        run_seed = seed if seed is not None else int(self.np_random.integers(2**31))
-        statistics = self.population.reset(0, run_seed)
+            return first_result(self.population.runs[0])
+        self.population.reset(0, seed if seed is not None else draw_seed(self.np_random))
         self._is_running = True
-        return observation(statistics), {"seed": run_seed, "probe/nll": self.population.runs[0].probe_nll}
+        return first_result(self.population.runs[0])
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Trains for one hold window at the given reveal ratio.
@@ -96,19 +90,12 @@ class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             NoEpisodeError: If no episode is running.
         """
         if not self._is_running:
-            raise NoEpisodeError(
-                "step: expected a running episode, but none was started or it has ended; call reset() first."
-            )
+            raise NoEpisodeError(RESET_FIRST)
         ratios = checked_ratios(action, self.config.groups)
-        (row,) = self.population.window(ratios[None, :])
-        run = self.population.runs[0]
-        terminated = run.broken is not None
-        truncated = not terminated and len(run.rows) >= self.config.windows
-        self._is_running = not (terminated or truncated)
-        info: dict[str, Any] = dict(row)
-        if terminated:
-            info["termination_reason"] = run.broken
-        return observation(run.statistics), float(row["reward/total"] or 0.0), terminated, truncated, info
+        self.population.window(ratios[None, :])
+        result = window_result(self.population.runs[0], self.config.windows)
+        self._is_running = not (result[2] or result[3])
+        return result
 
     def render(self) -> str | NDArray[np.uint8] | None:
         """Returns the run so far as text ("ansi") or as a picture, uint8 [H, W, 3] ("rgb_array")."""

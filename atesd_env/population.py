@@ -30,7 +30,7 @@ from atesd_env.reward import learning_progress, window_reward
 from atesd_env.rollout import SamplingSpec, decode_texts, generate
 from atesd_env.statistics import COLUMNS, Row, RunningStatistics, advance, group_columns, initial_statistics
 from atesd_env.streams import stream_seed, torch_stream
-from atesd_env.student import load_student
+from atesd_env.student import Student, bare_copy, load_student
 from atesd_env.tasks.base import Problem
 from atesd_env.tasks.groups import DifficultyGroups
 from atesd_env.tasks.registry import make_task
@@ -99,6 +99,7 @@ class Population:
     Args:
         config: The environment's configuration.
         num_students: K.
+        student: The frozen base without adapters; None loads it.
 
     Attributes:
         runs: The state of each student's run.
@@ -109,10 +110,10 @@ class Population:
         DataError: If the task's data cannot be used.
     """
 
-    def __init__(self, config: EnvConfig, num_students: int = 1) -> None:
+    def __init__(self, config: EnvConfig, num_students: int = 1, student: Student | None = None) -> None:
         self.config = config
         self.num_students = num_students
-        self.student = load_student(config)
+        self.student = load_student(config) if student is None else student
         self.task = make_task(config)
         self.builder = PromptBuilder(
             self.task, self.student.tokenizer, config.max_prompt_tokens, config.enable_thinking
@@ -317,6 +318,14 @@ class Population:
                 problems, ratios, teacher_prompts, texts, range(num_samples), strict=False
             )
         ]
+
+    def twin(self, num_students: int) -> Population:
+        """Returns another population of the same configuration on the same frozen weights; its students are not reset.
+
+        Args:
+            num_students: K of the other one, which costs the memory of K adapters and their optimizers.
+        """
+        return Population(self.config, num_students, bare_copy(self.student))
 
     def snapshot(self, index: int) -> StudentSnapshot:
         """Returns a copy of everything that student ``index``'s future depends on."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import hashlib
 import importlib.util
 import io
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from atesd_env.adapters import StackedLoRALinear
 from atesd_env.config import EnvConfig
 from atesd_env.errors import StudentError
 
@@ -123,6 +126,18 @@ def wrap_student(model: PreTrainedModel, tokenizer: Any, source: str, config: En
         pad_token_id=pad_token_id,
         source=source,
     )
+
+
+def bare_copy(student: Student) -> Student:
+    """Returns a student on the same weights, in modules of its own, without the adapters that wrap the first one's layers.
+
+    So a second stack of adapters costs no second base. What is shared is frozen.
+    """
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*student.model.parameters(), *student.model.buffers())}
+    # Where a copy would be made of a wrapped layer, the layer inside takes its place.
+    shared |= {id(module): module.base for module in student.model.modules() if isinstance(module, StackedLoRALinear)}
+    model = copy.deepcopy(student.model, shared)
+    return dataclasses.replace(student, model=model, body=getattr(model, model.base_model_prefix))
 
 
 def _locate(name: str) -> tuple[str, str]:

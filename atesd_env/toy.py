@@ -9,18 +9,19 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
 from atesd_env.actions import checked_ratios
 from atesd_env.checkpoint import Checkpoint, opened_checkpoint, write_checkpoint
 from atesd_env.config import EnvConfig, check_same_config, preset
+from atesd_env.episode import RESET_FIRST, checked_render_mode, draw_seed, first_result, make_spaces, window_result
 from atesd_env.errors import ConfigError, NoEpisodeError
 from atesd_env.render import render_ansi, render_rgb
 from atesd_env.reward import learning_progress, window_reward
@@ -31,8 +32,6 @@ from atesd_env.statistics import (
     advance,
     group_columns,
     initial_statistics,
-    observation,
-    observation_bounds,
 )
 
 INITIAL_NLL = 4.0
@@ -64,6 +63,11 @@ class ToyState:
     probe_nll: float
     statistics: RunningStatistics
     rows: tuple[Row, ...] = ()
+
+    @property
+    def broken(self) -> None:
+        """A closed form never breaks."""
+        return None
 
 
 def learning_rate(ratio: float, best_ratio: float) -> float:
@@ -160,6 +164,46 @@ def _row(window: int, ratios: NDArray[np.float64], nll: float, config: EnvConfig
     }
 
 
+class ToyPopulation:
+    """K closed-form learners behind the interface of ``Population``; one after the other, each with its own seed.
+
+    Args:
+        config: The environment's configuration.
+        num_students: K.
+
+    Attributes:
+        runs: The state of each learner's run; before its first ``reset``, that of seed 0.
+    """
+
+    def __init__(self, config: EnvConfig, num_students: int = 1) -> None:
+        self.config = config
+        self.runs = [initial_state(config, 0)] * num_students
+
+    def reset(self, index: int, seed: int) -> RunningStatistics:
+        """Starts a new run of learner ``index``; returns the statistics before its first window."""
+        self.runs[index] = initial_state(self.config, seed)
+        return self.runs[index].statistics
+
+    def window(self, reveal_ratios: NDArray[np.float64], students: Sequence[int] | None = None) -> list[Row]:
+        """Makes one window of each learner in ``students`` (all, if None) at its line of [S, groups]; returns their rows."""
+        students = range(len(self.runs)) if students is None else students
+        for index, ratios in zip(students, reveal_ratios, strict=True):
+            self.runs[index] = next_state(self.runs[index], ratios, self.config)
+        return [self.runs[index].rows[-1] for index in students]
+
+    def snapshot(self, index: int) -> ToyState:
+        """Returns learner ``index``'s state, which is never changed in place."""
+        return self.runs[index]
+
+    def restore(self, index: int, snapshot: ToyState) -> None:
+        """Puts learner ``index`` into a state."""
+        self.runs[index] = snapshot
+
+    def twin(self, num_students: int) -> ToyPopulation:
+        """Returns other learners of the same configuration."""
+        return ToyPopulation(self.config, num_students)
+
+
 class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     """A closed-form student with the interface of ``TeacherExposureEnv``; the best reveal ratio is known.
 
@@ -204,14 +248,10 @@ class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
                 f"config: expected either a whole configuration or single fields, got both ({', '.join(fields)}); pass "
                 "config=config.replace(...)."
             )
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ConfigError(f"render_mode: expected 'ansi', 'rgb_array' or None, got {render_mode!r}.")
+        self.render_mode = checked_render_mode(render_mode)
         self.config = preset("ATESD-Toy-v0", **fields) if config is None else config
-        self.render_mode = render_mode
         self.feature_names = FEATURE_NAMES
-        low, high = observation_bounds()
-        self.observation_space = spaces.Box(low, high, dtype=np.float32)
-        self.action_space = spaces.Box(0.0, 1.0, (self.config.groups,), dtype=np.float32)
+        self.observation_space, self.action_space = make_spaces(self.config)
         self._state: ToyState | None = None
 
     def reset(
@@ -229,11 +269,9 @@ class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         super().reset(seed=seed)
         if options and options.get("state") is not None:
             self.load_state(options["state"])
-            state = self.snapshot()
-            return observation(state.statistics), {"seed": state.seed, "probe/nll": state.probe_nll}
-        run_seed = seed if seed is not None else int(self.np_random.integers(2**31))
-        self._state = initial_state(self.config, run_seed)
-        return observation(self._state.statistics), {"seed": run_seed, "probe/nll": self._state.probe_nll}
+            return first_result(self.snapshot())
+        self._state = initial_state(self.config, seed if seed is not None else draw_seed(self.np_random))
+        return first_result(self._state)
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Makes one hold window at the given reveal ratio.
@@ -246,13 +284,9 @@ class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             NoEpisodeError: If no episode is running.
         """
         if self._state is None or len(self._state.rows) >= self.config.windows:
-            raise NoEpisodeError(
-                "step: expected a running episode, but none was started or it has ended; call reset() first."
-            )
+            raise NoEpisodeError(RESET_FIRST)
         self._state = next_state(self._state, checked_ratios(action, self.config.groups), self.config)
-        row = self._state.rows[-1]
-        is_over = len(self._state.rows) >= self.config.windows
-        return observation(self._state.statistics), float(row["reward/total"] or 0.0), False, is_over, dict(row)
+        return window_result(self._state, self.config.windows)
 
     def render(self) -> str | NDArray[np.uint8] | None:
         """Returns the run so far as text ("ansi") or as a picture, uint8 [H, W, 3] ("rgb_array")."""

@@ -78,3 +78,12 @@ def test_linked_files_exist():
     assert len(links) > 3
     for link in links:
         assert (ROOT / link).exists(), link
+
+
+def test_snippets_of_the_environments_page_run(tmp_path: Path):
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "environment.md").read_text(), flags=re.DOTALL)
+    assert len(snippets) == 2
+    (tmp_path / "snippets.py").write_text("\n".join(snippets))
+    result = run([sys.executable, "-W", "error", "snippets.py"], tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "return" in result.stdout

@@ -1,0 +1,326 @@
+"""The Gymnasium vector environment: K students trained side by side, each in an episode of its own.
+
+``gymnasium.make_vec(id, num_envs=K, vectorization_mode="vector_entry_point")`` makes one for every registered id. All
+students share the frozen base and the rollout batch; a window is the population's, as in the scalar environment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from atesd_env.actions import checked_ratios
+from atesd_env.config import EnvConfig, preset
+from atesd_env.episode import (
+    RENDER_MODES,
+    RESET_FIRST,
+    Students,
+    checked_render_mode,
+    draw_seed,
+    first_result,
+    make_spaces,
+    window_result,
+)
+from atesd_env.errors import ConfigError, NoEpisodeError
+from atesd_env.render import render_ansi, render_rgb
+from atesd_env.statistics import COLUMNS, FEATURE_NAMES, observation
+
+Batch = NDArray[np.float32]
+"""[K, num_features] observations, or [K, groups] actions."""
+
+_INTEGERS = {column.name for column in COLUMNS if column.type == "int"} | {"seed"}
+_TEXTS = {"termination_reason"}
+
+
+class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
+    """Trains K students, a hold window each a step, on one frozen base.
+
+    Student k is the scalar environment reset with its seed: to float tolerance for a language model, because batches of
+    other sizes round differently, and exactly for the closed form (``student="toy"``). One environment repeats bit for bit
+    with its seeds, actions and number of threads.
+
+    Autoreset is Gymnasium's ``NEXT_STEP``: when student k's episode ends, the next ``step`` ignores its action, starts a
+    new run of it with a drawn seed, and returns that run's first observation with reward 0, both flags False and the info
+    of a reset. The other students train on meanwhile. A student that breaks ends its own episode only.
+
+    ``infos`` is a dictionary of arrays [K] with a mask ``_name`` for each name. Where the mask is False (a column that was
+    not measured in this window, a student that was just reset) a float column holds NaN, an integer column 0, a text
+    None. The mask replaces the scalar environment's None.
+
+    Args:
+        config: The configuration, complete, of every student.
+        num_envs: K, at least 1.
+        render_mode: "ansi", "rgb_array" or None.
+
+    Attributes:
+        config: The configuration.
+        feature_names: Names of the observation's entries, in order.
+
+    Raises:
+        ConfigError: If ``num_envs`` or ``render_mode`` cannot be used.
+    """
+
+    metadata = {  # noqa: RUF012 (Gymnasium's own convention)
+        "render_modes": list(RENDER_MODES),
+        "render_fps": 4,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+
+    config: EnvConfig
+
+    def __init__(self, config: EnvConfig, num_envs: int = 1, render_mode: str | None = None) -> None:
+        if isinstance(num_envs, bool) or not isinstance(num_envs, numbers.Integral) or num_envs < 1:
+            raise ConfigError(f"num_envs: expected a whole number of students, at least 1, got {num_envs!r}.")
+        self.config = config
+        self.num_envs = int(num_envs)
+        self.render_mode = checked_render_mode(render_mode)
+        self.feature_names = FEATURE_NAMES
+        self.single_observation_space, self.single_action_space = make_spaces(config)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._population: Students | None = None
+        self._is_started: NDArray[np.bool_] = np.zeros(self.num_envs, dtype=np.bool_)
+        self._is_running: NDArray[np.bool_] = np.zeros(self.num_envs, dtype=np.bool_)
+        # One for each student, as Gymnasium's SyncVectorEnv has it: they draw the seeds of runs that nobody named.
+        self._generators: list[np.random.Generator] = [seeding.np_random()[0] for _ in range(self.num_envs)]
+
+    @property
+    def population(self) -> Students:
+        """The K students; loads the base model at first use."""
+        if self._population is None:
+            if self.config.student == "toy":
+                from atesd_env.toy import ToyPopulation
+
+                self._population = ToyPopulation(self.config, self.num_envs)
+            else:
+                # Imported here: the closed form needs no torch.
+                from atesd_env.population import Population
+
+                self._population = Population(self.config, self.num_envs)
+        return self._population
+
+    @property
+    def is_running(self) -> NDArray[np.bool_]:
+        """[K], False for students that the next step starts anew, and before the first reset."""
+        return self._is_running.copy()
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds that the last window of all students together spent, by column name; kept out of ``infos``."""
+        return dict(getattr(self.population, "timings", {}))
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Batch, dict[str, Any]]:
+        """Starts new runs, of all students or of some.
+
+        Args:
+            seed: A number s gives student k the seed s + k; a sequence gives each its own; None, or None in the
+                sequence, draws one from the student's generator.
+            options: ``"reset_mask"``, bool [K]: only these students start anew (their seeds are as without a mask); the
+                others stay where they are. The dictionary is left as it is.
+
+        Returns:
+            The observations of all K students, and infos of those that were reset: ``seed`` and ``probe/nll``.
+
+        Raises:
+            ConfigError: If the seeds or the mask do not fit the K students.
+            NoEpisodeError: If the mask leaves out students that have never been started.
+        """
+        seeds = self._checked_seeds(seed)
+        mask = self._checked_mask(options)
+        generators = [None if one is None else seeding.np_random(one)[0] for one in seeds]
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for index in np.flatnonzero(mask).tolist():
+            generator = generators[index]
+            if generator is not None:
+                self._generators[index] = generator
+            infos[index] = self._start(index, seeds[index])
+        return self._observations(), vector_infos(infos)
+
+    def step(
+        self, actions: Batch
+    ) -> tuple[Batch, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Trains every student with a running episode for one hold window, and starts new runs of the others.
+
+        Args:
+            actions: Reveal ratios [K, groups]; the lines of students whose episode has ended are not looked at.
+
+        Returns:
+            Observations [K, num_features] float32, rewards [K] float64, terminations [K], truncations [K], infos.
+
+        Raises:
+            ConfigError: If a line is not a ratio in [0, 1] for each group; nothing is trained then.
+            NoEpisodeError: If a student has never been started.
+        """
+        if not self._is_started.all():
+            raise NoEpisodeError(RESET_FIRST)
+        going = np.flatnonzero(self._is_running).tolist()
+        ratios = self._checked_actions(actions, going)
+        rewards = np.zeros(self.num_envs, dtype=np.float64)
+        terminations, truncations = np.zeros((2, self.num_envs), dtype=np.bool_)
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        ended = np.flatnonzero(~self._is_running).tolist()
+        if going:
+            self.population.window(ratios, going)
+        for index in going:
+            result = window_result(self.population.runs[index], self.config.windows)
+            _, rewards[index], terminations[index], truncations[index], infos[index] = result
+        for index in ended:
+            infos[index] = self._start(index, None)
+        self._is_running = ~(terminations | truncations)
+        return self._observations(), rewards, terminations, truncations, vector_infos(infos)
+
+    def render(self) -> tuple[Any, ...] | None:
+        """Returns each student's run so far, K texts ("ansi") or K pictures, uint8 [H, W, 3] ("rgb_array"), or None."""
+        if self.render_mode is None:
+            return None
+        show = render_ansi if self.render_mode == "ansi" else render_rgb
+        return tuple(show(run.rows, self.config.windows) for run in self.population.runs)
+
+    def close_extras(self, **_: Any) -> None:
+        """Lets go of base model and students; after ``close`` only a new ``reset`` brings them back."""
+        self._population = None
+        self._is_started[:] = self._is_running[:] = False
+
+    def snapshot(self, index: int) -> Any:
+        """Returns an opaque copy of student ``index``'s run: what ``snapshot`` of the scalar environment returns."""
+        state = self.population.snapshot(index)
+        return state if self.config.student == "toy" else (state, bool(self._is_running[index]))
+
+    def restore(self, index: int, snapshot: Any) -> None:
+        """Puts student ``index`` into the state of a snapshot, of any student or of a scalar environment.
+
+        In the same slot, with the other students as they were, the next windows repeat bit for bit; elsewhere to float
+        tolerance. If the run had ended, the next step starts a new one. The slot's generator stays as it is.
+        """
+        self.population.restore(index, snapshot[0] if isinstance(snapshot, tuple) else snapshot)
+        run = self.population.runs[index]
+        self._is_running[index] = run.broken is None and len(run.rows) < self.config.windows
+        self._is_started[index] = True
+
+    def samples(self, index: int, num_samples: int = 1) -> list[dict[str, Any]]:
+        """Returns rollouts of student ``index``'s last update with both prompts; the closed form has none."""
+        samples = getattr(self.population, "samples", None)
+        return [] if samples is None else [dataclasses.asdict(sample) for sample in samples(index, num_samples)]
+
+    def save_adapter(self, index: int, directory: Path) -> None:
+        """Writes student ``index``'s adapter as a plain peft adapter directory.
+
+        Raises:
+            ConfigError: If the students are closed forms, which have none.
+        """
+        adapters = getattr(self.population, "adapters", None)
+        if adapters is None:
+            raise ConfigError("save_adapter: expected a language model as student, got the closed form.")
+        adapters.save(index, directory, base_model=self.config.student)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickles the configuration and every run's state, not the base model, which is loaded again."""
+        state = self.__dict__.copy()
+        if self._population is not None:
+            state["_population"] = [self._population.snapshot(index) for index in range(self.num_envs)]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Loads the base model again and goes on where the pickled runs were."""
+        snapshots = state.pop("_population")
+        self.__dict__.update(state, _population=None)
+        for index, snapshot in enumerate(snapshots or []):
+            self.population.restore(index, snapshot)
+
+    def _start(self, index: int, seed: int | None) -> dict[str, Any]:
+        """Starts a new run of one student, drawing the seed if there is none; returns the info of a reset."""
+        self.population.reset(index, draw_seed(self._generators[index]) if seed is None else seed)
+        self._is_started[index] = self._is_running[index] = True
+        return first_result(self.population.runs[index])[1]
+
+    def _observations(self) -> Batch:
+        return np.stack([observation(run.statistics) for run in self.population.runs])
+
+    def _checked_seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
+        if seed is None:
+            return [None] * self.num_envs
+        if isinstance(seed, numbers.Integral):
+            return [int(seed) + index for index in range(self.num_envs)]
+        seeds = [None if one is None else int(one) for one in np.asarray(seed, dtype=object).tolist()]
+        if len(seeds) != self.num_envs:
+            raise ConfigError(f"seed: expected one seed for each of {self.num_envs} students, got {len(seeds)}.")
+        return seeds
+
+    def _checked_mask(self, options: Mapping[str, Any] | None) -> NDArray[np.bool_]:
+        mask = (options or {}).get("reset_mask")
+        if mask is None:
+            return np.ones(self.num_envs, dtype=np.bool_)
+        if not (
+            isinstance(mask, np.ndarray) and mask.dtype == np.bool_ and mask.shape == (self.num_envs,) and mask.any()
+        ):
+            raise ConfigError(
+                f"reset_mask: expected a bool array of shape ({self.num_envs},) with at least one True, got {mask!r}."
+            )
+        left_out = np.flatnonzero(~mask & ~self._is_started)
+        if left_out.size:
+            raise NoEpisodeError(
+                f"reset_mask: expected only students that have been started to be left out, but {left_out.tolist()} have "
+                "not; call reset() without a mask first."
+            )
+        return mask
+
+    def _checked_actions(self, actions: Any, going: Sequence[int]) -> NDArray[np.float64]:
+        """Returns the reveal ratios [S, groups] of the S students in ``going``."""
+        if len(actions) != self.num_envs:
+            raise ConfigError(
+                f"actions: expected shape ({self.num_envs}, {self.config.groups}), a line of reveal ratios for each "
+                f"student, got {len(actions)} lines."
+            )
+        ratios = np.zeros((len(going), self.config.groups))
+        for position, index in enumerate(going):
+            try:
+                ratios[position] = checked_ratios(actions[index], self.config.groups)
+            except ConfigError as error:
+                raise ConfigError(f"student {index}: {error}") from error
+        return ratios
+
+
+def vector_infos(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the infos of K students in Gymnasium's vector form: arrays [K], and a bool mask ``_name`` for each name.
+
+    Gymnasium's own collector takes an array's type from the first value it meets, which may be None here. So types are
+    fixed: integers stay integers (0 where masked), texts are objects (None), everything else is float64 (NaN).
+
+    >>> vector_infos([{"probe/accuracy": None}, {"probe/accuracy": 0.5}])
+    {'probe/accuracy': array([nan, 0.5]), '_probe/accuracy': array([False,  True])}
+    """
+    collected: dict[str, Any] = {}
+    for name in dict.fromkeys(name for info in infos for name in info):
+        values = [info.get(name) for info in infos]
+        if name in _TEXTS:
+            array: NDArray[Any] = np.array(values, dtype=object)
+        elif name in _INTEGERS:
+            array = np.array([0 if value is None else value for value in values], dtype=np.int64)
+        else:
+            array = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        collected[name] = array
+        collected[f"_{name}"] = np.array([value is not None for value in values])
+    return collected
+
+
+def make(num_envs: int = 1, **fields: Any) -> TeacherExposureVectorEnv:
+    """Vector entry point of the registered ids: ``env_id`` names the preset, ``render_mode`` and fields may follow."""
+    env_id = fields.pop("env_id")
+    render_mode = fields.pop("render_mode", None)
+    return TeacherExposureVectorEnv(preset(env_id, **fields), num_envs, render_mode)
+
+
+def make_toy(num_envs: int = 1, **fields: Any) -> TeacherExposureVectorEnv:
+    """Vector entry point of ``ATESD-Toy-v0``, whose registration names no preset."""
+    return make(num_envs, env_id="ATESD-Toy-v0", **fields)
