@@ -309,22 +309,19 @@ def _measure_block(
 
     Scratch is [6, at least n, V] and gets overwritten.
     """
-    student_log_probs, teacher_log_probs, student_probs, teacher_probs, log_ratio, product = scratch[:, : len(tokens)]
-    torch.log_softmax(student_logits.to(scratch.dtype), dim=-1, out=student_log_probs)
-    torch.log_softmax(teacher_logits.to(scratch.dtype), dim=-1, out=teacher_log_probs)
-    torch.exp(student_log_probs, out=student_probs)
-    torch.exp(teacher_log_probs, out=teacher_probs)
+    log_probs, probs, spare = scratch[:, : len(tokens)].chunk(3)  # each [2, n, V]: the student's, the teacher's
+    torch.log_softmax(student_logits.to(scratch.dtype), dim=-1, out=log_probs[0])
+    torch.log_softmax(teacher_logits.to(scratch.dtype), dim=-1, out=log_probs[1])
+    torch.exp(log_probs, out=probs)
+    (student_log_probs, teacher_log_probs), (student_probs, teacher_probs) = log_probs, probs
 
-    sampled = tokens.unsqueeze(-1)
+    student_entropy, teacher_entropy = -_dot(probs, log_probs, spare)
+    student_log_prob, teacher_log_prob = log_probs.gather(-1, tokens.view(1, -1, 1).expand(2, -1, 1)).squeeze(-1)
     teacher_top = teacher_log_probs.max(dim=-1, keepdim=True).indices
     student_at_teacher_top = student_log_probs.gather(-1, teacher_top).squeeze(-1)
-    statistics = {
-        "student_entropy": -_dot(student_probs, student_log_probs, product),
-        "teacher_entropy": -_dot(teacher_probs, teacher_log_probs, product),
-        "top1_disagreement": (student_at_teacher_top < student_log_probs.amax(dim=-1)).to(scratch.dtype),
-        "student_log_prob": student_log_probs.gather(-1, sampled).squeeze(-1),
-        "teacher_log_prob": teacher_log_probs.gather(-1, sampled).squeeze(-1),
-    }
+    disagreement = (student_at_teacher_top < student_log_probs.amax(dim=-1)).to(scratch.dtype)
+
+    log_ratio, product = spare
     torch.sub(student_log_probs, teacher_log_probs, out=log_ratio)
     in_top_k = spec.top_k is not None and spec.top_k < student_logits.shape[-1]
     mismatch, loss, gradient = _closed_form(
@@ -341,8 +338,16 @@ def _measure_block(
         if gradient is not None:
             gradient.masked_fill_((loss > spec.token_clip).unsqueeze(-1), 0.0)
         loss = loss.clamp_max(spec.token_clip)
-    # A divergence is never negative; the rounding of its sum can be.
-    return TokenDivergence(loss=loss.clamp_min(0.0), mismatch=mismatch.clamp_min(0.0), **statistics), gradient
+    values = TokenDivergence(
+        loss=loss.clamp_min(0.0),  # a divergence is never negative; the rounding of its sum can be
+        mismatch=mismatch.clamp_min(0.0),
+        student_entropy=student_entropy,
+        teacher_entropy=teacher_entropy,
+        top1_disagreement=disagreement,
+        student_log_prob=student_log_prob,
+        teacher_log_prob=teacher_log_prob,
+    )
+    return values, gradient
 
 
 def _closed_form(
