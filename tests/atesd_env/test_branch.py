@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -9,12 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 import atesd_env  # noqa: F401  (registers the ids)
+from atesd_env.adapters import AdapterStack
 from atesd_env.branch import OUTCOMES, counterfactual
 from atesd_env.config import EnvConfig
 from atesd_env.env import TeacherExposureEnv
 from atesd_env.errors import AtesdError, ConfigError
+from atesd_env.student import Student, bare_copy
 from atesd_env.toy import ToyExposureEnv
 from atesd_env.vector import TeacherExposureVectorEnv
 
@@ -98,6 +102,23 @@ def test_branches_share_the_base_and_own_their_adapters(env: TeacherExposureEnv)
     env.step(action(0.5))
     assert torch.isfinite(env.population.adapters.flat).all()
     assert env.population.runs[0].broken is None
+
+
+def test_a_bare_copy_is_the_base_under_the_adapters(random_model: PreTrainedModel, as_student: Callable[..., Student]):
+    """Qwen3 (tied head) and Llama: the same logits as before the adapters, whatever these do, and room for other ones."""
+    tokens = torch.arange(5, 15)[None]
+    base_logits = random_model(tokens).logits
+    student = as_student(random_model)
+    adapters = AdapterStack(random_model, 2, 4, 8.0, ("q_proj", "down_proj"))
+    with torch.no_grad():
+        adapters.flat.fill_(0.1)
+    copy = bare_copy(student)
+    second = AdapterStack(copy.model, 3, 4, 8.0, ("q_proj", "down_proj"))
+    with adapters.use("student", [1]):
+        assert not torch.allclose(random_model(tokens).logits, base_logits)
+        assert torch.equal(copy.model(tokens).logits, base_logits)
+        assert copy.body is getattr(copy.model, copy.model.base_model_prefix)
+    assert second.flat.shape == (3, adapters.num_parameters)
 
 
 @pytest.mark.parametrize("changes", [{"teacher": "ema", "ema_decay": 0.5}, {"gradient_checkpointing": True}])

@@ -256,11 +256,11 @@ def test_closing_twice_is_fine_and_a_reset_brings_it_back():
 
 
 def test_students_differ_and_the_whole_repeats_to_the_bit(tiny_config: EnvConfig):
-    """Over an episode and the beginning of the next, adapters included; another seed gives another run."""
+    """Over an episode and the reset after it, adapters included; another seed gives another run."""
 
     def play(seed: int) -> tuple[list[tuple[Any, ...]], torch.Tensor]:
         env = TeacherExposureVectorEnv(tiny_config.replace(windows=2), 3)
-        steps = [env.reset(seed=seed)] + [env.step(column(0.0, 0.5, 1.0)) for _ in range(4)]
+        steps = [env.reset(seed=seed)] + [env.step(column(0.0, 0.5, 1.0)) for _ in range(3)]
         return steps, env.population.adapters.flat.clone()
 
     first, again, other = play(5), play(5), play(6)
