@@ -35,7 +35,7 @@ DivergenceKind = Literal["forward_kl", "reverse_kl", "jsd"]
 
 # Elementwise work runs on blocks of rows of about this size: small enough to stay in a cache, large enough that
 # threads seldom wait for each other. Chunks of less have no point either: they grow until their logits reach it.
-_BLOCK_BYTES = 16 * 2**20
+_BLOCK_BYTES = 8 * 2**20
 
 # exp() of more than this is not needed: a word this much likelier for the teacher has p_S below 1e-34.
 _LARGEST_LOG_RATIO = 80.0
@@ -55,9 +55,9 @@ class DivergenceSpec:
             words and one tail bucket that holds all the rest of the mass, the student's and the teacher's. The tail is
             never dropped. At most the full loss; equal to it for ``top_k >= V``.
         chunk_size: Scored tokens whose logits exist at the same time, at least. Memory is at most
-            ``2 * chunk_size * V`` numbers for logits and 96 MiB (or 6 V numbers) for scratch: with Qwen3's vocabulary
-            in float32 168 MiB, or 242 MiB for a chunk of 128, which saves about a tenth of the time. Where one model's
-            logits of a chunk would take less than 16 MiB (small vocabularies), a chunk holds more tokens, up to that.
+            ``2 * chunk_size * V`` numbers for logits and 56 MiB (or 7 V numbers) for scratch: with Qwen3's vocabulary
+            in float32 130 MiB, or 204 MiB for a chunk of 128, which saves about a tenth of the time. Where one model's
+            logits of a chunk would take less than 8 MiB (small vocabularies), a chunk holds more tokens, up to that.
             Changes results only by rounding.
 
     Raises:
@@ -274,7 +274,11 @@ def _measure(
         chunk = slice(chunk_start, chunk_start + chunk_size)
         # One product for both models reads the head once instead of twice.
         hidden = torch.cat([student_hidden[chunk], teacher_hidden[chunk]])
-        logits = torch.mm(hidden, head_weight.T, out=logits_buffer[: len(hidden)])
+        logits = logits_buffer[: len(hidden)]
+        # In slices of the vocabulary: with several threads one large product may hold a second copy of its result.
+        slice_size = max(1, _BLOCK_BYTES // (len(hidden) * logits.itemsize))
+        for words in range(0, vocabulary, slice_size):
+            torch.mm(hidden, head_weight[words : words + slice_size].T, out=logits[:, words : words + slice_size])
         if head_bias is not None:
             logits += head_bias
         student_logits, teacher_logits = logits.chunk(2)
