@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,8 +87,8 @@ def make_prompts() -> Callable[..., list[list[int]]]:
 
 @pytest.fixture(scope="session")
 def smollm2_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where SmolLM2 is converted to: one folder for the whole test run, shared by its worker processes."""
-    folder = Path(os.environ.get("ATESD_TEST_CACHE", tmp_path_factory.getbasetemp().parent / "atesd-cache"))
+    """Where SmolLM2 is converted to (half a gigabyte), once in a test run."""
+    folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ATESD_CACHE", str(folder))
         yield folder

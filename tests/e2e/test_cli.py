@@ -172,13 +172,22 @@ def test_killed_run_leaves_whole_lines(tmp_path: Path):
 
 def test_interrupt_says_that_the_rows_can_be_read(tmp_path: Path):
     arguments = ["run", "--env", "ATESD-Toy-v0", "--agent", "random", "--out", str(tmp_path), "--windows", "100000000"]
-    process = subprocess.Popen([str(COMMAND), *arguments], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [str(COMMAND), *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run that was itself started in the background passes "ignore Ctrl-C" on to its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     trajectory = tmp_path / "random-seed0" / "trajectory.jsonl"
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline and (not trajectory.exists() or trajectory.stat().st_size == 0):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "interrupted; the windows written so far can be read" in errors
     assert len(load_runs(tmp_path)) > 0
