@@ -12,8 +12,8 @@ kind                  loss of one token                        dL/dz
                       m = (1 - b) p_S + b p_T
 ====================  =======================================  ===================================================
 
-The paper's loss is ``forward_kl`` (PAPER.md, "The student's update"). The JSD tends to 0, not to a KL, at both ends of
-``b``, so the three stay three named functions.
+The paper's loss (ATESD, arXiv 2605.11458) is ``forward_kl``. The JSD tends to 0, not to a KL, at both ends of ``b``, so
+the three stay three named functions.
 
 `token_divergence` is the fast path: the gradient is made in the forward pass, a few tokens at a time, so that no
 ``[B, T, V]`` tensor ever exists. `forward_kl`, `reverse_kl` and `jsd` are the plain definitions it is tested against.
