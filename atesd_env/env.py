@@ -13,11 +13,19 @@ from numpy.typing import NDArray
 
 from atesd_env.actions import checked_ratios
 from atesd_env.checkpoint import Checkpoint, opened_checkpoint, write_checkpoint
-from atesd_env.config import EnvConfig
-from atesd_env.episode import RESET_FIRST, Observation, draw_seed, first_result, make_spaces, window_result
+from atesd_env.config import EnvConfig, preset
+from atesd_env.episode import (
+    RESET_FIRST,
+    Observation,
+    checked_render_mode,
+    draw_seed,
+    first_result,
+    make_spaces,
+    window_result,
+)
 from atesd_env.errors import NoEpisodeError
 from atesd_env.population import Population, StudentSnapshot
-from atesd_env.render import render_ansi, render_rgb
+from atesd_env.render import render
 from atesd_env.snapshot import from_checkpoint, to_checkpoint
 from atesd_env.statistics import FEATURE_NAMES
 
@@ -38,13 +46,16 @@ class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     Attributes:
         config: The configuration.
         feature_names: Names of the observation's entries, in order.
+
+    Raises:
+        ConfigError: If the render mode is another one.
     """
 
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's own convention)
 
     def __init__(self, config: EnvConfig, render_mode: str | None = None) -> None:
         self.config = config
-        self.render_mode = render_mode
+        self.render_mode = checked_render_mode(render_mode)
         self.feature_names = FEATURE_NAMES
         self.observation_space, self.action_space = make_spaces(config)
         self._population: Population | None = None
@@ -100,11 +111,7 @@ class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     def render(self) -> str | NDArray[np.uint8] | None:
         """Returns the run so far as text ("ansi") or as a picture, uint8 [H, W, 3] ("rgb_array")."""
         rows = self.population.runs[0].rows
-        if self.render_mode == "ansi":
-            return render_ansi(rows, self.config.windows)
-        if self.render_mode == "rgb_array":
-            return render_rgb(rows, self.config.windows)
-        return None
+        return render(rows, self.config.windows, self.render_mode)
 
     def samples(self, num_samples: int = 1) -> list[dict[str, Any]]:
         """Returns rollouts of the last update with both prompts, at most ``num_samples`` of them."""
@@ -171,8 +178,6 @@ class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
 def make(**fields: Any) -> TeacherExposureEnv:
     """Entry point of the registered ids: ``env_id`` names the preset, ``render_mode`` and configuration fields may follow."""
-    from atesd_env.config import preset
-
     env_id = fields.pop("env_id")
     render_mode = fields.pop("render_mode", None)
     return TeacherExposureEnv(preset(env_id, **fields), render_mode)

@@ -48,7 +48,7 @@ class Probe:
         self.batch_size = batch_size
         self._student_prompts = [builder.student_prompt(problem) for problem in problems]
         self._references = [builder.reference_ids(problem, max_tokens) for problem in problems]
-        self._grounded_cache: dict[tuple[tuple[int, ...], ...], float] = {}
+        self._grounded_cache: dict[tuple[ExposureKind, tuple[int, ...]], float] = {}
 
     def nll(self, index: int) -> float:
         """Returns student ``index``'s negative log-likelihood of the reference solutions, in nats a token.
@@ -76,14 +76,16 @@ class Probe:
             is_fixed: The teacher never changes, so a score that was computed before may be used again.
         """
         others = [*self.problems[1:], self.problems[0]]
-        prompts = [
-            self.builder.teacher_prompt(problem, ratio, kind, other).token_ids
+        exposed = [
+            self.builder.teacher_prompt(problem, ratio, kind, other)
             for problem, ratio, other in zip(self.problems, reveal_ratios, others, strict=True)
         ]
+        prompts = [prompt.token_ids for prompt in exposed]
         if not is_fixed:
             return self._mean_log_prob(teacher_bank, index, prompts)
         # Keyed by all prompts together: the score of one prompt depends, in its last bits, on the others in its batch.
-        key = tuple(prompts)
+        # What is shown of each problem determines the prompts, and unlike their tokens it is small enough to keep.
+        key = kind, tuple(prompt.num_shown for prompt in exposed)
         if key not in self._grounded_cache:
             self._grounded_cache[key] = self._mean_log_prob(teacher_bank, index, prompts)
         return self._grounded_cache[key]

@@ -24,6 +24,13 @@ _BAR_LENGTH = 20
 _GROUP_COLUMN = re.compile(r"exposure/reveal_ratio_(\d+)")
 
 
+def render(rows: Sequence[Row], windows: int, mode: str | None) -> str | NDArray[np.uint8] | None:
+    """Returns a run so far as a render mode wants it: text ("ansi"), a picture ("rgb_array"), or None without a mode."""
+    if mode is None:
+        return None
+    return render_ansi(rows, windows) if mode == "ansi" else render_rgb(rows, windows)
+
+
 def render_ansi(rows: Sequence[Row], windows: int) -> str:
     """Returns a table of the last ten windows: reveal ratio as a bar, probe NLL, probe accuracy and reward.
 

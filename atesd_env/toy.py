@@ -23,7 +23,7 @@ from atesd_env.checkpoint import Checkpoint, opened_checkpoint, write_checkpoint
 from atesd_env.config import EnvConfig, check_same_config, preset
 from atesd_env.episode import RESET_FIRST, checked_render_mode, draw_seed, first_result, make_spaces, window_result
 from atesd_env.errors import ConfigError, NoEpisodeError
-from atesd_env.render import render_ansi, render_rgb
+from atesd_env.render import render
 from atesd_env.reward import learning_progress, window_reward
 from atesd_env.statistics import (
     FEATURE_NAMES,
@@ -291,11 +291,7 @@ class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     def render(self) -> str | NDArray[np.uint8] | None:
         """Returns the run so far as text ("ansi") or as a picture, uint8 [H, W, 3] ("rgb_array")."""
         rows = self._state.rows if self._state is not None else ()
-        if self.render_mode == "ansi":
-            return render_ansi(rows, self.config.windows)
-        if self.render_mode == "rgb_array":
-            return render_rgb(rows, self.config.windows)
-        return None
+        return render(rows, self.config.windows, self.render_mode)
 
     def snapshot(self) -> ToyState:
         """Returns the run's state, for ``restore``.

@@ -31,7 +31,7 @@ from atesd_env.episode import (
     window_result,
 )
 from atesd_env.errors import ConfigError, NoEpisodeError
-from atesd_env.render import render_ansi, render_rgb
+from atesd_env.render import render
 from atesd_env.statistics import COLUMNS, FEATURE_NAMES, observation
 
 Batch = NDArray[np.float32]
@@ -184,8 +184,7 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         """Returns each student's run so far, K texts ("ansi") or K pictures, uint8 [H, W, 3] ("rgb_array"), or None."""
         if self.render_mode is None:
             return None
-        show = render_ansi if self.render_mode == "ansi" else render_rgb
-        return tuple(show(run.rows, self.config.windows) for run in self.population.runs)
+        return tuple(render(run.rows, self.config.windows, self.render_mode) for run in self.population.runs)
 
     def close_extras(self, **_: Any) -> None:
         """Lets go of base model and students; after ``close`` only a new ``reset`` brings them back."""

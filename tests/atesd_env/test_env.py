@@ -265,6 +265,11 @@ def test_renders(tiny_config: EnvConfig, mode: str):
         assert (picture != empty).any()
 
 
+def test_unknown_render_mode_is_refused(tiny_config: EnvConfig):
+    with pytest.raises(ConfigError, match="render_mode: expected 'ansi', 'rgb_array' or None, got 'human'"):
+        TeacherExposureEnv(tiny_config, render_mode="human")
+
+
 def test_wide_vocabulary_qwen3_runs_a_window(tmp_path, qwen_tokenizer, tiny_config: EnvConfig):
     """Qwen3 of random weights and small width, with the full vocabulary of 151,936 and Qwen's own tokens."""
     with torch.random.fork_rng(devices=[]):
