@@ -133,6 +133,7 @@ def _execute_locked(
     if found is None:
         if overwrite or resume:
             checkpoints.begin()  # first: a kill must not leave an old run's checkpoints beside the new one's files
+            _remove_results(spec.folder)
         writer = RunWriter(spec.folder, description, overwrite=overwrite or resume)
     else:
         env.reset(options={"state": found[1]})
@@ -183,6 +184,12 @@ def _save_results(env: Any, agent: Any, folder: Path) -> None:
         env.save_adapter(folder / "adapter")
     if hasattr(agent, "save"):
         agent.save(folder / "agent")
+
+
+def _remove_results(folder: Path) -> None:
+    """Deletes what ``_save_results`` wrote: if the new run dies, the old one's adapter must not pass for its own."""
+    for name in ("adapter/adapter_config.json", "adapter/adapter_model.safetensors", "agent.safetensors", "agent.zip"):
+        (folder / name).unlink(missing_ok=True)
 
 
 class _ReportWindows(gymnasium.Wrapper[Any, Any, Any, Any]):
