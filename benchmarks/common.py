@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -15,6 +16,14 @@ import torch
 from scipy.stats import bootstrap
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def num_seeds(text: str) -> int:
+    """Returns a number of seeds from the command line; an interval needs at least two."""
+    number = int(text)
+    if number < 2:
+        raise argparse.ArgumentTypeError(f"expected at least 2 seeds, for an interval, got {number}")
+    return number
 
 
 def provenance() -> dict[str, Any]:

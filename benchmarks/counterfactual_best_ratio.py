@@ -25,7 +25,7 @@ from scipy import stats
 from atesd_env.branch import counterfactual
 from atesd_env.config import preset
 from atesd_env.vector import TeacherExposureVectorEnv
-from benchmarks.common import save
+from benchmarks.common import num_seeds, save
 
 RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FIGURE = Path(__file__).parents[1] / "docs" / "results" / "counterfactual.png"
@@ -107,7 +107,7 @@ def draw(frame: pd.DataFrame, lookahead: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=4, help="number of seeds, counted from 0")
+    parser.add_argument("--seeds", type=num_seeds, default=4, help="number of seeds, counted from 0")
     parser.add_argument("--lookahead", type=int, default=3, help="windows that each ratio is followed for")
     parser.add_argument("--run-ratio", type=float, default=0.5, help="the ratio that leads to the states")
     arguments = parser.parse_args()

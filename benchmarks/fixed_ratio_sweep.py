@@ -17,7 +17,7 @@ from rich.progress import track
 from atesd_env.config import preset
 from atesd_env.population import Population
 from atesd_env.probe import Probe
-from benchmarks.common import mean_with_interval, save
+from benchmarks.common import mean_with_interval, num_seeds, save
 
 RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
 NUM_HELDOUT = 500
@@ -25,7 +25,7 @@ NUM_HELDOUT = 500
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=8, help="number of seeds, counted from 0")
+    parser.add_argument("--seeds", type=num_seeds, default=8, help="number of seeds, counted from 0")
     parser.add_argument("--updates", type=int, default=40, help="student updates of a run")
     arguments = parser.parse_args()
     config = preset("ATESD-Tiny-v0", hold_window=arguments.updates, windows=1, probe_accuracy_every=0, probe_size=1)

@@ -14,14 +14,14 @@ import numpy as np
 
 from atesd_env.config import preset
 from atesd_env.population import Population
-from benchmarks.common import mean_with_interval, save
+from benchmarks.common import mean_with_interval, num_seeds, save
 
 RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=8, help="number of seeds, counted from 0")
+    parser.add_argument("--seeds", type=num_seeds, default=8, help="number of seeds, counted from 0")
     parser.add_argument(
         "--hold-window", type=int, help="updates of the window; 1 scores identical rollouts; default: the id's"
     )
