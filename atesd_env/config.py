@@ -67,6 +67,9 @@ class EnvConfig:
     """Directory of a plain peft LoRA adapter that every episode starts from; None starts from the base model. [ours]"""
     dtype: Literal["float32", "bfloat16"] = _choice("float32", "float32", "bfloat16")
     """Number format of the frozen base; adapters and losses stay float32. [OPSD: bfloat16]"""
+    forward: Literal["fused", "modules"] = _choice("fused", "fused", "modules")
+    """How the student is run: written out, in fewer and larger operations, where its architecture is known (Llama, Qwen2,
+    Qwen3), or through transformers' modules. The same numbers up to rounding. [ours]"""
     device: str = "auto"
     """Torch device, such as "cpu" or "cuda:0"; "auto" takes a GPU if there is one. [ours]"""
     enable_thinking: bool = False

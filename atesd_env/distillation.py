@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from atesd_env.adapters import AdapterStack, Bank
 from atesd_env.divergence import DivergenceSpec, rollout_weights, token_divergence
@@ -160,7 +161,13 @@ class Learner:
         with torch.no_grad(), self.adapters.use(self.teacher_bank, [index]):
             teacher_hidden = scored_hidden(self.student, prompt_ids, prompt_mask, rollouts)
         with self.adapters.use("student", [index]), self._recomputing_activations():
-            student_hidden = scored_hidden(self.student, rollouts.prompt_ids, rollouts.prompt_mask, rollouts)
+            student_hidden = scored_hidden(
+                self.student,
+                rollouts.prompt_ids,
+                rollouts.prompt_mask,
+                rollouts,
+                recompute_activations=self.settings.recompute_activations,
+            )
             tokens = token_divergence(
                 student_hidden,
                 teacher_hidden,
@@ -185,7 +192,14 @@ class Learner:
         return (per_token.double() @ token_weights.double()).cpu()
 
 
-def scored_hidden(student: Student, prompt_ids: Tensor, prompt_mask: Tensor, rollouts: Rollouts) -> Tensor:
+def scored_hidden(
+    student: Student,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    rollouts: Rollouts,
+    *,
+    recompute_activations: bool = False,
+) -> Tensor:
     """Returns the final hidden states that predict the rollout's tokens, [N, D], N the unmasked completion tokens.
 
     Args:
@@ -193,11 +207,15 @@ def scored_hidden(student: Student, prompt_ids: Tensor, prompt_mask: Tensor, rol
         prompt_ids: [R, P] long, left-padded: the student's or the teacher's prompts.
         prompt_mask: [R, P] bool.
         rollouts: The answers; row by row behind ``prompt_ids``.
+        recompute_activations: Gradient checkpointing; transformers' modules must also be in training mode for it.
     """
     # The last answer token predicts nothing that is scored, so it is not fed.
     inputs = torch.cat([prompt_ids, rollouts.completion_ids[:, :-1]], dim=1)
     mask = torch.cat([prompt_mask, rollouts.completion_mask[:, :-1]], dim=1)
+    predicts = functional.pad(rollouts.completion_mask, (prompt_ids.shape[1] - 1, 0))
+    if student.fused is not None:
+        return student.fused.hidden(inputs, mask, predicts, recompute_activations=recompute_activations)
     hidden: Tensor = student.body(
         input_ids=inputs, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
     ).last_hidden_state
-    return hidden[:, prompt_ids.shape[1] - 1 :][rollouts.completion_mask]
+    return hidden[predicts]

@@ -201,7 +201,7 @@ class Population:
             ]
         )
         with self.adapters.use("student", students):
-            rollouts = generate(self.student, prompts, self.sampling, uniforms)
+            rollouts = generate(self.student, prompts, self.sampling, uniforms, len(students))
         texts = decode_texts(self.student, rollouts)
         self.timings["time/rollout_sec"] += time.perf_counter() - started
         started = time.perf_counter()
