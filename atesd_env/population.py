@@ -319,6 +319,15 @@ class Population:
             )
         ]
 
+    @property
+    def num_adapter_parameters(self) -> int:
+        """P, the parameters of one student's adapter."""
+        return self.adapters.num_parameters
+
+    def save_adapter(self, index: int, directory: Path) -> None:
+        """Writes student ``index``'s adapter as a plain peft adapter directory."""
+        self.adapters.save(index, directory, base_model=self.config.student)
+
     def twin(self, num_students: int) -> Population:
         """Returns another population of the same configuration on the same frozen weights; its students are not reset.
 

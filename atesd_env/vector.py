@@ -60,13 +60,15 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         config: The configuration, complete, of every student.
         num_envs: K, at least 1.
         render_mode: "ansi", "rgb_array" or None.
+        workers: Processes that the students are shared out to, each with its part of the cores and a copy of the base.
+            More than one pays for many small students on a CPU; the closed form takes one only.
 
     Attributes:
         config: The configuration.
         feature_names: Names of the observation's entries, in order.
 
     Raises:
-        ConfigError: If ``num_envs`` or ``render_mode`` cannot be used.
+        ConfigError: If ``num_envs``, ``render_mode`` or ``workers`` cannot be used.
     """
 
     metadata = {  # noqa: RUF012 (Gymnasium's own convention)
@@ -77,11 +79,17 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
 
     config: EnvConfig
 
-    def __init__(self, config: EnvConfig, num_envs: int = 1, render_mode: str | None = None) -> None:
+    def __init__(self, config: EnvConfig, num_envs: int = 1, render_mode: str | None = None, workers: int = 1) -> None:
         if isinstance(num_envs, bool) or not isinstance(num_envs, numbers.Integral) or num_envs < 1:
             raise ConfigError(f"num_envs: expected a whole number of students, at least 1, got {num_envs!r}.")
+        most = 1 if config.student == "toy" else int(num_envs)
+        if isinstance(workers, bool) or not isinstance(workers, numbers.Integral) or not 1 <= workers <= most:
+            raise ConfigError(
+                f"workers: expected between 1 and {most} processes for {num_envs} students ({config.student!r}), got {workers!r}."
+            )
         self.config = config
         self.num_envs = int(num_envs)
+        self.workers: int = int(workers)
         self.render_mode = checked_render_mode(render_mode)
         self.feature_names = FEATURE_NAMES
         self.single_observation_space, self.single_action_space = make_spaces(config)
@@ -94,19 +102,25 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         self._generators: list[np.random.Generator] = [seeding.np_random()[0] for _ in range(self.num_envs)]
 
     @property
-    def population(self) -> Students:
+    def population(self) -> Any:
         """The K students; loads the base model at first use."""
         if self._population is None:
-            if self.config.student == "toy":
-                from atesd_env.toy import ToyPopulation
-
-                self._population = ToyPopulation(self.config, self.num_envs)
-            else:
-                # Imported here: the closed form needs no torch.
-                from atesd_env.population import Population
-
-                self._population = Population(self.config, self.num_envs)
+            self._population = self._make_population()
         return self._population
+
+    def _make_population(self) -> Students:
+        if self.config.student == "toy":
+            from atesd_env.toy import ToyPopulation
+
+            return ToyPopulation(self.config, self.num_envs)
+        # Imported here: the closed form needs no torch.
+        if self.workers > 1:
+            from atesd_env.parallel import ParallelPopulation
+
+            return ParallelPopulation(self.config, self.num_envs, self.workers)
+        from atesd_env.population import Population
+
+        return Population(self.config, self.num_envs)
 
     @property
     def is_running(self) -> NDArray[np.bool_]:
@@ -187,7 +201,10 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         return tuple(render(run.rows, self.config.windows, self.render_mode) for run in self.population.runs)
 
     def close_extras(self, **_: Any) -> None:
-        """Lets go of base model and students; after ``close`` only a new ``reset`` brings them back."""
+        """Lets go of base model, students and processes; after ``close`` only a new ``reset`` brings them back."""
+        close = getattr(self._population, "close", None)
+        if close is not None:
+            close()
         self._population = None
         self._is_started[:] = self._is_running[:] = False
 
@@ -218,10 +235,9 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         Raises:
             ConfigError: If the students are closed forms, which have none.
         """
-        adapters = getattr(self.population, "adapters", None)
-        if adapters is None:
+        if self.config.student == "toy":
             raise ConfigError("save_adapter: expected a language model as student, got the closed form.")
-        adapters.save(index, directory, base_model=self.config.student)
+        self.population.save_adapter(index, directory)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickles the configuration and every run's state, not the base model, which is loaded again."""
@@ -314,10 +330,10 @@ def vector_infos(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def make(num_envs: int = 1, **fields: Any) -> TeacherExposureVectorEnv:
-    """Vector entry point of the registered ids: ``env_id`` names the preset, ``render_mode`` and fields may follow."""
+    """Vector entry point of the registered ids: ``env_id`` names the preset; ``render_mode``, ``workers`` and fields may follow."""
     env_id = fields.pop("env_id")
-    render_mode = fields.pop("render_mode", None)
-    return TeacherExposureVectorEnv(preset(env_id, **fields), num_envs, render_mode)
+    render_mode, workers = fields.pop("render_mode", None), fields.pop("workers", 1)
+    return TeacherExposureVectorEnv(preset(env_id, **fields), num_envs, render_mode, workers)
 
 
 def make_toy(num_envs: int = 1, **fields: Any) -> TeacherExposureVectorEnv:
