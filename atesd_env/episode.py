@@ -75,8 +75,8 @@ class Students(Protocol):
         """Puts student ``index`` into the state of a snapshot, which stays usable."""
         ...
 
-    def twin(self, num_students: int) -> Students:
-        """Returns other students of the same kind, on the same frozen base; theirs are not reset."""
+    def twin(self, num_students: int, index: int = 0) -> Students:
+        """Returns students like student ``index``, on the same frozen base; they are not reset."""
         ...
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import traceback
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from atesd_env.config import EnvConfig
 from atesd_env.errors import AtesdError, ConfigError
+from atesd_env.instance import instance_configs
 from atesd_env.population import Population, RunState, Sample, StudentSnapshot
 from atesd_env.statistics import Row, RunningStatistics
 
@@ -37,6 +38,7 @@ class ParallelPopulation:
         config: The environment's configuration.
         num_students: K.
         num_workers: Processes, at most K.
+        instances: As for ``Population``.
 
     Attributes:
         runs: The state of each student's run, as its process told it last.
@@ -48,12 +50,19 @@ class ParallelPopulation:
         AtesdError: Whatever a process's ``Population`` raises, or that a process ended.
     """
 
-    def __init__(self, config: EnvConfig, num_students: int, num_workers: int) -> None:
+    def __init__(
+        self,
+        config: EnvConfig,
+        num_students: int,
+        num_workers: int,
+        instances: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
         if not 1 <= num_workers <= num_students:
             raise ConfigError(
                 f"workers: expected between 1 and {num_students} processes for {num_students} students, got {num_workers}."
             )
         self.config = config
+        self._configs = instance_configs(config, instances, num_students)
         self.num_students = num_students
         self.runs = [RunState(seed=0) for _ in range(num_students)]
         self.timings: dict[str, float] = {}
@@ -67,7 +76,8 @@ class ParallelPopulation:
         self._finalizer = weakref.finalize(self, _kill, self._workers)
         # All are started before the first is waited for: loading takes seconds.
         for share, its_cores in zip(shares, cores, strict=True):
-            self._workers.append(_Worker(share, (config, len(share), threads, its_cores)))
+            its_instances = None if instances is None else [dict(instances[student]) for student in share]
+            self._workers.append(_Worker(share, (config, len(share), its_instances, threads, its_cores)))
         with self._closed_on_failure():
             sizes = [worker.receive() for worker in self._workers]
         self.num_adapter_parameters: int = sizes[0]
@@ -137,9 +147,9 @@ class ParallelPopulation:
         """Puts student ``index`` into the state of a snapshot, which stays usable."""
         self.runs[index] = self._ask(index, "restore", snapshot)
 
-    def twin(self, num_students: int) -> ParallelPopulation:
-        """Returns another population of the same configuration, in processes of its own."""
-        return ParallelPopulation(self.config, num_students, min(num_students, len(self._workers)))
+    def twin(self, num_students: int, index: int = 0) -> ParallelPopulation:
+        """Returns students like student ``index``, in processes of their own."""
+        return ParallelPopulation(self._configs[index], num_students, min(num_students, len(self._workers)))
 
     def close(self) -> None:
         """Ends the processes; the population cannot be used afterwards."""
@@ -230,11 +240,13 @@ def _serve() -> None:
         replies.flush()
 
 
-def _started(config: EnvConfig, num_students: int, threads: int, cores: list[int]) -> Population:
+def _started(
+    config: EnvConfig, num_students: int, instances: list[dict[str, Any]] | None, threads: int, cores: list[int]
+) -> Population:
     torch.set_num_threads(threads)
     if cores:
         os.sched_setaffinity(0, cores)
-    return Population(config, num_students)
+    return Population(config, num_students, instances=instances)
 
 
 def _answer(population: Population, method: str, place: Any, *arguments: Any) -> Any:

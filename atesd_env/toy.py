@@ -199,8 +199,8 @@ class ToyPopulation:
         """Puts learner ``index`` into a state."""
         self.runs[index] = snapshot
 
-    def twin(self, num_students: int) -> ToyPopulation:
-        """Returns other learners of the same configuration."""
+    def twin(self, num_students: int, index: int = 0) -> ToyPopulation:
+        """Returns other learners of the same configuration, which is that of each ``index``."""
         return ToyPopulation(self.config, num_students)
 
 

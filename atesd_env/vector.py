@@ -62,6 +62,9 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         render_mode: "ansi", "rgb_array" or None.
         workers: Processes that the students are shared out to, each with its part of the cores and a copy of the base.
             More than one pays for many small students on a CPU; the closed form takes one only.
+        instances: For each student a dictionary of the fields in which it differs from ``config``, such as its learning
+            rate or the difficulty of its problems (``atesd_env.instance.INSTANCE_FIELDS``); None makes all alike. The
+            closed form takes none.
 
     Attributes:
         config: The configuration.
@@ -79,7 +82,14 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
 
     config: EnvConfig
 
-    def __init__(self, config: EnvConfig, num_envs: int = 1, render_mode: str | None = None, workers: int = 1) -> None:
+    def __init__(
+        self,
+        config: EnvConfig,
+        num_envs: int = 1,
+        render_mode: str | None = None,
+        workers: int = 1,
+        instances: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
         if isinstance(num_envs, bool) or not isinstance(num_envs, numbers.Integral) or num_envs < 1:
             raise ConfigError(f"num_envs: expected a whole number of students, at least 1, got {num_envs!r}.")
         most = 1 if config.student == "toy" else int(num_envs)
@@ -90,6 +100,11 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         self.config = config
         self.num_envs = int(num_envs)
         self.workers: int = int(workers)
+        if instances is not None and config.student == "toy":
+            raise ConfigError("instances: expected None for the closed form; make one environment for each instance.")
+        self.instances: tuple[dict[str, Any], ...] | None = (
+            None if instances is None else tuple(dict(fields) for fields in instances)
+        )
         self.render_mode = checked_render_mode(render_mode)
         self.feature_names = FEATURE_NAMES
         self.single_observation_space, self.single_action_space = make_spaces(config)
@@ -117,10 +132,10 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         if self.workers > 1:
             from atesd_env.parallel import ParallelPopulation
 
-            return ParallelPopulation(self.config, self.num_envs, self.workers)
+            return ParallelPopulation(self.config, self.num_envs, self.workers, self.instances)
         from atesd_env.population import Population
 
-        return Population(self.config, self.num_envs)
+        return Population(self.config, self.num_envs, instances=self.instances)
 
     @property
     def is_running(self) -> NDArray[np.bool_]:
@@ -330,10 +345,10 @@ def vector_infos(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def make(num_envs: int = 1, **fields: Any) -> TeacherExposureVectorEnv:
-    """Vector entry point of the registered ids: ``env_id`` names the preset; ``render_mode``, ``workers`` and fields may follow."""
+    """Vector entry point of the registered ids: ``env_id`` names the preset; fields and the class's arguments may follow."""
     env_id = fields.pop("env_id")
-    render_mode, workers = fields.pop("render_mode", None), fields.pop("workers", 1)
-    return TeacherExposureVectorEnv(preset(env_id, **fields), num_envs, render_mode, workers)
+    options = {name: fields.pop(name) for name in ("render_mode", "workers", "instances") if name in fields}
+    return TeacherExposureVectorEnv(preset(env_id, **fields), num_envs, **options)
 
 
 def make_toy(num_envs: int = 1, **fields: Any) -> TeacherExposureVectorEnv:
