@@ -14,8 +14,7 @@ from atesd_env.actions import checked_ratios
 from atesd_env.episode import Students, window_result
 from atesd_env.errors import ConfigError, NoEpisodeError
 from atesd_env.statistics import group_columns
-from atesd_env.toy import ToyExposureEnv
-from atesd_env.toy_population import ToyPopulation
+from atesd_env.toy import ToyExposureEnv, ToyPopulation
 from atesd_env.vector import TeacherExposureVectorEnv
 
 if TYPE_CHECKING:

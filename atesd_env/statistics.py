@@ -171,7 +171,9 @@ TOY_COLUMNS: tuple[Column, ...] = (
         "0..1",
         "Drop of the noise-free probe NLL so far / the optimal policy's by the end of the episode.",
     ),
-    Column("toy/best_ratio", "float", "0..1", "Reveal ratio of the optimal policy in the next window, mean over groups."),
+    Column(
+        "toy/best_ratio", "float", "0..1", "Reveal ratio of the optimal policy in the next window, mean over groups."
+    ),
 )
 """Columns that only the closed-form learner has, after all others. With groups > 1, `toy/best_ratio_<g>` follow."""
 
@@ -362,12 +364,14 @@ def observation(statistics: RunningStatistics) -> NDArray[np.float32]:
     What is not a number (a student that breaks may measure it) reads 0, as before any measurement. Of statistics that are
     arrays [K], the observations [K, num_features].
     """
-    values = [
+    raw = [getattr(statistics, feature.name) for feature in FEATURES]
+    scaled = [
         value if feature.scale is _identity else _each(feature.scale, value)
-        for feature in FEATURES
-        for value in (getattr(statistics, feature.name),)
+        for feature, value in zip(FEATURES, raw, strict=True)
     ]
-    return np.clip(np.nan_to_num(np.array(values).T), _LOW, _HIGH).astype(np.float32)
+    values = np.array(scaled, dtype=np.float64).T
+    values = np.where(np.isnan(values), 0.0, values)
+    return np.minimum(np.maximum(values, _LOW), _HIGH).astype(np.float32)
 
 
 def observation_bounds() -> tuple[NDArray[np.float32], NDArray[np.float32]]:

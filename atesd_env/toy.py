@@ -22,7 +22,33 @@ from atesd_env.episode import RESET_FIRST, checked_render_mode, draw_seed, first
 from atesd_env.errors import ConfigError, NoEpisodeError
 from atesd_env.render import render
 from atesd_env.statistics import FEATURE_NAMES, RunningStatistics
-from atesd_env.toy_population import ToyState, ToyStates, initial_state, next_state, optimum_columns, rows_of
+from atesd_env.toy_dynamics import BEST_RATE, BUMP_WIDTH, FINAL_NLL, IMMEDIATE_SHARE, INITIAL_NLL, SKILL_RATE
+from atesd_env.toy_optimum import ToyOptimum, optimum
+from atesd_env.toy_population import (
+    ToyPopulation,
+    ToyState,
+    ToyStates,
+    initial_state,
+    next_state,
+    optimum_columns,
+    rows_of,
+)
+
+__all__ = [
+    "BEST_RATE",
+    "BUMP_WIDTH",
+    "FINAL_NLL",
+    "IMMEDIATE_SHARE",
+    "INITIAL_NLL",
+    "SKILL_RATE",
+    "ToyExposureEnv",
+    "ToyOptimum",
+    "ToyPopulation",
+    "ToyState",
+    "initial_state",
+    "next_state",
+    "optimum",
+]
 
 
 class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):

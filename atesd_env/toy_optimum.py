@@ -30,6 +30,7 @@ from atesd_env.toy_dynamics import (
     Levels,
     each,
     fastest_ratios,
+    group_mean,
     group_ratios,
     next_levels,
     skill_kept,
@@ -87,7 +88,7 @@ class ToyOptimum:
             left = self._sums[tabled] + later + (1.0 - IMMEDIATE_SHARE) * skill * by_skill
         num_updates = self._config.hold_window
         keep = each(lambda speeds: float((1.0 - BEST_RATE) ** (num_updates * speeds)), left)
-        return np.asarray((FINAL_NLL + (nll - FINAL_NLL) * keep).mean(axis=1))
+        return group_mean(FINAL_NLL + (nll - FINAL_NLL) * keep)
 
     def nll(self, window: int) -> float:
         """Returns the optimal policy's noise-free probe NLL after ``window`` windows, mean over groups.
@@ -98,7 +99,7 @@ class ToyOptimum:
             nll, skill = self._path[-1]
             left = np.array([self._config.windows - len(self._path_nll) + 1])
             self._path[-1] = next_levels(nll, skill, self.best_ratios(nll, left), self._config)
-            self._path_nll.append(float(self._path[-1][0].mean()))
+            self._path_nll.append(float(group_mean(self._path[-1][0])[0]))
         return self._path_nll[window]
 
     def regret(self, nll: Levels, skill: Levels, windows_left: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -115,7 +116,7 @@ class ToyOptimum:
 
         (``INITIAL_NLL`` - NLL) / (``INITIAL_NLL`` - ``final_nll``), without noise; at an episode's end at most 1.
         """
-        return np.asarray((INITIAL_NLL - nll.mean(axis=1)) / (INITIAL_NLL - self.final_nll))
+        return np.asarray((INITIAL_NLL - group_mean(nll)) / (INITIAL_NLL - self.final_nll))
 
 
 @functools.lru_cache(maxsize=256)

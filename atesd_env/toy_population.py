@@ -23,7 +23,7 @@ from atesd_env.statistics import (
     observation,
     toy_columns,
 )
-from atesd_env.toy_dynamics import INITIAL_NLL, Levels, each, next_levels, noise, share_left
+from atesd_env.toy_dynamics import INITIAL_NLL, Levels, each, group_mean, next_levels, noise, share_left
 from atesd_env.toy_optimum import optimum
 
 Columns = dict[str, NDArray[Any]]
@@ -80,7 +80,7 @@ class ToyStates:
     @property
     def windows(self) -> NDArray[np.int64]:
         """Windows that each student has behind it, [S]."""
-        return self.statistics[0].astype(np.int64)
+        return np.asarray(self.statistics[0], dtype=np.int64)
 
     @classmethod
     def of(cls, states: Sequence[ToyState]) -> ToyStates:
@@ -156,7 +156,7 @@ def next_states(states: ToyStates, ratios: Levels, config: EnvConfig) -> tuple[T
     """
     windows = states.windows + 1
     nll, skill = next_levels(states.nll, states.skill, ratios, config)
-    mean_nll = nll.mean(axis=1)
+    mean_nll = group_mean(nll)
     probe_nll = mean_nll + noise(states.seeds, windows.tolist(), mean_nll, config)
     columns = _columns(windows, ratios, mean_nll, config)
     pairs = zip(states.probe_nll.tolist(), probe_nll.tolist(), strict=True)
@@ -164,7 +164,7 @@ def next_states(states: ToyStates, ratios: Levels, config: EnvConfig) -> tuple[T
     columns |= {
         "probe/nll": probe_nll,
         "reward/progress": progress,
-        "reward/total": np.asarray(window_reward(progress, columns["probe/grounded"], config.grounded_weight)),
+        "reward/total": window_reward(progress, columns["probe/grounded"], config.grounded_weight),
     }
     statistics = advance(
         RunningStatistics(*states.statistics),
@@ -173,7 +173,7 @@ def next_states(states: ToyStates, ratios: Levels, config: EnvConfig) -> tuple[T
         max_new_tokens=config.max_new_tokens,
         ema_coefficient=config.ema_coefficient,
     )
-    stacked = np.stack([getattr(statistics, name) for name in _STATISTICS])
+    stacked = np.array([getattr(statistics, name) for name in _STATISTICS])
     after = ToyStates(states.seeds, nll, skill, probe_nll, stacked)
     return after, columns | optimum_columns(after, config)
 
@@ -188,7 +188,7 @@ def optimum_columns(states: ToyStates, config: EnvConfig) -> Columns:
         np.array([best.nll(window) for window in windows.tolist()]),
         best.regret(states.nll, states.skill, left),
         best.reached_rate(states.nll),
-        ratios.mean(axis=1),
+        group_mean(ratios),
         *(ratios.T if config.groups > 1 else ()),
     ]
     return {column.name: value for column, value in zip(toy_columns(config.groups), values, strict=True)}
@@ -223,7 +223,7 @@ def _columns(windows: NDArray[np.int64], ratios: Levels, nll: NDArray[np.float64
         nll: Noise-free probe NLL after the window, mean over groups, [S].
         config: The environment's configuration.
     """
-    ratio = ratios.mean(axis=1)
+    ratio = group_mean(ratios)
     to_learn = share_left(nll)
     mismatch = (0.5 + 0.5 * ratio) * (0.5 + 0.5 * to_learn)
     entropy = 0.2 + 0.8 * to_learn
@@ -317,7 +317,11 @@ class ToyPopulation:
     def first_infos(self, students: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Returns what ``reset`` tells of some learners, in Gymnasium's vector form."""
         states = self._states.taken(students)
-        columns = {"seed": np.array(states.seeds, dtype=np.int64), "probe/nll": states.probe_nll, **optimum_columns(states, self.config)}
+        columns = {
+            "seed": np.array(states.seeds, dtype=np.int64),
+            "probe/nll": states.probe_nll,
+            **optimum_columns(states, self.config),
+        }
         return infos_of(columns)
 
     def observations(self) -> Observation:

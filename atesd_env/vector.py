@@ -6,6 +6,7 @@ students share the frozen base and the rollout batch; a window is the population
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import numbers
 from collections.abc import Mapping, Sequence
@@ -301,11 +302,11 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
                 f"actions: expected shape ({self.num_envs}, {self.config.groups}), a line of reveal ratios for each "
                 f"student, got {len(actions)} lines."
             )
-        try:
+        if isinstance(actions, np.ndarray) and actions.shape == (self.num_envs, self.config.groups):
             # All lines at once; only where one is refused are they looked at one by one, to say which.
-            return checked_ratios(np.reshape(actions, (self.num_envs, -1))[going].ravel(), len(going) * self.config.groups).reshape(len(going), -1)
-        except ConfigError:
-            pass
+            with contextlib.suppress(ConfigError):
+                flat = checked_ratios(actions[going].ravel(), len(going) * self.config.groups)
+                return flat.reshape(len(going), self.config.groups)
         ratios = np.zeros((len(going), self.config.groups))
         for position, index in enumerate(going):
             try:
