@@ -27,7 +27,7 @@ BEST_RATE = 0.02
 """Share of the distance to ``FINAL_NLL`` that one update covers at the best ratio."""
 BUMP_WIDTH = 0.15
 """Standard deviation of the bump, as a reveal ratio: this far from the best ratio learning is 0.61 times as fast."""
-IMMEDIATE_SHARE = 0.25
+IMMEDIATE_SHARE = 0.2
 """Kind "delayed": share of the speed that the window's own ratio decides; the skill decides the rest."""
 SKILL_RATE = 0.5
 """Kind "delayed": share of the way to what is practised that the skill goes in one update."""
