@@ -324,6 +324,8 @@ def _spread(infos: Sequence[tuple[Sequence[int], Mapping[str, Any]]], num_studen
         num_students: K.
     """
     whole: dict[str, Any] = {}
+    if len(infos) == 1 and len(infos[0][0]) == num_students:
+        return dict(infos[0][1])
     for students, part in infos:
         for name, values in part.items():
             if name not in whole:
