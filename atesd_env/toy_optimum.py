@@ -57,8 +57,9 @@ class ToyOptimum:
             self._sums = np.concatenate([np.zeros((1, config.groups)), np.cumsum(gains, axis=0)])
         start = np.full((1, config.groups), INITIAL_NLL), np.zeros((1, config.groups))
         self.final_nll = float(self.reachable_nll(*start, np.array([config.windows]))[0])
-        self._path = [start]
+        self._levels = start  # at the end of the path
         self._path_nll = [INITIAL_NLL]
+        self._path_ratios: list[NDArray[np.float64]] = []
 
     def best_ratios(self, nll: Levels, windows_left: NDArray[np.int64]) -> Levels:
         """Returns what the optimal policy would show next, [S, G].
@@ -95,12 +96,22 @@ class ToyOptimum:
 
         For kind "delayed" a policy may lie below it for a while, and above it in the end.
         """
-        while len(self._path_nll) <= window:
-            nll, skill = self._path[-1]
-            left = np.array([self._config.windows - len(self._path_nll) + 1])
-            self._path[-1] = next_levels(nll, skill, self.best_ratios(nll, left), self._config)
-            self._path_nll.append(float(group_mean(self._path[-1][0])[0]))
+        self._follow(window)
         return self._path_nll[window]
+
+    def policy(self) -> NDArray[np.float64]:
+        """Returns the optimal policy's reveal ratios in an episode, [windows, G]."""
+        self._follow(self._config.windows)
+        return np.array(self._path_ratios)
+
+    def _follow(self, window: int) -> None:
+        """Goes on along the optimal policy's path up to a window; an episode of a hundred million is not made at once."""
+        for done in range(len(self._path_ratios), window):
+            nll, skill = self._levels
+            ratios = self.best_ratios(nll, np.array([self._config.windows - done]))
+            self._levels = next_levels(nll, skill, ratios, self._config)
+            self._path_nll.append(float(group_mean(self._levels[0])[0]))
+            self._path_ratios.append(ratios[0])
 
     def regret(self, nll: Levels, skill: Levels, windows_left: NDArray[np.int64]) -> NDArray[np.float64]:
         """Returns the nats of final probe NLL that are lost for good, [S], at least 0.
