@@ -24,15 +24,8 @@ from atesd_env.render import render
 from atesd_env.statistics import FEATURE_NAMES, RunningStatistics
 from atesd_env.toy_dynamics import BEST_RATE, BUMP_WIDTH, FINAL_NLL, IMMEDIATE_SHARE, INITIAL_NLL, SKILL_RATE
 from atesd_env.toy_optimum import ToyOptimum, optimum
-from atesd_env.toy_population import (
-    ToyPopulation,
-    ToyState,
-    ToyStates,
-    initial_state,
-    next_state,
-    optimum_columns,
-    rows_of,
-)
+from atesd_env.toy_population import ToyPopulation, ToyState, initial_state, next_state
+from atesd_env.toy_row import optimum_columns
 
 __all__ = [
     "BEST_RATE",
@@ -135,8 +128,10 @@ class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             self.load_state(options["state"])
         else:
             self._state = initial_state(self.config, seed if seed is not None else draw_seed(self.np_random))
-        observation, info = first_result(self.snapshot())
-        return observation, info | rows_of(optimum_columns(ToyStates.of([self.snapshot()]), self.config))[0]
+        state = self.snapshot()
+        observation, info = first_result(state)
+        windows, nll, skill = np.array([len(state.rows)]), np.array([state.nll]), np.array([state.skill])
+        return observation, info | optimum_columns(windows, nll, skill, self.config)
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Makes one hold window at the given reveal ratio.

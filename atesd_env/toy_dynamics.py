@@ -35,9 +35,11 @@ SKILL_RATE = 0.5
 _NOISE_PURPOSE = 11  # apart from the purposes of the real environment's random streams
 
 
-def each(function: Callable[[float], float], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns ``function`` of every entry; the same bits whatever else is in the array."""
-    return np.fromiter(map(function, values.ravel().tolist()), np.float64, values.size).reshape(values.shape)
+def each(function: Callable[[float], float], values: Any) -> Any:
+    """Returns ``function`` of a number, or of every entry of an array: the same bits, whatever else is in the array."""
+    if isinstance(values, np.ndarray):
+        return np.fromiter(map(function, values.ravel().tolist()), np.float64, values.size).reshape(values.shape)
+    return function(values)
 
 
 def bump(ratio: float, peak: float) -> float:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -13,24 +12,11 @@ from numpy.typing import NDArray
 
 from atesd_env.config import EnvConfig
 from atesd_env.episode import Observation
-from atesd_env.reward import learning_progress, window_reward
-from atesd_env.statistics import (
-    Row,
-    RunningStatistics,
-    advance,
-    group_columns,
-    initial_statistics,
-    observation,
-    toy_columns,
-)
-from atesd_env.toy_dynamics import INITIAL_NLL, Levels, each, group_mean, next_levels, noise, share_left
-from atesd_env.toy_optimum import optimum
-
-Columns = dict[str, NDArray[Any]]
-"""Column name -> what S students have in it, [S]; NaN where nothing was measured."""
+from atesd_env.statistics import Row, RunningStatistics, advance, initial_statistics, observation
+from atesd_env.toy_dynamics import INITIAL_NLL, Levels, group_mean, next_levels, noise
+from atesd_env.toy_row import Columns, infos_of, optimum_columns, plain, rows_of, window_columns
 
 _STATISTICS = tuple(field.name for field in dataclasses.fields(RunningStatistics))
-_MAY_BE_NULL = ("probe/accuracy", "probe/pass_at_k")
 
 
 @dataclass(frozen=True)
@@ -158,106 +144,17 @@ def next_states(states: ToyStates, ratios: Levels, config: EnvConfig) -> tuple[T
     nll, skill = next_levels(states.nll, states.skill, ratios, config)
     mean_nll = group_mean(nll)
     probe_nll = mean_nll + noise(states.seeds, windows.tolist(), mean_nll, config)
-    columns = _columns(windows, ratios, mean_nll, config)
-    pairs = zip(states.probe_nll.tolist(), probe_nll.tolist(), strict=True)
-    progress = np.array([learning_progress(before, after, config.progress) for before, after in pairs])
-    columns |= {
-        "probe/nll": probe_nll,
-        "reward/progress": progress,
-        "reward/total": window_reward(progress, columns["probe/grounded"], config.grounded_weight),
-    }
+    columns = window_columns(windows, ratios, mean_nll, (states.probe_nll, probe_nll), config)
     statistics = advance(
-        RunningStatistics(*states.statistics),
+        RunningStatistics(*map(plain, states.statistics)),
         columns,
         windows=config.windows,
         max_new_tokens=config.max_new_tokens,
         ema_coefficient=config.ema_coefficient,
     )
-    stacked = np.array([getattr(statistics, name) for name in _STATISTICS])
-    after = ToyStates(states.seeds, nll, skill, probe_nll, stacked)
-    return after, columns | optimum_columns(after, config)
-
-
-def optimum_columns(states: ToyStates, config: EnvConfig) -> Columns:
-    """Returns where S students stand beside the optimal policy (``TOY_COLUMNS``)."""
-    best = optimum(config)
-    windows = states.windows
-    left = config.windows - windows
-    ratios = best.best_ratios(states.nll, left)
-    values = [
-        np.array([best.nll(window) for window in windows.tolist()]),
-        best.regret(states.nll, states.skill, left),
-        best.reached_rate(states.nll),
-        group_mean(ratios),
-        *(ratios.T if config.groups > 1 else ()),
-    ]
-    return {column.name: value for column, value in zip(toy_columns(config.groups), values, strict=True)}
-
-
-def rows_of(columns: Columns) -> list[Row]:
-    """Returns the columns of a window as a row for each student: plain numbers, None where nothing was measured."""
-    values = [
-        [None if value != value else value for value in column.tolist()]  # noqa: PLR0124 (NaN is not itself)
-        if name in _MAY_BE_NULL
-        else column.tolist()
-        for name, column in columns.items()
-    ]
-    return [dict(zip(columns, line, strict=True)) for line in zip(*values, strict=True)]
-
-
-def infos_of(columns: Columns) -> dict[str, NDArray[Any]]:
-    """Returns columns in Gymnasium's vector form: copies, each with a mask ``_name``."""
-    infos: dict[str, NDArray[Any]] = {}
-    for name, column in columns.items():
-        infos[name] = column.copy()
-        infos[f"_{name}"] = ~np.isnan(column) if name in _MAY_BE_NULL else np.ones(len(column), dtype=np.bool_)
-    return infos
-
-
-def _columns(windows: NDArray[np.int64], ratios: Levels, nll: NDArray[np.float64], config: EnvConfig) -> Columns:
-    """Returns the window's columns in the order of ``COLUMNS``; what the caller measures is still NaN.
-
-    Args:
-        windows: Number of each student's window, from 1, [S].
-        ratios: Reveal ratios [S, groups].
-        nll: Noise-free probe NLL after the window, mean over groups, [S].
-        config: The environment's configuration.
-    """
-    ratio = group_mean(ratios)
-    to_learn = share_left(nll)
-    mismatch = (0.5 + 0.5 * ratio) * (0.5 + 0.5 * to_learn)
-    entropy = 0.2 + 0.8 * to_learn
-    success = each(math.exp, -nll)
-    length = config.max_new_tokens * (0.75 - 0.5 * success)
-    nothing, unknown = np.zeros(len(nll)), np.full(len(nll), np.nan)
-    every, last = config.probe_accuracy_every, windows == config.windows
-    is_measured = (windows % every == 0) | last if every > 0 else np.zeros(len(nll), dtype=np.bool_)
-    pass_at_k: Callable[[float], float] = lambda rate: float(1.0 - (1.0 - rate) ** config.probe_pass_k)  # noqa: E731
-    return {
-        "window": windows,
-        "update": windows * config.hold_window,
-        "exposure/reveal_ratio": ratio,
-        "exposure/shown_ratio": ratio,
-        "exposure/cut_rate": nothing,
-        "student/loss": mismatch,
-        "student/mismatch": mismatch,
-        "student/self_confidence": each(math.exp, -entropy),
-        "student/entropy": entropy,
-        "student/top1_disagreement": 1.0 - each(math.exp, -mismatch),
-        "student/grad_norm": mismatch,
-        "teacher/entropy": entropy * (1.0 - 0.5 * ratio),
-        "rollout/success_rate": success,
-        "rollout/length": length,
-        "rollout/truncation_rate": nothing,
-        "rollout/num_tokens": np.rint(length * config.num_rollouts * config.hold_window).astype(np.int64),
-        "probe/nll": unknown,
-        "probe/grounded": -0.3 + 0.1 * ratio,
-        "probe/accuracy": np.where(is_measured, success, np.nan),
-        "probe/pass_at_k": each(pass_at_k, success) if config.probe_pass_k else unknown,
-        "reward/progress": unknown,
-        "reward/total": unknown,
-        **{column.name: value for column, value in zip(group_columns(config.groups), ratios.T, strict=False)},
-    }
+    stacked = np.array([getattr(statistics, name) for name in _STATISTICS], dtype=np.float64)
+    after = ToyStates(states.seeds, nll, skill, probe_nll, stacked.reshape(states.statistics.shape))
+    return after, columns | optimum_columns(windows, nll, skill, config)
 
 
 class ToyRuns(Sequence[ToyState]):
@@ -317,12 +214,8 @@ class ToyPopulation:
     def first_infos(self, students: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Returns what ``reset`` tells of some learners, in Gymnasium's vector form."""
         states = self._states.taken(students)
-        columns = {
-            "seed": np.array(states.seeds, dtype=np.int64),
-            "probe/nll": states.probe_nll,
-            **optimum_columns(states, self.config),
-        }
-        return infos_of(columns)
+        beside = optimum_columns(states.windows, states.nll, states.skill, self.config)
+        return infos_of({"seed": np.array(states.seeds, dtype=np.int64), "probe/nll": states.probe_nll, **beside})
 
     def observations(self) -> Observation:
         """Returns every learner's observation, [K, num_features]."""
