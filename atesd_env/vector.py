@@ -6,6 +6,7 @@ students share the frozen base and the rollout batch; a window is the population
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import numbers
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from atesd_env.config import EnvConfig, preset
 from atesd_env.episode import (
     RENDER_MODES,
     RESET_FIRST,
+    BatchedStudents,
     Students,
     checked_render_mode,
     draw_seed,
@@ -125,7 +127,7 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
 
     def _make_population(self) -> Students:
         if self.config.student == "toy":
-            from atesd_env.toy import ToyPopulation
+            from atesd_env.toy_population import ToyPopulation
 
             return ToyPopulation(self.config, self.num_envs)
         # Imported here: the closed form needs no torch.
@@ -168,13 +170,13 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         seeds = self._checked_seeds(seed)
         mask = self._checked_mask(options)
         generators = [None if one is None else seeding.np_random(one)[0] for one in seeds]
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        for index in np.flatnonzero(mask).tolist():
+        chosen = np.flatnonzero(mask).tolist()
+        for index in chosen:
             generator = generators[index]
             if generator is not None:
                 self._generators[index] = generator
-            infos[index] = self._start(index, seeds[index])
-        return self._observations(), vector_infos(infos)
+            self._start(index, seeds[index])
+        return self._observations(), _spread([(chosen, self._first_infos(chosen))], self.num_envs)
 
     def step(
         self, actions: Batch
@@ -197,17 +199,17 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         ratios = self._checked_actions(actions, going)
         rewards = np.zeros(self.num_envs, dtype=np.float64)
         terminations, truncations = np.zeros((2, self.num_envs), dtype=np.bool_)
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        infos: list[tuple[list[int], dict[str, Any]]] = []
         ended = np.flatnonzero(~self._is_running).tolist()
         if going:
-            self.population.window(ratios, going)
-        for index in going:
-            result = window_result(self.population.runs[index], self.config.windows)
-            _, rewards[index], terminations[index], truncations[index], infos[index] = result
-        for index in ended:
-            infos[index] = self._start(index, None)
+            rewards[going], terminations[going], truncations[going], window_infos = self._train(ratios, going)
+            infos.append((going, window_infos))
+        if ended:
+            for index in ended:
+                self._start(index, None)
+            infos.append((ended, self._first_infos(ended)))
         self._is_running = ~(terminations | truncations)
-        return self._observations(), rewards, terminations, truncations, vector_infos(infos)
+        return self._observations(), rewards, terminations, truncations, _spread(infos, self.num_envs)
 
     def render(self) -> tuple[Any, ...] | None:
         """Returns each student's run so far, K texts ("ansi") or K pictures, uint8 [H, W, 3] ("rgb_array"), or None."""
@@ -268,13 +270,32 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         for index, snapshot in enumerate(snapshots or []):
             self.population.restore(index, snapshot)
 
-    def _start(self, index: int, seed: int | None) -> dict[str, Any]:
-        """Starts a new run of one student, drawing the seed if there is none; returns the info of a reset."""
+    def _start(self, index: int, seed: int | None) -> None:
+        """Starts a new run of one student, drawing the seed if there is none."""
         self.population.reset(index, draw_seed(self._generators[index]) if seed is None else seed)
         self._is_started[index] = self._is_running[index] = True
-        return first_result(self.population.runs[index])[1]
+
+    def _first_infos(self, students: Sequence[int]) -> dict[str, Any]:
+        """Returns the infos of a reset of some students, [S] in each name."""
+        if isinstance(self.population, BatchedStudents):
+            return self.population.first_infos(students)
+        return vector_infos([first_result(self.population.runs[index])[1] for index in students])
+
+    def _train(
+        self, ratios: NDArray[np.float64], students: Sequence[int]
+    ) -> tuple[Sequence[float] | NDArray[np.float64], Any, Any, dict[str, Any]]:
+        """Makes a window of some students: rewards, terminations, truncations and infos, [S] each."""
+        if isinstance(self.population, BatchedStudents):
+            infos = self.population.window_infos(ratios, students)
+            return infos["reward/total"], False, infos["window"] >= self.config.windows, infos
+        self.population.window(ratios, students)
+        results = [window_result(self.population.runs[index], self.config.windows) for index in students]
+        _, rewards, terminations, truncations, rows = zip(*results, strict=True)
+        return rewards, terminations, truncations, vector_infos(rows)
 
     def _observations(self) -> Batch:
+        if isinstance(self.population, BatchedStudents):
+            return self.population.observations()
         return np.stack([observation(run.statistics) for run in self.population.runs])
 
     def _checked_seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
@@ -312,6 +333,11 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
                 f"actions: expected shape ({self.num_envs}, {self.config.groups}), a line of reveal ratios for each "
                 f"student, got {len(actions)} lines."
             )
+        if isinstance(actions, np.ndarray) and actions.shape == (self.num_envs, self.config.groups):
+            # All lines at once; only where one is refused are they looked at one by one, to say which.
+            with contextlib.suppress(ConfigError):
+                flat = checked_ratios(actions[going].ravel(), len(going) * self.config.groups)
+                return flat.reshape(len(going), self.config.groups)
         ratios = np.zeros((len(going), self.config.groups))
         for position, index in enumerate(going):
             try:
@@ -319,6 +345,25 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
             except ConfigError as error:
                 raise ConfigError(f"student {index}: {error}") from error
         return ratios
+
+
+def _spread(infos: Sequence[tuple[Sequence[int], Mapping[str, Any]]], num_students: int) -> dict[str, Any]:
+    """Returns the infos of all K students, put together from the vector form of some and of others.
+
+    Args:
+        infos: (students, their infos: arrays [S], with masks).
+        num_students: K.
+    """
+    whole: dict[str, Any] = {}
+    if len(infos) == 1 and len(infos[0][0]) == num_students:
+        return dict(infos[0][1])
+    for students, part in infos:
+        for name, values in part.items():
+            if name not in whole:
+                blank = {"f": np.nan, "O": None}.get(values.dtype.kind, 0)
+                whole[name] = np.full(num_students, blank, dtype=values.dtype)
+            whole[name][students] = values
+    return whole
 
 
 def vector_infos(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from atesd_env.branch import counterfactual
 from atesd_env.config import EnvConfig, preset
 from atesd_env.env import TeacherExposureEnv
 from atesd_env.errors import AtesdError, ConfigError
-from atesd_env.statistics import COLUMNS, FEATURE_NAMES
+from atesd_env.statistics import COLUMNS, FEATURE_NAMES, TOY_COLUMNS
 from atesd_env.toy import ToyExposureEnv
 from atesd_env.vector import TeacherExposureVectorEnv
 
@@ -209,7 +209,7 @@ def test_infos_are_arrays_with_masks_whatever_was_measured():
     env.step(column(0.1, 0.2, 0.3))
     env.reset(options={"reset_mask": np.array([False, False, True])})
     *_, infos = env.step(column(0.1, 0.2, 0.3))
-    assert {name for name in infos if not name.startswith("_")} == {entry.name for entry in COLUMNS}
+    assert {name for name in infos if not name.startswith("_")} == {entry.name for entry in (*COLUMNS, *TOY_COLUMNS)}
     assert infos["probe/accuracy"].dtype == np.float64
     assert infos["_probe/accuracy"].tolist() == [True, True, False]
     assert np.isnan(infos["probe/accuracy"]).tolist() == [False, False, True]
