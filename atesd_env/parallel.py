@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from atesd_env.config import EnvConfig
 from atesd_env.errors import AtesdError, ConfigError
-from atesd_env.instance import instance_configs
+from atesd_env.instance_fields import instance_configs
 from atesd_env.population import Population, RunState, Sample, StudentSnapshot
 from atesd_env.statistics import Row, RunningStatistics
 

@@ -24,7 +24,8 @@ from atesd_env.config import EnvConfig
 from atesd_env.distillation import Learner
 from atesd_env.errors import NonFiniteError
 from atesd_env.exposure import TeacherPrompt
-from atesd_env.instance import Instance, instance_configs, make_instance
+from atesd_env.instance import Instance, make_instance
+from atesd_env.instance_fields import instance_configs
 from atesd_env.reward import learning_progress, window_reward
 from atesd_env.rollout import SamplingSpec, decode_texts, generate
 from atesd_env.statistics import COLUMNS, Row, RunningStatistics, advance, group_columns, initial_statistics

@@ -6,7 +6,6 @@ anything. How they learn is in ``toy_dynamics``, what can be reached in ``toy_op
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,21 @@ from numpy.typing import NDArray
 
 from atesd_env.actions import checked_ratios
 from atesd_env.checkpoint import Checkpoint, opened_checkpoint, write_checkpoint
-from atesd_env.config import EnvConfig, check_same_config, preset
+from atesd_env.config import EnvConfig, preset
 from atesd_env.episode import RESET_FIRST, checked_render_mode, draw_seed, first_result, make_spaces, window_result
 from atesd_env.errors import ConfigError, NoEpisodeError
 from atesd_env.render import render
-from atesd_env.statistics import FEATURE_NAMES, RunningStatistics
+from atesd_env.statistics import FEATURE_NAMES
 from atesd_env.toy_dynamics import BEST_RATE, BUMP_WIDTH, FINAL_NLL, IMMEDIATE_SHARE, INITIAL_NLL, SKILL_RATE
 from atesd_env.toy_optimum import ToyOptimum, optimum
-from atesd_env.toy_population import ToyPopulation, ToyState, initial_state, next_state
+from atesd_env.toy_population import (
+    ToyPopulation,
+    ToyState,
+    from_toy_checkpoint,
+    initial_state,
+    next_state,
+    to_toy_checkpoint,
+)
 from atesd_env.toy_row import optimum_columns
 
 __all__ = [
@@ -169,8 +175,7 @@ class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     def checkpoint(self) -> Checkpoint:
         """Returns the run's state and the configuration in a form that files can hold."""
-        state = dataclasses.asdict(self.snapshot())
-        return Checkpoint({}, {"config": dataclasses.asdict(self.config), "toy": state})
+        return to_toy_checkpoint(self.snapshot(), self.config)
 
     def save_state(self, path: str | os.PathLike[str]) -> None:
         """Writes the run's state to a file, for ``load_state`` and ``reset(options={"state": path})``.
@@ -188,15 +193,4 @@ class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             ConfigError: If it was saved under another configuration.
             RunFilesError: If the file cannot be read, or is not whole.
         """
-        checkpoint = opened_checkpoint(state)
-        check_same_config(self.config, checkpoint.description.get("config", {}))
-        saved = dict(checkpoint.description["toy"])
-        self._state = ToyState(
-            **saved
-            | {
-                "nll": tuple(saved["nll"]),
-                "skill": tuple(saved["skill"]),
-                "statistics": RunningStatistics(**saved["statistics"]),
-                "rows": tuple(saved["rows"]),
-            }
-        )
+        self._state = from_toy_checkpoint(opened_checkpoint(state), self.config)

@@ -10,7 +10,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from atesd_env.config import EnvConfig
+from atesd_env.checkpoint import Checkpoint
+from atesd_env.config import EnvConfig, check_same_config
 from atesd_env.episode import Observation
 from atesd_env.statistics import Row, RunningStatistics, advance, initial_statistics, observation
 from atesd_env.toy_dynamics import INITIAL_NLL, Levels, group_mean, next_levels, noise
@@ -174,6 +175,30 @@ class ToyRuns(Sequence[ToyState]):
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
         return self._population.snapshot(index)
+
+
+def to_toy_checkpoint(state: ToyState, config: EnvConfig) -> Checkpoint:
+    """Returns a learner's state, and the configuration that it belongs to, in a form that files can hold."""
+    return Checkpoint({}, {"config": dataclasses.asdict(config), "toy": dataclasses.asdict(state)})
+
+
+def from_toy_checkpoint(checkpoint: Checkpoint, config: EnvConfig) -> ToyState:
+    """Returns the state that ``to_toy_checkpoint`` was given.
+
+    Raises:
+        ConfigError: If it was saved under another configuration.
+    """
+    check_same_config(config, checkpoint.description.get("config", {}))
+    saved = dict(checkpoint.description["toy"])
+    return ToyState(
+        **saved
+        | {
+            "nll": tuple(saved["nll"]),
+            "skill": tuple(saved["skill"]),
+            "statistics": RunningStatistics(**saved["statistics"]),
+            "rows": tuple(saved["rows"]),
+        }
+    )
 
 
 class ToyPopulation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import numbers
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from atesd_env.actions import checked_ratios
+from atesd_env.checkpoint import Checkpoint, opened_checkpoint, write_checkpoint
 from atesd_env.config import EnvConfig, preset
 from atesd_env.episode import (
     RENDER_MODES,
@@ -33,8 +35,10 @@ from atesd_env.episode import (
     window_result,
 )
 from atesd_env.errors import ConfigError, NoEpisodeError
+from atesd_env.instance_fields import instance_configs
 from atesd_env.render import render
 from atesd_env.statistics import COLUMNS, FEATURE_NAMES, observation
+from atesd_env.vector_state import restore_vector_checkpoint, vector_checkpoint
 
 Batch = NDArray[np.float32]
 """[K, num_features] observations, or [K, groups] actions."""
@@ -65,12 +69,15 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         workers: Processes that the students are shared out to, each with its part of the cores and a copy of the base.
             More than one pays for many small students on a CPU; the closed form takes one only.
         instances: For each student a dictionary of the fields in which it differs from ``config``, such as its learning
-            rate or the difficulty of its problems (``atesd_env.instance.INSTANCE_FIELDS``); None makes all alike. The
+            rate or the difficulty of its problems (``atesd_env.instance_fields.INSTANCE_FIELDS``); None makes all alike. The
             closed form takes none.
 
     Attributes:
         config: The configuration.
+        configs: That of each student, K of them.
         feature_names: Names of the observation's entries, in order.
+        generators: For each student, the generator that draws the seeds of runs that nobody named.
+        is_started: [K] bool, whether a student has ever been started.
 
     Raises:
         ConfigError: If ``num_envs``, ``render_mode`` or ``workers`` cannot be used.
@@ -104,6 +111,7 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         self.workers: int = int(workers)
         if instances is not None and config.student == "toy":
             raise ConfigError("instances: expected None for the closed form; make one environment for each instance.")
+        self.configs: list[EnvConfig] = instance_configs(config, instances, self.num_envs)
         self.instances: tuple[dict[str, Any], ...] | None = (
             None if instances is None else tuple(dict(fields) for fields in instances)
         )
@@ -113,10 +121,10 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._population: Students | None = None
-        self._is_started: NDArray[np.bool_] = np.zeros(self.num_envs, dtype=np.bool_)
+        self.is_started: NDArray[np.bool_] = np.zeros(self.num_envs, dtype=np.bool_)
         self._is_running: NDArray[np.bool_] = np.zeros(self.num_envs, dtype=np.bool_)
         # One for each student, as Gymnasium's SyncVectorEnv has it: they draw the seeds of runs that nobody named.
-        self._generators: list[np.random.Generator] = [seeding.np_random()[0] for _ in range(self.num_envs)]
+        self.generators: list[np.random.Generator] = [seeding.np_random()[0] for _ in range(self.num_envs)]
 
     @property
     def population(self) -> Any:
@@ -158,7 +166,8 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
             seed: A number s gives student k the seed s + k; a sequence gives each its own; None, or None in the
                 sequence, draws one from the student's generator.
             options: ``"reset_mask"``, bool [K]: only these students start anew (their seeds are as without a mask); the
-                others stay where they are. The dictionary is left as it is.
+                others stay where they are. ``"state"``, a path: all go on where ``save_state`` was, instead. The dictionary
+                is left as it is.
 
         Returns:
             The observations of all K students, and infos of those that were reset: ``seed`` and ``probe/nll``.
@@ -167,6 +176,9 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
             ConfigError: If the seeds or the mask do not fit the K students.
             NoEpisodeError: If the mask leaves out students that have never been started.
         """
+        if options and options.get("state") is not None:
+            self.load_state(options["state"])
+            return self._observations(), vector_infos([first_result(run)[1] for run in self.population.runs])
         seeds = self._checked_seeds(seed)
         mask = self._checked_mask(options)
         generators = [None if one is None else seeding.np_random(one)[0] for one in seeds]
@@ -174,7 +186,7 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         for index in chosen:
             generator = generators[index]
             if generator is not None:
-                self._generators[index] = generator
+                self.generators[index] = generator
             self._start(index, seeds[index])
         return self._observations(), _spread([(chosen, self._first_infos(chosen))], self.num_envs)
 
@@ -193,7 +205,7 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
             ConfigError: If a line is not a ratio in [0, 1] for each group; nothing is trained then.
             NoEpisodeError: If a student has never been started.
         """
-        if not self._is_started.all():
+        if not self.is_started.all():
             raise NoEpisodeError(RESET_FIRST)
         going = np.flatnonzero(self._is_running).tolist()
         ratios = self._checked_actions(actions, going)
@@ -223,7 +235,7 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         if close is not None:
             close()
         self._population = None
-        self._is_started[:] = self._is_running[:] = False
+        self.is_started[:] = self._is_running[:] = False
 
     def snapshot(self, index: int) -> Any:
         """Returns an opaque copy of student ``index``'s run: what ``snapshot`` of the scalar environment returns."""
@@ -239,7 +251,36 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         self.population.restore(index, snapshot[0] if isinstance(snapshot, tuple) else snapshot)
         run = self.population.runs[index]
         self._is_running[index] = run.broken is None and len(run.rows) < self.config.windows
-        self._is_started[index] = True
+        self.is_started[index] = True
+
+    def checkpoint(self) -> Checkpoint:
+        """Returns the state of all students in a form that files can hold.
+
+        Raises:
+            NoEpisodeError: If a student has never been started.
+        """
+        return vector_checkpoint(self)
+
+    def save_state(self, path: str | os.PathLike[str]) -> None:
+        """Writes the state of all students to a file, for ``load_state`` and ``reset(options={"state": path})``.
+
+        Raises:
+            NoEpisodeError: If a student has never been started.
+            RunFilesError: If it cannot be written.
+        """
+        write_checkpoint(Path(path), self.checkpoint())
+
+    def load_state(self, state: str | os.PathLike[str] | Checkpoint) -> None:
+        """Goes on where ``save_state`` was; the next windows of all students, autoresets included, repeat bit for bit.
+
+        Raises:
+            ConfigError: If it was saved by another number of students, or under another configuration.
+            RunFilesError: If the file cannot be read, or is not whole.
+        """
+        checkpoint = opened_checkpoint(state)
+        restore_vector_checkpoint(self, checkpoint)
+        self._is_running = np.array(checkpoint.description["is_running"], dtype=np.bool_)
+        self.is_started[:] = True
 
     def samples(self, index: int, num_samples: int = 1) -> list[dict[str, Any]]:
         """Returns rollouts of student ``index``'s last update with both prompts; the closed form has none."""
@@ -272,8 +313,8 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
 
     def _start(self, index: int, seed: int | None) -> None:
         """Starts a new run of one student, drawing the seed if there is none."""
-        self.population.reset(index, draw_seed(self._generators[index]) if seed is None else seed)
-        self._is_started[index] = self._is_running[index] = True
+        self.population.reset(index, draw_seed(self.generators[index]) if seed is None else seed)
+        self.is_started[index] = self._is_running[index] = True
 
     def _first_infos(self, students: Sequence[int]) -> dict[str, Any]:
         """Returns the infos of a reset of some students, [S] in each name."""
@@ -318,7 +359,7 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
             raise ConfigError(
                 f"reset_mask: expected a bool array of shape ({self.num_envs},) with at least one True, got {mask!r}."
             )
-        left_out = np.flatnonzero(~mask & ~self._is_started)
+        left_out = np.flatnonzero(~mask & ~self.is_started)
         if left_out.size:
             raise NoEpisodeError(
                 f"reset_mask: expected only students that have been started to be left out, but {left_out.tolist()} have "

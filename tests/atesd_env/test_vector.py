@@ -447,3 +447,70 @@ def test_a_counterfactual_follows_the_instance_of_its_student(tiny_config: EnvCo
     moving = counterfactual(env, [0.0, 1.0], windows=1, student=0)
     assert still["probe/nll"].tolist() == pytest.approx([nll[1]] * 2, abs=1e-6)
     assert abs(moving["probe/nll"] - nll[0]).min() > 1e-4
+
+
+def play(env: TeacherExposureVectorEnv, steps: int) -> list[tuple[Any, ...]]:
+    """Steps with ratios that differ from student to student and from step to step."""
+    return [
+        env.step(np.linspace(0.1 * step, 1.0, env.num_envs, dtype=np.float32)[:, None] % 1.0) for step in range(steps)
+    ]
+
+
+def test_a_file_holds_all_students_and_the_seeds_to_come(tmp_path):
+    """Closed form: two of three students are in the middle of a run, the third's next step starts a new one."""
+    env = toy(3, windows=4)
+    env.reset(seed=3)
+    play(env, 3)
+    env.reset(options={"reset_mask": np.array([True, True, False])})
+    play(env, 1)
+    assert env.is_running.tolist() == [True, True, False]
+    env.save_state(tmp_path / "state")
+    expected = play(env, 7)
+    again = toy(3, windows=4)
+    again.load_state(tmp_path / "state")
+    for ours, theirs in zip(play(again, 7), expected, strict=True):
+        assert_same_step(ours, theirs)
+    third = toy(3, windows=4)
+    observations, infos = third.reset(options={"state": tmp_path / "state"})
+    assert observations.shape == env.observation_space.shape
+    assert infos["seed"].tolist()[2] == 5
+    assert_same_step(play(third, 1)[0], expected[0])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_file_of_language_model_students_repeats_bit_for_bit(tiny_config: EnvConfig, tmp_path, workers: int):
+    config = tiny_config.replace(windows=2, hold_window=1, teacher="ema")
+    make = lambda: TeacherExposureVectorEnv(config, 2, workers=workers, instances=[{}, {"learning_rate": 1e-4}])  # noqa: E731
+    env = make()
+    env.reset(seed=1)
+    play(env, 1)
+    env.save_state(tmp_path / "state")
+    expected = play(env, 3)  # through an autoreset
+    adapters = [env.snapshot(index)[0].adapter for index in range(2)]
+    env.close()
+    again = make()
+    again.load_state(tmp_path / "state")
+    for ours, theirs in zip(play(again, 3), expected, strict=True):
+        assert_same_step(ours, theirs)
+    assert all(torch.equal(again.snapshot(index)[0].adapter, adapters[index]) for index in range(2))
+    again.close()
+
+
+def test_states_that_do_not_fit_are_refused_and_change_nothing(tmp_path):
+    env = toy(2)
+    with pytest.raises(AtesdError, match="reset"):
+        env.save_state(tmp_path / "state")
+    env.reset(seed=0)
+    env.save_state(tmp_path / "state")
+    scalar = ToyExposureEnv(windows=3)
+    scalar.reset(seed=0)
+    scalar.save_state(tmp_path / "scalar")
+    with pytest.raises(ConfigError, match="expected that of 3 students, got 2 students"):
+        toy(3).load_state(tmp_path / "state")
+    with pytest.raises(ConfigError, match="got a scalar environment's"):
+        env.load_state(tmp_path / "scalar")
+    other = toy(2, toy_noise=0.5)
+    other.reset(seed=9)
+    with pytest.raises(ConfigError, match="toy_noise"):
+        other.load_state(tmp_path / "state")
+    assert [run.seed for run in other.population.runs] == [9, 10]
