@@ -6,7 +6,7 @@ class, and importing a module runs it, so a file from a stranger must not choose
 - the one that the caller names (``agent_class``), or
 - a class of our own package ``agents``, or
 - the target of an entry point in the group ``atesd.agents``, which an installed package declares, or
-- a subclass of ``agents.base.Agent`` that the program has imported already;
+- in a module that the program has imported already, and a subclass of ``agents.base.Agent``;
 
 anything else is refused, with a message that says how to name it. Stable-Baselines3's zip files are pickles inside:
 loading one can run any code, so load only files that you trust.
@@ -15,8 +15,9 @@ loading one can run any code, so load only files that you trust.
 from __future__ import annotations
 
 import importlib
+import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,21 +86,20 @@ def load_saved(
 
 
 def _saved_class(path: Path, name: str, installed: Mapping[str, Callable[[], Any]]) -> type[Agent]:
-    for known in _subclasses(Agent):
-        if f"{known.__module__}.{known.__qualname__}" == name:
-            return known
-    if name in installed:
+    module_name, _, attribute = name.rpartition(".")
+    if module_name in sys.modules:
+        found = getattr(sys.modules[module_name], attribute, None)
+    elif name in installed:
         found = installed[name]()
     elif name.startswith("agents."):
-        module, _, attribute = name.rpartition(".")
         try:
-            found = getattr(importlib.import_module(module), attribute, None)
+            found = getattr(importlib.import_module(module_name), attribute, None)
         except ModuleNotFoundError:
             found = None
     else:
         raise ConfigError(
             f"{path}: expected an agent of our own or of an installed package, got the class {name}, which is not imported "
-            f"because a file says so; if you trust it, name it: {path}:agent_class={':'.join(name.rsplit('.', 1))}"
+            f"because a file says so; if you trust it, name it: {path}:agent_class={module_name}:{attribute}"
         )
     if not (isinstance(found, type) and issubclass(found, Agent)):
         raise ConfigError(
@@ -107,12 +107,6 @@ def _saved_class(path: Path, name: str, installed: Mapping[str, Callable[[], Any
             "with the class that saved it."
         )
     return found
-
-
-def _subclasses(kind: type[Agent]) -> Iterator[type[Agent]]:
-    for one in kind.__subclasses__():
-        yield one
-        yield from _subclasses(one)
 
 
 def _check_zip(path: Path) -> None:
