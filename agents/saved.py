@@ -4,12 +4,12 @@ Our own files are safetensors with JSON in the metadata: reading one runs nothin
 class, and importing a module runs it, so a file from a stranger must not choose what is imported. The rule: the class is
 
 - the one that the caller names (``agent_class``), or
-- a class of our own package ``agents``, or
+- one of our own package ``agents``, or
 - the target of an entry point in the group ``atesd.agents``, which an installed package declares, or
-- in a module that the program has imported already, and a subclass of ``agents.base.Agent``;
+- in a module that the program has imported already;
 
-anything else is refused, with a message that says how to name it. Stable-Baselines3's zip files are pickles inside:
-loading one can run any code, so load only files that you trust.
+and it derives from ``agents.base.Agent``. Anything else is refused, with a message that says how to name it.
+Stable-Baselines3's zip files are pickles inside: loading one can run any code, so load only files that you trust.
 """
 
 from __future__ import annotations
@@ -79,6 +79,9 @@ def load_saved(
     if agent_class is not None and not (isinstance(agent_class, type) and issubclass(agent_class, Agent)):
         raise ConfigError(f"agent_class: expected a class that derives from agents.base.Agent, got {agent_class!r}.")
     arrays, description = read_agent_file(path)
+    if agent_class is not None and description.get("class") == f"__main__.{agent_class.__qualname__}":
+        # A script calls its own classes so; whoever loads its file can only name them by their module.
+        description["class"] = f"{agent_class.__module__}.{agent_class.__qualname__}"
     kind = agent_class or _saved_class(path, str(description.get("class")), installed or {})
     agent = kind.from_state(arrays, description, env, source=str(path))
     agent.reseed(seed)
@@ -87,8 +90,9 @@ def load_saved(
 
 def _saved_class(path: Path, name: str, installed: Mapping[str, Callable[[], Any]]) -> type[Agent]:
     module_name, _, attribute = name.rpartition(".")
-    if module_name in sys.modules:
-        found = getattr(sys.modules[module_name], attribute, None)
+    found = getattr(sys.modules.get(module_name), attribute, None)
+    if found is not None:
+        pass
     elif name in installed:
         found = installed[name]()
     elif name.startswith("agents."):

@@ -109,6 +109,15 @@ def test_a_class_that_is_imported_already_needs_no_naming(tmp_path: Path, own_mo
     assert type(make(path, ToyExposureEnv(), agent_class=kind)) is kind
 
 
+def test_a_file_that_a_script_saved_is_loaded_with_the_scripts_module(tmp_path: Path, own_module: str):
+    path = file_of(tmp_path / "mine.safetensors", "__main__.Falling", start=1.0, end=0.5)
+    with pytest.raises(ConfigError, match=r"name it: .*agent_class=__main__:Falling"):
+        make(path, ToyExposureEnv())
+    assert make(f"{path}:agent_class={own_module}:Falling", ToyExposureEnv()).end == 0.5
+    with pytest.raises(ConfigError, match=r"expected an agent of class agents\.schedules\.FixedSchedule, got __main__"):
+        make(path, ToyExposureEnv(), agent_class=FixedSchedule)
+
+
 def test_the_class_of_an_installed_package_may_be_imported(
     tmp_path: Path, own_module: str, monkeypatch: pytest.MonkeyPatch
 ):
