@@ -33,9 +33,11 @@ def test_the_first_is_remembered_and_announced(capfd: pytest.CaptureFixture[str]
 
 
 def test_the_second_stops_at_once():
-    with pytest.raises(KeyboardInterrupt), deferred_interrupt():
+    with deferred_interrupt() as interruption:
         press()
-        press()
+        with pytest.raises(KeyboardInterrupt):
+            press()
+    assert interruption.is_requested
 
 
 def test_afterwards_it_is_as_before():
