@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import difflib
 import functools
-import importlib
 import importlib.metadata
 import inspect
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,9 @@ from typing import Any
 import gymnasium
 
 from agents.base import Agent, AgentProtocol
+from agents.construct import GIVEN_BY_MAKE, Factory, call_form, construct, import_target, option_parameters
 from agents.saved import SUFFIXES, Frozen, load_saved
 from atesd_env.errors import ConfigError, RunFilesError
-
-Factory = Callable[..., AgentProtocol]
 
 Spec = str | os.PathLike[str] | AgentProtocol | Factory
 """What ``make`` takes: a spec, a class or function that returns an agent, or an agent."""
@@ -121,7 +119,6 @@ _OWN_CLASS_MEANING = "A class (or function) of your own that returns something w
 _SAVED_FILE_MEANING = "A saved agent (.zip: Stable-Baselines3's); frozen=true decides only, else it goes on learning."
 _OWN_CLASS_PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _OPTION = re.compile(r":(?=[A-Za-z_]\w*=)")
-_GIVEN_BY_MAKE = ("self", "env", "seed")
 
 
 def available() -> dict[str, str]:
@@ -164,7 +161,7 @@ def make(spec: Spec, env: gymnasium.Env[Any, Any], seed: int = 0, **options: Any
         return spec
     factory, given = _resolved(spec)
     name = label(spec)
-    agent = _construct(name, factory, env, seed, {**given, **options})
+    agent = construct(name, factory, env, seed, {**given, **options})
     if not isinstance(agent, AgentProtocol):
         raise ConfigError(
             f"agent {name!r}: expected an object with predict(observation, state, episode_start, deterministic), got a "
@@ -199,7 +196,7 @@ def resolve(spec: Spec) -> tuple[Factory, dict[str, Any]]:
     """
     factory, options = _resolved(spec)
     if not is_agent(spec):
-        _call_form(label(spec), factory, options)
+        call_form(label(spec), factory, options)
     return factory, options
 
 
@@ -230,7 +227,7 @@ def options_of(spec: Spec) -> dict[str, Any]:
     if is_agent(spec):
         return {}
     factory, _ = _resolved(spec if not isinstance(spec, str) else _with_ratios(spec))
-    return {name: one.default for name, one in _option_parameters(factory).items()}
+    return {name: one.default for name, one in option_parameters(factory).items()}
 
 
 def described_options(spec: str) -> dict[str, str]:
@@ -281,7 +278,7 @@ def _options(spec: str, parts: list[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for part in parts:
         key, _, text = part.partition("=")
-        if key in options or key in _GIVEN_BY_MAKE:
+        if key in options or key in GIVEN_BY_MAKE:
             reason = "each option once" if key in options else "no option of this name (--seeds, seed=)"
             raise ConfigError(f"agent {spec!r}: expected {reason}, got {part!r}; leave it out.")
         try:
@@ -300,15 +297,16 @@ def _factory(spec: str, head: str) -> tuple[Factory, dict[str, Any]]:
     name, *texts = head.split(":")
     for entry in AGENTS:
         if entry.name == name:
-            return _import(spec, entry.target), _ratios(spec, entry, texts)
+            return import_target(spec, entry.target), _ratios(spec, entry, texts)
     if (point := _entry_points().get(name)) is not None:
         if texts:
             raise ConfigError(
                 f"agent {spec!r}: expected {name}, with options as key=value, got {':'.join(texts)!r} after the name."
             )
-        return _import(spec, point.value), {}
+        return import_target(spec, point.value), {}
     if _OWN_CLASS_PATTERN.fullmatch(head):
-        return _import(spec, head), {}
+        module = head.partition(":")[0]
+        return import_target(spec, head, suggestion=_suggestion(module)), {}
     raise ConfigError(f"agent: expected one of {', '.join(available())}, got {spec!r}{_suggestion(name)}.")
 
 
@@ -368,90 +366,7 @@ def _ratio(spec: str, entry: Entry, text: str) -> float:
     return ratio
 
 
-def _import(spec: str, target: str) -> Factory:
-    module_name, _, attribute = target.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        # A missing module inside the user's own is the user's error, and its traceback says more than we could.
-        if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise
-        raise ConfigError(
-            f"agent {spec!r}: expected an importable module {module_name!r}, found none{_suggestion(module_name)}; "
-            f"install it, or run where Python finds it (PYTHONPATH)."
-        ) from error
-    try:
-        factory = functools.reduce(getattr, attribute.split("."), module)
-    except AttributeError:
-        factory = None
-    if not callable(factory):
-        names = [name for name, value in vars(module).items() if inspect.isclass(value)]
-        raise ConfigError(
-            f"agent {spec!r}: expected a class {attribute!r} in {module.__name__}, found none"
-            f"{_nearest(attribute, names)}; check the name."
-        )
-    return factory
-
-
-def _construct(
-    spec: str, factory: Factory, env: gymnasium.Env[Any, Any], seed: int, options: dict[str, Any]
-) -> AgentProtocol:
-    """Calls the constructor with what it takes: env and seed, env alone, or nothing; options always."""
-    takes = _call_form(spec, factory, options)
-    arguments = (env,) if "env" in takes else ()
-    return factory(*arguments, **({"seed": seed} if "seed" in takes else {}), **options)
-
-
-def _call_form(spec: str, factory: Factory, options: dict[str, Any]) -> tuple[str, ...]:
-    """Returns which of env and seed a constructor takes beside the options.
-
-    Raises:
-        ConfigError: If there is no such call.
-    """
-    try:
-        signature = inspect.signature(factory)
-    except ValueError:  # a class written in C may have none
-        return ("env", "seed")
-    forms: list[tuple[str, ...]] = [("env", "seed"), ("env",)] if _takes_env(signature) else [()]
-    for form in forms:
-        # Bound first and called after: a TypeError inside the constructor must not look like a wrong signature.
-        try:
-            signature.bind(*(["env"] if "env" in form else []), **({"seed": 0} if "seed" in form else {}), **options)
-        except TypeError:
-            continue
-        return form
-    asked = f" and the options {', '.join(options)}" if options else ""
-    names = _option_parameters(factory)
-    unknown = [name for name in options if name not in names]
-    wrong = f"; it has no {', '.join(unknown)}{_nearest(unknown[0], names)}" if unknown else ""
-    raise ConfigError(
-        f"agent {spec!r}: expected a constructor that takes (env, seed=...), (env) or nothing{asked}, got "
-        f"{getattr(factory, '__name__', 'a loader')}{signature}{wrong}; change one of the two."
-    )
-
-
-def _option_parameters(factory: Factory) -> dict[str, inspect.Parameter]:
-    """Returns the arguments that options can go to."""
-    try:
-        parameters = inspect.signature(factory).parameters
-    except ValueError:
-        return {}
-    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return {name: one for name, one in parameters.items() if one.kind in kinds and name not in _GIVEN_BY_MAKE}
-
-
-def _takes_env(signature: inspect.Signature) -> bool:
-    """Whether the first argument is an environment: it is called so, or must be given and could be nothing else."""
-    first = next(iter(signature.parameters.values()), None)
-    return first is not None and (first.name == "env" or first.default is inspect.Parameter.empty)
-
-
 def _suggestion(name: str) -> str:
     forms = {entry.name: entry.form for entry in AGENTS} | {point: point for point in _entry_points()}
     nearest = difflib.get_close_matches(name.lower(), list(forms), n=1)
     return f" (did you mean {forms[nearest[0]]}?)" if nearest else ""
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
