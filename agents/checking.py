@@ -7,7 +7,7 @@ or plays agents uses both: a run (agents/experiment.py), a training loop, an ada
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,39 +67,15 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise AgentError(
                 f"agent {self.agent_name!r}, window {self.num_windows + 1}: its decision cannot be used. {error}"
             ) from error
-        observation, reward, *rest = self._call(lambda: super(CheckedEnv, self).step(action))
+        observation, reward, terminated, truncated, info = self._call(lambda: super(CheckedEnv, self).step(action))
         self.num_windows += 1
         self._check_observation(observation, f"after window {self.num_windows}")
-        if not np.isfinite(reward):
-            raise self._own(
-                NonFiniteError(
-                    f"reward of window {self.num_windows}: expected a finite number, got {reward}; look at the columns "
-                    "reward/* and probe/* of that row, and at wrappers that change the reward. Agents learn nothing from it."
-                )
-            )
-        terminated, truncated, info = rest
+        self._call(lambda: check_reward(reward, f"of window {self.num_windows}"))
         return observation, reward, terminated, truncated, info
 
     def _check_observation(self, observation: Any, when: str) -> None:
-        values = np.asarray(observation, dtype=np.float64)
-        shape = self.observation_space.shape
-        if values.shape != shape:
-            raise self._own(
-                ConfigError(
-                    f"observation {when}: expected shape {shape}, as the observation space says, got {values.shape}; "
-                    "look at the wrappers around the environment."
-                )
-            )
-        if not np.isfinite(values).all():
-            names = getattr(self.env.unwrapped, "feature_names", ())
-            index = int(np.argmin(np.isfinite(values)))
-            name = names[index] if len(names) == values.size else f"number {index}"
-            raise self._own(
-                NonFiniteError(
-                    f"observation {when}: expected finite numbers, got {values[index]} for the feature {name}; look at that "
-                    "window's row, and at the wrappers around the environment."
-                )
-            )
+        names = getattr(self.env.unwrapped, "feature_names", ())
+        self._call(lambda: check_observation(observation, self.observation_space.shape or (), when, names))
 
     def _call(self, function: Callable[[], Any]) -> Any:
         try:
@@ -108,10 +84,55 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             self.error = error
             raise
 
-    def _own(self, error: Exception) -> Exception:
-        """Remembers an exception as the environment's."""
-        self.error = error
-        return error
+
+def check_observation(observation: Any, shape: tuple[int, ...], when: str, feature_names: Sequence[str] = ()) -> None:
+    """Refuses an observation of another shape, or one that is not finite.
+
+    Args:
+        observation: [num_features], or [n, num_features] of n students.
+        shape: What its shape should be.
+        when: Where it comes from, for the message, such as "after window 3".
+        feature_names: Names of the features, if they are known.
+
+    Raises:
+        ConfigError: If the shape is another.
+        NonFiniteError: If a number is NaN or infinite; the message names the feature, and of several students the one.
+    """
+    values = np.asarray(observation, dtype=np.float64)
+    if values.shape != shape:
+        raise ConfigError(
+            f"observation {when}: expected shape {shape}, as the observation space says, got {values.shape}; look at the "
+            "wrappers around the environment."
+        )
+    is_finite = np.isfinite(values)
+    if not is_finite.all():
+        *student, feature = (int(index) for index in np.argwhere(~is_finite)[0])
+        name = feature_names[feature] if len(feature_names) == shape[-1] else f"number {feature}"
+        whose = f" of student {student[0]}" if student else ""
+        raise NonFiniteError(
+            f"observation {when}: expected finite numbers, got {values[(*student, feature)]} for the feature {name}{whose}; "
+            "look at that window's row, and at the wrappers around the environment."
+        )
+
+
+def check_reward(reward: Any, whose: str) -> None:
+    """Refuses rewards that are not finite.
+
+    Args:
+        reward: A number, or [n] of n students.
+        whose: Where it comes from, for the message, such as "of window 3".
+
+    Raises:
+        NonFiniteError: If one is NaN or infinite; of several students the message names the one.
+    """
+    values = np.atleast_1d(np.asarray(reward, dtype=np.float64))
+    if not np.isfinite(values).all():
+        student = int(np.argmin(np.isfinite(values)))
+        which = f" and student {student}" if np.ndim(reward) else ""
+        raise NonFiniteError(
+            f"reward {whose}{which}: expected a finite number, got {values[student]}; look at the columns reward/* and probe/* "
+            "of that row, and at wrappers that change the reward. Agents learn nothing from it."
+        )
 
 
 @contextmanager

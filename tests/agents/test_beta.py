@@ -242,9 +242,18 @@ def test_breaking_the_student_is_charged_to_the_decisions_before_it(batches: lis
     np.testing.assert_allclose(returns, expected, rtol=1e-12)
 
 
+class BreaksAndIsGraded(BreaksInWindow4):
+    """The same, but the teacher could still be scored in that window."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated, truncated, {**info, "probe/grounded": -2.0}
+
+
 @pytest.mark.parametrize("credit", ["one-step", "grounded"])
-def test_a_penalty_is_charged_as_it_is_with_grounding_or_without(batches: list[dict[str, Any]], credit: Any):
-    env = BreaksInWindow4(ToyExposureEnv(lookahead=1, grounded_weight=0.5))
+@pytest.mark.parametrize("kind", [BreaksInWindow4, BreaksAndIsGraded])
+def test_a_penalty_is_charged_as_it_is_with_grounding_or_without(batches: list[dict[str, Any]], kind: Any, credit: Any):
+    env = kind(ToyExposureEnv(lookahead=1, grounded_weight=0.5))
     BetaController(env, batch_size=2, credit=credit).learn(4)
     assert batches[-1]["returns"][-1] == pytest.approx(-3.0)
 

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from agents.checking import CheckedEnv, agent_failures
+from agents.checking import CheckedEnv, agent_failures, check_observation, check_reward
 from agents.schedules import FixedSchedule
 from atesd_env.errors import AgentError, ConfigError, NonFiniteError
 from atesd_env.toy import ToyExposureEnv
@@ -69,6 +69,17 @@ def test_what_an_agent_must_not_learn_from_does_not_reach_it(
     with pytest.raises(kind, match=message), agent_failures(env):
         FixedSchedule(env).learn(5, callback=lambda *_: seen.append(1))
     assert len(seen) == 1
+
+
+def test_of_several_students_the_one_is_named():
+    observations, rewards = np.zeros((3, 2)), np.zeros(3)
+    check_observation(observations, (3, 2), "after reset")
+    check_reward(rewards, "of step 4")
+    observations[1, 0], rewards[2] = np.inf, np.nan
+    with pytest.raises(NonFiniteError, match="got inf for the feature loss of student 1"):
+        check_observation(observations, (3, 2), "after reset", ("loss", "entropy"))
+    with pytest.raises(NonFiniteError, match="reward of step 4 and student 2: expected a finite number, got nan"):
+        check_reward(rewards, "of step 4")
 
 
 def test_a_bad_first_observation_is_refused():

@@ -305,6 +305,7 @@ def test_an_installed_package_brings_agents_by_entry_points():
     assert (type(agent).__name__, agent.end, agent.seed) == ("Falling", 0.5, 4)
     assert type(make("nested", ToyExposureEnv())).__name__ == "Falling"
     assert isinstance(make("beta", ToyExposureEnv()), BetaController), "a name of ours stays ours"
+    assert available()["beta"].startswith("The paper's controller")
 
 
 @pytest.mark.usefixtures("installed_package")

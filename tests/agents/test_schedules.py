@@ -95,6 +95,9 @@ def test_the_binomial_schedules_mean_is_ufts():
     means = agent.predict(observations(0.0, 0.15, 0.3, 0.59, 0.6, 1.0), deterministic=True)[0][:, 0]
     shifted = 0.05 + 0.45 * (1 + np.cos(np.pi * np.array([0.0, 0.15, 0.3, 0.59]) / 0.6))
     np.testing.assert_allclose(means, [*shifted, 0.0, 0.0], rtol=1e-5)
+    # In float32, 0.7 is less than 0.7.
+    late = BinomialSchedule(ToyExposureEnv(), annealed_ratio=0.7)
+    assert late.predict(observations(0.7)[0], deterministic=True)[0] == 0.0
     rising = BinomialSchedule(ToyExposureEnv(), start=0.2, end=0.8, annealed_ratio=1.0, after=0.8)
     np.testing.assert_allclose(
         rising.predict(observations(0.0, 0.5, 1.0), deterministic=True)[0][:, 0], [0.2, 0.5, 0.8]
