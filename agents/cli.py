@@ -253,11 +253,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         sys.stderr.close()
     except KeyboardInterrupt as interrupt:
-        print(
-            f"atesd {verb}: interrupted; the windows written so far can be read. The same arguments and --resume (instead of "
-            f"--overwrite) go on from there. {interrupt}".rstrip(),
-            file=sys.stderr,
+        message = (
+            interrupt.args[0]
+            if interrupt.args
+            else (
+                "interrupted; the windows written so far can be read. The same arguments and --resume (instead of "
+                "--overwrite) go on from there."
+            )
         )
+        print(f"atesd {verb}: {message}", file=sys.stderr)
         sys.exit(143 if isinstance(interrupt, _Terminated) else 130)
 
 

@@ -93,7 +93,7 @@ def call_form(spec: str, factory: Factory, options: dict[str, Any]) -> tuple[str
     wrong = f"; it has no {', '.join(unknown)}{nearest(unknown[0], names)}" if unknown else ""
     raise ConfigError(
         f"agent {spec!r}: expected a constructor that takes (env, seed=...), (env) or nothing{asked}, got "
-        f"{getattr(factory, '__name__', 'a loader')}{signature}{wrong}; change one of the two."
+        f"{getattr(factory, '__name__', 'a function')}{signature}{wrong}; change one of the two."
     )
 
 

@@ -228,12 +228,17 @@ def _interrupted(
     if checkpoints.write(writer.num_rows, env, agent, writer):
         saved.append("its checkpoint, to go on from")
     what = f"saved {' and '.join(saved)}" if saved else "wrote its rows"
-    return KeyboardInterrupt(f"{spec.folder}: {what}, after window {writer.num_rows} of {spec.config.windows}.")
+    return KeyboardInterrupt(
+        f"interrupted; the windows written so far can be read. {spec.folder}: {what}, after window {writer.num_rows} of "
+        f"{spec.config.windows}. The same arguments and --resume (in Python: resume=True) go on."
+    )
 
 
 def _raise_if_requested(interruption: Interruption, spec: RunSpec) -> None:
     if interruption.is_requested:  # in or after the last window
-        raise KeyboardInterrupt(f"{spec.folder}: this run is complete.")
+        raise KeyboardInterrupt(
+            f"interrupted; {spec.folder}: this run is complete. The same arguments and --resume make those that are not."
+        )
 
 
 def _play_episode(agent: Any, env: gymnasium.Env[Any, Any], spec: RunSpec, goes_on: Callable[[], bool]) -> None:

@@ -28,7 +28,7 @@ import gymnasium
 
 from agents.base import Agent, AgentProtocol
 from agents.construct import GIVEN_BY_MAKE, Factory, call_form, construct, import_target, option_parameters
-from agents.saved import SUFFIXES, Frozen, load_saved
+from agents.saved import SUFFIXES, Frozen, load_own, load_zip
 from atesd_env.errors import ConfigError, RunFilesError
 
 Spec = str | os.PathLike[str] | AgentProtocol | Factory
@@ -116,7 +116,7 @@ SAVED_FILE = "path/to/agent.safetensors"
 """How a saved agent is written; a .zip is Stable-Baselines3's."""
 
 _OWN_CLASS_MEANING = "A class (or function) of your own that returns something with Stable-Baselines3's predict."
-_SAVED_FILE_MEANING = "A saved agent (.zip: Stable-Baselines3's); frozen=true decides only, else it goes on learning."
+_SAVED_FILE_MEANING = "A saved agent (.zip: Stable-Baselines3's); learn=true goes on learning, else it only decides."
 _OWN_CLASS_PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _OPTION = re.compile(r":(?=[A-Za-z_]\w*=)")
 
@@ -293,7 +293,7 @@ def _factory(spec: str, head: str) -> tuple[Factory, dict[str, Any]]:
     if Path(head).suffix in SUFFIXES:
         if not Path(head).is_file():
             raise RunFilesError(f"{head}: expected the file of a saved agent, found none; check the path.")
-        return functools.partial(_load_file, Path(head)), {}
+        return functools.partial(load_zip if Path(head).suffix == ".zip" else _load_own, Path(head)), {}
     name, *texts = head.split(":")
     for entry in AGENTS:
         if entry.name == name:
@@ -310,20 +310,20 @@ def _factory(spec: str, head: str) -> tuple[Factory, dict[str, Any]]:
     raise ConfigError(f"agent: expected one of {', '.join(available())}, got {spec!r}{_suggestion(name)}.")
 
 
-def _load_file(
+def _load_own(
     path: Path,
     env: gymnasium.Env[Any, Any],
     seed: int = 0,
     *,
-    agent_class: str | type[Agent] | None = None,
-    frozen: bool = False,
+    learn: bool = False,
     deterministic: bool = True,
+    agent_class: str | type[Agent] | None = None,
 ) -> Any:
-    """Returns a saved agent: ``load_saved``, with a class by its spec, and ``Frozen`` if it is to decide only."""
+    """Returns the agent of a .safetensors file; its class may be named by its spec, and what is installed is known."""
     kind: Any = resolve(agent_class)[0] if isinstance(agent_class, str) else agent_class
     installed = {f"{point.module}.{point.attr}": point.load for point in _entry_points().values()}
-    agent = load_saved(path, env, seed, agent_class=kind, installed=installed)
-    return Frozen(agent, deterministic=deterministic) if frozen else agent
+    agent = load_own(path, env, seed, agent_class=kind, installed=installed)
+    return agent if learn else Frozen(agent, deterministic=deterministic)
 
 
 def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:

@@ -49,33 +49,57 @@ class Frozen:
         return self.agent.predict(observation, state, episode_start, deterministic=deterministic or self.deterministic)
 
 
-def load_saved(
+def load_zip(
+    path: Path,
+    env: gymnasium.Env[Any, Any],
+    seed: int = 0,
+    *,
+    learn: bool = False,
+    deterministic: bool = True,
+    **options: Any,
+) -> Any:
+    """Returns Stable-Baselines3's agent of a zip file; loading it can run any code, so load only files that you trust.
+
+    Args:
+        path: The file.
+        env: The environment to decide in.
+        seed: Seed of the new run and of the agent's decisions in it.
+        learn: Whether it goes on learning; if not, it only decides.
+        deterministic: Without ``learn``: leave the randomness of its decisions out.
+        **options: With ``learn``: arguments of the algorithm that replace the saved ones.
+
+    Raises:
+        RunFilesError: If the file is missing, cut off or damaged: nothing of it is unpickled then.
+        ConfigError: If it was saved for other spaces.
+    """
+    _check_zip(path)
+    from agents.sb3 import load_agent  # type: ignore[import-not-found, unused-ignore]
+
+    return load_agent(path, env, learn, seed=seed, deterministic=deterministic, **options)
+
+
+def load_own(
     path: Path,
     env: gymnasium.Env[Any, Any],
     seed: int = 0,
     *,
     agent_class: type[Agent] | None = None,
     installed: Mapping[str, Callable[[], Any]] | None = None,
-) -> Any:
-    """Returns the agent of a file, ready for a new run: it keeps what it has learned.
+) -> Agent:
+    """Returns the agent of a file of ours, ready for a new run: it keeps what it has learned.
 
     Args:
-        path: A file that ``save`` wrote: .safetensors, or Stable-Baselines3's .zip.
+        path: A file that ``Agent.save`` wrote.
         env: The environment to decide in.
         seed: Seed of the new run and of the agent's decisions in it. (To go on inside the saved agent's run, use its
             class's ``load``.)
-        agent_class: Class of a .safetensors file; None finds it by the rule above.
+        agent_class: Its class; None finds it by the rule above.
         installed: Classes that may be imported, beside our own: full name -> how to import it.
 
     Raises:
         RunFilesError: If the file is missing, cut off or damaged.
         ConfigError: If its class may not be imported, or it was saved for other spaces.
     """
-    if path.suffix == ".zip":
-        _check_zip(path)
-        from agents.sb3 import load_agent  # type: ignore[import-not-found, unused-ignore]
-
-        return load_agent(path, env)
     if agent_class is not None and not (isinstance(agent_class, type) and issubclass(agent_class, Agent)):
         raise ConfigError(f"agent_class: expected a class that derives from agents.base.Agent, got {agent_class!r}.")
     arrays, description = read_agent_file(path)

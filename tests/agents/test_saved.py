@@ -60,7 +60,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_file_is_a_spec_and_keeps_what_was_learned(tmp_path: Path):
     agent = BetaController(ToyExposureEnv(), seed=1).learn(60)
     agent.save(tmp_path / "agent.safetensors")
-    loaded = make(tmp_path / "agent.safetensors", ToyExposureEnv(), seed=7)
+    loaded = make(tmp_path / "agent.safetensors", ToyExposureEnv(), seed=7, learn=True)
     assert isinstance(loaded, BetaController)
     observation = agent.last_observation
     np.testing.assert_array_equal(
@@ -74,22 +74,22 @@ def test_a_file_is_a_spec_and_keeps_what_was_learned(tmp_path: Path):
 def test_a_loaded_agents_new_run_has_the_seed_that_is_asked_for(tmp_path: Path):
     make("random", ToyExposureEnv(), seed=1).learn(5).save(tmp_path / "agent.safetensors")
     env = ToyExposureEnv()
-    loaded = make(str(tmp_path / "agent.safetensors"), env, seed=7)
+    loaded = make(f"{tmp_path / 'agent.safetensors'}:learn=true", env, seed=7)
     assert ratios_of(loaded, 5) == ratios_of(make("random", ToyExposureEnv(), seed=7), 5)
     assert env.snapshot().seed == 7
 
 
-def test_a_frozen_agent_only_decides(tmp_path: Path):
+def test_without_learn_it_only_decides(tmp_path: Path):
     agent = BetaController(ToyExposureEnv(), seed=1).learn(60)
     agent.save(tmp_path / "agent.safetensors")
-    frozen = make(f"{tmp_path / 'agent.safetensors'}:frozen=true", ToyExposureEnv())
+    frozen = make(tmp_path / "agent.safetensors", ToyExposureEnv())
     assert isinstance(frozen, Frozen)
     assert isinstance(frozen, AgentProtocol)
     assert not hasattr(frozen, "learn")
     observation = agent.last_observation
     expected = agent.predict(observation, deterministic=True)[0]
     assert frozen.predict(observation)[0] == frozen.predict(observation)[0] == expected
-    random = make(f"{tmp_path / 'agent.safetensors'}:frozen=true:deterministic=false", ToyExposureEnv())
+    random = make(f"{tmp_path / 'agent.safetensors'}:deterministic=false", ToyExposureEnv())
     assert random.predict(observation)[0] != random.predict(observation)[0]
 
 
@@ -98,22 +98,22 @@ def test_a_file_does_not_choose_what_is_imported(tmp_path: Path, own_module: str
     with pytest.raises(ConfigError, match=re.escape(f"{path}:agent_class={own_module}:Falling")):
         make(path, ToyExposureEnv())
     assert own_module not in sys.modules, "refusing it must not import it"
-    trusted = make(f"{path}:agent_class={own_module}:Falling", ToyExposureEnv())
+    trusted = make(f"{path}:agent_class={own_module}:Falling:learn=true", ToyExposureEnv())
     assert (type(trusted).__name__, trusted.end) == ("Falling", 0.5)
 
 
 def test_a_class_that_is_imported_already_needs_no_naming(tmp_path: Path, own_module: str):
     path = file_of(tmp_path / "mine.safetensors", f"{own_module}.Falling", start=1.0, end=0.5)
     kind, _ = resolve(f"{own_module}:Falling")
-    assert type(make(path, ToyExposureEnv())) is kind
-    assert type(make(path, ToyExposureEnv(), agent_class=kind)) is kind
+    assert type(make(path, ToyExposureEnv(), learn=True)) is kind
+    assert type(make(path, ToyExposureEnv(), learn=True, agent_class=kind)) is kind
 
 
 def test_a_file_that_a_script_saved_is_loaded_with_the_scripts_module(tmp_path: Path, own_module: str):
     path = file_of(tmp_path / "mine.safetensors", "__main__.Falling", start=1.0, end=0.5)
     with pytest.raises(ConfigError, match=r"name it: .*agent_class=__main__:Falling"):
         make(path, ToyExposureEnv())
-    assert make(f"{path}:agent_class={own_module}:Falling", ToyExposureEnv()).end == 0.5
+    assert make(f"{path}:agent_class={own_module}:Falling:learn=true", ToyExposureEnv()).end == 0.5
     with pytest.raises(ConfigError, match=r"expected an agent of class agents\.schedules\.FixedSchedule, got __main__"):
         make(path, ToyExposureEnv(), agent_class=FixedSchedule)
 
@@ -126,7 +126,7 @@ def test_the_class_of_an_installed_package_may_be_imported(
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: own-saved-agents-for-test\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(f"[atesd.agents]\nsinking = {own_module}:Falling\n")
     path = file_of(tmp_path / "mine.safetensors", f"{own_module}.Falling", start=1.0, end=0.5)
-    assert type(make(path, ToyExposureEnv())).__name__ == "Falling"
+    assert type(make(path, ToyExposureEnv(), learn=True)).__name__ == "Falling"
 
 
 @pytest.mark.parametrize(
@@ -185,11 +185,22 @@ def test_a_whole_zip_goes_to_the_adapter(tmp_path: Path, monkeypatch: pytest.Mon
         file.writestr("data", "{}")
     seen: list[Any] = []
     adapter = ModuleType("agents.sb3")
-    adapter.load_agent = lambda path, env: seen.append((path, env)) or FixedSchedule(env)  # type: ignore[attr-defined]
+
+    def load_agent(path: Path, env: Any, learn: bool, **options: Any) -> FixedSchedule:
+        seen.append((path, env, learn, options))
+        return FixedSchedule(env)
+
+    adapter.load_agent = load_agent  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "agents.sb3", adapter)
     env = ToyExposureEnv()
-    assert isinstance(make(str(tmp_path / "agent.zip"), env), FixedSchedule)
-    assert seen == [(tmp_path / "agent.zip", env)]
+    assert isinstance(make(f"{tmp_path / 'agent.zip'}:learn=true:learning_rate=0.001", env, seed=3), FixedSchedule)
+    assert seen == [(tmp_path / "agent.zip", env, True, {"seed": 3, "deterministic": True, "learning_rate": 0.001})]
+
+
+def test_wrong_options_of_a_file_are_answered(tmp_path: Path):
+    FixedSchedule(ToyExposureEnv()).save(tmp_path / "agent.safetensors")
+    with pytest.raises(ConfigError, match=r"it has no lern \(did you mean 'learn'\?\)"):
+        resolve(f"{tmp_path / 'agent.safetensors'}:lern=true")
 
 
 @pytest.mark.parametrize("name", ["missing.safetensors", "missing.zip"])
