@@ -239,7 +239,7 @@ def described_options(spec: str) -> dict[str, str]:
 
 
 def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _with_ratios(spec: str) -> str:
@@ -254,24 +254,18 @@ def with_option(specs: Sequence[Spec], key: str, value: str) -> list[Spec]:
     Raises:
         ConfigError: If none takes it, or one has it already.
     """
-    takers = [
-        isinstance(spec, str) and key in options_of(spec) and key not in dict(_split_options(spec)) for spec in specs
-    ]
     for spec in specs:
-        if isinstance(spec, str) and key in dict(_split_options(spec)):
+        if isinstance(spec, str) and any(part.startswith(f"{key}=") for part in _OPTION.split(spec)[1:]):
             raise ConfigError(
                 f"{key}: expected it once, got {value!r} and {spec!r}; leave one of the two out, or write it in each spec."
             )
+    takers = [isinstance(spec, str) and key in options_of(spec) for spec in specs]
     if not any(takers):
         raise ConfigError(
             f"{key}: expected an agent with the option {key!r} (such as beta), got only "
             f"{', '.join(label(spec) for spec in specs)}; leave {key} out, or add such an agent."
         )
     return [f"{spec}:{key}={value}" if takes else spec for spec, takes in zip(specs, takers, strict=True)]
-
-
-def _split_options(spec: str) -> list[tuple[str, str]]:
-    return [(part.partition("=")[0], part.partition("=")[2]) for part in _OPTION.split(spec)[1:]]
 
 
 def _options(spec: str, parts: list[str]) -> dict[str, Any]:
@@ -303,7 +297,7 @@ def _factory(spec: str, head: str) -> tuple[Factory, dict[str, Any]]:
             raise ConfigError(
                 f"agent {spec!r}: expected {name}, with options as key=value, got {':'.join(texts)!r} after the name."
             )
-        return import_target(spec, point.value), {}
+        return import_target(spec, f"{point.module}:{point.attr}"), {}
     if _OWN_CLASS_PATTERN.fullmatch(head):
         module = head.partition(":")[0]
         return import_target(spec, head, suggestion=_suggestion(module)), {}
