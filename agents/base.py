@@ -98,14 +98,18 @@ class Agent:
         if not isinstance(seed, int | np.integer) or seed < 0:
             raise ConfigError(f"seed: expected a whole number from 0, got {seed!r}.")
         self.env = env
-        self.seed = int(seed)
         self.groups = int(shape[0])
-        self.rng = np.random.default_rng(np.random.SeedSequence([self.seed, _ACTION_STREAM]))
+        self.reseed(seed)
         self.num_timesteps = 0
         self.last_observation: NDArray[np.float32] | None = None
         self._predict_state: Any = None
         self._is_episode_start = True
         self._has_seeded_env = False
+
+    def reseed(self, seed: int) -> None:
+        """Gives the next run, which must not have begun, this seed, and the agent's decisions in it."""
+        self.seed = int(seed)
+        self.rng = np.random.default_rng(np.random.SeedSequence([self.seed, _ACTION_STREAM]))
 
     def predict(
         self,
@@ -219,6 +223,7 @@ class Agent:
             "class": _class_name(type(self)),
             "seed": self.seed,
             "options": self.options(),
+            "spaces": _spaces(self.env),
             "num_timesteps": self.num_timesteps,
             "rng": self.rng.bit_generator.state,
         }
@@ -262,18 +267,10 @@ class Agent:
 
         Raises:
             RunFilesError: If the file cannot be read.
-            ConfigError: If it holds another class of agent.
+            ConfigError: If it holds another class of agent, or one for other spaces.
         """
         source = _with_suffix(path)
-        try:
-            with safe_open(source, framework="numpy") as file:
-                description = json.loads((file.metadata() or {}).get("agent", "{}"))
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        except (OSError, SafetensorError) as error:
-            raise RunFilesError(
-                f"{source}: expected an agent's file, which `save` writes, got '{error}'; check the path."
-            ) from error
-        return cls.from_state(arrays, description, env, source=str(source))
+        return cls.from_state(*read_agent_file(source), env, source=str(source))
 
     @classmethod
     def from_state(
@@ -287,12 +284,18 @@ class Agent:
         """Returns the agent that ``state`` described; the other arguments are those of ``load``.
 
         Raises:
-            ConfigError: If it is that of another class of agent.
+            ConfigError: If it is that of another class of agent, or of one for other spaces.
         """
         if description.get("class") != _class_name(cls):
             raise ConfigError(
                 f"{source}: expected an agent of class {_class_name(cls)}, got {description.get('class', 'none')}; "
                 "load it with the class that saved it."
+            )
+        if description.get("spaces", _spaces(env)) != _spaces(env):
+            raise ConfigError(
+                f"{source}: expected an agent for {_spaces_in_words(_spaces(env))}, as the environment has, got one that "
+                f"was saved for {_spaces_in_words(description['spaces'])}; make the environment with the `groups` and the "
+                "version that it was saved with, or train another one."
             )
         agent = cls(env, seed=description["seed"], **description["options"])
         agent.num_timesteps = description["num_timesteps"]
@@ -338,12 +341,40 @@ class _Notifier:
             self._callback.on_training_end()
 
 
+def read_agent_file(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Returns the arrays and the description of an agent's file, as ``Agent.state`` gave them; nothing is imported.
+
+    Raises:
+        RunFilesError: If the file is missing, cut off, damaged, or something else.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            description = json.loads((file.metadata() or {})["agent"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise RunFilesError(
+            f"{path}: expected an agent's file, which `save` writes, got '{error}'; check the path, and that the file was "
+            "not cut off while it was written or copied."
+        ) from error
+    return arrays, description
+
+
 def _counted(total_timesteps: int, progress_bar: bool) -> Iterable[int]:
     if not progress_bar:
         return range(total_timesteps)
     from rich.progress import track
 
     return track(range(total_timesteps), description="windows")
+
+
+def _spaces(env: gymnasium.Env[Any, Any]) -> dict[str, list[int]]:
+    """Returns the shapes of the environment's observation and action, as JSON gives them back."""
+    spaces = {"observation": env.observation_space, "action": env.action_space}
+    return {name: list(space.shape or ()) for name, space in spaces.items()}
+
+
+def _spaces_in_words(spaces: Mapping[str, Any]) -> str:
+    return f"observations of shape {tuple(spaces['observation'])} and {spaces['action'][0]} group(s)"
 
 
 def _class_name(cls: type) -> str:

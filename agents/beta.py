@@ -30,7 +30,7 @@ from torch.distributions import Beta
 from torch.nn import functional
 
 from agents.base import Agent, Transition
-from agents.credit import PendingDecisions
+from agents.credit import Credit, PendingDecisions, credit_settings
 from atesd_env.config import EnvConfig
 from atesd_env.errors import ConfigError
 
@@ -81,8 +81,8 @@ def controller_loss(
 class BetaController(Agent):
     """The paper's controller, learning online over one run or several.
 
-    ``gamma``, ``lookahead`` and ``grounded_weight`` are the environment's. The observation's features need no
-    normalising: the environment scales them.
+    ``gamma``, ``lookahead`` and ``grounded_weight`` are the environment's, as far as ``credit`` uses them. The
+    observation's features need no normalising: the environment scales them.
 
     Args:
         env: An environment of ours (its configuration is read from ``env.unwrapped.config``).
@@ -99,6 +99,8 @@ class BetaController(Agent):
             a standard deviation of 0.09.
         a_min: Smallest ratio that the environment is given.
         a_max: Largest.
+        credit: What a decision is credited with, a row of the paper's ablation: "one-step", "delayed", "discounted", or
+            "grounded", the whole R (``agents.credit.credit_settings``).
 
     Attributes:
         network: Maps features [..., num_features] to [..., 2 * groups], float64.
@@ -122,6 +124,7 @@ class BetaController(Agent):
         entropy_target: float = -1.0,
         a_min: float = 0.0,
         a_max: float = 1.0,
+        credit: Credit = "grounded",
     ) -> None:
         super().__init__(env, seed)
         self._options = {
@@ -134,6 +137,7 @@ class BetaController(Agent):
             "entropy_target": entropy_target,
             "a_min": a_min,
             "a_max": a_max,
+            "credit": credit,
         }
         _check_options(self._options)
         config = getattr(env.unwrapped, "config", None)
@@ -142,7 +146,10 @@ class BetaController(Agent):
                 f"env: expected an environment with an EnvConfig in env.unwrapped.config, got {env}; the controller "
                 "needs its gamma, lookahead and grounded_weight."
             )
-        self.grounded_weight = config.grounded_weight
+        settings = credit_settings(
+            credit, gamma=config.gamma, lookahead=config.lookahead, grounded_weight=config.grounded_weight
+        )
+        self.grounded_weight = settings["grounded_weight"]
         self.batch_size = batch_size
         self.entropy_coefficient = entropy_coefficient
         self.entropy_target = entropy_target
@@ -153,12 +160,11 @@ class BetaController(Agent):
         self.network = _make_network(self.num_features, hidden_size, self.groups, initial_concentration, weights_rng)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=learning_rate)
         self.num_updates = 0
-        self._pending: PendingDecisions[Decision] = PendingDecisions(
-            gamma=config.gamma, lookahead=config.lookahead, grounded_weight=config.grounded_weight
-        )
+        self._pending: PendingDecisions[Decision] = PendingDecisions(**settings)
         self._completed: list[tuple[Decision, float]] = []
         self._last_decision: Decision | None = None
         self._last_concentrations: NDArray[np.float64] | None = None
+        self._last_advantage = 0.0
 
     def concentrations(self, features: NDArray[np.float64]) -> Tensor:
         """Returns (c1, c2), both above 1, [..., groups, 2] for features [..., num_features]."""
@@ -198,7 +204,7 @@ class BetaController(Agent):
             del self._completed[: self.batch_size]
 
     def _credit(self, transition: Transition) -> tuple[float, float]:
-        """Returns the window's (progress, teacher-grounded score), such that L = 1 gives the environment's reward."""
+        """Returns the window's (progress, teacher-grounded score), such that L = 1 charges a penalty as it is."""
         progress, grounded = transition.info["reward/progress"], transition.info["probe/grounded"]
         if not transition.terminated:
             return progress, grounded
@@ -210,6 +216,7 @@ class BetaController(Agent):
         features = np.stack([decision.features for decision, _ in batch])
         ratios = np.stack([decision.ratios for decision, _ in batch])
         advantages = normalised_advantages(np.asarray([returned for _, returned in batch]))
+        self._last_advantage = float(advantages[-1])
         loss = controller_loss(
             self.concentrations(features),
             torch.from_numpy(ratios),
@@ -240,19 +247,27 @@ class BetaController(Agent):
         return np.clip(ratios, self.a_min, self.a_max).astype(np.float32)
 
     def diagnostics(self) -> dict[str, float]:
-        """Returns c1, c2, mean and entropy (nats) of the policy that made the last decision, and the updates so far.
+        """Returns numbers about the last decision and the learning so far.
 
-        With several groups the first four carry the group's number: ``mean_0``, ``mean_1``, ...
+        ``c1``, ``c2``, ``mean`` and ``entropy`` (nats) of the policy that made the last decision, NaN before the first; with
+        several groups these carry the group's number: ``mean_0``, ``mean_1``, ... Then ``advantage``, the normalised
+        advantage of the newest decision in the last update (0 before the first update), ``pending``, the decisions whose
+        return is not known yet, and ``num_updates``.
         """
-        if self._last_concentrations is None:
-            return {}
+        unknown = np.full((self.groups, 2), np.nan)
+        concentrations = unknown if self._last_concentrations is None else self._last_concentrations
         numbers: dict[str, float] = {}
-        for group, (c1, c2) in enumerate(torch.from_numpy(self._last_concentrations)):
+        for group, (c1, c2) in enumerate(torch.from_numpy(concentrations)):
             suffix = f"_{group}" if self.groups > 1 else ""
-            policy = Beta(c1, c2)
+            policy = Beta(c1, c2, validate_args=False)
             values = {"c1": c1, "c2": c2, "mean": policy.mean, "entropy": policy.entropy()}
             numbers |= {f"{name}{suffix}": float(value) for name, value in values.items()}
-        return {**numbers, "num_updates": float(self.num_updates)}
+        return {
+            **numbers,
+            "advantage": self._last_advantage,
+            "pending": float(len(self._pending.entries)),
+            "num_updates": float(self.num_updates),
+        }
 
     def options(self) -> dict[str, Any]:
         return dict(self._options)
@@ -263,6 +278,9 @@ class BetaController(Agent):
         for index, moments in self.optimizer.state_dict()["state"].items():
             arrays |= {f"optimizer/{index}/{name}": tensor.numpy().copy() for name, tensor in moments.items()}
         arrays["num_updates"] = np.asarray(self.num_updates)
+        arrays["last_advantage"] = np.asarray(self._last_advantage)
+        if self._last_concentrations is not None:
+            arrays["last_concentrations"] = self._last_concentrations
         arrays |= _decision_arrays("pending", self._pending.entries)
         arrays |= _decision_arrays("completed", self._completed)
         return arrays
@@ -278,6 +296,8 @@ class BetaController(Agent):
             optimizer["state"].setdefault(int(index), {})[moment] = torch.tensor(arrays[name])
         self.optimizer.load_state_dict(optimizer)
         self.num_updates = int(arrays["num_updates"])
+        self._last_advantage = float(arrays.get("last_advantage", 0.0))
+        self._last_concentrations = arrays.get("last_concentrations")
         self._pending.clear()
         self._pending.entries.extend(
             (decision, progress, grounded) for decision, (progress, grounded) in _decisions("pending", arrays)

@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,13 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from agents.credit import Credit
 from atesd_env.config import EnvConfig, preset
-from atesd_env.errors import AtesdError, ConfigError
+from atesd_env.errors import AgentError, AtesdError, ConfigError
 
 if TYPE_CHECKING:
     import pandas
 
 _RUN_EXAMPLE = "atesd run --env ATESD-Tiny-v0 --agent beta fixed:1 --seeds 0 1 2 --out runs/first"
+_AGENTS_EXAMPLE = "atesd agents beta"
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,13 @@ class RunCommand:
     out: Path
     """Folder that gets one folder for each run."""
     agent: tuple[str, ...]
-    """Who chooses the reveal ratio: beta, fixed:A, random, linear:A:B, or package.module:Class."""
+    """Who chooses the reveal ratio: beta, fixed:A, ... (`atesd agents` lists them), with options as key=value."""
     env: str = "ATESD-Tiny-v0"
     """Environment id."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the runs."""
+    credit: Credit | None = None
+    """What decisions are credited with, for the agents that take it: short for the option credit=... of their specs."""
     overwrite: bool = False
     """Replace runs that are already in the folder."""
     resume: bool = False
@@ -57,9 +62,9 @@ class RunCommand:
 
 def run(arguments: Sequence[str]) -> None:
     """``atesd run``."""
-    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    chosen.add_argument("--env", default="ATESD-Tiny-v0")
-    env_id = chosen.parse_known_args(arguments)[0].env
+    only_env = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    only_env.add_argument("--env", default="ATESD-Tiny-v0")
+    env_id = only_env.parse_known_args(arguments)[0].env
     default = RunCommand(out=tyro.MISSING, agent=tyro.MISSING, env=env_id, config=preset(env_id))
     command = tyro.cli(RunCommand, args=list(arguments), default=default, prog="atesd run")
     _check_seeds(command.seeds)
@@ -68,9 +73,11 @@ def run(arguments: Sequence[str]) -> None:
 
     sys.path.insert(0, "")  # as `python -m` does: a class of the user's own may stand in the current folder
     from agents.experiment import execute, plan_runs, refuse_changed, refuse_existing
+    from agents.registry import with_option
     from analysis import load_runs, plot_exposure
 
-    specs = plan_runs(command.env, command.config, command.agent, command.seeds, command.out)
+    chosen = command.agent if command.credit is None else with_option(command.agent, "credit", command.credit)
+    specs = plan_runs(command.env, command.config, chosen, command.seeds, command.out)
     if command.resume:
         refuse_changed(specs)
     elif not command.overwrite:
@@ -91,6 +98,40 @@ def run(arguments: Sequence[str]) -> None:
     _print_summary(frame)
     print(f"picture: {picture}")
     print(f"runs:    {command.out}")
+
+
+@dataclass(frozen=True)
+class AgentsCommand:
+    """List the agents, or the options of one.
+
+    Example: atesd agents beta
+
+    An option is written behind the agent's name: beta:credit=one-step, fixed:0.5, staged:0.3:1.
+    """
+
+    agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[SPEC]")] = ""
+    """Spec of an agent whose options are to be listed."""
+
+
+def list_agents(arguments: Sequence[str]) -> None:
+    """``atesd agents``."""
+    command = tyro.cli(AgentsCommand, args=list(arguments), prog="atesd agents")
+    sys.path.insert(0, "")
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from agents.registry import available, described_options
+
+    if not command.agent:
+        table, lines = Table("spec", "who decides"), available()
+    else:
+        table, lines = Table("option", "default"), described_options(command.agent)
+    for first, second in lines.items():
+        table.add_row(Text(first, no_wrap=True), Text(second))  # Text: brackets in a form are no markup
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    if not command.agent:
+        print("options: name:key=value, such as beta:credit=one-step; `atesd agents NAME` lists an agent's.")
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:
@@ -178,13 +219,14 @@ def _mean_and_spread(values: pandas.Series[Any], pattern: str) -> str:
 
 _VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "run": (run, "train a student under each agent and seed"),
+    "agents": (list_agents, "list the agents, or the options of one"),
 }
 
 
 def _overview() -> str:
     verbs = "\n".join(f"  {verb:10} {meaning}" for verb, (_, meaning) in _VERBS.items())
     usage = f"usage: atesd VERB [OPTIONS]\n\n{verbs}\n\n`atesd VERB --help` lists a verb's options."
-    return f"example: {_RUN_EXAMPLE}\n\n{usage}"
+    return f"example: {_RUN_EXAMPLE}\n         {_AGENTS_EXAMPLE}\n\n{usage}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -204,16 +246,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"atesd {verb}: {error}", file=sys.stderr)
         sys.exit(2)
     except AtesdError as error:
+        if isinstance(error, AgentError) and isinstance(error.__cause__, Exception):
+            traceback.print_exception(error.__cause__)  # the user's own code: they want to see the way through it
         print(f"atesd {verb}: {error}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         sys.stderr.close()
     except KeyboardInterrupt as interrupt:
-        print(
-            f"atesd {verb}: interrupted; the windows written so far can be read. The same arguments and --resume (instead of "
-            "--overwrite) go on from there.",
-            file=sys.stderr,
+        message = (
+            interrupt.args[0]
+            if interrupt.args
+            else (
+                "interrupted; the windows written so far can be read. The same arguments and --resume (instead of "
+                "--overwrite) go on from there."
+            )
         )
+        print(f"atesd {verb}: {message}", file=sys.stderr)
         sys.exit(143 if isinstance(interrupt, _Terminated) else 130)
 
 

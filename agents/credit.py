@@ -12,7 +12,7 @@ values are unpublished).
 from __future__ import annotations
 
 from collections import deque
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypedDict, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,51 @@ from numpy.typing import ArrayLike, NDArray
 from atesd_env.errors import ConfigError
 
 Decision = TypeVar("Decision")
+
+Credit = Literal["one-step", "delayed", "discounted", "grounded"]
+"""What a decision is credited with; see ``credit_settings``."""
+
+
+class CreditSettings(TypedDict):
+    """The three numbers of R: discount, lookahead L, and weight of the teacher-grounded score."""
+
+    gamma: float
+    lookahead: int
+    grounded_weight: float
+
+
+def credit_settings(credit: Credit, *, gamma: float, lookahead: int, grounded_weight: float) -> CreditSettings:
+    """Returns the settings of R for one row of the paper's reward ablation; each row changes one thing.
+
+    - "one-step": the decision's own window only, L = 1, without grounding: R = the window's learning progress.
+    - "delayed": the sum of L windows, gamma = 1, without grounding.
+    - "discounted": the discounted sum of L windows, without grounding: R = G_lp.
+    - "grounded": the paper's whole R = G_lp + grounded_weight * G_gt.
+
+    The paper names the second row "short delayed credit" and gives no numbers; that it has the same L as the others and no
+    discount is ours. For a shorter one, make the environment with a smaller ``lookahead``.
+
+    Args:
+        credit: The row.
+        gamma: The environment's discount.
+        lookahead: The environment's L.
+        grounded_weight: The environment's lambda_gt.
+
+    Raises:
+        ConfigError: If there is no such row.
+
+    >>> credit_settings("delayed", gamma=0.9, lookahead=3, grounded_weight=0.1)
+    {'gamma': 1.0, 'lookahead': 3, 'grounded_weight': 0.0}
+    """
+    if credit not in get_args(Credit):
+        raise ConfigError(f"credit: expected one of {', '.join(get_args(Credit))}, got {credit!r}.")
+    if credit == "one-step":
+        return {"gamma": gamma, "lookahead": 1, "grounded_weight": 0.0}
+    return {
+        "gamma": 1.0 if credit == "delayed" else gamma,
+        "lookahead": lookahead,
+        "grounded_weight": grounded_weight if credit == "grounded" else 0.0,
+    }
 
 
 def positive_progress(probe_nll: ArrayLike) -> NDArray[np.float64]:

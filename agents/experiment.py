@@ -12,11 +12,14 @@ from typing import Any
 import gymnasium
 
 import atesd_env  # noqa: F401  (registers the ids)
+from agents.base import Agent
+from agents.checking import CheckedEnv, agent_failures
+from agents.interrupt import Interruption, deferred_interrupt
+from agents.registry import Spec, is_agent, label, resolve
 from agents.registry import make as make_agent
-from agents.registry import resolve
 from agents.resuming import RunCheckpoints, is_finished, resumed_agent
 from atesd_env.config import EnvConfig
-from atesd_env.errors import AtesdError, RunFilesError
+from atesd_env.errors import AgentError, AtesdError, ConfigError, RunFilesError
 from atesd_env.files import locked_folder
 from atesd_env.recording import RecordTrajectory
 from atesd_env.trajectory import CONFIG_FILE, TRAJECTORY_FILE, RunWriter, check_same_run, read_rows
@@ -31,37 +34,49 @@ class RunSpec:
     Attributes:
         env_id: Environment id.
         config: Its whole configuration.
-        agent: Agent spec, as in ``agents.make``.
+        agent: Agent spec, class or object, as in ``agents.make``.
         seed: Seed of the run (problems, rollouts, adapter) and of the agent: runs with one seed are paired.
         folder: Where its files go.
     """
 
     env_id: str
     config: EnvConfig
-    agent: str
+    agent: Spec
     seed: int
     folder: Path
 
 
-def plan_runs(env_id: str, config: EnvConfig, agents: Sequence[str], seeds: Sequence[int], out: Path) -> list[RunSpec]:
+def plan_runs(env_id: str, config: EnvConfig, agents: Sequence[Spec], seeds: Sequence[int], out: Path) -> list[RunSpec]:
     """Returns a run for each seed and agent, seed by seed, each with a folder of its own below ``out``.
 
+    Args:
+        env_id: Environment id.
+        config: Its whole configuration.
+        agents: Specs, classes or objects, as in ``agents.make``; what is not a spec is named after its class.
+        seeds: Seeds of the runs.
+        out: Folder of the runs' folders.
+
     Raises:
-        ConfigError: If a spec names no agent.
+        ConfigError: If a spec names no agent, or an object that learns is to be used for several runs.
         AtesdError: If an agent or a seed is named twice, which would write one folder twice.
     """
     for agent in agents:
         resolve(agent)  # a misspelt second agent must not be found out after the first one's run
+        if is_agent(agent) and hasattr(agent, "learn") and len(seeds) > 1:
+            raise ConfigError(
+                f"agent {label(agent)}: expected one seed with an object that learns, got {list(seeds)}: its second run would "
+                "begin with what it learned in the first; pass its class, or a function of (env, seed) that makes one."
+            )
     specs = [
-        RunSpec(env_id, config, agent, seed, out / f"{_folder_name(agent)}-seed{seed}")
+        RunSpec(env_id, config, agent, seed, out / f"{_folder_name(label(agent))}-seed{seed}")
         for seed in seeds
         for agent in agents
     ]
     folders = [spec.folder for spec in specs]
     if len(set(folders)) != len(folders):
         raise AtesdError(
-            f"agents and seeds: expected each agent and each seed once, got agents {list(agents)} and seeds {list(seeds)}; "
-            f"leave out the repeated ones."
+            "agents and seeds: expected each agent and each seed once, got agents "
+            f"{[label(agent) for agent in agents]} and seeds {list(seeds)}; leave out the repeated ones."
         )
     return specs
 
@@ -130,6 +145,11 @@ def _execute_locked(
     report: ReportRow | None,
 ) -> None:
     found = checkpoints.latest() if resume else None
+    # The agent is made before the run's files are touched: one that cannot be made leaves them as they are. What records
+    # is put inside of the environment that it holds as soon as there are files.
+    checked = CheckedEnv(env, label(spec.agent))
+    with agent_failures(checked):
+        agent = _bound(make_agent(spec.agent, checked, seed=spec.seed), checked, spec)
     if found is None:
         if overwrite or resume:
             checkpoints.begin()  # first: a kill must not leave an old run's checkpoints beside the new one's files
@@ -138,30 +158,87 @@ def _execute_locked(
     else:
         env.reset(options={"state": found[1]})
         writer = RunWriter(spec.folder, description, keep_windows=found[0])
-    with writer:
+        checked.num_windows = found[0]
+    with writer, deferred_interrupt() as interruption:
         if found is None:
             checkpoints.begin()
-        diagnostics: dict[str, Callable[[], dict[str, float]]] = {}
-        recorded = RecordTrajectory(env, writer, extra=lambda: diagnostics["of"]() if diagnostics else {})
-        watched = recorded if report is None else _ReportWindows(recorded, report)
-        agent = make_agent(spec.agent, watched, seed=spec.seed)
-        if found is not None:
-            agent = resumed_agent(agent, found[1], watched)
+        else:
+            agent = resumed_agent(agent, found[1], checked)
             _report_written(spec, report)
-        if hasattr(agent, "diagnostics"):
-            diagnostics["of"] = agent.diagnostics
+        diagnostics = _Diagnostics(agent)
+        recorded = RecordTrajectory(env, writer, extra=diagnostics)
+        checked.env = recorded if report is None else _ReportWindows(recorded, report)
 
         def goes_on() -> bool:
+            diagnostics.raise_failure()
             checkpoints.after_window(writer.num_rows, env.unwrapped, agent, writer)
+            if interruption.is_requested and not recorded.finished:
+                raise _interrupted(spec, env.unwrapped, agent, checkpoints, writer)
             return not recorded.finished
 
-        if found is None:
-            _play_episode(agent, watched, spec, goes_on)
-        elif agent.last_observation is not None:
-            agent.learn(spec.config.windows - found[0], callback=lambda *_: goes_on(), reset_num_timesteps=False)
-        _save_results(env.unwrapped, agent, spec.folder)
+        with agent_failures(checked, folder=spec.folder):
+            if found is None:
+                _play_episode(agent, checked, spec, goes_on)
+                _check_finished(spec, writer.num_rows, is_finished=recorded.finished)
+            elif agent.last_observation is not None:
+                agent.learn(spec.config.windows - found[0], callback=lambda *_: goes_on(), reset_num_timesteps=False)
+                _check_finished(spec, writer.num_rows, is_finished=recorded.finished)
+            _save_results(env.unwrapped, agent, spec.folder)
         writer.sync()
-    checkpoints.finish()
+        checkpoints.finish()
+    _raise_if_requested(interruption, spec)
+
+
+def _bound(agent: Any, env: CheckedEnv, spec: RunSpec) -> Any:
+    """Gives an agent that was made elsewhere the run's environment and seed."""
+    if not is_agent(spec.agent):
+        return agent
+    if isinstance(agent, Agent):
+        if agent.groups != env.action_space.shape[0]:  # type: ignore[index]
+            raise ConfigError(
+                f"agent {env.agent_name}: expected one for {env.action_space.shape[0]} group(s), as the environment has, "  # type: ignore[index]
+                f"got one for {agent.groups}; make it in such an environment."
+            )
+        agent.env = env
+        agent.reseed(spec.seed)
+    elif hasattr(agent, "set_env"):
+        agent.set_env(env)
+    return agent
+
+
+def _check_finished(spec: RunSpec, num_windows: int, *, is_finished: bool) -> None:
+    """Raises AgentError if an agent's ``learn`` came back before the run was over."""
+    if is_finished:
+        return
+    what = f"came back after {num_windows}" if num_windows else "made none in the environment that it was given"
+    raise AgentError(
+        f"agent {label(spec.agent)!r}: expected learn({spec.config.windows}) to make {spec.config.windows} windows, but it "
+        f"{what}; step that environment until the callback returns False."
+    )
+
+
+def _interrupted(
+    spec: RunSpec, env: Any, agent: Any, checkpoints: RunCheckpoints, writer: RunWriter
+) -> KeyboardInterrupt:
+    """Saves agent and run after a window that Ctrl-C came in; returns what to raise."""
+    saved = []
+    if hasattr(agent, "save"):
+        agent.save(spec.folder / "agent")
+        saved.append("its agent")
+    if checkpoints.write(writer.num_rows, env, agent, writer):
+        saved.append("its checkpoint, to go on from")
+    what = f"saved {' and '.join(saved)}" if saved else "wrote its rows"
+    return KeyboardInterrupt(
+        f"interrupted; the windows written so far can be read. {spec.folder}: {what}, after window {writer.num_rows} of "
+        f"{spec.config.windows}. The same arguments and --resume (in Python: resume=True) go on."
+    )
+
+
+def _raise_if_requested(interruption: Interruption, spec: RunSpec) -> None:
+    if interruption.is_requested:  # in or after the last window
+        raise KeyboardInterrupt(
+            f"interrupted; {spec.folder}: this run is complete. The same arguments and --resume make those that are not."
+        )
 
 
 def _play_episode(agent: Any, env: gymnasium.Env[Any, Any], spec: RunSpec, goes_on: Callable[[], bool]) -> None:
@@ -192,6 +269,27 @@ def _remove_results(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+class _Diagnostics:
+    """An agent's ``diagnostics``, if it has some; where they fail, the window's row is written without them first."""
+
+    def __init__(self, agent: Any) -> None:
+        self._agent = agent
+        self._failure: Exception | None = None
+
+    def __call__(self) -> dict[str, float]:
+        if not hasattr(self._agent, "diagnostics"):
+            return {}
+        try:
+            return dict(self._agent.diagnostics())
+        except Exception as error:
+            self._failure = error
+            return {}
+
+    def raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
 class _ReportWindows(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Tells a callback of every window."""
 
@@ -210,7 +308,7 @@ def _identity(spec: RunSpec) -> dict[str, Any]:
     return {
         "run": spec.folder.name,
         "env_id": spec.env_id,
-        "agent": spec.agent,
+        "agent": label(spec.agent),
         "seed": spec.seed,
         "config": dataclasses.asdict(spec.config),
     }

@@ -70,8 +70,13 @@ class RunCheckpoints:
         Raises:
             RunFilesError: If it cannot be written; the one before is then intact.
         """
-        if not isinstance(agent, Agent) or not agent.is_resumable or not self._is_due(window):
-            return
+        if self._is_due(window):
+            self.write(window, env, agent, writer)
+
+    def write(self, window: int, env: Any, agent: Any, writer: RunWriter) -> bool:
+        """Writes a checkpoint now; arguments and errors as in ``after_window``. Returns whether the agent can have one."""
+        if not isinstance(agent, Agent) or not agent.is_resumable:
+            return False
         started = time.perf_counter()
         writer.sync()
         checkpoint = env.checkpoint()
@@ -86,6 +91,7 @@ class RunCheckpoints:
         )
         self._last_end_sec = time.perf_counter()
         self._last_cost_sec = self._last_end_sec - started
+        return True
 
     def _is_due(self, window: int) -> bool:
         if self.every > 0:

@@ -31,5 +31,9 @@ class NonFiniteError(AtesdError, ArithmeticError):
     """A number that must be finite is not; the message names the student."""
 
 
+class AgentError(AtesdError, RuntimeError):
+    """An agent raised, or decided something that cannot be used; rows written before stay intact."""
+
+
 class RunFilesError(AtesdError, OSError):
     """A run folder cannot be read or written; rows written before stay intact."""

@@ -242,6 +242,22 @@ def test_breaking_the_student_is_charged_to_the_decisions_before_it(batches: lis
     np.testing.assert_allclose(returns, expected, rtol=1e-12)
 
 
+class BreaksAndIsGraded(BreaksInWindow4):
+    """The same, but the teacher could still be scored in that window."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated, truncated, {**info, "probe/grounded": -2.0}
+
+
+@pytest.mark.parametrize("credit", ["one-step", "grounded"])
+@pytest.mark.parametrize("kind", [BreaksInWindow4, BreaksAndIsGraded])
+def test_a_penalty_is_charged_as_it_is_with_grounding_or_without(batches: list[dict[str, Any]], kind: Any, credit: Any):
+    env = kind(ToyExposureEnv(lookahead=1, grounded_weight=0.5))
+    BetaController(env, batch_size=2, credit=credit).learn(4)
+    assert batches[-1]["returns"][-1] == pytest.approx(-3.0)
+
+
 def test_ratios_are_clipped_for_the_environment_only(batches: list[dict[str, Any]]):
     agent = BetaController(ToyExposureEnv(), a_min=0.45, a_max=0.55, batch_size=4)
     actions = actions_of(agent, 42)
@@ -303,17 +319,66 @@ def test_saving_leaves_the_controller_as_it_was(tmp_path: Path):
 
 def test_diagnostics_are_of_the_last_decision():
     agent = BetaController(ToyExposureEnv(lookahead=1), batch_size=4)
-    assert agent.diagnostics() == {}
     agent.learn(3)
-    start = {"c1": 4.0, "c2": 4.0, "mean": 0.5, "entropy": float(stats.beta(4, 4).entropy()), "num_updates": 0.0}
-    assert agent.diagnostics() == pytest.approx(start)
+    start = {"c1": 4.0, "c2": 4.0, "mean": 0.5, "entropy": float(stats.beta(4, 4).entropy())}
+    learned = {"advantage": 0.0, "pending": 0.0, "num_updates": 0.0}
+    assert agent.diagnostics() == pytest.approx({**start, **learned})
     agent.learn(1, reset_num_timesteps=False)  # the decision is older than the update that followed it
-    assert agent.diagnostics() == pytest.approx({**start, "num_updates": 1.0})
+    assert agent.diagnostics() == pytest.approx(
+        {**start, **learned, "num_updates": 1.0, "advantage": agent._last_advantage}
+    )
     agent.learn(1, reset_num_timesteps=False)
     assert agent.diagnostics()["mean"] != 0.5
-    grouped = BetaController(ToyExposureEnv(groups=2))
-    grouped.learn(1)
-    assert {"mean_0", "mean_1", "num_updates"} <= set(grouped.diagnostics())
+
+
+def test_the_advantage_is_the_newest_decisions_and_pending_counts_those_without_return(batches: list[dict[str, Any]]):
+    agent = BetaController(ToyExposureEnv(lookahead=3), batch_size=4)
+    agent.learn(6)
+    assert agent.diagnostics()["pending"] == 2.0
+    assert agent.diagnostics()["advantage"] == pytest.approx(batches[-1]["advantages"][-1])
+    assert agent.diagnostics()["advantage"] != 0.0
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_diagnostics_have_the_same_names_at_any_time(tmp_path: Path, groups: int):
+    agent = BetaController(ToyExposureEnv(groups=groups), batch_size=2)
+    names = list(agent.diagnostics())
+    assert ({"mean"} if groups == 1 else {"mean_0", "mean_1"}) <= set(names)
+    assert np.isnan([value for name, value in agent.diagnostics().items() if name.startswith("c")]).all()
+    agent.learn(9)
+    assert list(agent.diagnostics()) == names
+    agent.save(tmp_path / "agent")
+    assert BetaController.load(tmp_path / "agent", agent.env).diagnostics() == agent.diagnostics()
+
+
+@pytest.mark.parametrize(
+    ("credit", "settings"),
+    [
+        ("one-step", {"gamma": 0.7, "lookahead": 1, "grounded_weight": 0.0}),
+        ("delayed", {"gamma": 1.0, "lookahead": 3, "grounded_weight": 0.0}),
+        ("discounted", {"gamma": 0.7, "lookahead": 3, "grounded_weight": 0.0}),
+        ("grounded", {"gamma": 0.7, "lookahead": 3, "grounded_weight": 0.2}),
+    ],
+)
+def test_each_row_of_the_ablation_credits_what_it_says(
+    batches: list[dict[str, Any]], credit: Any, settings: dict[str, Any]
+):
+    env = ToyExposureEnv(windows=10, lookahead=3, gamma=0.7, grounded_weight=0.2)
+    agent = BetaController(env, batch_size=2, credit=credit)
+    columns = columns_of(agent, 10)
+    expected = decision_returns(columns["reward/progress"], columns["probe/grounded"], **settings)
+    returns = [value for batch in batches for value in batch["returns"]]
+    np.testing.assert_allclose(returns, expected[: len(returns)], rtol=1e-12)
+    assert len(returns) == (10 if credit == "one-step" else 8)
+
+
+def test_the_default_credit_is_the_papers_whole_return():
+    default, grounded, delayed = (
+        actions_of(BetaController(ToyExposureEnv(), seed=2, **options), 20)
+        for options in ({}, {"credit": "grounded"}, {"credit": "delayed"})
+    )
+    np.testing.assert_array_equal(default, grounded)
+    assert (default != delayed).any()
 
 
 @pytest.mark.parametrize(
@@ -329,6 +394,7 @@ def test_diagnostics_are_of_the_last_decision():
         ({"entropy_target": float("inf")}, "entropy_target: expected a finite number"),
         ({"a_min": 0.6, "a_max": 0.5}, r"a_min: expected a ratio in \[0, a_max\), got 0.6"),
         ({"a_max": 1.1}, r"a_max: expected a ratio in \(a_min, 1\], got 1.1"),
+        ({"credit": "two-step"}, "credit: expected one of one-step, delayed, discounted, grounded, got 'two-step'"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], message: str):

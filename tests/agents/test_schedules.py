@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from agents.base import Agent
-from agents.schedules import FixedSchedule, LinearSchedule, RandomSchedule
+from agents.schedules import (
+    BinomialSchedule,
+    CosineSchedule,
+    FixedSchedule,
+    LinearSchedule,
+    RandomSchedule,
+    StagedSchedule,
+)
 from atesd_env.errors import ConfigError
 from atesd_env.statistics import FEATURE_NAMES
 from atesd_env.toy import ToyExposureEnv
@@ -21,15 +30,19 @@ def observations(*progress: float) -> np.ndarray:
     return batch
 
 
-def played_ratios(agent: Agent, num_windows: int) -> np.ndarray:
+def played_ratios(agent: Agent, num_windows: int, **options: Any) -> np.ndarray:
     """Returns the reveal ratios that the environment reported, one a window."""
     seen: list[float] = []
-    agent.learn(num_windows, callback=lambda names, _: seen.append(names["infos"][0]["exposure/reveal_ratio"]))
+    agent.learn(
+        num_windows, callback=lambda names, _: seen.append(names["infos"][0]["exposure/reveal_ratio"]), **options
+    )
     return np.asarray(seen)
 
 
 @pytest.mark.parametrize("groups", [1, 3])
-@pytest.mark.parametrize("kind", [FixedSchedule, RandomSchedule, LinearSchedule])
+@pytest.mark.parametrize(
+    "kind", [FixedSchedule, RandomSchedule, LinearSchedule, CosineSchedule, StagedSchedule, BinomialSchedule]
+)
 def test_shapes_follow_the_observation(kind: type[Agent], groups: int):
     env = ToyExposureEnv(groups=groups)
     agent = kind(env)
@@ -52,6 +65,91 @@ def test_linear_follows_progress():
     agent = LinearSchedule(ToyExposureEnv(windows=4), start=0.8, end=0.4)
     np.testing.assert_allclose(agent.predict(observations(0.0, 0.5, 1.0))[0][:, 0], [0.8, 0.6, 0.4], rtol=1e-6)
     np.testing.assert_allclose(played_ratios(agent, 4), [0.8, 0.7, 0.6, 0.5], rtol=1e-6)
+
+
+def test_cosine_is_slow_at_both_ends():
+    agent = CosineSchedule(ToyExposureEnv(windows=4), start=0.8, end=0.4)
+    np.testing.assert_allclose(agent.predict(observations(0.0, 0.5, 1.0))[0][:, 0], [0.8, 0.6, 0.4], rtol=1e-6)
+    np.testing.assert_allclose(played_ratios(agent, 2), [0.8, 0.6 + 0.2 * np.cos(np.pi / 4)], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("windows", "lengths"), [(6, (2, 2, 2)), (7, (3, 2, 2)), (40, (14, 13, 13))])
+def test_stages_are_equally_long(windows: int, lengths: tuple[int, ...]):
+    """A window that begins where a stage does belongs to it, whatever float32 makes of 2/6."""
+    agent = StagedSchedule(ToyExposureEnv(windows=windows), ratios=(0.25, 1.0, 0.5))
+    expected = np.repeat([0.25, 1.0, 0.5], lengths)
+    np.testing.assert_allclose(played_ratios(agent, windows), expected)
+
+
+def test_every_number_of_stages_begins_each_where_it_should():
+    for num_stages in range(1, 13):
+        agent = StagedSchedule(ToyExposureEnv(), ratios=[stage / 12 for stage in range(num_stages)])
+        starts = observations(*(stage / num_stages for stage in range(num_stages)), 1.0)
+        expected = [*(stage / 12 for stage in range(num_stages)), (num_stages - 1) / 12]
+        np.testing.assert_allclose(agent.predict(starts)[0][:, 0], expected, rtol=1e-6)
+
+
+def test_the_binomial_schedules_mean_is_ufts():
+    """Appendix of UFT: p_low + (p_high - p_low) (1 + cos(pi t / T_hint)) / 2 until T_hint, then 0."""
+    agent = BinomialSchedule(ToyExposureEnv())
+    means = agent.predict(observations(0.0, 0.15, 0.3, 0.59, 0.6, 1.0), deterministic=True)[0][:, 0]
+    shifted = 0.05 + 0.45 * (1 + np.cos(np.pi * np.array([0.0, 0.15, 0.3, 0.59]) / 0.6))
+    np.testing.assert_allclose(means, [*shifted, 0.0, 0.0], rtol=1e-5)
+    # In float32, 0.7 is less than 0.7.
+    late = BinomialSchedule(ToyExposureEnv(), annealed_ratio=0.7)
+    assert late.predict(observations(0.7)[0], deterministic=True)[0] == 0.0
+    rising = BinomialSchedule(ToyExposureEnv(), start=0.2, end=0.8, annealed_ratio=1.0, after=0.8)
+    np.testing.assert_allclose(
+        rising.predict(observations(0.0, 0.5, 1.0), deterministic=True)[0][:, 0], [0.2, 0.5, 0.8]
+    )
+
+
+def test_binomial_draws_have_the_binomials_frequencies_in_each_group():
+    """Seed 0, 4000 draws with p = 0.5, n = 4: chi-square with 4 degrees of freedom exceeds 33.4 in one of a million runs
+    in each of 2 groups. The groups' correlation has a standard error of 1/sqrt(4000), so 0.079 is 5 of them."""
+    agent = BinomialSchedule(ToyExposureEnv(groups=2), seed=0, num_segments=4)
+    ratios = agent.predict(observations(*[0.3] * 4000))[0]
+    for group in ratios.T:
+        counts = np.asarray([(group == shown / 4).sum() for shown in range(5)])
+        expected = 4000 * np.array([1, 4, 6, 4, 1]) / 16
+        assert ((counts - expected) ** 2 / expected).sum() < 33.4
+    assert abs(np.corrcoef(ratios.T)[0, 1]) < 0.079
+
+
+def test_binomial_repeats_with_its_seed_and_draws_anew_in_each_window():
+    first, same, other = (played_ratios(BinomialSchedule(ToyExposureEnv(), seed=seed), 20) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, same)
+    assert (first != other).any()
+    assert len(set(first[3:10])) > 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (StagedSchedule, {"ratios": ()}, r"ratios: expected a list of at least one reveal ratio, got \(\)"),
+        (StagedSchedule, {"ratios": "0.5"}, "ratios: expected a list of at least one reveal ratio, got '0.5'"),
+        (StagedSchedule, {"ratios": (0.5, 2.0)}, r"ratios: expected a reveal ratio in \[0, 1\], got 2\.0"),
+        (BinomialSchedule, {"after": 1.5}, r"after: expected a reveal ratio in \[0, 1\], got 1\.5"),
+        (BinomialSchedule, {"annealed_ratio": 0.0}, r"annealed_ratio: expected a share of the run above 0, got 0\.0"),
+        (BinomialSchedule, {"num_segments": 0}, "num_segments: expected a whole number from 1, got 0"),
+        (CosineSchedule, {"end": -1}, r"end: expected a reveal ratio in \[0, 1\], got -1"),
+    ],
+)
+def test_wrong_options_are_refused(kind: Any, options: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        kind(ToyExposureEnv(), **options)
+
+
+@pytest.mark.parametrize("kind", [CosineSchedule, StagedSchedule, BinomialSchedule])
+def test_a_loaded_schedule_goes_on_bit_for_bit(tmp_path: Path, kind: type[Agent]):
+    env = ToyExposureEnv(windows=30)
+    agent = kind(env, seed=3)
+    agent.learn(5)
+    agent.save(tmp_path / "agent")
+    loaded = kind.load(tmp_path / "agent", copy.deepcopy(env))
+    assert loaded.options() == agent.options()
+    ahead, behind = (played_ratios(one, 20, reset_num_timesteps=False) for one in (agent, loaded))
+    np.testing.assert_array_equal(ahead, behind)
 
 
 def test_random_is_uniform_and_apart_in_each_group():

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from peft import PeftConfig
 
+from agents import available
 from analysis import load_runs
 
 COMMAND = Path(sys.executable).parent / "atesd"
@@ -129,6 +130,9 @@ def test_users_own_class_by_path(tmp_path: Path):
         (["--env", "ATESD-Tny-v0"], "did you mean 'ATESD-Tiny-v0'"),
         (["--agent", "bta"], "beta"),
         (["--agent", "fixed:1.5"], "1.5"),
+        (["--agent", "beta:batchsize=3"], "did you mean 'batch_size'?"),
+        (["--agent", "missing.safetensors"], "expected the file of a saved agent, found none"),
+        (["--credit", "two-step"], "two-step"),
         (["--windows", "0"], "windows: expected a number in [1, inf), got 0"),
         (["--windws", "3"], "--windows"),
         (["--seeds", "-1"], "seeds"),
@@ -190,7 +194,69 @@ def test_interrupt_says_that_the_rows_can_be_read(tmp_path: Path):
         process.kill()
     assert process.returncode == 130
     assert "interrupted; the windows written so far can be read" in errors
+    assert "saved its agent and its checkpoint, to go on from, after window" in errors
+    assert (tmp_path / "random-seed0" / "agent.safetensors").exists()
     assert len(load_runs(tmp_path)) > 0
+
+
+def test_agents_are_listed_with_a_line_each():
+    result = atesd("agents")
+    assert result.returncode == 0, result.stderr
+    for form in available():
+        assert form in result.stdout
+    assert "The paper's controller" in result.stdout
+
+
+def test_options_of_an_agent_are_listed():
+    result = atesd("agents", "beta")
+    assert result.returncode == 0, result.stderr
+    for text in ("credit", "grounded", "batch_size", "learning_rate"):
+        assert text in result.stdout
+    wrong = atesd("agents", "betta")
+    assert wrong.returncode == 2
+    assert "did you mean beta?" in wrong.stderr
+
+
+def test_agents_help_has_an_example():
+    result = atesd("agents", "--help")
+    assert result.returncode == 0
+    assert "Example: atesd agents beta" in result.stdout
+
+
+def test_credit_goes_to_the_agents_that_take_it(tmp_path: Path):
+    arguments = ("--env", "ATESD-Toy-v0", "--windows", 4, "--credit", "one-step", "--out", tmp_path)
+    result = atesd("run", "--agent", "fixed:1", "beta", *arguments)
+    assert result.returncode == 0, result.stderr
+    configs = [json.loads((folder / "config.json").read_text())["agent"] for folder in sorted(tmp_path.glob("*-seed0"))]
+    assert configs == ["beta:credit=one-step", "fixed:1"]
+    refused = atesd("run", "--agent", "fixed:1", *arguments)
+    assert refused.returncode == 2
+    assert "credit: expected an agent with the option 'credit' (such as beta), got only fixed:1" in refused.stderr
+
+
+def test_a_mistake_in_the_users_agent_is_shown_with_its_way_and_the_rows_stay(tmp_path: Path):
+    (tmp_path / "mine.py").write_text(
+        "class Broken:\n"
+        "    def predict(self, observation, state=None, episode_start=None, deterministic=False):\n"
+        "        return [1 / (0.5 - observation[0])], state\n"
+    )
+    result = atesd(
+        "run", "--env", "ATESD-Toy-v0", "--agent", "mine:Broken", "--windows", 4, "--out", "runs", cwd=tmp_path
+    )
+    assert result.returncode == 1
+    assert "agent 'mine:Broken', window 1: its decision cannot be used" in result.stderr
+    (tmp_path / "mine.py").write_text(
+        "class Broken:\n"
+        "    def predict(self, observation, state=None, episode_start=None, deterministic=False):\n"
+        "        return [0.5 if observation[0] < 0.5 else missing_name], state\n"
+    )
+    result = atesd(
+        "run", "--env", "ATESD-Toy-v0", "--agent", "mine:Broken", "--windows", 4, "--out", "second", cwd=tmp_path
+    )
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+    assert "agent 'mine:Broken': expected it to go on after window 2, but it raised NameError" in result.stderr
+    assert len(load_runs(tmp_path / "second")) == 2
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["run", "--help"]])
