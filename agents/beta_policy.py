@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from typing import Any, Self
 
-import torch
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -23,7 +22,9 @@ from torch.nn import functional
 from atesd_env.errors import ConfigError
 
 _EDGE = 1e-6  # a sample may round to 0 or 1, where the log-density is infinite
-_OUTPUT_GAIN = 0.01  # small, as for Stable-Baselines3's own policies: every state starts with nearly the same distribution
+_OUTPUT_GAIN = (
+    0.01  # small, as for Stable-Baselines3's own policies: every state starts with nearly the same distribution
+)
 
 
 class BetaDistribution(Distribution):
@@ -59,11 +60,13 @@ class BetaDistribution(Distribution):
     def log_prob(self, actions: Tensor) -> Tensor:
         """Returns the log-density of actions [n, action_dim] in [-1, 1], per unit of the action: [n]."""
         ratios = (0.5 * (actions + 1.0)).clamp(_EDGE, 1.0 - _EDGE)
-        return (self.distribution.log_prob(ratios) - math.log(2.0)).sum(dim=-1)
+        log_densities: Tensor = self.distribution.log_prob(ratios) - math.log(2.0)
+        return log_densities.sum(dim=-1)
 
     def entropy(self) -> Tensor:
         """Returns the differential entropy of the actions in nats, at most log 2 for each variable: [n]."""
-        return (self.distribution.entropy() + math.log(2.0)).sum(dim=-1)
+        entropies: Tensor = self.distribution.entropy() + math.log(2.0)
+        return entropies.sum(dim=-1)
 
     def sample(self) -> Tensor:
         """Returns actions [n, action_dim], differentiable in the concentrations."""
@@ -78,7 +81,8 @@ class BetaDistribution(Distribution):
         return 2.0 * self.distribution.mean - 1.0
 
     def actions_from_params(self, parameters: Tensor, deterministic: bool = False) -> Tensor:
-        return self.proba_distribution(parameters).get_actions(deterministic=deterministic)
+        actions: Tensor = self.proba_distribution(parameters).get_actions(deterministic=deterministic)
+        return actions
 
     def log_prob_from_params(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         actions = self.actions_from_params(parameters)

@@ -93,6 +93,13 @@ def run(arguments: Sequence[str]) -> None:
     print(f"runs:    {command.out}")
 
 
+def train(arguments: Sequence[str]) -> None:
+    """``atesd train``."""
+    from agents.train_command import train as train_agent
+
+    train_agent(arguments)
+
+
 def _check_seeds(seeds: Sequence[int]) -> None:
     if any(seed < 0 for seed in seeds):
         raise ConfigError(f"seeds: expected whole numbers from 0, got {list(seeds)}.")
@@ -178,6 +185,7 @@ def _mean_and_spread(values: pandas.Series[Any], pattern: str) -> str:
 
 _VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "run": (run, "train a student under each agent and seed"),
+    "train": (train, "train an agent over many runs, side by side"),
 }
 
 
@@ -209,11 +217,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         sys.stderr.close()
     except KeyboardInterrupt as interrupt:
-        print(
-            f"atesd {verb}: interrupted; the windows written so far can be read. The same arguments and --resume (instead of "
-            "--overwrite) go on from there.",
-            file=sys.stderr,
+        message = (
+            interrupt.args[0]
+            if interrupt.args
+            else (
+                "interrupted; the windows written so far can be read. The same arguments and --resume (instead of "
+                "--overwrite) go on from there."
+            )
         )
+        print(f"atesd {verb}: {message}", file=sys.stderr)
         sys.exit(143 if isinstance(interrupt, _Terminated) else 130)
 
 

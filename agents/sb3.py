@@ -19,6 +19,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
+from stable_baselines3.common.noise import VectorizedActionNoise
 
 from agents.sb3_algorithms import ALGORITHMS, Scale, action_map, arguments, check_options
 from agents.sb3_callbacks import StartEndedAfter, WindowsBar, as_callback
@@ -135,9 +136,11 @@ class SB3Agent:
         the group's number, and they are those of the first student.
         """
         numbers = {"num_updates": float(self.algorithm._n_updates)}
-        policy = getattr(getattr(self.algorithm.policy, "action_dist", None), "distribution", None)
+        policy: Any = getattr(getattr(self.algorithm.policy, "action_dist", None), "distribution", None)
         if hasattr(policy, "concentration1"):
-            rows = zip(policy.concentration1[0], policy.concentration0[0], policy.mean[0], policy.entropy()[0], strict=True)
+            rows = zip(
+                policy.concentration1[0], policy.concentration0[0], policy.mean[0], policy.entropy()[0], strict=True
+            )
             for group, values in enumerate(rows):
                 suffix = f"_{group}" if self.vec_env.groups > 1 else ""
                 names = ("c1", "c2", "mean", "entropy")
@@ -268,7 +271,9 @@ def load_agent(
         RunFilesError: If the file cannot be read, is not whole or holds something else.
         ConfigError: If the agent was made for other observations or actions.
     """
-    return loaded(read_agent_file(Path(path)), env, str(path), learn, seed=seed, deterministic=deterministic, options=options)
+    return loaded(
+        read_agent_file(Path(path)), env, str(path), learn, seed=seed, deterministic=deterministic, options=options
+    )
 
 
 def loaded(
@@ -301,20 +306,30 @@ def loaded(
     options = dict(options or {})
     check_options(description.agent, options)
     if options and not learn:
-        raise ConfigError(f"{source}: expected no options for an agent that only decides, got {options}; add learn=true.")
+        raise ConfigError(
+            f"{source}: expected no options for an agent that only decides, got {options}; add learn=true."
+        )
     algorithm_class = ALGORITHMS[description.agent].cls
-    changes = {} if as_saved or not learn else _fitted(description.agent, Scale.of(env), options)
-    vec_env = PopulationVecEnv(env, action_map(description.agent, description.groups, description.grid), defer_reset=True)
+    fitted = {} if as_saved or not learn else _fitted(description.agent, Scale.of(env), options)
+    vec_env = PopulationVecEnv(
+        env, action_map(description.agent, description.groups, description.grid), defer_reset=True
+    )
     generators = PrivateGenerators()
     with generators.lent():
         try:
-            algorithm = algorithm_class.load(io.BytesIO(content), env=vec_env, device="cpu", **changes)
+            algorithm = algorithm_class.load(io.BytesIO(content), env=vec_env, device="cpu", **fitted)
         except Exception as error:  # whatever unpickling may raise
             raise RunFilesError(
                 f"{source}: expected an agent that this version of Stable-Baselines3 can load, got '{error}'; use the version "
                 f"that saved it. {TRUST}"
             ) from error
-        algorithm.set_random_seed(seed)
+        noise = getattr(algorithm, "action_noise", None)
+        if isinstance(
+            noise, VectorizedActionNoise
+        ):  # made for the saved number of students; learn makes it for this one's
+            algorithm.action_noise = noise.base_noise
+        if not as_saved:
+            algorithm.set_random_seed(seed)
     agent = SB3Agent(description.agent, env, algorithm, vec_env, generators, seed)
     return agent if learn else FrozenAgent(agent, deterministic)
 

@@ -79,7 +79,8 @@ class Algorithm:
     @property
     def cls(self) -> type[Any]:
         """The class, imported."""
-        return _import(self.target)
+        imported: type[Any] = _import(self.target)
+        return imported
 
 
 def window_steps(scale: Scale) -> int:
@@ -98,7 +99,7 @@ def minibatch(num_windows: int) -> int:
 
 def _ppo(scale: Scale) -> dict[str, Any]:
     num_steps = window_steps(scale)
-    return {"learning_rate": 1e-3, "n_steps": num_steps, "batch_size": minibatch(num_steps * scale.num_envs)}
+    return {"n_steps": num_steps, "batch_size": minibatch(num_steps * scale.num_envs)}
 
 
 def _a2c(scale: Scale) -> dict[str, Any]:
@@ -164,7 +165,9 @@ def action_map(name: str, groups: int, grid: int | None) -> ActionMap:
     if grid is None:
         return Interval(groups)
     if "gaussian" not in ALGORITHMS[name].policies:
-        raise ConfigError(f"grid: expected none for {name}, which takes no numbered actions, got {grid}; use dqn or ppo.")
+        raise ConfigError(
+            f"grid: expected none for {name}, which takes no numbered actions, got {grid}; use dqn or ppo."
+        )
     return Grid(groups, grid)
 
 
@@ -200,7 +203,9 @@ def arguments(
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Raises ConfigError if an option is not an argument of the algorithm's constructor."""
-    known = [parameter for parameter in inspect.signature(ALGORITHMS[name].cls).parameters if parameter not in _NOT_OPTIONS]
+    known = [
+        parameter for parameter in inspect.signature(ALGORITHMS[name].cls).parameters if parameter not in _NOT_OPTIONS
+    ]
     for option in options:
         if option not in known:
             nearest = difflib.get_close_matches(option, known, n=1)

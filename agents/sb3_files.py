@@ -110,7 +110,11 @@ def check_same_spaces(description: Description, groups: int, feature_names: Sequ
         )
     if list(description.feature_names) != list(feature_names):
         here, there = set(feature_names), set(description.feature_names)
-        difference = f"only there: {sorted(there - here)}, only here: {sorted(here - there)}" if here != there else "another order"
+        difference = (
+            f"only there: {sorted(there - here)}, only here: {sorted(here - there)}"
+            if here != there
+            else "another order"
+        )
         raise ConfigError(
             f"{source}: expected an agent for the observation's {len(feature_names)} features, got one for "
             f"{len(description.feature_names)} ({difference}); take an agent that was trained on this kind of environment."

@@ -162,7 +162,9 @@ class PopulationVecEnv(VecEnv):
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
         """Sets an attribute of the environment, which all students share: ``indices`` must name all of them."""
         if sorted(self._get_indices(indices)) != list(range(self.num_envs)):
-            raise ConfigError(f"set_attr: expected all {self.num_envs} students, which share one environment, got {indices}.")
+            raise ConfigError(
+                f"set_attr: expected all {self.num_envs} students, which share one environment, got {indices}."
+            )
         setattr(self.env.unwrapped, attr_name, value)
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
@@ -172,7 +174,9 @@ class PopulationVecEnv(VecEnv):
             return [method(*method_args, **method_kwargs) for _ in self._get_indices(indices)]
         return [method(index, *method_args, **method_kwargs) for index in self._get_indices(indices)]
 
-    def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper[Any, Any, Any, Any]], indices: Any = None) -> list[bool]:
+    def env_is_wrapped(
+        self, wrapper_class: type[gymnasium.Wrapper[Any, Any, Any, Any]], indices: Any = None
+    ) -> list[bool]:
         """Says for each student whether there is such a wrapper; there is a ``Monitor``, whose ``episode`` infos are here."""
         layer: Any = self.env
         is_wrapped = wrapper_class is Monitor
@@ -189,7 +193,12 @@ def num_groups(env: Any) -> int:
         ConfigError: If its actions are not ``Box(0, 1, (groups,))``.
     """
     space = getattr(env, "single_action_space", None) or env.action_space
-    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1 or (space.low != 0).any() or (space.high != 1).any():
+    if (
+        not isinstance(space, gymnasium.spaces.Box)
+        or len(space.shape) != 1
+        or (space.low != 0).any()
+        or (space.high != 1).any()
+    ):
         raise ConfigError(f"env: expected actions Box(0, 1, (groups,)), got {space}; pass one of our environments.")
     return space.shape[0]
 
@@ -202,7 +211,8 @@ def feature_names(env: Any) -> tuple[str, ...]:
 
 def observation_space(env: Any) -> gymnasium.spaces.Space[Any]:
     """Returns the observation space of one student of a scalar or vector environment."""
-    return getattr(env, "single_observation_space", None) or env.observation_space
+    space: gymnasium.spaces.Space[Any] = getattr(env, "single_observation_space", None) or env.observation_space
+    return space
 
 
 class _Students(Protocol):
@@ -254,7 +264,7 @@ class _Population:
                 f"env: expected a vector environment that resets ended students with the next step, or not at all, got "
                 f"autoreset_mode {mode}; make it with gymnasium.make_vec(id, num_envs=K)."
             )
-        self.env = env
+        self.env: Any = env  # whose type says that a seed is one number
         self.num_envs = env.num_envs
 
     def reset(
