@@ -12,11 +12,13 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from stable_baselines3.common.callbacks import BaseCallback
 
 import agents
 import atesd_env.vector
 from agents.base import AgentProtocol
+from agents.evaluation import evaluate
 from agents.experiment import RunSpec, execute
 from agents.sb3 import SB3Agent, load_agent
 from agents.sb3_algorithms import ALGORITHMS
@@ -283,40 +285,40 @@ def test_learning_goes_on_with_the_same_runs():
 # Learning something
 
 
-def test_ppo_finds_the_best_ratio_of_the_toy_and_random_does_not():
-    """Seed 0: 16 students, 6,400 windows; then 16 held-out seeds each.
+def test_ppo_finds_the_best_ratio_of_the_toy():
+    """Seed 0: 16 students, 6,400 windows, best ratio 0.8; then 16 held-out seeds each.
 
-    A paired t-test of the returns rejects equality with ``random`` at 10^-6, and the return lies in the upper fifth between
-    random's and that of the best fixed ratio. With the seeds 0 to 4 the share was between 0.93 and 1.00.
+    A fresh agent, which reveals a half, is worse than random. A paired t-test of the trained agent's returns against
+    random's rejects equality at 10^-6, and its mean lies in the upper fifth between random's and the best fixed ratio's (with
+    the seeds 0 to 3: -0.41 before training, 0.99 to 1.00 after).
     """
-    from scipy import stats
-
-    from agents.evaluation import evaluate
-
-    env = population(16, windows=20)
-    agent = agents.make("ppo", env, seed=0)
-    agent.learn(6400)
+    fields = {"windows": 20, "toy_best_ratio": 0.8}
+    env, scalar = population(16, **fields), single(**fields)
     seeds = range(1000, 1016)
-    scalar = single(windows=20)
 
-    def returns(one: Any, on: Any) -> np.ndarray:
-        return np.array([run.total_reward for run in evaluate(one, on, seeds)])
+    def returns(agent: Any, on: Any) -> np.ndarray:
+        return np.array([run.total_reward for run in evaluate(agent, on, seeds)])
 
-    learned = returns(agent, env)
+    agent = agents.make("ppo", env, seed=0)
+    fresh = returns(agent, env)
+    agent.learn(6400)
+    learned, best = returns(agent, env), returns(agents.make("fixed:0.8", scalar), scalar)
+    chance = returns(_Chance(), scalar)
+    assert fresh.mean() < chance.mean()
+    assert stats.ttest_rel(learned, chance, alternative="greater").pvalue < 1e-6
+    assert (learned.mean() - chance.mean()) / (best.mean() - chance.mean()) > 0.8
 
-    chance = agents.make("random", scalar, seed=0)
-    drawn = []
-    for seed in seeds:
-        scalar.reset(seed=seed)
-        total = 0.0
-        for _ in range(20):
-            _, reward, *_ = scalar.step(chance.predict(observations(1)[0])[0])
-            total += reward
-        drawn.append(total)
-    best = returns(agents.make("fixed:0.4", scalar), scalar)
-    assert stats.ttest_rel(learned, drawn, alternative="greater").pvalue < 1e-6
-    share = (learned.mean() - np.mean(drawn)) / (best.mean() - np.mean(drawn))
-    assert share > 0.8
+
+class _Chance:
+    """Uniformly random ratios, also where determinism is asked for."""
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(0)
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[Any, Any]:
+        return self.rng.random(1).astype(np.float32), state
 
 
 # Bad input
