@@ -1,11 +1,13 @@
 """Everything that a Stable-Baselines3 agent needs to go on with an interrupted training, as arrays.
 
-That is its zip file, the states of its random generators, and the replay buffer of an algorithm that has one. Our arrays are
+That is its zip file, the states of its random generators (its action space has one of its own, for random warm-ups, which the
+zip loses), and the replay buffer of an algorithm that has one. Our arrays are
 not pickled; the zip is Stable-Baselines3's and is, in part.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,13 +16,15 @@ from numpy.typing import NDArray
 
 from agents.sb3 import AnyEnv, SB3Agent, loaded
 
-_ZIP, _GENERATORS, _REPLAY = "zip", "generators/", "replay/"
+_ZIP, _ACTION_SPACE, _GENERATORS, _REPLAY = "zip", "action_space", "generators/", "replay/"
 _REPLAY_ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
 def state_arrays(agent: SB3Agent) -> dict[str, NDArray[Any]]:
     """Returns the agent's state; students in the middle of a run are not in it."""
     arrays: dict[str, NDArray[Any]] = {_ZIP: np.frombuffer(agent.packed(), dtype=np.uint8)}
+    generator = json.dumps(agent.algorithm.action_space.np_random.bit_generator.state)
+    arrays[_ACTION_SPACE] = np.frombuffer(generator.encode(), dtype=np.uint8)
     arrays |= {f"{_GENERATORS}{name}": array for name, array in agent.generators.arrays().items()}
     buffer = getattr(agent.algorithm, "replay_buffer", None)
     if buffer is not None:
@@ -47,6 +51,7 @@ def restored_agent(arrays: Mapping[str, NDArray[Any]], env: AnyEnv, seed: int, s
     agent = loaded(arrays[_ZIP].tobytes(), env, source, learn=True, seed=seed, as_saved=True)
     assert isinstance(agent, SB3Agent)
     agent.generators.set_arrays(_below(_GENERATORS, arrays))
+    agent.algorithm.action_space.np_random.bit_generator.state = json.loads(arrays[_ACTION_SPACE].tobytes())
     replay = _below(_REPLAY, arrays)
     if replay:
         buffer = agent.algorithm.replay_buffer

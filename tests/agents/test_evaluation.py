@@ -69,7 +69,13 @@ def test_a_broken_student_ends_its_own_run_only(monkeypatch: pytest.MonkeyPatch)
     def breaks(run: Any, windows: int) -> Any:
         observation, reward, terminated, truncated, info = result(run, windows)
         is_broken = run.seed == 4 and len(run.rows) == 2
-        return observation, reward, terminated or is_broken, truncated, {**info, "probe/nll": None} if is_broken else info
+        return (
+            observation,
+            reward,
+            terminated or is_broken,
+            truncated,
+            {**info, "probe/nll": None} if is_broken else info,
+        )
 
     monkeypatch.setattr(atesd_env.vector, "window_result", breaks)
     runs = evaluate(Remembering(), population(2), [3, 4])

@@ -384,9 +384,9 @@ def test_a_changed_file_is_refused(saved: Path, tmp_path: Path):
 def test_files_of_another_origin_are_refused_before_they_are_unpickled(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "foreign.zip", "w") as archive:
         archive.writestr("data", json.dumps({"policy_class": {":serialized:": "not even base64"}}))
-    with pytest.raises(RunFilesError, match="a zip without atesd.json"):
+    with pytest.raises(RunFilesError, match=r"a zip without atesd\.json"):
         load_agent(tmp_path / "foreign.zip", single())
-    with pytest.raises(RunFilesError, match="missing.zip"):
+    with pytest.raises(RunFilesError, match=r"missing\.zip"):
         load_agent(tmp_path / "missing", single())
 
 

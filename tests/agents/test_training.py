@@ -15,8 +15,8 @@ import torch
 from agents.base import Agent
 from agents.evaluation import EvaluatedRun, evaluate
 from agents.sb3 import load_agent
-from agents.training import EVALUATION_COLUMNS, TrainSpec, evaluation_row, read_evaluations, train
 from agents.trainers import leg_seed
+from agents.training import EVALUATION_COLUMNS, TrainSpec, evaluation_row, read_evaluations, train
 from atesd_env.checkpoint import read_checkpoint
 from atesd_env.config import preset
 from atesd_env.errors import ConfigError, RunFilesError
@@ -83,7 +83,7 @@ def test_the_best_agent_is_kept(tmp_path: Path):
 
 @pytest.mark.parametrize("agent", ["ppo", "recurrent_ppo", "sac", "td3", "dqn", "beta"])
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(agent: str, tmp_path: Path):
-    """Interrupted between two evaluations; a replay buffer and DQN's exploration go on."""
+    """Interrupted between two evaluations; replay buffers and DQN's random exploration go on."""
     numbers: dict[str, Any] = {
         "num_envs": None if agent == "beta" else 2,
         "total_windows": 120,
@@ -141,7 +141,7 @@ def test_legs_meet_new_problems_every_time(tmp_path: Path):
 
     class Watching(Agent):
         def predict(self, observation, state=None, episode_start=None, deterministic=False):
-            return np.full(np.shape(observation)[:-1] + (1,), 0.5, dtype=np.float32), state
+            return np.full((*np.shape(observation)[:-1], 1), 0.5, dtype=np.float32), state
 
         def observe(self, transition):
             if transition.truncated:

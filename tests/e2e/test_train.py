@@ -70,11 +70,20 @@ def test_a_function_of_ones_own_deploys_the_agent_frozen(trained: Path, tmp_path
 
 
 @pytest.mark.skipif(
-    "feedback" not in {entry.name for entry in AGENTS}, reason="the registry of this version takes no files of saved agents"
+    "feedback" not in {entry.name for entry in AGENTS},
+    reason="the registry of this version takes no files of saved agents",
 )
 def test_run_takes_the_file(trained: Path, tmp_path: Path):
     result = atesd(
-        "run", "--env", "ATESD-Toy-v0", "--windows", 5, "--agent", trained / "best_agent.zip", "--out", tmp_path / "runs"
+        "run",
+        "--env",
+        "ATESD-Toy-v0",
+        "--windows",
+        5,
+        "--agent",
+        trained / "best_agent.zip",
+        "--out",
+        tmp_path / "runs",
     )
     assert result.returncode == 0, result.stderr
     assert len(load_runs(tmp_path / "runs")) == 5
