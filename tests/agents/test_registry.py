@@ -92,7 +92,8 @@ def test_every_line_of_the_table_can_be_made_from_its_form():
 
 
 def test_available_lists_every_form_with_a_sentence():
-    assert list(available()) == ["beta", "fixed:A", "random", "linear:A:B", OWN_CLASS]
+    assert list(available()) == [*(entry.form for entry in AGENTS), OWN_CLASS]
+    assert {"beta", "fixed:A", "random", "linear:A:B", "ppo", "tqc"} <= available().keys()
     assert all(sentence.endswith(".") for sentence in available().values())
     assert agents.available is available
     assert agents.make is make
@@ -109,7 +110,7 @@ def test_options_reach_the_constructor():
     [
         (
             "betta",
-            "expected one of beta, fixed:A, random, linear:A:B, package.module:Class, got 'betta' (did you mean beta?)",
+            f"expected one of {', '.join(available())}, got 'betta' (did you mean beta?)",
         ),
         ("Fixd:0.5", "got 'Fixd:0.5' (did you mean fixed:A?)"),
         ("", "got ''."),
@@ -181,9 +182,12 @@ def test_mistakes_inside_the_users_code_show_themselves(own_package: str):
         make("own_agents_for_test.broken:Mine", ToyExposureEnv())
 
 
-@pytest.mark.parametrize(("code", "is_light"), [("import agents", True), ("import agents.beta", False)])
+@pytest.mark.parametrize(
+    ("code", "is_light"),
+    [("import agents", True), ("import agents.training", True), ("import agents.beta", False), ("import agents.sb3", False)],
+)
 def test_importing_the_package_loads_no_torch(code: str, is_light: bool):
-    """The second case shows that the check can fail."""
+    """The last cases show that the check can fail."""
     check = f"import sys; {code}; sys.exit('torch' in sys.modules or 'stable_baselines3' in sys.modules)"
     assert (subprocess.run([sys.executable, "-c", check], check=False).returncode == 0) is is_light
 
