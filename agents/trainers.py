@@ -67,6 +67,7 @@ def make_trainer(
     seed: int,
     checkpoint: Checkpoint | None,
     source: str,
+    **keywords: Any,
 ) -> Trainer:
     """Returns a trainer for an agent's spec.
 
@@ -78,12 +79,13 @@ def make_trainer(
         seed: Seed of the agent and of the legs.
         checkpoint: Where to go on; None begins.
         source: What messages call the checkpoint's file.
+        **keywords: Further arguments of the environment, beside the configuration's fields.
 
     Raises:
         ConfigError: If the agent cannot be trained over many runs, or not with so many students.
     """
     factory, _ = resolve(spec)
-    fields = {name: getattr(config, name) for name in config.__dataclass_fields__}
+    fields = {**{name: getattr(config, name) for name in config.__dataclass_fields__}, **keywords}
     if isinstance(factory, type) and issubclass(factory, Agent):
         if num_envs not in (None, 1):
             raise ConfigError(

@@ -70,6 +70,7 @@ class TrainSpec:
         eval_every: Windows between evaluations, rounded up likewise; None is a tenth of ``total_windows``.
         eval_seeds: Seeds of the evaluation's runs; training draws its seeds from 2^31, so it will hardly meet them.
         folder: Where the files go.
+        env_file: File that the environment is made from (its argument ``file``), as the surrogate's is; None for others.
 
     Raises:
         ConfigError: If a number is out of range, or a seed is named twice.
@@ -84,6 +85,7 @@ class TrainSpec:
     eval_every: int | None
     eval_seeds: tuple[int, ...]
     folder: Path
+    env_file: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_envs", "total_windows", "eval_every"):
@@ -151,7 +153,10 @@ def train(
             )
         checkpoint = _checkpoint_to_resume(spec) if resume else None
         source = str(spec.folder / CHECKPOINT_FILE)
-        trainer = make_trainer(spec.env_id, spec.config, spec.agent, spec.num_envs, spec.seed, checkpoint, source)
+        keywords = {} if spec.env_file is None else {"file": str(spec.env_file)}
+        trainer = make_trainer(
+            spec.env_id, spec.config, spec.agent, spec.num_envs, spec.seed, checkpoint, source, **keywords
+        )
         if checkpoint is None:
             _remove_results(spec.folder)
         write_atomically(path, json.dumps(_identity(spec), indent=2).encode())
@@ -308,6 +313,7 @@ def _identity(spec: TrainSpec) -> dict[str, Any]:
         "seed": spec.seed,
         "eval_every": spec.leg if spec.eval_every else None,
         "eval_seeds": list(spec.eval_seeds),
+        "env_file": None if spec.env_file is None else str(spec.env_file),
         "versions": _versions(),
         "config": dataclasses.asdict(spec.config),
     }

@@ -184,7 +184,12 @@ def test_mistakes_inside_the_users_code_show_themselves(own_package: str):
 
 @pytest.mark.parametrize(
     ("code", "is_light"),
-    [("import agents", True), ("import agents.training", True), ("import agents.beta", False), ("import agents.sb3", False)],
+    [
+        ("import agents", True),
+        ("import agents.training", True),
+        ("import agents.beta", False),
+        ("import agents.sb3", False),
+    ],
 )
 def test_importing_the_package_loads_no_torch(code: str, is_light: bool):
     """The last cases show that the check can fail."""
