@@ -183,6 +183,31 @@ def test_going_on_with_something_else_is_refused(tmp_path: Path):
         train(dataclasses.replace(spec(tmp_path), config=CONFIG.replace(windows=6)), resume=True)
 
 
+def test_an_environment_can_be_made_from_a_file(tmp_path: Path):
+    """As a fitted surrogate is."""
+
+    def make_vec(file: str, num_envs: int, **fields: Any) -> Any:
+        assert Path(file).read_text() == "0.8"
+        return gymnasium.make_vec("ATESD-Toy-v0", num_envs=num_envs, **{**fields, "toy_best_ratio": 0.8})
+
+    made_from = tmp_path / "file.txt"
+    made_from.write_text("0.8")
+    gymnasium.register("FromFile-v0", entry_point=lambda **_: None, vector_entry_point=make_vec)
+    try:
+        one = spec(tmp_path / "out", env_id="FromFile-v0", env_file=made_from)
+        assert len(train(one).rows) == 4
+        with pytest.raises(ConfigError, match="env_file"):
+            train(dataclasses.replace(one, env_file=None), resume=True)
+    finally:
+        del gymnasium.registry["FromFile-v0"]
+
+
+def test_the_columns_are_documented():
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    for name, meaning in EVALUATION_COLUMNS.items():
+        assert f"| `{name}` | {meaning} |" in page
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
