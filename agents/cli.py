@@ -134,6 +134,13 @@ def list_agents(arguments: Sequence[str]) -> None:
         print("options: name:key=value, such as beta:credit=one-step; `atesd agents NAME` lists an agent's.")
 
 
+def train(arguments: Sequence[str]) -> None:
+    """``atesd train``."""
+    from agents.train_command import train as train_agent
+
+    train_agent(arguments)
+
+
 def _check_seeds(seeds: Sequence[int]) -> None:
     if any(seed < 0 for seed in seeds):
         raise ConfigError(f"seeds: expected whole numbers from 0, got {list(seeds)}.")
@@ -220,6 +227,7 @@ def _mean_and_spread(values: pandas.Series[Any], pattern: str) -> str:
 _VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "run": (run, "train a student under each agent and seed"),
     "agents": (list_agents, "list the agents, or the options of one"),
+    "train": (train, "train an agent over many runs, side by side"),
 }
 
 

@@ -107,6 +107,16 @@ AGENTS: tuple[Entry, ...] = (
         "Holds the teacher-student mismatch at a set point, by integral control.",
         "agents.feedback:FeedbackController",
     ),
+        "ppo", "Stable-Baselines3's PPO, by default with a Beta policy (policy=gaussian is its own).", "agents.sb3:ppo"
+    ),
+    Entry("a2c", "Stable-Baselines3's A2C, by default with a Beta policy.", "agents.sb3:a2c"),
+    Entry("sac", "Stable-Baselines3's SAC.", "agents.sb3:sac"),
+    Entry("td3", "Stable-Baselines3's TD3, with Gaussian action noise.", "agents.sb3:td3"),
+    Entry("dqn", "Stable-Baselines3's DQN on a grid of ratios (grid=11).", "agents.sb3:dqn"),
+    Entry(
+        "recurrent_ppo", "sb3-contrib's PPO with an LSTM, by default with a Beta policy.", "agents.sb3:recurrent_ppo"
+    ),
+    Entry("tqc", "sb3-contrib's TQC: SAC with truncated quantile critics.", "agents.sb3:tqc"),
 )
 """The agents that come with the package."""
 

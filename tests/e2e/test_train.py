@@ -1,0 +1,152 @@
+"""``atesd train``, then ``atesd run`` with the agent that it kept, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agents.registry import AGENTS
+from analysis import load_runs
+
+COMMAND = [sys.executable, "-W", "error", "-c", "from agents.cli import main; main()"]
+SHORT = ["--windows", "5", "--num-envs", "2", "--eval-every", "20", "--eval-seeds", "0", "1"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def atesd(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=ENVIRONMENT,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short training of PPO."""
+    out = tmp_path_factory.mktemp("trained") / "ppo"
+    result = atesd("train", "--agent", "ppo", "--total-windows", 40, "--out", out, *SHORT)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == "", "no progress bar and no warning where there is no terminal"
+    assert f"best agent: {out / 'best_agent.zip'}" in result.stdout
+    assert "untrained" in result.stdout
+    return out
+
+
+def test_train_leaves_its_files(trained: Path):
+    rows = [json.loads(line) for line in (trained / "evaluations.jsonl").read_text().splitlines()]
+    assert [row["windows"] for row in rows] == [0, 20, 40]
+    assert {"best_agent.zip", "last_agent.zip", "training.json", "checkpoint.safetensors"} <= {
+        path.name for path in trained.iterdir()
+    }
+
+
+def test_a_function_of_ones_own_deploys_the_agent_frozen(trained: Path, tmp_path: Path):
+    (tmp_path / "deploying.py").write_text(
+        "from agents.sb3 import load_agent\n"
+        "def frozen(env, seed):\n"
+        f"    return load_agent({str(trained / 'best_agent.zip')!r}, env, seed=seed)\n"
+        "def learning(env, seed):\n"
+        f"    return load_agent({str(trained / 'best_agent.zip')!r}, env, learn=True, seed=seed)\n"
+    )
+    arguments = ["--env", "ATESD-Toy-v0", "--windows", "10", "--out", "runs"]
+    result = atesd("run", "--agent", "deploying:frozen", "deploying:learning", *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    frame = load_runs(tmp_path / "runs")
+    assert (frame.groupby("run", observed=True)["window"].max() == 10).all()
+    assert (tmp_path / "runs" / "deploying-learning-seed0" / "agent.zip").exists()
+    assert not (tmp_path / "runs" / "deploying-frozen-seed0" / "agent.zip").exists(), "it has learned nothing"
+
+
+@pytest.mark.skipif(
+    "feedback" not in {entry.name for entry in AGENTS},
+    reason="the registry of this version takes no files of saved agents",
+)
+def test_run_takes_the_file(trained: Path, tmp_path: Path):
+    result = atesd(
+        "run",
+        "--env",
+        "ATESD-Toy-v0",
+        "--windows",
+        5,
+        "--agent",
+        trained / "best_agent.zip",
+        "--out",
+        tmp_path / "runs",
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(load_runs(tmp_path / "runs")) == 5
+
+
+def test_an_existing_training_stays_as_it_is(trained: Path):
+    before = (trained / "evaluations.jsonl").read_bytes()
+    result = atesd("train", "--agent", "ppo", "--total-windows", 40, "--out", trained, *SHORT)
+    assert result.returncode == 1
+    assert "--resume" in result.stderr
+    assert (trained / "evaluations.jsonl").read_bytes() == before
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path):
+    arguments = ["train", "--agent", "a2c", "--total-windows", "100000000", "--out", str(tmp_path), *SHORT]
+    process = subprocess.Popen(
+        [*COMMAND, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        # A test run that was itself started in the background passes "ignore Ctrl-C" on to its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    evaluations = tmp_path / "evaluations.jsonl"
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and (not evaluations.exists() or evaluations.read_text().count("\n") < 3):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "interrupted after" in errors
+    assert "--resume (instead of --overwrite) go on from the evaluation after" in errors
+    done = len(evaluations.read_text().splitlines())
+    windows = json.loads(evaluations.read_text().splitlines()[-1])["windows"] + 20
+    arguments[4] = str(windows)
+    result = atesd(*arguments, "--resume")
+    assert result.returncode == 0, result.stderr
+    assert len(evaluations.read_text().splitlines()) == done + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--agent", "po"], "did you mean ppo"),
+        (["--total-windows", "0"], "total_windows"),
+        (["--windows", "0"], "windows: expected a number in [1, inf), got 0"),
+        (["--agent", "beta", "--num-envs", "3"], "num_envs: expected 1 for beta"),
+        (["--env", "ATESD-Tny-v0"], "did you mean 'ATESD-Tiny-v0'"),
+        (["--resume", "--overwrite"], "either resume or overwrite"),
+    ],
+)
+def test_wrong_arguments_say_what_to_do(tmp_path: Path, arguments: list[str], message: str):
+    default = [] if "--agent" in arguments else ["--agent", "ppo"]
+    result = atesd("train", *default, "--out", tmp_path / "out", *arguments)
+    assert result.returncode in (1, 2)
+    assert message in result.stderr + result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_help_has_an_example():
+    result = atesd("train", "--help")
+    assert result.returncode == 0
+    assert "atesd train --env ATESD-Toy-v0 --agent ppo" in result.stdout
