@@ -69,6 +69,7 @@ def standard_scores(returns: NDArray[np.float64], *, scale_window: int) -> NDArr
 
     Scores do not change when all returns are multiplied by a positive number or shifted, and the whole history is
     scored anew at each decision: an entry is judged by what is known now, not by what was known when it was credited.
+    The median is of the newest, since learning progress shrinks over a run.
 
     Args:
         returns: R of each credited decision, [n].
@@ -120,11 +121,10 @@ def ucb_indices(
         [A]; infinite for an arm that was not pulled, and mean 0 for one of which nothing is credited.
     """
     pulls = counts if pending is None else counts + pending
-    means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0.0)
+    means = sums / np.where(counts > 0.0, counts, 1.0)
     log_total = np.log(max(float(pulls.sum()), 1.0))
-    bonus = np.full_like(sums, np.inf)
-    np.divide(2.0 * log_total, pulls, out=bonus, where=pulls > 0.0)
-    return means + np.where(pulls > 0.0, exploration * np.sqrt(bonus), np.inf)
+    bonuses = exploration * np.sqrt(2.0 * log_total / np.where(pulls > 0.0, pulls, 1.0))
+    return np.where(pulls > 0.0, means + bonuses, np.inf)
 
 
 def gaussian_posterior(
