@@ -60,16 +60,16 @@ AGENTS: tuple[Entry, ...] = (
         "agents.schedules:LinearSchedule",
         ("start", "end"),
     ),
-    Entry("ucb", "UCB1 on a grid of ratios; discount=0.95 or window=50 makes it forget.", "agents.bandits:UcbBandit"),
+    Entry("ucb", "UCB1 on a grid of ratios; ucb:discount=0.95 or ucb:window=50 forgets.", "agents.bandits:UcbBandit"),
     Entry(
         "thompson",
-        "Thompson sampling on a grid of ratios; discount=0.95 or window=50 makes it forget.",
+        "Thompson sampling on a grid of ratios; discount and window as for ucb.",
         "agents.bandits:ThompsonBandit",
     ),
     Entry("exp3s", "Exp3.S on a grid of ratios; slow, and assumes nothing.", "agents.bandits:Exp3sBandit"),
     Entry(
         "linucb",
-        "LinUCB on a grid of ratios, in the context of the paper's six features; discount or window makes it forget.",
+        "LinUCB on a grid of ratios, in the context of the paper's six features; discount and window as for ucb.",
         "agents.bandits:LinUcbBandit",
     ),
 )

@@ -19,7 +19,6 @@ from agents.bandits import Exp3sBandit, LinUcbBandit, ThompsonBandit, UcbBandit
 from agents.bandits.base import GridBandit, credit_settings
 from agents.credit import decision_returns
 from agents.registry import make
-from agents.schedules import RandomSchedule
 from atesd_env.config import preset
 from atesd_env.episode import make_spaces
 from atesd_env.errors import ConfigError
@@ -193,11 +192,11 @@ def test_waiting_pulls_are_not_repeated_blindly(form: str):
 
 @pytest.mark.parametrize("form", KINDS)
 def test_groups_explore_independently_on_one_credit(form: str):
-    """Seed 0, first 40 windows of 3 groups: two equal orders would be a failure; by chance below 5^-39."""
+    """Seed 0, 40 windows of 3 groups: no two groups move in step (equal in less than 80% of the windows)."""
     agent = bandit(form, ToyExposureEnv(groups=3))
     actions = actions_of(agent, 40)
     for one, other in ((0, 1), (0, 2), (1, 2)):
-        assert (actions[:, one] != actions[:, other]).any()
+        assert (actions[:, one] == actions[:, other]).mean() < 0.8
     counts = np.asarray([agent.sums(group)[0] for group in range(3)])
     np.testing.assert_allclose(counts.sum(axis=1), 38)
     assert len(agent.history["returns"]) == 38
@@ -287,11 +286,8 @@ def test_samples_of_exp3s_follow_its_probabilities():
 
 
 def test_samples_of_thompson_follow_its_posterior():
-    """Seed 0, 4000 draws: the arm is above the other as often as two normal draws would be; odds of a miss 1e-6.
-
-    Four pulls of arm 0 and one of arm 1, all scores 0: deviations sqrt(1/5) and sqrt(1/2), means 0: even odds. With the
-    newest score of arm 1 at +s the odds follow the normal distribution.
-    """
+    """Seed 0: four pulls of arm 0 with score 0, one of arm 1 with score s: means 0 and s/2, variances 1/5 and 1/2, so arm 1
+    is drawn above arm 0 with probability Phi(s/2 / sqrt(0.7)). 4000 samples; odds of a miss 1e-6."""
     agent = bandit("thompson", grid=[0.0, 1.0])
     agent.history["arms"] = np.array([[0], [0], [0], [0], [1]])
     agent.history["returns"] = np.array([1.0, 1.0, 1.0, 1.0, 2.0])
@@ -396,3 +392,69 @@ def test_importing_bandits_loads_no_heavy_library(code: str, is_light: bool):
     """The second case shows that the check can fail."""
     check = f"import sys; {code}; sys.exit(any(name in sys.modules for name in ('torch', 'mabwiser', 'sklearn')))"
     assert (subprocess.run([sys.executable, "-c", check], check=False).returncode == 0) is is_light
+
+
+@pytest.mark.parametrize("best", [0.25, 1.0])
+@pytest.mark.parametrize("form", FORMS)
+def test_it_finds_the_best_ratio_and_random_does_not(form: str, best: float):
+    """Seeds 0..3: of the first 100 windows (Exp3.S: the third 100) more than 35% are at the best ratio.
+
+    In 60 other runs the lowest share of any form was 43% (Exp3.S; mean 60%, deviation 7%), so a run misses with odds of
+    about 1 in 1000. A bandit that only explores has 20%, deviation 4%: 35% or more with odds of 1 in 3000.
+    """
+    num_windows = 300 if form == "exp3s" else 100
+    for seed in range(4):
+        agent = bandit(form, ToyExposureEnv(toy_best_ratio=best), seed=seed)
+        assert (actions_of(agent, num_windows)[-100:] == best).mean() > 0.35
+        by_chance = bandit("exp3s", ToyExposureEnv(toy_best_ratio=best), seed=seed, exploration=1.0)
+        assert (actions_of(by_chance, 100) == best).mean() < 0.35
+
+
+def moved(window: int, seen: np.ndarray) -> np.ndarray:
+    """For 300 windows ratio 0 pays 1.5 more than the others, then ratio 1 does."""
+    return 1.5 * np.eye(5)[0 if window < 300 else 4]
+
+
+def follows(form: str, seed: int, **options: Any) -> float:
+    """Returns the share of the 200 windows after the move at the ratio that is best now."""
+    agent = bandit(form, GaussianBanditEnv(moved, seed), seed=seed, **options)
+    return float((actions_of(agent, 500)[300:] == 1.0).mean())
+
+
+@pytest.mark.parametrize(("kind", "num_seeds", "margin"), [("ucb", 16, 0.0), ("thompson", 4, 0.1), ("linucb", 4, 0.3)])
+def test_forgetting_follows_a_best_ratio_that_moves(kind: str, num_seeds: int, margin: float):
+    """Paired seeds 0..: the mean share at the new best ratio, discounted or in a window, above the stationary one's.
+
+    In 30 other seeds the differences were 0.31 +- 0.34 and 0.34 +- 0.36 (mean, deviation) for UCB1, 0.50 +- 0.17 and 0.59
+    +- 0.18 for Thompson sampling, 0.79 +- 0.06 and 0.77 +- 0.06 for LinUCB: a mean of so many seeds falls below the margin
+    with odds of 2 in 10,000 or less (normal).
+    """
+    stationary = [follows(kind, seed) for seed in range(num_seeds)]
+    for form in ("discounted", "window"):
+        differences = [follows(f"{form} {kind}", seed) - stationary[seed] for seed in range(num_seeds)]
+        assert np.mean(differences) > margin
+
+
+def test_sharing_follows_a_best_ratio_that_moves():
+    """Exp3.S against Exp3 (share 0), paired seeds 0..5: in 30 other seeds the difference of the shares at the new best
+    ratio was 0.25 +- 0.12, so a mean of six is below 0.05 with odds of 3 in 100,000 (normal)."""
+    differences = [follows("exp3s", seed, share=0.003) - follows("exp3s", seed, share=0.0) for seed in range(6)]
+    assert np.mean(differences) > 0.05
+
+
+def test_the_contextual_bandit_uses_its_context():
+    """Seeds 0..3, 300 windows where the first feature, 0 or 1 at random, says whether ratio 0 or 1 pays 1.5 more.
+
+    Judged on the last 100: in 30 other seeds LinUCB was right in 98% on average (lowest 48%, one below 80%), so three
+    of four below 80% have odds of 1 in 6000; a bandit without context cannot exceed 50% in expectation: UCB1's highest was 61%.
+    """
+
+    def means(window: int, seen: np.ndarray) -> np.ndarray:
+        return 1.5 * np.eye(5)[0 if seen[0] < 0.5 else 4]
+
+    def is_right(form: str, seed: int) -> float:
+        seen = transitions_of(bandit(form, GaussianBanditEnv(means, seed, sees=True), seed=seed), 300)[-100:]
+        return float(np.mean([one.action[0] == one.observation[0] for one in seen]))
+
+    assert sum(is_right("linucb", seed) > 0.8 for seed in range(4)) >= 2
+    assert all(is_right("ucb", seed) < 0.7 for seed in range(4))

@@ -92,7 +92,8 @@ def test_every_line_of_the_table_can_be_made_from_its_form():
 
 
 def test_available_lists_every_form_with_a_sentence():
-    assert list(available()) == ["beta", "fixed:A", "random", "linear:A:B", OWN_CLASS]
+    bandits = ["ucb", "thompson", "exp3s", "linucb"]
+    assert list(available()) == ["beta", "fixed:A", "random", "linear:A:B", *bandits, OWN_CLASS]
     assert all(sentence.endswith(".") for sentence in available().values())
     assert agents.available is available
     assert agents.make is make
@@ -109,7 +110,8 @@ def test_options_reach_the_constructor():
     [
         (
             "betta",
-            "expected one of beta, fixed:A, random, linear:A:B, package.module:Class, got 'betta' (did you mean beta?)",
+            "expected one of beta, fixed:A, random, linear:A:B, ucb, thompson, exp3s, linucb, package.module:Class, "
+            "got 'betta' (did you mean beta?)",
         ),
         ("Fixd:0.5", "got 'Fixd:0.5' (did you mean fixed:A?)"),
         ("", "got ''."),
