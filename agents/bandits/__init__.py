@@ -4,6 +4,10 @@ Each window one ratio of the grid is pulled; L windows later its return is known
 each has a bandit of its own that explores by itself; all are credited with the same R, since a run's row measures no
 progress by group. The mathematics is in rules.py, what the bandits share in base.py, the bandits in policies.py.
 
+To each group's bandit the other groups' choices are noise in the credit. Thompson sampling copes best: UCB1 and LinUCB draw
+no random numbers but to break ties, so their groups may move in step and keep a wrong ratio. (``ATESD-Toy-v0`` with three
+groups, 10 seeds, windows 201 to 300: 67% of the pulls at the best ratio against 51% and 55%, exploration 1.)
+
 Why MABWiser, which has UCB1 and LinUCB, is not called here. It keeps running sums, so it can neither forget (discount,
 window) nor score old returns anew. Its state is a tree of Python objects, kept by pickling only. Its UCB1 gives an arm
 without a pull the index 0, so an arm may never be tried. Its Thompson sampling is for 0 and 1 only, and it has no

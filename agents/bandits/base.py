@@ -254,10 +254,10 @@ class GridBandit(Agent):
                 f"env: expected groups={saved_groups}, as the saved bandit has, got groups={self.groups}; make the "
                 "environment with the saved one's groups."
             )
-        self.history = {name: np.array(arrays[f"history/{name}"]) for name in self.history}
+        self.history = {name: arrays[f"history/{name}"] for name in self.history}
         self._pending.clear()
         if "pending/arms" in arrays:
-            columns = [np.array(arrays[f"pending/{name}"]) for name in ("arms", "contexts", "numbers")]
+            columns = [arrays[f"pending/{name}"] for name in ("arms", "contexts", "numbers")]
             for arms, context, (progress, grounded) in zip(*columns, strict=True):
                 self._pending.entries.append((Pull(arms, context), float(progress), float(grounded)))
 

@@ -231,7 +231,7 @@ def test_a_loaded_bandit_learns_on_bit_for_bit(tmp_path: Path, form: str, num_wi
     loaded = type(agent).load(tmp_path / "agent", copy.deepcopy(env))
     whole = bandit(form, ToyExposureEnv(windows=20, groups=2), seed=3)
     whole.learn(num_windows)
-    ahead, behind, never_saved = (actions_of(one, 40, reset_num_timesteps=False) for one in (agent, loaded, whole))
+    ahead, behind, never_saved = (actions_of(one, 20, reset_num_timesteps=False) for one in (agent, loaded, whole))
     np.testing.assert_array_equal(ahead, behind)
     np.testing.assert_array_equal(ahead, never_saved)
     assert agent.options() == loaded.options()
@@ -242,6 +242,45 @@ def test_a_loaded_bandit_learns_on_bit_for_bit(tmp_path: Path, form: str, num_wi
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, loaded_arrays[name])
     assert agent.diagnostics() == loaded.diagnostics()
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ucb": {"exploration": 0.3, "discount": 0.9, "window": 30},
+    "thompson": {"noise": 0.4, "discount": 0.9, "window": 30},
+    "linucb": {"exploration": 0.3, "ridge": 4.0, "discount": 0.9, "window": 30},
+    "exp3s": {"exploration": 0.5, "share": 0.1},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_options_come_back(tmp_path: Path, kind: str):
+    given = {"grid": [0.0, 0.1, 1.0], "credit": "delayed", "scale_window": 9, **OPTIONS[kind]}
+    agent = bandit(kind, **given)
+    assert agent.options() == given
+    agent.save(tmp_path / "agent")
+    assert type(agent).load(tmp_path / "agent", ToyExposureEnv()).options() == given
+
+
+def test_options_reach_the_rules():
+    """One pull of arm 0 was credited, whose score is 0 (its return is the median), so what is left is by hand."""
+    features = np.zeros(len(FEATURE_NAMES))
+    numbers: dict[str, list[float]] = {}
+    for kind in ("ucb", "thompson", "linucb"):
+        agent = bandit(kind, grid_size=2, **OPTIONS[kind])
+        agent.history["arms"], agent.history["returns"] = np.zeros((1, 1), dtype=np.int64), np.ones(1)
+        agent.history["contexts"] = np.array([[0.0] * 6 + [1.0]])
+        agent.rng = np.random.default_rng(0)
+        numbers[kind] = agent.preferences(features, 0, deterministic=False).tolist()
+    draws = np.random.default_rng(0).standard_normal(2)
+    assert numbers["ucb"] == [0.0, np.inf]
+    assert numbers["thompson"] == pytest.approx([draws[0] * 0.4 / math.sqrt(1.16), draws[1]])
+    assert numbers["linucb"] == pytest.approx([0.3 / math.sqrt(5), 0.3 / math.sqrt(4)])
+    two = bandit("ucb", grid_size=2, exploration=0.3)
+    two.history["arms"], two.history["returns"] = np.array([[0], [1]]), np.ones(2)
+    assert two.preferences(features, 0, deterministic=False) == pytest.approx([0.3 * math.sqrt(2 * math.log(2))] * 2)
+    exp3s = bandit("exp3s", grid_size=2, **OPTIONS["exp3s"])
+    exp3s.arm_weights[0] = [1.0, 0.0]
+    np.testing.assert_allclose(exp3s.shares(0), [0.75, 0.25])
 
 
 def test_a_state_is_a_copy():
@@ -396,18 +435,22 @@ def test_importing_bandits_loads_no_heavy_library(code: str, is_light: bool):
 
 @pytest.mark.parametrize("best", [0.25, 1.0])
 @pytest.mark.parametrize("form", FORMS)
-def test_it_finds_the_best_ratio_and_random_does_not(form: str, best: float):
-    """Seeds 0..3: of the first 100 windows (Exp3.S: the third 100) more than 35% are at the best ratio.
+def test_it_finds_the_best_ratio(form: str, best: float):
+    """Seeds 0..2: of the first 100 windows (Exp3.S: the third 100) more than 35% are at the best ratio.
 
     In 60 other runs the lowest share of any form was 43% (Exp3.S; mean 60%, deviation 7%), so a run misses with odds of
-    about 1 in 1000. A bandit that only explores has 20%, deviation 4%: 35% or more with odds of 1 in 3000.
+    about 1 in 1000.
     """
-    num_windows = 300 if form == "exp3s" else 100
-    for seed in range(4):
+    for seed in range(3):
         agent = bandit(form, ToyExposureEnv(toy_best_ratio=best), seed=seed)
-        assert (actions_of(agent, num_windows)[-100:] == best).mean() > 0.35
-        by_chance = bandit("exp3s", ToyExposureEnv(toy_best_ratio=best), seed=seed, exploration=1.0)
-        assert (actions_of(by_chance, 100) == best).mean() < 0.35
+        assert (actions_of(agent, 300 if form == "exp3s" else 100)[-100:] == best).mean() > 0.35
+
+
+def test_chance_does_not_find_the_best_ratio():
+    """Seeds 0..2: a bandit that only explores has 20% there, deviation 4%: 35% or more with odds of 1 in 3000 a run."""
+    for seed in range(3):
+        agent = bandit("exp3s", ToyExposureEnv(toy_best_ratio=0.25), seed=seed, exploration=1.0)
+        assert (actions_of(agent, 100) == 0.25).mean() < 0.35
 
 
 def moved(window: int, seen: np.ndarray) -> np.ndarray:
@@ -423,7 +466,7 @@ def follows(form: str, seed: int, **options: Any) -> float:
 
 @pytest.mark.parametrize(("kind", "num_seeds", "margin"), [("ucb", 16, 0.0), ("thompson", 4, 0.1), ("linucb", 4, 0.3)])
 def test_forgetting_follows_a_best_ratio_that_moves(kind: str, num_seeds: int, margin: float):
-    """Paired seeds 0..: the mean share at the new best ratio, discounted or in a window, above the stationary one's.
+    """Paired seeds from 0: the mean share at the new best ratio, discounted or in a window, above the stationary one's.
 
     In 30 other seeds the differences were 0.31 +- 0.34 and 0.34 +- 0.36 (mean, deviation) for UCB1, 0.50 +- 0.17 and 0.59
     +- 0.18 for Thompson sampling, 0.79 +- 0.06 and 0.77 +- 0.06 for LinUCB: a mean of so many seeds falls below the margin
