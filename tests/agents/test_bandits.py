@@ -464,18 +464,18 @@ def follows(form: str, seed: int, **options: Any) -> float:
     return float((actions_of(agent, 500)[300:] == 1.0).mean())
 
 
-@pytest.mark.parametrize(("kind", "num_seeds", "margin"), [("ucb", 16, 0.0), ("thompson", 4, 0.1), ("linucb", 4, 0.3)])
-def test_forgetting_follows_a_best_ratio_that_moves(kind: str, num_seeds: int, margin: float):
-    """Paired seeds from 0: the mean share at the new best ratio, discounted or in a window, above the stationary one's.
+@pytest.mark.parametrize(("kind", "options"), [("ucb", {"exploration": 0.25}), ("thompson", {}), ("linucb", {})])
+def test_forgetting_follows_a_best_ratio_that_moves(kind: str, options: dict[str, Any]):
+    """Paired seeds 0..2: the mean share at the new best ratio, discounted or in a window, above the stationary one's.
 
-    In 30 other seeds the differences were 0.31 +- 0.34 and 0.34 +- 0.36 (mean, deviation) for UCB1, 0.50 +- 0.17 and 0.59
-    +- 0.18 for Thompson sampling, 0.79 +- 0.06 and 0.77 +- 0.06 for LinUCB: a mean of so many seeds falls below the margin
-    with odds of 2 in 10,000 or less (normal).
+    In 30 other seeds the differences were 0.70 +- 0.28 and 0.67 +- 0.25 (mean, deviation) for UCB1, 0.50 +- 0.17 and 0.59
+    +- 0.18 for Thompson sampling, 0.79 +- 0.06 and 0.77 +- 0.06 for LinUCB: a mean of three is below 0.1 with odds of
+    1 in 10,000 or less (normal).
     """
-    stationary = [follows(kind, seed) for seed in range(num_seeds)]
+    stationary = [follows(kind, seed, **options) for seed in range(3)]
     for form in ("discounted", "window"):
-        differences = [follows(f"{form} {kind}", seed) - stationary[seed] for seed in range(num_seeds)]
-        assert np.mean(differences) > margin
+        differences = [follows(f"{form} {kind}", seed, **options) - stationary[seed] for seed in range(3)]
+        assert np.mean(differences) > 0.1
 
 
 def test_sharing_follows_a_best_ratio_that_moves():
