@@ -151,7 +151,7 @@ def stop_after(spec: RunSpec, window: int, **arguments: Any) -> None:
         execute(spec, report=report, **arguments)
 
 
-@pytest.mark.parametrize("agent", ["beta", "random", "linear:0:1", "fixed:0.5"])
+@pytest.mark.parametrize("agent", ["beta", "random", "linear:0:1", "fixed:0.5", "ucb", "thompson", "exp3s", "linucb"])
 @pytest.mark.parametrize("every", [0, 1, 7])
 def test_every_agent_goes_on_whatever_lies_between_checkpoints(tmp_path: Path, agent: str, every: int):
     (alone,) = plan(tmp_path / "alone", "ATESD-Toy-v0", {"windows": 20}, (agent,))
