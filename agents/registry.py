@@ -107,6 +107,7 @@ AGENTS: tuple[Entry, ...] = (
         "Holds the teacher-student mismatch at a set point, by integral control.",
         "agents.feedback:FeedbackController",
     ),
+    Entry(
         "ppo", "Stable-Baselines3's PPO, by default with a Beta policy (policy=gaussian is its own).", "agents.sb3:ppo"
     ),
     Entry("a2c", "Stable-Baselines3's A2C, by default with a Beta policy.", "agents.sb3:a2c"),
@@ -117,6 +118,18 @@ AGENTS: tuple[Entry, ...] = (
         "recurrent_ppo", "sb3-contrib's PPO with an LSTM, by default with a Beta policy.", "agents.sb3:recurrent_ppo"
     ),
     Entry("tqc", "sb3-contrib's TQC: SAC with truncated quantile critics.", "agents.sb3:tqc"),
+    Entry("ucb", "UCB1 on a grid of ratios; ucb:discount=0.95 or ucb:window=50 forgets.", "agents.bandits:UcbBandit"),
+    Entry(
+        "thompson",
+        "Thompson sampling on a grid of ratios; discount and window as for ucb.",
+        "agents.bandits:ThompsonBandit",
+    ),
+    Entry("exp3s", "Exp3.S on a grid of ratios; slow, and assumes nothing.", "agents.bandits:Exp3sBandit"),
+    Entry(
+        "linucb",
+        "LinUCB on a grid of ratios, in the context of the paper's six features; discount and window as for ucb.",
+        "agents.bandits:LinUcbBandit",
+    ),
 )
 """The agents that come with the package."""
 

@@ -153,7 +153,20 @@ def stop_after(spec: RunSpec, window: int, **arguments: Any) -> None:
 
 @pytest.mark.parametrize(
     "agent",
-    ["beta", "beta:credit=one-step", "random", "linear:0:1", "staged:0.3:1:0.5", "binomial", "feedback", "fixed:0.5"],
+    [
+        "beta",
+        "beta:credit=one-step",
+        "random",
+        "linear:0:1",
+        "staged:0.3:1:0.5",
+        "binomial",
+        "feedback",
+        "fixed:0.5",
+        "ucb",
+        "thompson",
+        "exp3s",
+        "linucb",
+    ],
 )
 @pytest.mark.parametrize("every", [0, 1, 7])
 def test_every_agent_goes_on_whatever_lies_between_checkpoints(tmp_path: Path, agent: str, every: int):
