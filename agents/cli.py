@@ -149,13 +149,15 @@ def _print_summary(frame: pandas.DataFrame) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from analysis.statistics import run_seconds
+
     table = Table(title="After the last window (mean over seeds, +- standard deviation)")
     for heading in ("agent", "seeds", "probe NLL", "probe accuracy", "mean reveal ratio", "return", "seconds"):
         table.add_column(heading, justify="left" if heading == "agent" else "right")
     for agent, runs in frame.groupby("agent", observed=True, sort=False):
         last = runs.sort_values("window").groupby("run", observed=True).last()
         by_run = runs.groupby("run", observed=True)
-        seconds = by_run[[name for name in runs.columns if name.startswith("time/")]].sum().sum(axis=1)
+        seconds = run_seconds(runs)
         table.add_row(
             str(agent),
             str(len(last)),

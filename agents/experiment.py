@@ -152,7 +152,8 @@ def _execute_locked(
             diagnostics["of"] = agent.diagnostics
 
         def goes_on() -> bool:
-            checkpoints.after_window(writer.num_rows, env.unwrapped, agent, writer)
+            with recorded.outside_controller():
+                checkpoints.after_window(writer.num_rows, env.unwrapped, agent, writer)
             return not recorded.finished
 
         if found is None:
@@ -195,13 +196,15 @@ def _remove_results(folder: Path) -> None:
 class _ReportWindows(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Tells a callback of every window."""
 
-    def __init__(self, env: gymnasium.Env[Any, Any], report: ReportRow) -> None:
+    def __init__(self, env: RecordTrajectory, report: ReportRow) -> None:
         super().__init__(env)
+        self._outside_controller = env.outside_controller
         self._report = report
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = super().step(action)
-        self._report(info)
+        with self._outside_controller():
+            self._report(info)
         return observation, reward, terminated, truncated, info
 
 
