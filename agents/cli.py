@@ -178,13 +178,29 @@ def _mean_and_spread(values: pandas.Series[Any], pattern: str) -> str:
     return mean if len(values) == 1 else f"{mean} +- {pattern.format(values.std())}"
 
 
+def compare(arguments: Sequence[str]) -> None:
+    """``atesd compare``."""
+    from agents.compare_command import compare as command
+
+    command(arguments)
+
+
+def fit_surrogate(arguments: Sequence[str]) -> None:
+    """``atesd fit-surrogate``."""
+    from agents.fit_surrogate_command import fit_surrogate as command
+
+    command(arguments)
+
+
 _VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "run": (run, "train a student under each agent and seed"),
+    "compare": (compare, "run agents x seeds in several processes and compare them, paired by seed"),
+    "fit-surrogate": (fit_surrogate, "fit a fast environment to logged runs"),
 }
 
 
 def _overview() -> str:
-    verbs = "\n".join(f"  {verb:10} {meaning}" for verb, (_, meaning) in _VERBS.items())
+    verbs = "\n".join(f"  {verb:14} {meaning}" for verb, (_, meaning) in _VERBS.items())
     usage = f"usage: atesd VERB [OPTIONS]\n\n{verbs}\n\n`atesd VERB --help` lists a verb's options."
     return f"example: {_RUN_EXAMPLE}\n\n{usage}"
 

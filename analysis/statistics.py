@@ -152,10 +152,15 @@ def compare_agents(
     for metric in metrics:
         higher_is_better = METRICS[metric]
         table = outcomes.pivot(index="seed", columns="agent", values=metric)
-        references = [agent for agent in table if fixed_ratio(agent) == reference_ratio]
+        references = [agent for agent in table.columns.astype(str) if fixed_ratio(agent) == reference_ratio]
+        # What a seed lacks (a choice, an agent's run, the reference) is NaN and drops out of the pairs.
+        reference = table[references[0]] if references else pd.Series(math.nan, index=table.index)
         chosen = best_fixed_by_seed(table, higher_is_better=higher_is_better)
-        # Seeds without a choice, and agents that a seed lacks, give NaN and drop out of the pairs.
-        best = pd.Series({at: table.loc[at, agent] if agent else math.nan for at, agent in chosen.items()}, dtype=float)
+        best = pd.Series(
+            [row[agent] if agent else math.nan for (_, row), agent in zip(table.iterrows(), chosen, strict=True)],
+            index=table.index,
+            dtype=float,
+        )
         for agent in table.mean().sort_values(ascending=not higher_is_better).index:
             values = table[agent]
             line: dict[str, Any] = {
@@ -167,10 +172,10 @@ def compare_agents(
             }
             line["mean"], line["low"], line["high"] = mean_interval(values, num_resamples=num_resamples, seed=seed)
             for name, count, label, other in (
-                ("reference", "num_pairs", references[0] if references else None, references and table[references[0]]),
+                ("reference", "num_pairs", references[0] if references else None, reference),
                 ("best_fixed", "num_best_pairs", _counted(chosen), best),
             ):
-                difference = values - other if label else values * math.nan
+                difference = values - other
                 line[name], line[count] = label, int(difference.count())
                 line[f"to_{name}"], line[f"to_{name}_low"], line[f"to_{name}_high"] = mean_interval(
                     difference, num_resamples=num_resamples, seed=seed
@@ -188,7 +193,7 @@ def best_fixed_by_seed(table: pd.DataFrame, *, higher_is_better: bool) -> pd.Ser
         table: Outcomes, a line for each seed and a column for each agent.
         higher_is_better: Of the outcomes.
     """
-    fixed = table[[agent for agent in table if fixed_ratio(agent) is not None]]
+    fixed = table[[agent for agent in table.columns.astype(str) if fixed_ratio(agent) is not None]]
     chosen: list[str | None] = []
     for seed in table.index:
         others = fixed.drop(index=seed).mean().dropna()
