@@ -164,10 +164,7 @@ def _evaluate(command: CompareCommand, names: set[str], facts: dict[str, Any]) -
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Returns a frame's lines as JSON can hold them: NaN becomes None."""
     return [
-        {
-            str(name): None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in line.items()
-        }
+        {str(name): None if isinstance(value, float) and math.isnan(value) else value for name, value in line.items()}
         for line in frame.astype(object).to_dict(orient="records")
     ]
 

@@ -105,7 +105,9 @@ def final_outcomes(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         if metric == "return":
             outcomes[metric] = runs["reward/total"].sum()
         elif metric not in rows or rows[metric].isna().all():
-            raise AnalysisError(f"metric: expected {metric} to be measured in these runs, got only nulls; leave it out.")
+            raise AnalysisError(
+                f"metric: expected {metric} to be measured in these runs, got only nulls; leave it out."
+            )
         else:
             outcomes[metric] = names[metric]  # `last` passes over nulls
     outcomes = outcomes.reset_index(names="run").sort_values(["agent", "seed"], ignore_index=True)

@@ -107,7 +107,9 @@ class RecordTrajectory(gymnasium.Wrapper[Any, Any, Any, Any]):
                 "atesd_env, or pass its row through the wrappers in between."
             )
         extra = self._extra() if self._extra is not None else {}
-        first = {"probe/nll_before": self._nll_before} if self.writer.num_rows == 0 and self._nll_before is not None else {}
+        first = (
+            {"probe/nll_before": self._nll_before} if self.writer.num_rows == 0 and self._nll_before is not None else {}
+        )
         self.writer.write_row(
             {
                 **_row_columns(info),
