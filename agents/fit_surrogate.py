@@ -338,7 +338,7 @@ def _network_weights(scaled: Array, scaled_targets: Array, seed: int) -> dict[st
     networks = []
     for index in range(_NUM_NETWORKS):
         network = MLPRegressor(
-            (_HIDDEN_UNITS,),
+            hidden_layer_sizes=(_HIDDEN_UNITS,),
             activation="tanh",
             alpha=1e-3,
             learning_rate_init=3e-3,
@@ -429,7 +429,9 @@ def heldout_errors(
 
 def _outcomes(windows: LoggedWindows, quantities: Mapping[str, Array], config: EnvConfig) -> dict[str, Array]:
     """Returns what is judged of windows: the observation after them, the probe NLL and the reward, [N] each."""
-    after = advance_statistics(windows.statistics, windows.window == 1, quantities, windows.window, config)
+    after = advance_statistics(
+        windows.statistics, windows.window == 1, quantities, windows.window.astype(np.float64), config
+    )
     features = scaled_observations(after).astype(np.float64)
     return {
         **{name: features[:, position] for position, name in enumerate(FEATURE_NAMES)},

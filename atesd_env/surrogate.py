@@ -190,7 +190,7 @@ class SurrogatePopulation:
         if self.config.groups == 1:
             quantities["exposure/reveal_ratio"] = ratios[:, 0]
         add_reward(quantities, nll, self.config)
-        after = advance_statistics(before, done == 0, quantities, done + 1.0, self.config)
+        after = advance_statistics(before, done == 0, quantities, (done + 1).astype(np.float64), self.config)
         values = self._row_values(quantities, ratios, done + 1)
         self._probe_nll[students], self._statistics[students] = quantities["probe/nll"], after
         self._values[students, done] = values
@@ -516,7 +516,7 @@ def _changed(config: EnvConfig, fields: dict[str, Any]) -> EnvConfig:
     return changed
 
 
-def _checked_policy(on_extrapolation: str) -> str:
+def _checked_policy(on_extrapolation: OnExtrapolation) -> OnExtrapolation:
     if on_extrapolation not in ("truncate", "warn", "raise"):
         raise ConfigError(f"on_extrapolation: expected 'truncate', 'warn' or 'raise', got {on_extrapolation!r}.")
     return on_extrapolation

@@ -193,7 +193,7 @@ class Support:
 
     def distances(self, inputs: Array) -> Array:
         """Returns the Mahalanobis distances of inputs [S, D] from the middle, [S]."""
-        return np.linalg.norm((inputs - self.mean) @ self.whitening, axis=1)
+        return np.asarray(np.linalg.norm((inputs - self.mean) @ self.whitening, axis=1))
 
     def is_outside(self, inputs: Array) -> NDArray[np.bool_]:
         """Returns which inputs [S, D] lie outside, [S]."""
@@ -262,7 +262,7 @@ def expand(name: str, scaled: Array, ratios: Array) -> Array:
     known = np.concatenate([np.ones((len(scaled), 1)), scaled[:, : -ratios.shape[1]]], axis=1)
     width = KNOTS[1] - KNOTS[0]
     hats = np.maximum(0.0, 1.0 - np.abs(ratios[:, :, None] - KNOTS) / width)  # [S, groups, knots], 1 at its own knot
-    return np.einsum("sgk,sd->sgkd", hats, known).reshape(len(scaled), -1)
+    return np.asarray(np.einsum("sgk,sd->sgkd", hats, known).reshape(len(scaled), -1))
 
 
 @dataclass(frozen=True)
