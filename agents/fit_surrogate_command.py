@@ -48,7 +48,8 @@ def fit_surrogate(arguments: Sequence[str]) -> None:
     command = tyro.cli(FitSurrogateCommand, args=list(arguments), prog="atesd fit-surrogate")
     if command.out.exists() and not command.overwrite:
         raise ConfigError(f"out: expected a new file, got {command.out}, which is there; pass --overwrite or another.")
-    from agents.fit_surrogate import FAMILIES, find_runs, fit, read_windows
+    from agents.fit_surrogate import FAMILIES, fit
+    from agents.surrogate_data import find_runs, read_windows
 
     windows, config, env_id = read_windows(find_runs(command.runs))
     surrogate = fit(
