@@ -140,10 +140,16 @@ def _coefficients(family: str, inputs: Array, targets: Array, groups: int, seed:
     scaled = (inputs - center) / scale
     target_center, target_scale = targets.mean(axis=0), np.maximum(targets.std(axis=0), 1e-9)
     scaled_targets = (targets - target_center) / target_scale
+    margin = _STATE_MARGIN * np.ptp(targets, axis=0)
+    common = {
+        "center": center,
+        "scale": scale,
+        "lowest": targets.min(axis=0) - margin,
+        "highest": targets.max(axis=0) + margin,
+    }
     if family == "network":
         return {
-            "center": center,
-            "scale": scale,
+            **common,
             "target_center": target_center,
             "target_scale": target_scale,
             **_network_weights(scaled, scaled_targets, seed),
@@ -153,8 +159,7 @@ def _coefficients(family: str, inputs: Array, targets: Array, groups: int, seed:
     ridge = RidgeCV(_RIDGE_STRENGTHS, alpha_per_target=True)
     ridge.fit(expand(family, scaled, inputs[:, -groups:]), scaled_targets)
     return {
-        "center": center,
-        "scale": scale,
+        **common,
         "coefficients": np.ascontiguousarray(ridge.coef_.T * target_scale),
         "intercept": ridge.intercept_ * target_scale + target_center,
     }

@@ -197,8 +197,9 @@ class Support:
 
     def is_outside(self, inputs: Array) -> NDArray[np.bool_]:
         """Returns which inputs [S, D] lie outside, [S]."""
-        out_of_range = ((inputs < self.low) | (inputs > self.high)).any(axis=1)
-        return out_of_range | (self.distances(inputs) > self.largest_distance)
+        # Written so that what is not a number, which compares False with everything, is outside.
+        in_range = ((inputs >= self.low) & (inputs <= self.high)).all(axis=1)
+        return ~(in_range & (self.distances(inputs) <= self.largest_distance))
 
     def clipped(self, inputs: Array) -> Array:
         """Returns the nearest inputs inside all ranges, [S, D]."""
@@ -219,7 +220,9 @@ class WindowModel:
     Attributes:
         name: Which family it is: "linear", "quadratic", "varying" (linear in the statistics, with coefficients that are
             piecewise linear in each reveal ratio), or "network" (an average of small tanh networks).
-        arrays: Its coefficients; which, depends on the family.
+        arrays: Its coefficients; which, depends on the family. All have ``center`` and ``scale`` of the inputs [D], and
+            ``lowest`` and ``highest`` of the predictions [Q]: the training windows' range and a margin, which a prediction
+            is kept in, so that a run cannot take off.
         residuals: What it was off by on runs that it had not seen, in encoded form [R, Q]; the noise is drawn from these.
         support: Where it may be asked.
         groups: Reveal ratios of an action.
@@ -233,6 +236,9 @@ class WindowModel:
 
     def predict(self, inputs: Array) -> Array:
         """Returns the expected quantities in encoded form [S, Q] for inputs [S, D]."""
+        return np.clip(self._unbounded(inputs), self.arrays["lowest"], self.arrays["highest"])
+
+    def _unbounded(self, inputs: Array) -> Array:
         scaled = (inputs - self.arrays["center"]) / self.arrays["scale"]
         if self.name == "network":
             hidden = np.tanh(np.einsum("sd,mdh->msh", scaled, self.arrays["weight_1"]) + self.arrays["bias_1"][:, None])

@@ -62,6 +62,8 @@ def window_model(phase: str, groups: int, **support: Any) -> WindowModel:
         "scale": np.ones(len(names)),
         "coefficients": coefficients,
         "intercept": intercept,
+        "lowest": np.full(len(QUANTITIES), -3.0),
+        "highest": np.full(len(QUANTITIES), 3.0),
     }
     known = Support(low, high, np.zeros(len(names)), np.eye(len(names)), 1000.0)
     if support:
@@ -297,6 +299,19 @@ def test_a_state_far_from_all_others_is_an_extrapolation_though_each_number_is_k
     known = play(env, [0.5, 0.5])[-1]
     assert known[-1]["surrogate/is_extrapolating"] is True
     assert re.fullmatch(r"distance \d.* from the training windows above 4.6", known[-1]["surrogate/reason"])
+
+
+def test_what_is_not_a_number_is_outside():
+    support = window_model("first", 1).support
+    assert support.is_outside(np.array([[4.0, 0.2], [np.nan, 0.2], [4.0, np.nan]])).tolist() == [False, True, True]
+
+
+def test_a_prediction_stays_near_what_was_seen():
+    model = window_model("first", 1)
+    model.arrays["intercept"][QUANTITY["student/loss"]] = 1e6
+    (predicted,) = model.predict(np.array([[4.0, 0.5]]))
+    assert predicted[QUANTITY["student/loss"]] == 3.0
+    assert predicted[QUANTITY["probe/nll"]] == pytest.approx(-0.6)
 
 
 def test_groups_are_named_in_the_reason():
