@@ -22,6 +22,8 @@ from torch.nn import functional
 from atesd_env.errors import ConfigError, StudentError
 
 Bank = Literal["student", "teacher"]
+LowRank = tuple[Tensor, Tensor]
+"""Adapters of S students as right-hand factors, (A [S, in, m], B [S, m, out]), the scale in B: they add x A B."""
 _PEFT_PREFIX = "base_model.model."
 
 
@@ -52,6 +54,21 @@ class StackedLoRALinear(nn.Module):
         self.stacked: dict[Bank, tuple[Tensor, Tensor]] = {}
         self._stack = (stack,)  # in a tuple, so that the stack does not become a submodule
 
+    @property
+    def out_features(self) -> int:
+        """Outputs of the layer."""
+        return self.base.out_features
+
+    def matrices(self, bank: Bank, students: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Returns (A [S, r, in], B [S, out, r]) of S students; those of a single one are leaves with gradients."""
+        if len(students) == 1:
+            matrix_a, matrix_b = self.adapters[bank][students[0]]
+            return matrix_a[None], matrix_b[None]
+        stacked_a, stacked_b = self.stacked[bank]
+        if list(students) == list(range(len(stacked_a))):
+            return stacked_a, stacked_b
+        return stacked_a[list(students)], stacked_b[list(students)]
+
     def forward(self, hidden: Tensor) -> Tensor:
         """Maps [rows, T, in] to [rows, T, out]; rows belong in equal shares to the students that are switched on."""
         output: Tensor = self.base(hidden)
@@ -63,13 +80,39 @@ class StackedLoRALinear(nn.Module):
             matrix_a, matrix_b = self.adapters[bank][students[0]]
             inner = functional.linear(hidden.to(matrix_a.dtype), matrix_a)
             return output + (functional.linear(inner, matrix_b) * stack.scaling).to(output.dtype)
-        stacked_a, stacked_b = self.stacked[bank]
-        if len(students) != stacked_a.shape[0]:
-            stacked_a, stacked_b = stacked_a[list(students)], stacked_b[list(students)]
+        stacked_a, stacked_b = self.matrices(bank, students)
         grouped = hidden.to(stacked_a.dtype).reshape(len(students), -1, hidden.shape[-1])
         inner = torch.bmm(grouped, stacked_a.transpose(1, 2))
         delta = torch.bmm(inner, stacked_b.transpose(1, 2)) * stack.scaling
         return output + delta.reshape(output.shape).to(output.dtype)
+
+
+def active_low_rank(layers: Sequence[nn.Linear | StackedLoRALinear]) -> LowRank | None:
+    """Returns the adapters that are switched on for linear layers with the same input, as those of one layer.
+
+    Args:
+        layers: Wrapped or plain linear layers, whose outputs are laid side by side.
+
+    Returns:
+        One pair with m the sum of the layers' ranks, through which gradients flow for a single student; None if no
+        layer has an adapter that is on.
+    """
+    stacks = [layer._stack[0] for layer in layers if isinstance(layer, StackedLoRALinear)]
+    if not stacks or stacks[0].active is None:
+        return None
+    bank, students = stacks[0].active
+    width = sum(layer.out_features for layer in layers)
+    parts_a, parts_b, start = [], [], 0
+    for layer in layers:
+        if isinstance(layer, StackedLoRALinear):
+            matrix_a, matrix_b = layer.matrices(bank, students)
+            parts_a.append(matrix_a)
+            parts_b.append(functional.pad(matrix_b, (0, 0, start, width - start - layer.out_features)))
+        start += layer.out_features
+    return (
+        torch.cat(parts_a, dim=1).transpose(1, 2),
+        (torch.cat(parts_b, dim=2) * stacks[0].scaling).transpose(1, 2),
+    )
 
 
 class AdapterStack:

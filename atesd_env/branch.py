@@ -112,7 +112,7 @@ def _branches(env: Any, student: int, num_branches: int) -> Students:
     students: Students = (
         ToyPopulation(env.config, num_branches)
         if isinstance(env, ToyExposureEnv)
-        else env.population.twin(num_branches)
+        else env.population.twin(num_branches, student)
     )
     for branch in range(num_branches):
         students.restore(branch, state)

@@ -67,6 +67,9 @@ class EnvConfig:
     """Directory of a plain peft LoRA adapter that every episode starts from; None starts from the base model. [ours]"""
     dtype: Literal["float32", "bfloat16"] = _choice("float32", "float32", "bfloat16")
     """Number format of the frozen base; adapters and losses stay float32. [OPSD: bfloat16]"""
+    forward: Literal["fused", "modules"] = _choice("fused", "fused", "modules")
+    """How the student is run: written out, in fewer and larger operations, where its architecture is known (Llama, Qwen2,
+    Qwen3), or through transformers' modules. The same numbers up to rounding. [ours]"""
     device: str = "auto"
     """Torch device, such as "cpu" or "cuda:0"; "auto" takes a GPU if there is one. [ours]"""
     enable_thinking: bool = False
@@ -176,10 +179,20 @@ class EnvConfig:
     """Weight of the newest window in the observation's moving averages. [ours; unpublished]"""
 
     # ATESD-Toy-v0 only
+    toy_kind: Literal["constant", "drift", "delayed"] = _choice("constant", "constant", "drift", "delayed")
+    """Toy: the best reveal ratio stays, drifts as the student learns, or shows its worth only some windows later. [ours]"""
     toy_best_ratio: float = _number(0.4, 0, 1)
-    """Toy: the reveal ratio at which the closed-form learner learns fastest. [ours]"""
+    """Toy: the reveal ratio at which the closed-form learner learns fastest; "drift": before anything is learned. [ours]"""
+    toy_final_ratio: float = _number(0.9, 0, 1)
+    """Toy "drift": the best reveal ratio of a student that has learned everything. [ours]"""
+    toy_tempting_ratio: float = _number(0.9, 0, 1)
+    """Toy "delayed": the reveal ratio with the best immediate drop of the probe NLL, and a worse one later. [ours]"""
+    toy_group_spread: float = _number(0.0, -1, 1)
+    """Toy: by how much the hardest group's ratios (the three above) lie above the easiest one's; evenly in between. [ours]"""
     toy_noise: float = _number(0.01, 0)
     """Toy: standard deviation of the measured probe NLL, in nats. [ours]"""
+    toy_relative_noise: float = _number(0.0, 0)
+    """Toy: what is added to that standard deviation, as a multiple of the probe NLL: heavier noise early on. [ours]"""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

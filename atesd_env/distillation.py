@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from atesd_env.adapters import AdapterStack, Bank
 from atesd_env.divergence import DivergenceSpec, rollout_weights, token_divergence
@@ -72,14 +73,16 @@ class Learner:
     Args:
         student: The frozen base.
         adapters: The students' adapters.
-        settings: How to update.
+        settings: How to update, one for all students or one for each.
         teacher_bank: Which adapters the teacher uses: "teacher", or None for the bare base model.
     """
 
-    def __init__(self, student: Student, adapters: AdapterStack, settings: UpdateSettings) -> None:
+    def __init__(
+        self, student: Student, adapters: AdapterStack, settings: UpdateSettings | Sequence[UpdateSettings]
+    ) -> None:
         self.student = student
         self.adapters = adapters
-        self.settings = settings
+        self.settings = [settings] * adapters.num_students if isinstance(settings, UpdateSettings) else list(settings)
         self.optimizers = [self._new_optimizer(index) for index in range(adapters.num_students)]
 
     @property
@@ -90,7 +93,8 @@ class Learner:
     def _new_optimizer(self, index: int) -> torch.optim.AdamW:
         parameter = torch.nn.Parameter(self.adapters.flat[index])
         parameter.grad = self.adapters.flat_grad[index]
-        return torch.optim.AdamW([parameter], lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay)
+        settings = self.settings[index]
+        return torch.optim.AdamW([parameter], lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
     def reset(self, index: int) -> None:
         """Forgets a student's optimizer state."""
@@ -110,6 +114,7 @@ class Learner:
         Raises:
             NonFiniteError: If loss or gradient is not finite; the adapter is left as it was.
         """
+        settings = self.settings[index]
         self.adapters.flat_grad[index].zero_()
         totals = self._accumulate(index, rollouts, teacher_prompts)
         gradient = self.adapters.flat_grad[index]
@@ -119,11 +124,11 @@ class Learner:
                 f"student {index}: expected a finite loss and gradient, got loss {float(totals[0])} and gradient norm {grad_norm}; "
                 f"lower learning_rate or max_grad_norm."
             )
-        if grad_norm > self.settings.max_grad_norm:
-            gradient.mul_(self.settings.max_grad_norm / grad_norm)
+        if grad_norm > settings.max_grad_norm:
+            gradient.mul_(settings.max_grad_norm / grad_norm)
         self.optimizers[index].step()
-        if self.settings.ema_decay is not None and self.adapters.teacher_flat is not None:
-            self.adapters.teacher_flat[index].lerp_(self.adapters.flat[index], 1.0 - self.settings.ema_decay)
+        if settings.ema_decay is not None and self.adapters.teacher_flat is not None:
+            self.adapters.teacher_flat[index].lerp_(self.adapters.flat[index], 1.0 - settings.ema_decay)
         loss, mismatch, student_entropy, teacher_entropy, top1_disagreement, log_confidence = totals.tolist()
         return UpdateStatistics(
             loss, mismatch, student_entropy, teacher_entropy, top1_disagreement, log_confidence, grad_norm
@@ -133,7 +138,7 @@ class Learner:
         """Adds the whole batch's gradient in micro-batches; returns the weighted means [6] in ``UpdateStatistics``' order."""
         weights = rollout_weights(rollouts.completion_mask)
         num_rows = len(teacher_prompts)
-        size = self.settings.micro_batch_size or num_rows
+        size = self.settings[index].micro_batch_size or num_rows
         totals = torch.zeros(6, dtype=torch.float64)
         for start in range(0, num_rows, size):
             selection = slice(start, min(start + size, num_rows))
@@ -145,9 +150,9 @@ class Learner:
         return totals
 
     @contextmanager
-    def _recomputing_activations(self) -> Iterator[None]:
-        """Turns gradient checkpointing on, where it is asked for: it is active in training mode only."""
-        self.student.model.train(self.settings.recompute_activations)
+    def _recomputing_activations(self, is_asked_for: bool) -> Iterator[None]:
+        """Turns transformers' gradient checkpointing on, where it is asked for: it is active in training mode only."""
+        self.student.model.train(is_asked_for)
         try:
             yield
         finally:
@@ -156,17 +161,24 @@ class Learner:
     def _backward(
         self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], token_weights: Tensor
     ) -> Tensor:
+        settings = self.settings[index]
         prompt_ids, prompt_mask = left_pad(teacher_prompts, self.student.pad_token_id, self.student.device)
         with torch.no_grad(), self.adapters.use(self.teacher_bank, [index]):
             teacher_hidden = scored_hidden(self.student, prompt_ids, prompt_mask, rollouts)
-        with self.adapters.use("student", [index]), self._recomputing_activations():
-            student_hidden = scored_hidden(self.student, rollouts.prompt_ids, rollouts.prompt_mask, rollouts)
+        with self.adapters.use("student", [index]), self._recomputing_activations(settings.recompute_activations):
+            student_hidden = scored_hidden(
+                self.student,
+                rollouts.prompt_ids,
+                rollouts.prompt_mask,
+                rollouts,
+                recompute_activations=settings.recompute_activations,
+            )
             tokens = token_divergence(
                 student_hidden,
                 teacher_hidden,
                 self.student.head_weight,
                 rollouts.completion_ids[rollouts.completion_mask],
-                self.settings.divergence,
+                settings.divergence,
                 head_bias=self.student.head_bias,
                 rows_owner=f"student {index}",
             )
@@ -185,7 +197,14 @@ class Learner:
         return (per_token.double() @ token_weights.double()).cpu()
 
 
-def scored_hidden(student: Student, prompt_ids: Tensor, prompt_mask: Tensor, rollouts: Rollouts) -> Tensor:
+def scored_hidden(
+    student: Student,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    rollouts: Rollouts,
+    *,
+    recompute_activations: bool = False,
+) -> Tensor:
     """Returns the final hidden states that predict the rollout's tokens, [N, D], N the unmasked completion tokens.
 
     Args:
@@ -193,11 +212,15 @@ def scored_hidden(student: Student, prompt_ids: Tensor, prompt_mask: Tensor, rol
         prompt_ids: [R, P] long, left-padded: the student's or the teacher's prompts.
         prompt_mask: [R, P] bool.
         rollouts: The answers; row by row behind ``prompt_ids``.
+        recompute_activations: Gradient checkpointing; transformers' modules must also be in training mode for it.
     """
     # The last answer token predicts nothing that is scored, so it is not fed.
     inputs = torch.cat([prompt_ids, rollouts.completion_ids[:, :-1]], dim=1)
     mask = torch.cat([prompt_mask, rollouts.completion_mask[:, :-1]], dim=1)
+    predicts = functional.pad(rollouts.completion_mask, (prompt_ids.shape[1] - 1, 0))
+    if student.fused is not None:
+        return student.fused.hidden(inputs, mask, predicts, recompute_activations=recompute_activations)
     hidden: Tensor = student.body(
         input_ids=inputs, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
     ).last_hidden_state
-    return hidden[:, prompt_ids.shape[1] - 1 :][rollouts.completion_mask]
+    return hidden[predicts]

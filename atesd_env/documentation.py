@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from atesd_env import config
-from atesd_env.statistics import COLUMNS, FEATURES, LOG_COLUMNS, TIME_COLUMNS, Column
+from atesd_env.statistics import COLUMNS, FEATURES, LOG_COLUMNS, TIME_COLUMNS, TOY_COLUMNS, Column
 
 DOCUMENTS = ("README.md", "docs/environment.md")
 
@@ -48,6 +48,7 @@ def columns_table() -> str:
         return f"`{column.name}`", column.type, column.unit, where, column.meaning
 
     rows = [line(column, "info, log") for column in COLUMNS]
+    rows += [line(column, "toy: info, log") for column in TOY_COLUMNS]
     rows += [line(column, "log") for column in (*TIME_COLUMNS, *LOG_COLUMNS)]
     return markdown_table(("column", "type", "unit", "where", "meaning"), rows)
 

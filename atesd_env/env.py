@@ -119,7 +119,7 @@ class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     def save_adapter(self, directory: Path) -> None:
         """Writes the student's adapter as a plain peft adapter directory."""
-        self.population.adapters.save(0, directory, base_model=self.config.student)
+        self.population.save_adapter(0, directory)
 
     def snapshot(self) -> tuple[StudentSnapshot, bool]:
         """Returns an opaque copy of the run's state, for ``restore``."""
@@ -159,7 +159,7 @@ class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             RunFilesError: If the file cannot be read, or is not whole.
         """
         checkpoint = opened_checkpoint(state)
-        self.population.restore(0, from_checkpoint(checkpoint, self.config, self.population.adapters.num_parameters))
+        self.population.restore(0, from_checkpoint(checkpoint, self.config, self.population.num_adapter_parameters))
         self._is_running = bool(checkpoint.description["is_running"])
 
     def __getstate__(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Pure functions of a run's row and statistics, and the contract of whatever train
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium import spaces
@@ -75,8 +75,25 @@ class Students(Protocol):
         """Puts student ``index`` into the state of a snapshot, which stays usable."""
         ...
 
-    def twin(self, num_students: int) -> Students:
-        """Returns other students of the same kind, on the same frozen base; theirs are not reset."""
+    def twin(self, num_students: int, index: int = 0) -> Students:
+        """Returns students like student ``index``, on the same frozen base; they are not reset."""
+        ...
+
+
+@runtime_checkable
+class BatchedStudents(Students, Protocol):
+    """Students that never break and answer for all at once; infos are in Gymnasium's vector form, [S] in each name."""
+
+    def window_infos(self, reveal_ratios: NDArray[np.float64], students: Sequence[int]) -> dict[str, NDArray[Any]]:
+        """Does what ``window`` does, and returns the rows."""
+        ...
+
+    def first_infos(self, students: Sequence[int]) -> dict[str, NDArray[Any]]:
+        """Returns what ``reset`` tells of some students."""
+        ...
+
+    def observations(self) -> Observation:
+        """Returns the observations of all students, [K, num_features]."""
         ...
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,16 @@ from torch import Tensor
 
 from atesd_env.adapters import AdapterStack
 from atesd_env.config import EnvConfig
-from atesd_env.distillation import Learner, UpdateSettings
-from atesd_env.divergence import DivergenceSpec
+from atesd_env.distillation import Learner
 from atesd_env.errors import NonFiniteError
-from atesd_env.exposure import PromptBuilder, TeacherPrompt
-from atesd_env.probe import Probe
+from atesd_env.exposure import TeacherPrompt
+from atesd_env.instance import Instance, instance_configs, make_instance
 from atesd_env.reward import learning_progress, window_reward
 from atesd_env.rollout import SamplingSpec, decode_texts, generate
 from atesd_env.statistics import COLUMNS, Row, RunningStatistics, advance, group_columns, initial_statistics
 from atesd_env.streams import stream_seed, torch_stream
 from atesd_env.student import Student, bare_copy, load_student
 from atesd_env.tasks.base import Problem
-from atesd_env.tasks.groups import DifficultyGroups
-from atesd_env.tasks.registry import make_task
 from atesd_env.window import WindowTotals, broken_row
 
 
@@ -97,11 +94,13 @@ class Population:
     """K students trained side by side.
 
     Args:
-        config: The environment's configuration.
+        config: What the students share.
         num_students: K.
         student: The frozen base without adapters; None loads it.
+        instances: For each student the fields of the configuration in which it differs (``INSTANCE_FIELDS``), or None.
 
     Attributes:
+        instances: Each student's problems and settings; equal ones are one object.
         runs: The state of each student's run.
         timings: Seconds that the last window spent on rollouts, updates and probe, by column name.
 
@@ -110,29 +109,24 @@ class Population:
         DataError: If the task's data cannot be used.
     """
 
-    def __init__(self, config: EnvConfig, num_students: int = 1, student: Student | None = None) -> None:
+    def __init__(
+        self,
+        config: EnvConfig,
+        num_students: int = 1,
+        student: Student | None = None,
+        instances: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
         self.config = config
         self.num_students = num_students
+        configs = instance_configs(config, instances, num_students)
         self.student = load_student(config) if student is None else student
-        self.task = make_task(config)
-        self.builder = PromptBuilder(
-            self.task, self.student.tokenizer, config.max_prompt_tokens, config.enable_thinking
-        )
-        self.task.restrict(self.builder.is_usable)
-        self.groups = DifficultyGroups.from_task(self.task, config.groups)
         keep_teacher = config.teacher == "ema" or config.adapter is not None
         self.adapters = AdapterStack(
             self.student.model, num_students, config.lora_r, config.lora_alpha, config.lora_targets, keep_teacher
         )
-        self.learner = Learner(self.student, self.adapters, _update_settings(config))
-        self.probe = Probe(
-            self.student,
-            self.adapters,
-            self.builder,
-            self.task.probe_problems(config.probe_size),
-            config.probe_max_tokens,
-            config.probe_batch_size,
-        )
+        different = {one: make_instance(one, self.student, self.adapters) for one in dict.fromkeys(configs)}
+        self.instances: list[Instance] = [different[one] for one in configs]
+        self.learner = Learner(self.student, self.adapters, [instance.settings for instance in self.instances])
         self.sampling = SamplingSpec(config.max_new_tokens, config.temperature, config.top_p, config.top_k)
         self.runs = [RunState(seed=0) for _ in range(num_students)]
         self.timings: dict[str, float] = {}
@@ -155,7 +149,7 @@ class Population:
             self.adapters.teacher_flat[index].copy_(self.adapters.flat[index])
         self.learner.reset(index)
         self._last_batches.pop(index, None)
-        nll = self.probe.nll(index)
+        nll = self.instances[index].probe.nll(index)
         self.runs[index] = RunState(seed=seed, initial_nll=nll, probe_nll=nll, statistics=initial_statistics(nll))
         return self.runs[index].statistics
 
@@ -189,7 +183,11 @@ class Population:
         started = time.perf_counter()
         size = self.config.num_rollouts
         batches = [self._next_problems(student) for student in students]
-        prompts = [self.builder.student_prompt(problem) for problems, _ in batches for problem in problems]
+        prompts = [
+            self.instances[student].builder.student_prompt(problem)
+            for student, (problems, _) in zip(students, batches, strict=True)
+            for problem in problems
+        ]
         uniforms = torch.cat(
             [
                 torch.rand(
@@ -201,15 +199,16 @@ class Population:
             ]
         )
         with self.adapters.use("student", students):
-            rollouts = generate(self.student, prompts, self.sampling, uniforms)
+            rollouts = generate(self.student, prompts, self.sampling, uniforms, len(students))
         texts = decode_texts(self.student, rollouts)
         self.timings["time/rollout_sec"] += time.perf_counter() - started
         started = time.perf_counter()
         for position, (student, window, (problems, others)) in enumerate(zip(students, windows, batches, strict=True)):
             selection = slice(position * size, (position + 1) * size)
-            ratios = self.groups.ratios(problems, window.reveal_ratios)
+            instance = self.instances[student]
+            ratios = instance.groups.ratios(problems, window.reveal_ratios)
             teacher_prompts = [
-                self.builder.teacher_prompt(problem, ratio, self.config.exposure, other)
+                instance.builder.teacher_prompt(problem, ratio, self.config.exposure, other)
                 for problem, ratio, other in zip(problems, ratios, others, strict=True)
             ]
             part = rollouts.rows(selection)
@@ -220,7 +219,8 @@ class Population:
                 self.runs[student].broken = f"non-finite: {error}"
                 continue
             is_correct = [
-                self.task.is_correct(text, problem) for text, problem in zip(texts[selection], problems, strict=True)
+                instance.task.is_correct(text, problem)
+                for text, problem in zip(texts[selection], problems, strict=True)
             ]
             window.add(update, part, ratios, teacher_prompts, is_correct)
             self.runs[student].num_updates += 1
@@ -232,7 +232,8 @@ class Population:
         size = self.config.num_rollouts
         order = stream_seed(run.seed, "problems")
         first = run.num_updates * size
-        drawn = [self.task.training_problem(order, first + offset) for offset in range(size + 2)]
+        task = self.instances[student].task
+        drawn = [task.training_problem(order, first + offset) for offset in range(size + 2)]
         problems = drawn[:size]
         # Two problems on, where the next one is the same problem (the seam between two passes over the data).
         others = [drawn[i + 1] if drawn[i + 1].id != drawn[i].id else drawn[i + 2] for i in range(size)]
@@ -240,17 +241,17 @@ class Population:
 
     def _finish_window(self, student: int, window: WindowTotals) -> Row:
         """Measures the probe, decides on reward and health, and appends the row."""
-        run = self.runs[student]
+        run, probe = self.runs[student], self.instances[student].probe
         number = len(run.rows) + 1
         if run.broken is not None:
             row = broken_row(number, run.num_updates, window.reveal_ratios, self.config)
             run.rows.append(row)
             return row
-        nll_before, run.probe_nll = run.probe_nll, self.probe.nll(student)
+        nll_before, run.probe_nll = run.probe_nll, probe.nll(student)
         progress = learning_progress(nll_before, run.probe_nll, self.config.progress)
-        grounded = self.probe.grounded(
+        grounded = probe.grounded(
             student,
-            self.groups.ratios(self.probe.problems, window.reveal_ratios),
+            self.instances[student].groups.ratios(probe.problems, window.reveal_ratios),
             self.config.exposure,
             self.learner.teacher_bank,
             is_fixed=self.config.teacher == "initial",
@@ -288,44 +289,55 @@ class Population:
         every = self.config.probe_accuracy_every
         if every == 0 or (window % every and window != self.config.windows):
             return None
-        return self.probe.accuracy(student, self.config.max_new_tokens)
+        return self.instances[student].probe.accuracy(student, self.config.max_new_tokens)
 
     def _pass_at_k(self, student: int, window: int) -> float | None:
         if self.config.probe_pass_k == 0:
             return None
         generator = torch_stream(self.runs[student].seed, "probe", window)
-        return self.probe.pass_at_k(student, self.config.probe_pass_k, self.sampling, generator)
+        return self.instances[student].probe.pass_at_k(student, self.config.probe_pass_k, self.sampling, generator)
 
     def samples(self, index: int, num_samples: int) -> list[Sample]:
         """Returns rollouts of student ``index``'s last update, with both prompts; none before its first."""
         if index not in self._last_batches:
             return []
         problems, ratios, teacher_prompts, texts = self._last_batches[index]
+        instance = self.instances[index]
         return [
             Sample(
                 problem_id=problem.id,
                 problem=problem.problem,
-                student_prompt=self.builder.student_text(problem),
+                student_prompt=instance.builder.student_text(problem),
                 teacher_prompt=prompt.text,
                 reveal_ratio=ratio,
                 num_shown=prompt.num_shown,
                 num_steps=prompt.num_steps,
                 rollout=text,
                 answer=problem.answer,
-                is_correct=self.task.is_correct(text, problem),
+                is_correct=instance.task.is_correct(text, problem),
             )
             for problem, ratio, prompt, text, _ in zip(
                 problems, ratios, teacher_prompts, texts, range(num_samples), strict=False
             )
         ]
 
-    def twin(self, num_students: int) -> Population:
-        """Returns another population of the same configuration on the same frozen weights; its students are not reset.
+    @property
+    def num_adapter_parameters(self) -> int:
+        """P, the parameters of one student's adapter."""
+        return self.adapters.num_parameters
+
+    def save_adapter(self, index: int, directory: Path) -> None:
+        """Writes student ``index``'s adapter as a plain peft adapter directory."""
+        self.adapters.save(index, directory, base_model=self.config.student)
+
+    def twin(self, num_students: int, index: int = 0) -> Population:
+        """Returns students like student ``index``, on the same frozen weights; they are not reset.
 
         Args:
-            num_students: K of the other one, which costs the memory of K adapters and their optimizers.
+            num_students: How many, which costs the memory of as many adapters and their optimizers.
+            index: Whose configuration they have.
         """
-        return Population(self.config, num_students, bare_copy(self.student))
+        return Population(self.instances[index].config, num_students, bare_copy(self.student))
 
     def snapshot(self, index: int) -> StudentSnapshot:
         """Returns a copy of everything that student ``index``'s future depends on."""
@@ -346,21 +358,3 @@ class Population:
             self.adapters.teacher_flat[index].copy_(snapshot.teacher_adapter)
         self.learner.reset(index)
         self.learner.optimizers[index].load_state_dict(copy.deepcopy(snapshot.optimizer))
-
-
-def _update_settings(config: EnvConfig) -> UpdateSettings:
-    return UpdateSettings(
-        divergence=DivergenceSpec(
-            kind=config.divergence,
-            jsd_beta=config.jsd_beta,
-            token_clip=config.token_clip,
-            top_k=config.divergence_top_k,
-            chunk_size=config.divergence_chunk,
-        ),
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        micro_batch_size=config.micro_batch_size,
-        ema_decay=config.ema_decay if config.teacher == "ema" else None,
-        recompute_activations=config.gradient_checkpointing,
-    )

@@ -14,15 +14,16 @@ from atesd_env.errors import ConfigError
 from atesd_env.statistics import COLUMNS
 from atesd_env.trajectory import RunWriter
 
-_GROUP_COLUMN = re.compile(r"exposure/reveal_ratio_(\d+)")
+_EXTRA_COLUMN = re.compile(r"exposure/reveal_ratio_\d+|toy/\w+")
 
 
 class RecordTrajectory(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Writes a row after each window of the first episode, and sample rollouts beside it.
 
-    A row holds the window's columns (``COLUMNS`` and group columns, from ``info``), the environment's ``timings``, the
-    seconds of window and controller, the agent's numbers as ``agent/<name>``, ``status`` ("running", "truncated" or
-    "terminated") and ``reason`` (null unless terminated); the first one also the base model's ``probe/nll_before``.
+    A row holds the window's columns (from ``info``: ``COLUMNS``, group columns and the closed form's own), the
+    environment's ``timings``, the seconds of window and controller, the agent's numbers as ``agent/<name>``, ``status``
+    ("running", "truncated" or "terminated") and ``reason`` (null unless terminated); the first one also the base model's
+    ``probe/nll_before``.
 
     A folder holds one run, so only the first episode is recorded. What comes after it (agents reset by themselves
     after the last window, and some step on) is passed through and not written: see ``finished``. A reset in the middle
@@ -128,5 +129,5 @@ class RecordTrajectory(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 def _row_columns(info: Mapping[str, Any]) -> dict[str, Any]:
     names = [column.name for column in COLUMNS if column.name in info]
-    groups = [name for name in info if _GROUP_COLUMN.fullmatch(name)]
-    return {name: info[name] for name in (*names, *groups)}
+    extras = [name for name in info if _EXTRA_COLUMN.fullmatch(name)]
+    return {name: info[name] for name in (*names, *extras)}

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Reward = TypeVar("Reward", float, NDArray[np.float64])
 
 
 def learning_progress(nll_before: float, nll_after: float, kind: Literal["positive", "signed"] = "positive") -> float:
@@ -20,8 +25,8 @@ def learning_progress(nll_before: float, nll_after: float, kind: Literal["positi
     return max(0.0, drop) if kind == "positive" else drop
 
 
-def window_reward(progress: float, grounded: float, grounded_weight: float) -> float:
-    """Returns ``progress + grounded_weight * grounded`` (paper: R = G_lp + lambda_gt G_gt, here for one window).
+def window_reward(progress: Reward, grounded: Reward, grounded_weight: float) -> Reward:
+    """Returns ``progress + grounded_weight * grounded`` (paper: R = G_lp + lambda_gt G_gt, here for one window), a number or [K].
 
     Args:
         progress: Learning progress of the window.

@@ -1,4 +1,4 @@
-"""Rollouts: the student samples answers with a key-value cache, in a decode loop of our own over the Hugging Face modules.
+"""Rollouts: the student samples answers, in a decode loop of our own that stops working on rows that have ended.
 
 Every random number is drawn before the loop, one for each row and position. So a row's tokens depend neither on the other
 rows nor on when those end, and the caller's generator advances by the same amount in every call.
@@ -12,9 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import DynamicCache
 
+from atesd_env.decoding import begin_decoding
 from atesd_env.student import Student
+
+KEPT_SHARE = 0.75
+"""Rows that have ended are dropped from the batch once at most this share of it is left: dropping copies the cache."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,11 @@ def sample_next_token(logits: Tensor, uniforms: Tensor, spec: SamplingSpec) -> T
 
 
 def generate(
-    student: Student, prompts: Sequence[Sequence[int]], spec: SamplingSpec, uniforms: Tensor | None = None
+    student: Student,
+    prompts: Sequence[Sequence[int]],
+    spec: SamplingSpec,
+    uniforms: Tensor | None = None,
+    num_students: int = 1,
 ) -> Rollouts:
     """Samples one answer to each prompt. Whose adapters act is the caller's choice (``AdapterStack.use``).
 
@@ -137,6 +144,7 @@ def generate(
         prompts: R prompts of token ids.
         spec: How to sample.
         uniforms: [R, max_new_tokens] in [0, 1), drawn by the caller; may be None if the temperature is 0.
+        num_students: Whose adapters act; R is a multiple of it.
 
     Returns:
         The rollouts; all tensors on the student's device. The loop ends when every row has ended.
@@ -145,45 +153,54 @@ def generate(
     if uniforms is None:
         uniforms = torch.zeros(len(prompts), spec.max_new_tokens)
     with torch.inference_mode():
-        decoded = _decode(student, prompt_ids, prompt_mask, spec, uniforms.to(student.device))
+        decoded = _decode(student, prompt_ids, prompt_mask, spec, uniforms.to(student.device), num_students)
     # Autograd refuses tensors made in inference mode, and an update indexes with these: copies are ordinary tensors.
     return Rollouts(prompt_ids, prompt_mask, *(tensor.clone() for tensor in decoded))
 
 
 def _decode(
-    student: Student, prompt_ids: Tensor, prompt_mask: Tensor, spec: SamplingSpec, uniforms: Tensor
+    student: Student, prompt_ids: Tensor, prompt_mask: Tensor, spec: SamplingSpec, uniforms: Tensor, num_students: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns (completion_ids [R, T], completion_mask [R, T], is_finished [R])."""
-    device = student.device
-    num_rows, prompt_length = prompt_ids.shape
+    device, num_rows = student.device, len(prompt_ids)
     eos_token_ids = torch.tensor(student.eos_token_ids, device=device)
-    attention_mask = functional.pad(prompt_mask, (0, spec.max_new_tokens), value=True)
-    positions = position_ids(attention_mask)
-    completion_ids = torch.full((num_rows, spec.max_new_tokens), student.pad_token_id, device=device)
-    completion_mask = torch.zeros((num_rows, spec.max_new_tokens), dtype=torch.bool, device=device)
-    is_finished = torch.zeros(num_rows, dtype=torch.bool, device=device)
-    cache = DynamicCache(config=student.model.config)
-    inputs, input_positions = prompt_ids, positions[:, :prompt_length]
+    sampled = torch.full((num_rows, spec.max_new_tokens), student.pad_token_id, device=device)
+    rows = torch.arange(num_rows, device=device)
+    has_ended = torch.zeros(num_rows, dtype=torch.bool, device=device)
+    decoding = begin_decoding(student, prompt_ids, prompt_mask, spec.max_new_tokens, num_students)
     num_tokens = 0
-    while num_tokens < spec.max_new_tokens:
-        hidden = student.body(
-            input_ids=inputs,
-            attention_mask=attention_mask[:, : prompt_length + num_tokens],
-            position_ids=input_positions,
-            cache=cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
-        logits = functional.linear(hidden, student.head_weight, student.head_bias)
+    while True:
+        logits = functional.linear(decoding.hidden, student.head_weight, student.head_bias)
         tokens = sample_next_token(logits, uniforms[:, num_tokens], spec)
-        completion_ids[:, num_tokens] = torch.where(is_finished, student.pad_token_id, tokens)
-        completion_mask[:, num_tokens] = ~is_finished
-        is_finished = is_finished | torch.isin(tokens, eos_token_ids)
+        sampled[rows, num_tokens] = tokens
+        has_ended = has_ended | torch.isin(tokens, eos_token_ids)
         num_tokens += 1
-        if bool(is_finished.all()):
+        # Every student goes on with as many rows as the one that has most left.
+        num_left = int((~has_ended).view(num_students, -1).sum(dim=1).max())
+        if num_left == 0 or num_tokens == spec.max_new_tokens:
             break
-        inputs = completion_ids[:, num_tokens - 1 : num_tokens]
-        input_positions = positions[:, prompt_length + num_tokens - 1 : prompt_length + num_tokens]
-    return completion_ids[:, :num_tokens], completion_mask[:, :num_tokens], is_finished
+        if num_left <= KEPT_SHARE * len(rows) / num_students:
+            kept = _unended_first(has_ended.view(num_students, -1), num_left)
+            rows, tokens, uniforms, has_ended = rows[kept], tokens[kept], uniforms[kept], has_ended[kept]
+            decoding.keep(kept)
+        decoding.step(tokens)
+    sampled = sampled[:, :num_tokens]
+    is_end = torch.isin(sampled, eos_token_ids)
+    # Whatever was sampled in a row after its end token, while others went on, is not part of it.
+    completion_mask = is_end.cumsum(dim=1) - is_end.long() == 0
+    return sampled.masked_fill(~completion_mask, student.pad_token_id), completion_mask, is_end.any(dim=1)
+
+
+def _unended_first(has_ended: Tensor, num_rows: int) -> Tensor:
+    """Returns ``num_rows`` row numbers for each student, [S * num_rows], those that have not ended first.
+
+    Args:
+        has_ended: [S, rows of a student] bool.
+        num_rows: How many.
+    """
+    order = has_ended.to(torch.uint8).argsort(dim=1, stable=True)[:, :num_rows]
+    starts = torch.arange(len(order), device=order.device) * has_ended.shape[1]
+    return (order + starts[:, None]).flatten()
 
 
 def decode_texts(student: Student, rollouts: Rollouts) -> list[str]:

@@ -168,6 +168,39 @@ def group_columns(groups: int) -> tuple[Column, ...]:
     )
 
 
+TOY_COLUMNS: tuple[Column, ...] = (
+    Column(
+        "toy/optimal_nll", "float", "nats/token", "Noise-free probe NLL of the optimal policy after as many windows."
+    ),
+    Column(
+        "toy/regret",
+        "float",
+        "nats/token",
+        "Lowest final NLL that can still be reached, minus the optimal final NLL: what is lost for good.",
+    ),
+    Column(
+        "toy/reached_rate",
+        "float",
+        "0..1",
+        "Drop of the noise-free probe NLL so far / the optimal policy's by the end of the episode.",
+    ),
+    Column(
+        "toy/best_ratio", "float", "0..1", "Reveal ratio of the optimal policy in the next window, mean over groups."
+    ),
+)
+"""Columns that only the closed-form learner has, after all others. With groups > 1, `toy/best_ratio_<g>` follow."""
+
+
+def toy_columns(groups: int) -> tuple[Column, ...]:
+    """Returns the closed-form learner's extra columns for this many difficulty groups."""
+    if groups == 1:
+        return TOY_COLUMNS
+    meaning = "Reveal ratio of the optimal policy in the next window, for difficulty group {} (0 is easiest)."
+    return TOY_COLUMNS + tuple(
+        Column(f"toy/best_ratio_{group}", "float", "0..1", meaning.format(group)) for group in range(groups)
+    )
+
+
 def squash(value: float) -> float:
     """Maps a non-negative quantity to [0, 1]: ``x / (1 + x)``, and infinity to 1; below 0 counts as 0.
 
@@ -181,7 +214,8 @@ def squash(value: float) -> float:
 class RunningStatistics:
     """What a controller may know of a run, as raw numbers; zero where nothing has been measured yet.
 
-    Attributes carry the names of ``FEATURES``; ``num_windows`` counts the windows seen.
+    Attributes carry the names of ``FEATURES``; ``num_windows`` counts the windows seen. Those of K runs at once are arrays
+    [K] in each attribute: ``advance`` and ``observation`` take both, and give each run the bits that it has alone.
     """
 
     num_windows: int = 0
@@ -267,6 +301,9 @@ FEATURES: tuple[Feature, ...] = (
 
 FEATURE_NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
 
+_LOW = np.asarray([feature.low for feature in FEATURES], dtype=np.float32)
+_HIGH = np.asarray([feature.high for feature in FEATURES], dtype=np.float32)
+
 
 def initial_statistics(probe_nll: float) -> RunningStatistics:
     """Returns the statistics before the first window: only the base model's probe NLL is known."""
@@ -279,16 +316,21 @@ def advance(
     """Returns the statistics after one more window.
 
     Args:
-        before: Statistics before the window.
-        row: The window's row (``COLUMNS``).
+        before: Statistics before the window; of one run, or arrays [K].
+        row: The window's row (``COLUMNS``); numbers, or arrays [K].
         windows: Windows of the episode.
         max_new_tokens: Longest rollout, in tokens.
         ema_coefficient: Weight of the new window in the moving averages; the first window sets them.
     """
     first = before.num_windows == 0
 
-    def average(old: float, new: float) -> float:
-        return new if first else (1.0 - ema_coefficient) * old + ema_coefficient * new
+    def unless_first(value: Any, in_first: Any) -> Any:
+        if isinstance(first, np.ndarray):
+            return np.where(first, in_first, value)
+        return in_first if first else value
+
+    def average(old: Any, new: Any) -> Any:
+        return unless_first((1.0 - ema_coefficient) * old + ema_coefficient * new, new)
 
     loss_ema = average(before.loss_ema, row["student/loss"])
     mismatch_ema = average(before.mismatch_ema, row["student/mismatch"])
@@ -303,13 +345,13 @@ def advance(
         mismatch_ema=mismatch_ema,
         probe_nll_ema=probe_nll_ema,
         self_confidence=row["student/self_confidence"],
-        loss_slope=0.0 if first else loss_ema - before.loss_ema,
-        mismatch_slope=0.0 if first else mismatch_ema - before.mismatch_ema,
+        loss_slope=unless_first(loss_ema - before.loss_ema, 0.0),
+        mismatch_slope=unless_first(mismatch_ema - before.mismatch_ema, 0.0),
         probe_nll_slope=probe_nll_ema - before.probe_nll_ema,
         student_entropy=row["student/entropy"],
         teacher_entropy=row["teacher/entropy"],
         top1_disagreement=row["student/top1_disagreement"],
-        log_grad_norm=math.log(max(row["student/grad_norm"], 1e-8)),
+        log_grad_norm=_each(_log_norm, row["student/grad_norm"]),
         rollout_success=row["rollout/success_rate"],
         rollout_length=row["rollout/length"] / max_new_tokens,
         truncation_rate=row["rollout/truncation_rate"],
@@ -317,17 +359,34 @@ def advance(
     )
 
 
+def _log_norm(norm: float) -> float:
+    return math.log(max(norm, 1e-8))
+
+
+def _each(function: Callable[[float], float], values: Any) -> Any:
+    """Returns ``function`` of a number, or of every entry of an array [K]: the same bits for each."""
+    # Not numpy's own functions: they round differently with the processor and the array's length.
+    if isinstance(values, np.ndarray):
+        return np.fromiter(map(function, values.tolist()), np.float64, len(values))
+    return function(values)
+
+
 def observation(statistics: RunningStatistics) -> NDArray[np.float32]:
     """Returns the observation, float32 [num_features], each feature scaled and kept inside its bounds.
 
-    What is not a number (a student that breaks may measure it) reads 0, as before any measurement.
+    What is not a number (a student that breaks may measure it) reads 0, as before any measurement. Of statistics that are
+    arrays [K], the observations [K, num_features].
     """
-    values = [feature.scale(getattr(statistics, feature.name)) for feature in FEATURES]
-    return np.clip(np.nan_to_num(values), *observation_bounds()).astype(np.float32)
+    raw = [getattr(statistics, feature.name) for feature in FEATURES]
+    scaled = [
+        value if feature.scale is _identity else _each(feature.scale, value)
+        for feature, value in zip(FEATURES, raw, strict=True)
+    ]
+    values = np.array(scaled, dtype=np.float64).T
+    values = np.where(np.isnan(values), 0.0, values)
+    return np.minimum(np.maximum(values, _LOW), _HIGH).astype(np.float32)
 
 
 def observation_bounds() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Returns the lower and upper bounds of the observation, float32 [num_features] each."""
-    low = np.asarray([feature.low for feature in FEATURES], dtype=np.float32)
-    high = np.asarray([feature.high for feature in FEATURES], dtype=np.float32)
-    return low, high
+    return _LOW.copy(), _HIGH.copy()

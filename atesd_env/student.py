@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from atesd_env.adapters import StackedLoRALinear
 from atesd_env.config import EnvConfig
 from atesd_env.errors import StudentError
+from atesd_env.forward import FusedBody, is_known
 
 _logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Student:
         eos_token_ids: Tokens that end a rollout.
         pad_token_id: Token that fills; always masked.
         source: Where the weights came from, for the log.
+        fused: ``body``, written out; None to go through ``body`` itself.
     """
 
     model: PreTrainedModel
@@ -57,6 +59,7 @@ class Student:
     eos_token_ids: tuple[int, ...]
     pad_token_id: int
     source: str
+    fused: FusedBody | None = None
 
     @property
     def device(self) -> torch.device:
@@ -125,6 +128,7 @@ def wrap_student(model: PreTrainedModel, tokenizer: Any, source: str, config: En
         eos_token_ids=eos_token_ids,
         pad_token_id=pad_token_id,
         source=source,
+        fused=FusedBody(model) if config.forward == "fused" and is_known(model) else None,
     )
 
 
@@ -137,7 +141,8 @@ def bare_copy(student: Student) -> Student:
     # Where a copy would be made of a wrapped layer, the layer inside takes its place.
     shared |= {id(module): module.base for module in student.model.modules() if isinstance(module, StackedLoRALinear)}
     model = copy.deepcopy(student.model, shared)
-    return dataclasses.replace(student, model=model, body=getattr(model, model.base_model_prefix))
+    fused = None if student.fused is None else student.fused.on(model)
+    return dataclasses.replace(student, model=model, body=getattr(model, model.base_model_prefix), fused=fused)
 
 
 def _locate(name: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from atesd_env.render import render
 from atesd_env.statistics import FEATURE_NAMES
 from atesd_env.surrogate_model import Array, SurrogateModel
 from atesd_env.surrogate_population import (
-    INTEGER_COLUMNS,
-    NULL_COLUMNS,
+    IS_EXTRAPOLATING,
+    REASON,
     ExtrapolationWarning,
     OnExtrapolation,
     SurrogatePopulation,
@@ -41,9 +42,6 @@ __all__ = ["ExtrapolationWarning", "SurrogateExposureEnv", "SurrogateExposureVec
 
 REWARD_FIELDS = ("gamma", "lookahead", "grounded_weight", "progress")
 """Configuration fields that may differ from those of the runs: they are no part of what was fitted."""
-
-IS_EXTRAPOLATING = "surrogate/is_extrapolating"
-REASON = "surrogate/reason"
 
 
 class SurrogateExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
@@ -217,41 +215,8 @@ class SurrogateExposureVectorEnv(TeacherExposureVectorEnv):
         super().__init__(_changed(self.model.config, fields), num_envs, render_mode)
         self.on_extrapolation = _checked_policy(on_extrapolation)
 
-    @property
-    def population(self) -> SurrogatePopulation:
-        """The K runs."""
-        if self._population is None:
-            self._population = SurrogatePopulation(self.model, self.config, self.num_envs, self.on_extrapolation)
-        assert isinstance(self._population, SurrogatePopulation)
-        return self._population
-
-    def step(
-        self, actions: Batch
-    ) -> tuple[Batch, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Makes a window of every run that goes on, and starts new runs in place of the others.
-
-        Args, returns and errors are those of ``TeacherExposureVectorEnv.step``; also raises ExtrapolationError, as
-        ``SurrogateExposureEnv.step``.
-        """
-        if not self._is_started.all():
-            raise NoEpisodeError(RESET_FIRST)
-        is_going = self._is_running.copy()
-        going = np.flatnonzero(is_going)
-        ratios = self._checked_actions(actions, going.tolist())
-        rewards = np.zeros(self.num_envs)
-        truncations = np.zeros(self.num_envs, dtype=np.bool_)
-        infos: dict[str, Any] = {}
-        if going.size:
-            values = self.population.advance(ratios, going)
-            infos = self._window_infos(values, is_going)
-            rewards[is_going] = infos["reward/total"][is_going]
-            truncations[going] = self.population.num_windows[going] >= self.config.windows
-            if self.on_extrapolation == "truncate":
-                truncations |= infos[IS_EXTRAPOLATING]
-        if not is_going.all():
-            self._restart(np.flatnonzero(~is_going), infos)
-        self._is_running = ~truncations
-        return self._observations(), rewards, np.zeros(self.num_envs, dtype=np.bool_), truncations, infos
+    def _make_population(self) -> SurrogatePopulation:
+        return SurrogatePopulation(self.model, self.config, self.num_envs, self.on_extrapolation)
 
     def snapshot(self, index: int) -> tuple[SurrogateState, bool]:
         """Returns a copy of run ``index``: what ``snapshot`` of the scalar environment returns."""
@@ -263,44 +228,24 @@ class SurrogateExposureVectorEnv(TeacherExposureVectorEnv):
         self.population.restore(index, state)
         self._is_running[index], self._is_started[index] = is_running, True
 
-    def _window_infos(self, values: Array, is_going: NDArray[np.bool_]) -> dict[str, Any]:
-        """Returns the infos of the runs that made a window, in the form of ``vector.vector_infos``."""
-        infos: dict[str, Any] = {}
-        nowhere = np.zeros(self.num_envs, dtype=np.bool_)
-        for position, name in enumerate(column_names(self.config)):
-            is_integer = name in INTEGER_COLUMNS
-            column = np.zeros(self.num_envs, dtype=np.int64) if is_integer else np.full(self.num_envs, np.nan)
-            column[is_going] = values[:, position]
-            infos[name] = column
-            infos[f"_{name}"] = nowhere.copy() if name in NULL_COLUMNS else is_going.copy()
-        reasons = np.array(self.population.reasons, dtype=object)
-        reasons[~is_going] = None
-        infos[IS_EXTRAPOLATING] = np.array([reason is not None for reason in reasons])
-        infos[f"_{IS_EXTRAPOLATING}"] = is_going.copy()
-        if infos[IS_EXTRAPOLATING].any():
-            infos[REASON], infos[f"_{REASON}"] = reasons, infos[IS_EXTRAPOLATING].copy()
+    def save_adapter(self, index: int, directory: Path) -> None:
+        """Raises ConfigError: a surrogate's students have no adapters."""
+        raise ConfigError("save_adapter: expected a language model as student, got a surrogate, which has no adapter.")
+
+    def _first_infos(self, students: Sequence[int]) -> dict[str, Any]:
+        infos: dict[str, Any] = self.population.first_infos(students)
         return infos
 
-    def _restart(self, ended: NDArray[np.int64], infos: dict[str, Any]) -> None:
-        """Starts new runs, and puts the infos of their resets among those of the windows."""
-        infos.setdefault("probe/nll", np.full(self.num_envs, np.nan))
-        infos["seed"] = np.zeros(self.num_envs, dtype=np.int64)
-        is_ended = np.zeros(self.num_envs, dtype=np.bool_)
-        is_ended[ended] = True
-        infos["_seed"] = is_ended
-        infos["_probe/nll"] = infos.get("_probe/nll", np.zeros(self.num_envs, dtype=np.bool_)) | is_ended
-        for index in ended.tolist():
-            first = self._start(index, None)
-            infos["seed"][index], infos["probe/nll"][index] = first["seed"], first["probe/nll"]
-
-    def _start(self, index: int, seed: int | None) -> dict[str, Any]:
-        seed = draw_seed(self._generators[index]) if seed is None else seed
-        statistics = self.population.reset(index, seed)
-        self._is_started[index] = self._is_running[index] = True
-        return {"seed": seed, "probe/nll": statistics.probe_nll_ema}
+    def _train(self, ratios: Array, students: Sequence[int]) -> tuple[Array, Any, NDArray[np.bool_], dict[str, Any]]:
+        infos = self.population.window_infos(ratios, students)
+        truncations = infos["window"] >= self.config.windows
+        if self.on_extrapolation == "truncate":
+            truncations |= infos[IS_EXTRAPOLATING]
+        return infos["reward/total"], False, truncations, infos
 
     def _observations(self) -> Batch:
-        return self.population.observations()
+        observations: Batch = self.population.observations()
+        return observations
 
 
 def _opened(file: str | os.PathLike[str] | SurrogateModel) -> SurrogateModel:

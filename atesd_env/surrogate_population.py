@@ -33,6 +33,9 @@ INTEGER_COLUMNS = tuple(column.name for column in COLUMNS if column.type == "int
 NULL_COLUMNS = ("probe/accuracy", "probe/pass_at_k")
 """Columns that a surrogate does not predict."""
 
+IS_EXTRAPOLATING = "surrogate/is_extrapolating"
+REASON = "surrogate/reason"
+
 _NOISE_PURPOSE = 12  # apart from the purposes of the other environments' random streams
 
 
@@ -159,6 +162,33 @@ class SurrogatePopulation:
             _warn()
         return [row_of(self._names, line) for line in values]
 
+    def window_infos(self, reveal_ratios: Array, students: Sequence[int]) -> dict[str, NDArray[Any]]:
+        """Makes a window of some runs; returns their infos in the form of ``vector.vector_infos``, [S] in each name."""
+        values = self.advance(reveal_ratios, np.asarray(students))
+        all_of_them = np.ones(len(values), dtype=np.bool_)
+        infos: dict[str, NDArray[Any]] = {}
+        for position, name in enumerate(self._names):
+            column = values[:, position]
+            infos[name] = column.astype(np.int64) if name in INTEGER_COLUMNS else column.copy()
+            infos[f"_{name}"] = all_of_them.copy() if name not in NULL_COLUMNS else ~all_of_them
+        reasons = np.array([self.reasons[index] for index in students], dtype=object)
+        is_outside = np.array([reason is not None for reason in reasons], dtype=np.bool_)
+        infos |= {IS_EXTRAPOLATING: is_outside, f"_{IS_EXTRAPOLATING}": all_of_them}
+        if is_outside.any():
+            infos |= {REASON: reasons, f"_{REASON}": is_outside.copy()}
+        return infos
+
+    def first_infos(self, students: Sequence[int]) -> dict[str, NDArray[Any]]:
+        """Returns what ``reset`` tells of some runs, [S] in each name."""
+        chosen = np.asarray(students)
+        all_of_them = np.ones(len(chosen), dtype=np.bool_)
+        return {
+            "seed": self._seeds[chosen],
+            "_seed": all_of_them,
+            "probe/nll": self._probe_nll[chosen],
+            "_probe/nll": all_of_them.copy(),
+        }
+
     def advance(self, ratios: Array, students: NDArray[np.int64]) -> Array:
         """Makes one window of each run in ``students`` [S] at ratios [S, groups]; returns the values of their rows [S, C].
 
@@ -204,7 +234,7 @@ class SurrogatePopulation:
         self._values[index, : len(snapshot.values)] = snapshot.values
         self.reasons[index] = snapshot.reason
 
-    def twin(self, num_students: int) -> SurrogatePopulation:
+    def twin(self, num_students: int, student: int = 0) -> SurrogatePopulation:
         """Returns other runs of the same surrogate."""
         return SurrogatePopulation(self._model, self.config, num_students, self._on_extrapolation)
 

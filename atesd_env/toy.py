@@ -1,16 +1,13 @@
-"""A closed-form learner with a known best reveal ratio: the environment's interface at microseconds a window.
+"""Closed-form learners with a known optimum: the environment's interface at microseconds a window.
 
-It stands alone: no student, no torch. Agents are tested on it, and a new one can be tried on it before it costs
-anything.
+They stand alone: no student, no torch. Agents are tested on them, and a new one can be tried on them before it costs
+anything. How they learn is in ``toy_dynamics``, what can be reached in ``toy_optimum``.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,205 +21,65 @@ from atesd_env.config import EnvConfig, check_same_config, preset
 from atesd_env.episode import RESET_FIRST, checked_render_mode, draw_seed, first_result, make_spaces, window_result
 from atesd_env.errors import ConfigError, NoEpisodeError
 from atesd_env.render import render
-from atesd_env.reward import learning_progress, window_reward
-from atesd_env.statistics import (
-    FEATURE_NAMES,
-    Row,
-    RunningStatistics,
-    advance,
-    group_columns,
-    initial_statistics,
-)
+from atesd_env.statistics import FEATURE_NAMES, RunningStatistics
+from atesd_env.toy_dynamics import BEST_RATE, BUMP_WIDTH, FINAL_NLL, IMMEDIATE_SHARE, INITIAL_NLL, SKILL_RATE
+from atesd_env.toy_optimum import ToyOptimum, optimum
+from atesd_env.toy_population import ToyPopulation, ToyState, initial_state, next_state
+from atesd_env.toy_row import optimum_columns
 
-INITIAL_NLL = 4.0
-"""Probe NLL before the first window, in nats per token."""
-FINAL_NLL = 0.5
-"""Probe NLL that the learner approaches and never passes."""
-BEST_RATE = 0.02
-"""Share of the distance to ``FINAL_NLL`` that one update covers at the best ratio."""
-BUMP_WIDTH = 0.15
-"""Standard deviation of the bump, as a reveal ratio: this far from the best ratio learning is 0.61 times as fast."""
-
-_NOISE_PURPOSE = 11  # apart from the purposes of the real environment's random streams
-
-
-@dataclass(frozen=True)
-class ToyState:
-    """Everything that a run's future depends on; never changed in place, so a reference to it is a snapshot.
-
-    Attributes:
-        seed: Seed of the run.
-        nll: Noise-free probe NLL, one for each difficulty group.
-        probe_nll: The last measured probe NLL: the mean over groups, plus noise.
-        statistics: What a controller may know.
-        rows: The rows so far.
-    """
-
-    seed: int
-    nll: tuple[float, ...]
-    probe_nll: float
-    statistics: RunningStatistics
-    rows: tuple[Row, ...] = ()
-
-    @property
-    def broken(self) -> None:
-        """A closed form never breaks."""
-        return None
-
-
-def learning_rate(ratio: float, best_ratio: float) -> float:
-    """Returns the share of the distance to ``FINAL_NLL`` that one update covers; it peaks at ``best_ratio``.
-
-    >>> learning_rate(0.4, best_ratio=0.4)
-    0.02
-    """
-    return BEST_RATE * math.exp(-0.5 * ((ratio - best_ratio) / BUMP_WIDTH) ** 2)
-
-
-def initial_state(config: EnvConfig, seed: int) -> ToyState:
-    """Returns the state before the first window."""
-    probe_nll = INITIAL_NLL + config.toy_noise * _noise(seed, 0)
-    return ToyState(seed, (INITIAL_NLL,) * config.groups, probe_nll, initial_statistics(probe_nll))
-
-
-def next_state(state: ToyState, ratios: NDArray[np.float64], config: EnvConfig) -> ToyState:
-    """Returns the state after one more hold window; its last row is the window's.
-
-    Args:
-        state: State before the window.
-        ratios: Reveal ratios [groups], each in [0, 1].
-        config: The environment's configuration.
-    """
-    window = len(state.rows) + 1
-    keeps = [(1.0 - learning_rate(ratio, config.toy_best_ratio)) ** config.hold_window for ratio in ratios.tolist()]
-    nll = tuple(FINAL_NLL + (before - FINAL_NLL) * keep for before, keep in zip(state.nll, keeps, strict=True))
-    probe_nll = float(np.mean(nll)) + config.toy_noise * _noise(state.seed, window)
-    row = _row(window, ratios, float(np.mean(nll)), config)
-    progress = learning_progress(state.probe_nll, probe_nll, config.progress)
-    row |= {
-        "probe/nll": probe_nll,
-        "reward/progress": progress,
-        "reward/total": window_reward(progress, float(row["probe/grounded"] or 0.0), config.grounded_weight),
-    }
-    statistics = advance(
-        state.statistics,
-        row,
-        windows=config.windows,
-        max_new_tokens=config.max_new_tokens,
-        ema_coefficient=config.ema_coefficient,
-    )
-    return ToyState(state.seed, nll, probe_nll, statistics, (*state.rows, row))
-
-
-def _noise(seed: int, window: int) -> float:
-    """Returns a standard normal number that depends on the run and the window only, not on what was done before."""
-    return float(np.random.default_rng(np.random.SeedSequence([seed, _NOISE_PURPOSE, window])).standard_normal())
-
-
-def _row(window: int, ratios: NDArray[np.float64], nll: float, config: EnvConfig) -> Row:
-    """Returns the window's row in the order of ``COLUMNS``; what the caller measures is still 0.
-
-    Args:
-        window: Number of the window, from 1.
-        ratios: Reveal ratios [groups].
-        nll: Noise-free probe NLL after the window, mean over groups.
-        config: The environment's configuration.
-    """
-    ratio = float(ratios.mean())
-    to_learn = (nll - FINAL_NLL) / (INITIAL_NLL - FINAL_NLL)
-    mismatch = (0.5 + 0.5 * ratio) * (0.5 + 0.5 * to_learn)
-    entropy = 0.2 + 0.8 * to_learn
-    success = math.exp(-nll)
-    length = config.max_new_tokens * (0.75 - 0.5 * success)
-    is_measured = config.probe_accuracy_every > 0 and (
-        window % config.probe_accuracy_every == 0 or window == config.windows
-    )
-    return {
-        "window": window,
-        "update": window * config.hold_window,
-        "exposure/reveal_ratio": ratio,
-        "exposure/shown_ratio": ratio,
-        "exposure/cut_rate": 0.0,
-        "student/loss": mismatch,
-        "student/mismatch": mismatch,
-        "student/self_confidence": math.exp(-entropy),
-        "student/entropy": entropy,
-        "student/top1_disagreement": 1.0 - math.exp(-mismatch),
-        "student/grad_norm": mismatch,
-        "teacher/entropy": entropy * (1.0 - 0.5 * ratio),
-        "rollout/success_rate": success,
-        "rollout/length": length,
-        "rollout/truncation_rate": 0.0,
-        "rollout/num_tokens": round(length * config.num_rollouts * config.hold_window),
-        "probe/nll": 0.0,
-        "probe/grounded": -0.3 + 0.1 * ratio,
-        "probe/accuracy": success if is_measured else None,
-        "probe/pass_at_k": 1.0 - (1.0 - success) ** config.probe_pass_k if config.probe_pass_k else None,
-        "reward/progress": 0.0,
-        "reward/total": 0.0,
-        **{column.name: float(value) for column, value in zip(group_columns(config.groups), ratios, strict=False)},
-    }
-
-
-class ToyPopulation:
-    """K closed-form learners behind the interface of ``Population``; one after the other, each with its own seed.
-
-    Args:
-        config: The environment's configuration.
-        num_students: K.
-
-    Attributes:
-        runs: The state of each learner's run; before its first ``reset``, that of seed 0.
-    """
-
-    def __init__(self, config: EnvConfig, num_students: int = 1) -> None:
-        self.config = config
-        self.runs = [initial_state(config, 0)] * num_students
-
-    def reset(self, index: int, seed: int) -> RunningStatistics:
-        """Starts a new run of learner ``index``; returns the statistics before its first window."""
-        self.runs[index] = initial_state(self.config, seed)
-        return self.runs[index].statistics
-
-    def window(self, reveal_ratios: NDArray[np.float64], students: Sequence[int] | None = None) -> list[Row]:
-        """Makes one window of each learner in ``students`` (all, if None) at its line of [S, groups]; returns their rows."""
-        students = range(len(self.runs)) if students is None else students
-        for index, ratios in zip(students, reveal_ratios, strict=True):
-            self.runs[index] = next_state(self.runs[index], ratios, self.config)
-        return [self.runs[index].rows[-1] for index in students]
-
-    def snapshot(self, index: int) -> ToyState:
-        """Returns learner ``index``'s state, which is never changed in place."""
-        return self.runs[index]
-
-    def restore(self, index: int, snapshot: ToyState) -> None:
-        """Puts learner ``index`` into a state."""
-        self.runs[index] = snapshot
-
-    def twin(self, num_students: int) -> ToyPopulation:
-        """Returns other learners of the same configuration."""
-        return ToyPopulation(self.config, num_students)
+__all__ = [
+    "BEST_RATE",
+    "BUMP_WIDTH",
+    "FINAL_NLL",
+    "IMMEDIATE_SHARE",
+    "INITIAL_NLL",
+    "SKILL_RATE",
+    "ToyExposureEnv",
+    "ToyOptimum",
+    "ToyPopulation",
+    "ToyState",
+    "initial_state",
+    "next_state",
+    "optimum",
+]
 
 
 class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
-    """A closed-form student with the interface of ``TeacherExposureEnv``; the best reveal ratio is known.
+    """A closed-form student with the interface of ``TeacherExposureEnv``; the optimal policy is known.
 
-    Dynamics of a window at the reveal ratio a, with H = ``hold_window`` updates:
+    Dynamics of a window at the reveal ratio a, with H = ``hold_window`` updates. The noise-free probe NLL l starts at
+    ``INITIAL_NLL`` and moves towards ``FINAL_NLL``; u = (l - final) / (initial - final) is the share that is left, and
+    bump(a, b) = exp(-(a - b)^2 / (2 ``BUMP_WIDTH``^2)). ``toy_kind`` chooses how:
 
-    - The noise-free probe NLL l moves towards ``FINAL_NLL``:  l <- final + (l - final) * (1 - rate(a))^H, where
-      rate(a) = ``BEST_RATE`` * exp(-(a - ``toy_best_ratio``)^2 / (2 ``BUMP_WIDTH``^2)). It starts at ``INITIAL_NLL``.
-    - It is measured with Gaussian noise of standard deviation ``toy_noise``; the reward is made of the measured
-      numbers.
-    - The mismatch, (0.5 + 0.5 a) (0.5 + 0.5 u), grows with a and falls as the student learns; u is the share of the
-      distance to the final NLL that is left. The loss and the gradient norm equal it.
+    - "constant":  u <- u (1 - rate)^H with rate = ``BEST_RATE`` bump(a, ``toy_best_ratio``).
+    - "drift": the same, but the best ratio goes from ``toy_best_ratio`` to ``toy_final_ratio`` with the share learned,
+      best = start + (final - start) (1 - u), where u is the one before the window. Whatever the student has learned so
+      far, showing the best ratio of the moment is optimal; a ratio that stays is left behind.
+    - "delayed": a hidden skill z in [0, 1], at first 0, sets most of the speed:  u <- u (1 - ``BEST_RATE``)^(H v) with
+      v = s bump(a, ``toy_tempting_ratio``) + (1 - s) z and s = ``IMMEDIATE_SHARE``; after that
+      z <- p + (z - p) (1 - ``SKILL_RATE``)^H with p = bump(a, ``toy_best_ratio``). The tempting ratio has the best
+      immediate drop; what practice brings shows from the next window on, most of it within two (H = 1).
+
+    Common to all:
+
+    - With ``groups`` > 1, each group has an l and a z of its own. The ratios of group g lie ``toy_group_spread`` times
+      (g / (groups - 1) - 1/2) above the configured ones, within [0, 1]. In what follows l is the mean over groups, a the
+      mean ratio.
+    - l is measured with Gaussian noise of standard deviation ``toy_noise`` + ``toy_relative_noise`` * l; the reward is
+      made of the measured numbers. Every random number comes from (seed, window): two actions in the same window meet the
+      same noise.
+    - The mismatch, (0.5 + 0.5 a) (0.5 + 0.5 u), grows with a and falls as the student learns. The loss and the gradient
+      norm equal it.
     - The teacher-grounded score, -0.3 + 0.1 a, grows with a. At the default weight this moves the ratio of the best
-      one-window reward by less than 0.03 off ``toy_best_ratio``.
+      one-window reward by less than 0.03 off ``toy_best_ratio`` (kind "constant").
     - Stand-ins: entropy 0.2 + 0.8 u, self-confidence exp(-entropy), teacher's entropy (1 - 0.5 a) entropy, top-1
       disagreement 1 - exp(-mismatch), success and accuracy exp(-l), pass@k 1 - (1 - success)^k, length (0.75 - 0.5
       success) ``max_new_tokens``, nothing cut or truncated.
 
-    With ``groups`` > 1, each group has an l of its own, all with the same best ratio; l above is then their mean, and a
-    the mean ratio. Every random number comes from (seed, window): two actions in the same window meet the same noise.
+    Optimal is the policy with the lowest noise-free probe NLL after the last window. ``info`` of every reset and step says
+    where the student stands beside it (``TOY_COLUMNS``; ``toy_optimum`` has the mathematics): ``toy/regret`` is what is
+    lost for good, 0 for the optimal policy; ``toy/best_ratio`` is what that policy would show next; ``toy/reached_rate`` of
+    the last window is the share of the optimum that was reached. A controller must not be shown them, of course.
 
     Action, observation, reward and info: as in ``TeacherExposureEnv``. An episode has ``windows`` windows and is
     truncated after the last; it never terminates.
@@ -269,9 +126,12 @@ class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         super().reset(seed=seed)
         if options and options.get("state") is not None:
             self.load_state(options["state"])
-            return first_result(self.snapshot())
-        self._state = initial_state(self.config, seed if seed is not None else draw_seed(self.np_random))
-        return first_result(self._state)
+        else:
+            self._state = initial_state(self.config, seed if seed is not None else draw_seed(self.np_random))
+        state = self.snapshot()
+        observation, info = first_result(state)
+        windows, nll, skill = np.array([len(state.rows)]), np.array([state.nll]), np.array([state.skill])
+        return observation, info | optimum_columns(windows, nll, skill, self.config)
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Makes one hold window at the given reveal ratio.
@@ -335,6 +195,7 @@ class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             **saved
             | {
                 "nll": tuple(saved["nll"]),
+                "skill": tuple(saved["skill"]),
                 "statistics": RunningStatistics(**saved["statistics"]),
                 "rows": tuple(saved["rows"]),
             }

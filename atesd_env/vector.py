@@ -6,6 +6,7 @@ students share the frozen base and the rollout batch; a window is the population
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import numbers
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from atesd_env.config import EnvConfig, preset
 from atesd_env.episode import (
     RENDER_MODES,
     RESET_FIRST,
+    BatchedStudents,
     Students,
     checked_render_mode,
     draw_seed,
@@ -60,13 +62,18 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         config: The configuration, complete, of every student.
         num_envs: K, at least 1.
         render_mode: "ansi", "rgb_array" or None.
+        workers: Processes that the students are shared out to, each with its part of the cores and a copy of the base.
+            More than one pays for many small students on a CPU; the closed form takes one only.
+        instances: For each student a dictionary of the fields in which it differs from ``config``, such as its learning
+            rate or the difficulty of its problems (``atesd_env.instance.INSTANCE_FIELDS``); None makes all alike. The
+            closed form takes none.
 
     Attributes:
         config: The configuration.
         feature_names: Names of the observation's entries, in order.
 
     Raises:
-        ConfigError: If ``num_envs`` or ``render_mode`` cannot be used.
+        ConfigError: If ``num_envs``, ``render_mode`` or ``workers`` cannot be used.
     """
 
     metadata = {  # noqa: RUF012 (Gymnasium's own convention)
@@ -77,11 +84,29 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
 
     config: EnvConfig
 
-    def __init__(self, config: EnvConfig, num_envs: int = 1, render_mode: str | None = None) -> None:
+    def __init__(
+        self,
+        config: EnvConfig,
+        num_envs: int = 1,
+        render_mode: str | None = None,
+        workers: int = 1,
+        instances: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
         if isinstance(num_envs, bool) or not isinstance(num_envs, numbers.Integral) or num_envs < 1:
             raise ConfigError(f"num_envs: expected a whole number of students, at least 1, got {num_envs!r}.")
+        most = 1 if config.student == "toy" else int(num_envs)
+        if isinstance(workers, bool) or not isinstance(workers, numbers.Integral) or not 1 <= workers <= most:
+            raise ConfigError(
+                f"workers: expected between 1 and {most} processes for {num_envs} students ({config.student!r}), got {workers!r}."
+            )
         self.config = config
         self.num_envs = int(num_envs)
+        self.workers: int = int(workers)
+        if instances is not None and config.student == "toy":
+            raise ConfigError("instances: expected None for the closed form; make one environment for each instance.")
+        self.instances: tuple[dict[str, Any], ...] | None = (
+            None if instances is None else tuple(dict(fields) for fields in instances)
+        )
         self.render_mode = checked_render_mode(render_mode)
         self.feature_names = FEATURE_NAMES
         self.single_observation_space, self.single_action_space = make_spaces(config)
@@ -94,19 +119,25 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         self._generators: list[np.random.Generator] = [seeding.np_random()[0] for _ in range(self.num_envs)]
 
     @property
-    def population(self) -> Students:
+    def population(self) -> Any:
         """The K students; loads the base model at first use."""
         if self._population is None:
-            if self.config.student == "toy":
-                from atesd_env.toy import ToyPopulation
-
-                self._population = ToyPopulation(self.config, self.num_envs)
-            else:
-                # Imported here: the closed form needs no torch.
-                from atesd_env.population import Population
-
-                self._population = Population(self.config, self.num_envs)
+            self._population = self._make_population()
         return self._population
+
+    def _make_population(self) -> Students:
+        if self.config.student == "toy":
+            from atesd_env.toy_population import ToyPopulation
+
+            return ToyPopulation(self.config, self.num_envs)
+        # Imported here: the closed form needs no torch.
+        if self.workers > 1:
+            from atesd_env.parallel import ParallelPopulation
+
+            return ParallelPopulation(self.config, self.num_envs, self.workers, self.instances)
+        from atesd_env.population import Population
+
+        return Population(self.config, self.num_envs, instances=self.instances)
 
     @property
     def is_running(self) -> NDArray[np.bool_]:
@@ -139,13 +170,13 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         seeds = self._checked_seeds(seed)
         mask = self._checked_mask(options)
         generators = [None if one is None else seeding.np_random(one)[0] for one in seeds]
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        for index in np.flatnonzero(mask).tolist():
+        chosen = np.flatnonzero(mask).tolist()
+        for index in chosen:
             generator = generators[index]
             if generator is not None:
                 self._generators[index] = generator
-            infos[index] = self._start(index, seeds[index])
-        return self._observations(), vector_infos(infos)
+            self._start(index, seeds[index])
+        return self._observations(), _spread([(chosen, self._first_infos(chosen))], self.num_envs)
 
     def step(
         self, actions: Batch
@@ -168,17 +199,17 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         ratios = self._checked_actions(actions, going)
         rewards = np.zeros(self.num_envs, dtype=np.float64)
         terminations, truncations = np.zeros((2, self.num_envs), dtype=np.bool_)
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        infos: list[tuple[list[int], dict[str, Any]]] = []
         ended = np.flatnonzero(~self._is_running).tolist()
         if going:
-            self.population.window(ratios, going)
-        for index in going:
-            result = window_result(self.population.runs[index], self.config.windows)
-            _, rewards[index], terminations[index], truncations[index], infos[index] = result
-        for index in ended:
-            infos[index] = self._start(index, None)
+            rewards[going], terminations[going], truncations[going], window_infos = self._train(ratios, going)
+            infos.append((going, window_infos))
+        if ended:
+            for index in ended:
+                self._start(index, None)
+            infos.append((ended, self._first_infos(ended)))
         self._is_running = ~(terminations | truncations)
-        return self._observations(), rewards, terminations, truncations, vector_infos(infos)
+        return self._observations(), rewards, terminations, truncations, _spread(infos, self.num_envs)
 
     def render(self) -> tuple[Any, ...] | None:
         """Returns each student's run so far, K texts ("ansi") or K pictures, uint8 [H, W, 3] ("rgb_array"), or None."""
@@ -187,7 +218,10 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         return tuple(render(run.rows, self.config.windows, self.render_mode) for run in self.population.runs)
 
     def close_extras(self, **_: Any) -> None:
-        """Lets go of base model and students; after ``close`` only a new ``reset`` brings them back."""
+        """Lets go of base model, students and processes; after ``close`` only a new ``reset`` brings them back."""
+        close = getattr(self._population, "close", None)
+        if close is not None:
+            close()
         self._population = None
         self._is_started[:] = self._is_running[:] = False
 
@@ -218,10 +252,9 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         Raises:
             ConfigError: If the students are closed forms, which have none.
         """
-        adapters = getattr(self.population, "adapters", None)
-        if adapters is None:
+        if self.config.student == "toy":
             raise ConfigError("save_adapter: expected a language model as student, got the closed form.")
-        adapters.save(index, directory, base_model=self.config.student)
+        self.population.save_adapter(index, directory)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickles the configuration and every run's state, not the base model, which is loaded again."""
@@ -237,13 +270,32 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         for index, snapshot in enumerate(snapshots or []):
             self.population.restore(index, snapshot)
 
-    def _start(self, index: int, seed: int | None) -> dict[str, Any]:
-        """Starts a new run of one student, drawing the seed if there is none; returns the info of a reset."""
+    def _start(self, index: int, seed: int | None) -> None:
+        """Starts a new run of one student, drawing the seed if there is none."""
         self.population.reset(index, draw_seed(self._generators[index]) if seed is None else seed)
         self._is_started[index] = self._is_running[index] = True
-        return first_result(self.population.runs[index])[1]
+
+    def _first_infos(self, students: Sequence[int]) -> dict[str, Any]:
+        """Returns the infos of a reset of some students, [S] in each name."""
+        if isinstance(self.population, BatchedStudents):
+            return self.population.first_infos(students)
+        return vector_infos([first_result(self.population.runs[index])[1] for index in students])
+
+    def _train(
+        self, ratios: NDArray[np.float64], students: Sequence[int]
+    ) -> tuple[Sequence[float] | NDArray[np.float64], Any, Any, dict[str, Any]]:
+        """Makes a window of some students: rewards, terminations, truncations and infos, [S] each."""
+        if isinstance(self.population, BatchedStudents):
+            infos = self.population.window_infos(ratios, students)
+            return infos["reward/total"], False, infos["window"] >= self.config.windows, infos
+        self.population.window(ratios, students)
+        results = [window_result(self.population.runs[index], self.config.windows) for index in students]
+        _, rewards, terminations, truncations, rows = zip(*results, strict=True)
+        return rewards, terminations, truncations, vector_infos(rows)
 
     def _observations(self) -> Batch:
+        if isinstance(self.population, BatchedStudents):
+            return self.population.observations()
         return np.stack([observation(run.statistics) for run in self.population.runs])
 
     def _checked_seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
@@ -281,6 +333,11 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
                 f"actions: expected shape ({self.num_envs}, {self.config.groups}), a line of reveal ratios for each "
                 f"student, got {len(actions)} lines."
             )
+        if isinstance(actions, np.ndarray) and actions.shape == (self.num_envs, self.config.groups):
+            # All lines at once; only where one is refused are they looked at one by one, to say which.
+            with contextlib.suppress(ConfigError):
+                flat = checked_ratios(actions[going].ravel(), len(going) * self.config.groups)
+                return flat.reshape(len(going), self.config.groups)
         ratios = np.zeros((len(going), self.config.groups))
         for position, index in enumerate(going):
             try:
@@ -288,6 +345,25 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
             except ConfigError as error:
                 raise ConfigError(f"student {index}: {error}") from error
         return ratios
+
+
+def _spread(infos: Sequence[tuple[Sequence[int], Mapping[str, Any]]], num_students: int) -> dict[str, Any]:
+    """Returns the infos of all K students, put together from the vector form of some and of others.
+
+    Args:
+        infos: (students, their infos: arrays [S], with masks).
+        num_students: K.
+    """
+    whole: dict[str, Any] = {}
+    if len(infos) == 1 and len(infos[0][0]) == num_students:
+        return dict(infos[0][1])
+    for students, part in infos:
+        for name, values in part.items():
+            if name not in whole:
+                blank = {"f": np.nan, "O": None}.get(values.dtype.kind, 0)
+                whole[name] = np.full(num_students, blank, dtype=values.dtype)
+            whole[name][students] = values
+    return whole
 
 
 def vector_infos(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -314,10 +390,10 @@ def vector_infos(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def make(num_envs: int = 1, **fields: Any) -> TeacherExposureVectorEnv:
-    """Vector entry point of the registered ids: ``env_id`` names the preset, ``render_mode`` and fields may follow."""
+    """Vector entry point of the registered ids: ``env_id`` names the preset; fields and the class's arguments may follow."""
     env_id = fields.pop("env_id")
-    render_mode = fields.pop("render_mode", None)
-    return TeacherExposureVectorEnv(preset(env_id, **fields), num_envs, render_mode)
+    options = {name: fields.pop(name) for name in ("render_mode", "workers", "instances") if name in fields}
+    return TeacherExposureVectorEnv(preset(env_id, **fields), num_envs, **options)
 
 
 def make_toy(num_envs: int = 1, **fields: Any) -> TeacherExposureVectorEnv:

@@ -33,8 +33,8 @@ def main() -> None:
     heldout = Probe(
         population.student,
         population.adapters,
-        population.builder,
-        population.task.heldout_problems(NUM_HELDOUT),
+        population.instances[0].builder,
+        population.instances[0].task.heldout_problems(NUM_HELDOUT),
         config.probe_max_tokens,
         batch_size=250,
     )

@@ -1,37 +1,47 @@
-"""One student's update: ours against TRL's SDFTTrainer, interleaved in one process.
+"""Updates against TRL's SDFTTrainer, interleaved in one run: one student, or K in a population against K one after the other.
 
-The same base model, LoRA shape, problems, prompts (reveal ratio 1), batch, rollout length and full-vocabulary forward KL. Both
-sample their own rollouts; mean rollout lengths are reported, since time grows with them. After each TRL step (sampling,
-teacher, student, backward, optimizer) one of ours is timed; the ratio is between the medians. Needs `pip install atesd-env[trl]`.
+The same base model, LoRA shape, problems, prompts (reveal ratio 1), batch, rollout length and full-vocabulary forward KL, both
+in float32. Both sample their own rollouts; mean rollout lengths are reported, since time grows with them. After each TRL step
+(sampling, teacher, student, backward, optimizer) one update of all our K students is timed, probe left out. The ratio is
+K times TRL's median over our median. With ``--only``, one side runs alone and its peak memory is reported: the difference
+between the process's largest resident set and the one before the first update.
 
-Example: OMP_NUM_THREADS=2 python -m benchmarks.update_against_trl --updates 15
+Needs `pip install atesd-env[trl]`.
+
+Examples:
+    OMP_NUM_THREADS=2 python -m benchmarks.update_against_trl
+    OMP_NUM_THREADS=2 python -m benchmarks.update_against_trl --students 16 --workers 2 --updates 7
+    OMP_NUM_THREADS=2 python -m benchmarks.update_against_trl --env ATESD-SmolLM2-135M-v0 --updates 7
+    OMP_NUM_THREADS=2 python -m benchmarks.update_against_trl --env ATESD-SmolLM2-135M-v0 --updates 2 --only trl
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import tempfile
 import time
 import warnings
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import TrainerCallback
 from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 
 from atesd_env.config import EnvConfig, preset
+from atesd_env.parallel import ParallelPopulation
 from atesd_env.population import Population
-from atesd_env.student import TINY_DIRECTORY
+from atesd_env.student import load_student
+from atesd_env.tasks.registry import make_task
 from benchmarks.common import save
 
 
 class Interleaved(TrainerCallback):
     """Times TRL's step from its beginning to its end, then one update of ours."""
 
-    def __init__(self, population: Population) -> None:
+    def __init__(self, population: Any | None) -> None:
         self.population = population
         self.trl_sec: list[float] = []
         self.ours_sec: list[float] = []
@@ -43,15 +53,22 @@ class Interleaved(TrainerCallback):
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.trl_sec.append(time.perf_counter() - self._began)
-        (row,) = self.population.window(np.array([[1.0]]))
-        timings = self.population.timings
-        self.ours_sec.append(timings["time/rollout_sec"] + timings["time/update_sec"])
-        self.our_lengths.append(float(row["rollout/length"] or 0.0))
+        if self.population is not None:
+            self.update_ours(self.population)
+
+    def update_ours(self, population: Any) -> None:
+        """One update of all students."""
+        started = time.perf_counter()
+        rows = population.window(np.ones((population.num_students, 1)))
+        elapsed = time.perf_counter() - started
+        self.ours_sec.append(elapsed - population.timings["time/probe_sec"])
+        self.our_lengths.append(float(np.mean([row["rollout/length"] for row in rows])))
 
 
-def trl_trainer(config: EnvConfig, population: Population, updates: int, folder: str) -> SDFTTrainer:
+def trl_trainer(config: EnvConfig, updates: int, folder: str) -> SDFTTrainer:
     """Returns TRL's trainer on the same problems and prompts."""
-    task = population.task
+    student = load_student(config)
+    task = make_task(config)
     problems = [task.training_problem(0, index) for index in range(config.num_rollouts * updates)]
     rows = [
         {
@@ -74,6 +91,8 @@ def trl_trainer(config: EnvConfig, population: Population, updates: int, folder:
         max_completion_length=config.max_new_tokens,
         max_prompt_length=config.max_prompt_tokens,
         temperature=config.temperature,
+        top_p=config.top_p,
+        top_k=config.top_k,
         distillation_mode="full_logits",
         distillation_alpha=0.0,
         distillation_is_clip=None,
@@ -83,8 +102,8 @@ def trl_trainer(config: EnvConfig, population: Population, updates: int, folder:
         report_to=[],
         save_strategy="no",
         logging_strategy="no",
-        use_cpu=population.student.device.type == "cpu",
-        bf16=False,
+        use_cpu=student.device.type == "cpu",
+        bf16=config.dtype == "bfloat16",
         gradient_checkpointing=False,
         disable_tqdm=True,
         dataloader_pin_memory=False,
@@ -97,26 +116,19 @@ def trl_trainer(config: EnvConfig, population: Population, updates: int, folder:
         task_type="CAUSAL_LM",
     )
     return SDFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(TINY_DIRECTORY, dtype=torch.float32),
+        model=student.model,
         args=arguments,
         train_dataset=Dataset.from_list(rows),
-        processing_class=AutoTokenizer.from_pretrained(TINY_DIRECTORY),
+        processing_class=student.tokenizer,
         peft_config=lora,
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=15, help="timed updates of each; the first is not counted")
-    arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    config = preset("ATESD-Tiny-v0", hold_window=1, windows=10_000, probe_size=1, probe_accuracy_every=0)
-    population = Population(config)
-    population.reset(0, 0)
-    callback = Interleaved(population)
+def train_trl(config: EnvConfig, updates: int, callback: Interleaved) -> list[float]:
+    """Runs TRL's trainer; returns the mean length of each update's rollouts."""
     lengths: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trl_trainer(config, population, arguments.updates + 1, folder)
+        trainer = trl_trainer(config, updates, folder)
         trainer.add_callback(callback)
         sample = trainer.sample_rollouts
 
@@ -127,20 +139,71 @@ def main() -> None:
 
         trainer.sample_rollouts = watched
         trainer.train()
-    trl, ours = np.asarray(callback.trl_sec[1:]), np.asarray(callback.ours_sec[1:])
-    save(
-        "update_against_trl",
-        {
-            "updates": arguments.updates,
-            "trl_sec": {"median": float(np.median(trl)), "min": float(trl.min()), "max": float(trl.max())},
-            "ours_sec": {"median": float(np.median(ours)), "min": float(ours.min()), "max": float(ours.max())},
+    return lengths
+
+
+def make_population(config: EnvConfig, num_students: int, num_workers: int) -> Any:
+    """Returns K students, reset, in this process or in several."""
+    population: Any = (
+        Population(config, num_students) if num_workers == 1 else ParallelPopulation(config, num_students, num_workers)
+    )
+    for index in range(num_students):
+        population.reset(index, index)
+    return population
+
+
+def peak_mebibytes() -> float:
+    """Returns the largest resident set of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def spread(seconds: list[float]) -> dict[str, float]:
+    """Returns median, smallest and largest of the timed updates; the first is not counted."""
+    timed = np.asarray(seconds[1:])
+    return {"median": float(np.median(timed)), "min": float(timed.min()), "max": float(timed.max())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", default="ATESD-Tiny-v0", help="environment id")
+    parser.add_argument("--students", type=int, default=1, help="K")
+    parser.add_argument("--workers", type=int, default=1, help="processes of our population")
+    parser.add_argument("--updates", type=int, default=15, help="timed updates of each; one before them is not counted")
+    parser.add_argument("--only", choices=("ours", "trl"), help="one side alone, for its peak memory")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    config = preset(
+        arguments.env, hold_window=1, windows=10_000, probe_size=1, probe_accuracy_every=0, progress="signed"
+    )
+    ours = None
+    if arguments.only != "trl":
+        ours = make_population(config, arguments.students, arguments.workers)
+    callback = Interleaved(ours)
+    before = peak_mebibytes()
+    lengths = [0.0, 0.0]
+    if arguments.only == "ours":
+        for _ in range(arguments.updates + 1):
+            callback.update_ours(ours)
+    else:
+        lengths = train_trl(config, arguments.updates + 1, callback)
+    result: dict[str, Any] = {"env": arguments.env, "students": arguments.students, "workers": arguments.workers}
+    result["updates"] = arguments.updates
+    if arguments.only:
+        sec = spread(callback.ours_sec if arguments.only == "ours" else callback.trl_sec)
+        result |= {f"{arguments.only}_sec": sec, "peak_mebibytes": peak_mebibytes(), "before_mebibytes": before}
+    else:
+        trl_sec, ours_sec = spread(callback.trl_sec), spread(callback.ours_sec)
+        result |= {
+            "trl_sec": trl_sec,
+            "ours_sec": ours_sec,
             "mean_rollout_length": {
                 "trl": float(np.mean(lengths[1:])),
                 "ours": float(np.mean(callback.our_lengths[1:])),
             },
-            "ratio_of_medians": float(np.median(trl) / np.median(ours)),
-        },
-    )
+            "ratio_of_medians": arguments.students * trl_sec["median"] / ours_sec["median"],
+        }
+    parts = (arguments.env.removeprefix("ATESD-").removesuffix("-v0").lower(), f"{arguments.students}_students")
+    save("_".join(["update_against_trl", *parts, *([arguments.only] if arguments.only else [])]), result)
 
 
 if __name__ == "__main__":

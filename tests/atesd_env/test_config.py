@@ -231,7 +231,7 @@ def test_a_misspelt_field_suggests_the_nearest(wrong: str, meant: str):
 
 
 def test_a_name_like_no_field_lists_the_fields():
-    with pytest.raises(ConfigError, match=r"zzzz: .*the fields are student, adapter, .*toy_noise\."):
+    with pytest.raises(ConfigError, match=r"zzzz: .*the fields are student, adapter, .*toy_relative_noise\."):
         EnvConfig().replace(zzzz=1)
 
 

@@ -18,7 +18,7 @@ from atesd_env.documentation import (
     markdown_table,
     with_tables,
 )
-from atesd_env.statistics import COLUMNS, FEATURE_NAMES, FEATURES, LOG_COLUMNS, TIME_COLUMNS
+from atesd_env.statistics import COLUMNS, FEATURE_NAMES, FEATURES, LOG_COLUMNS, TIME_COLUMNS, TOY_COLUMNS
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +35,8 @@ def test_the_columns_table_has_every_column_once():
     assert rule == ["---"] * 5
     in_info = [[f"`{c.name}`", c.type, c.unit, "info, log", c.meaning] for c in COLUMNS]
     logged = [[f"`{c.name}`", c.type, c.unit, "log", c.meaning] for c in (*TIME_COLUMNS, *LOG_COLUMNS)]
-    assert rows == in_info + logged
+    toys = [[f"`{c.name}`", c.type, c.unit, "toy: info, log", c.meaning] for c in TOY_COLUMNS]
+    assert rows == in_info + toys + logged
     assert len({row[0] for row in rows}) == len(rows)
 
 

@@ -94,7 +94,7 @@ def test_start_from_an_adapter_is_the_teacher_too(tiny_config: EnvConfig, tmp_pa
     trained.reset(0, 1)
     trained.window(np.array([[0.5]]))
     trained.adapters.save(0, tmp_path / "adapter", base_model="tiny")
-    nll = trained.probe.nll(0)
+    nll = trained.instances[0].probe.nll(0)
     again = Population(tiny_config.replace(adapter=str(tmp_path / "adapter"), exposure="none", hold_window=1))
     again.reset(0, 2)
     assert again.runs[0].initial_nll == pytest.approx(nll, rel=1e-5)

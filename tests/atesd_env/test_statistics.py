@@ -24,6 +24,7 @@ from atesd_env.statistics import (
     observation,
     observation_bounds,
     squash,
+    toy_columns,
 )
 
 PAPER_SIX = ("progress", "reveal_ratio_ema", "loss_ema", "mismatch_ema", "probe_nll_ema", "self_confidence")
@@ -220,7 +221,9 @@ def test_squash_keeps_order_and_its_ends():
     assert squash(3.0) == 0.75
 
 
-@pytest.mark.parametrize("entry", [*COLUMNS, *TIME_COLUMNS, *group_columns(2)], ids=lambda entry: entry.name)
+@pytest.mark.parametrize(
+    "entry", [*COLUMNS, *TIME_COLUMNS, *group_columns(2), *toy_columns(2)], ids=lambda entry: entry.name
+)
 def test_every_column_is_documented(entry: Any):
     assert entry.type in ("int", "float", "float or null")
     assert entry.unit
@@ -230,7 +233,7 @@ def test_every_column_is_documented(entry: Any):
 def test_group_columns_come_only_with_groups():
     assert group_columns(1) == ()
     assert [column.name for column in group_columns(3)] == [f"exposure/reveal_ratio_{group}" for group in range(3)]
-    names = [column.name for column in (*COLUMNS, *TIME_COLUMNS, *group_columns(16))]
+    names = [column.name for column in (*COLUMNS, *TIME_COLUMNS, *group_columns(16), *toy_columns(16))]
     assert len(set(names)) == len(names)
 
 

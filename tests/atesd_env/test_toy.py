@@ -19,7 +19,7 @@ import atesd_env  # noqa: F401  (registers the ids)
 from atesd_env import toy
 from atesd_env.config import preset
 from atesd_env.errors import AtesdError, ConfigError
-from atesd_env.statistics import COLUMNS, FEATURE_NAMES
+from atesd_env.statistics import COLUMNS, FEATURE_NAMES, toy_columns
 from atesd_env.toy import ToyExposureEnv
 
 QUIET: dict[str, Any] = {"toy_noise": 0.0}
@@ -154,7 +154,7 @@ def test_a_refused_action_leaves_the_run_as_it_was():
 def test_info_is_the_whole_row(groups: int):
     row = play(ToyExposureEnv(groups=groups), [0.25])[1][-1]
     extra = [f"exposure/reveal_ratio_{group}" for group in range(groups)] if groups > 1 else []
-    assert list(row) == [*(entry.name for entry in COLUMNS), *extra]
+    assert list(row) == [*(entry.name for entry in COLUMNS), *extra, *(entry.name for entry in toy_columns(groups))]
     kinds = {entry.name: entry.type for entry in COLUMNS}
     for name, value in row.items():
         kind = kinds.get(name, "float")

@@ -15,10 +15,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics, RescaleAction
 
 import atesd_env
+from atesd_env.branch import counterfactual
 from atesd_env.config import EnvConfig, preset
 from atesd_env.env import TeacherExposureEnv
 from atesd_env.errors import AtesdError, ConfigError
-from atesd_env.statistics import COLUMNS, FEATURE_NAMES
+from atesd_env.statistics import COLUMNS, FEATURE_NAMES, TOY_COLUMNS
 from atesd_env.toy import ToyExposureEnv
 from atesd_env.vector import TeacherExposureVectorEnv
 
@@ -208,7 +209,7 @@ def test_infos_are_arrays_with_masks_whatever_was_measured():
     env.step(column(0.1, 0.2, 0.3))
     env.reset(options={"reset_mask": np.array([False, False, True])})
     *_, infos = env.step(column(0.1, 0.2, 0.3))
-    assert {name for name in infos if not name.startswith("_")} == {entry.name for entry in COLUMNS}
+    assert {name for name in infos if not name.startswith("_")} == {entry.name for entry in (*COLUMNS, *TOY_COLUMNS)}
     assert infos["probe/accuracy"].dtype == np.float64
     assert infos["_probe/accuracy"].tolist() == [True, True, False]
     assert np.isnan(infos["probe/accuracy"]).tolist() == [False, False, True]
@@ -396,3 +397,53 @@ def test_make_vec_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gymnasium.make_vec("ATESD-Toy-v0", num_envs=2, **VECTOR).reset(seed=0)
+
+
+def test_students_of_different_instances_learn_what_they_would_learn_alone(tiny_config: EnvConfig):
+    """Different problems and step sizes in one population; each student equals the scalar environment of its instance."""
+    instances = [
+        {"learning_rate": 5e-3, "min_addends": 2, "max_addends": 3},
+        {"learning_rate": 5e-4},
+        {"divergence": "jsd", "max_grad_norm": 0.1},
+    ]
+    config = tiny_config.replace(windows=2, hold_window=1)
+    env = TeacherExposureVectorEnv(config, 3, instances=instances)
+    env.reset(seed=[7, 7, 7])
+    actions = column(0.5, 0.5, 0.5)
+    env.step(actions)
+    observations, rewards, *_ = env.step(actions)
+    adapters = [env.snapshot(index)[0].adapter for index in range(3)]
+    assert not any(torch.allclose(adapters[left], adapters[right]) for left, right in ((0, 1), (0, 2), (1, 2)))
+    for index, fields in enumerate(instances):
+        alone = TeacherExposureEnv(config=config.replace(**fields))
+        alone.reset(seed=7)
+        alone.step(actions[index])
+        observation, reward, *_ = alone.step(actions[index])
+        np.testing.assert_allclose(observations[index], observation, **CLOSE)
+        np.testing.assert_allclose(rewards[index], reward, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(adapters[index], alone.population.snapshot(0).adapter, rtol=0, atol=1e-3)
+
+
+def test_instances_that_do_not_fit_are_refused(tiny_config: EnvConfig):
+    for instances, message in (
+        ([{}], "one dictionary of fields for each of 2 students, got 1"),
+        ([{}, {"num_rollouts": 3}], "got 'num_rollouts'"),
+        ([{}, {"learning_rat": 1e-3}], "did you mean 'learning_rate'"),
+        ([{}, {"learning_rate": -1.0}], "learning_rate"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            TeacherExposureVectorEnv(tiny_config, 2, instances=instances).reset(seed=0)
+    with pytest.raises(ConfigError, match="closed form"):
+        gymnasium.make_vec("ATESD-Toy-v0", num_envs=1, instances=[{}], **VECTOR)
+
+
+def test_a_counterfactual_follows_the_instance_of_its_student(tiny_config: EnvConfig):
+    """The second student takes no steps (learning rate 0), and neither do its branches."""
+    config = tiny_config.replace(windows=3, hold_window=1)
+    env = TeacherExposureVectorEnv(config, 2, instances=[{}, {"learning_rate": 0.0}])
+    env.reset(seed=[1, 1])
+    nll = [run.probe_nll for run in env.population.runs]
+    still = counterfactual(env, [0.0, 1.0], windows=1, student=1)
+    moving = counterfactual(env, [0.0, 1.0], windows=1, student=0)
+    assert still["probe/nll"].tolist() == pytest.approx([nll[1]] * 2, abs=1e-6)
+    assert abs(moving["probe/nll"] - nll[0]).min() > 1e-4

@@ -1,0 +1,194 @@
+"""Where a window's time goes, and how far it is from what the processor could do.
+
+Each stage of a student's updates is timed (medians over windows of one update, the first not counted). Beside it stand
+the floating-point operations that the stage cannot avoid, padding left out, and the time that they take at the rate that
+this machine reaches on a large matrix product in the same process: the floor. Operations are counted from the sizes:
+2 a weight and token forward, 2 more backward (the base is frozen, so only the gradient of the activations), 6 a weight of
+the adapters, attention 4 a head's width and pair of tokens that see each other.
+
+Examples:
+    OMP_NUM_THREADS=1 python -m benchmarks.profile_window
+    OMP_NUM_THREADS=2 python -m benchmarks.profile_window --env ATESD-SmolLM2-135M-v0 --windows 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+from atesd_env import distillation, population
+from atesd_env.config import preset
+from atesd_env.population import Population
+from atesd_env.rollout import Rollouts
+from benchmarks.common import save
+
+STAGES = ("prompts", "rollout", "teacher", "student", "divergence", "backward", "optimizer", "grading", "other")
+
+
+class Stages:
+    """Collects the seconds of each stage, and what the last window sampled and scored."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.rollouts: Rollouts | None = None
+        self.teacher_tokens: list[int] = []
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            started = time.perf_counter()
+            result = function(*arguments, **options)
+            self.seconds[name] += time.perf_counter() - started
+            return result
+
+        return call
+
+    def generate(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            self.rollouts = function(*arguments)
+            return self.rollouts
+
+        return self.timed("rollout", call)
+
+    def scored(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(student: Any, ids: Any, mask: Any, rollouts: Any, **options: Any) -> Any:
+            name = "student" if torch.is_grad_enabled() else "teacher"
+            if name == "teacher":
+                self.teacher_tokens = mask.sum(dim=1).tolist()
+            return self.timed(name, function)(student, ids, mask, rollouts, **options)
+
+        return call
+
+
+def measure(config: Any, windows: int) -> tuple[dict[str, float], Population, Stages]:
+    """Returns the median seconds of each stage of an update of one student."""
+    students = Population(config)
+    students.reset(0, 0)
+    collected: list[dict[str, float]] = []
+    stages = Stages()
+    for _ in range(windows + 1):
+        stages.seconds = defaultdict(float)
+        with ExitStack() as stack:
+            for target, name, wrapped in (
+                (population, "generate", stages.generate(population.generate)),
+                (distillation, "scored_hidden", stages.scored(distillation.scored_hidden)),
+                (distillation, "token_divergence", stages.timed("divergence", distillation.token_divergence)),
+                (torch.Tensor, "backward", stages.timed("backward", torch.Tensor.backward)),
+                (
+                    students.learner.optimizers[0],
+                    "step",
+                    stages.timed("optimizer", students.learner.optimizers[0].step),
+                ),
+                (
+                    students.instances[0].builder,
+                    "student_prompt",
+                    stages.timed("prompts", students.instances[0].builder.student_prompt),
+                ),
+                (
+                    students.instances[0].builder,
+                    "teacher_prompt",
+                    stages.timed("prompts", students.instances[0].builder.teacher_prompt),
+                ),
+                (
+                    students.instances[0].task,
+                    "is_correct",
+                    stages.timed("grading", students.instances[0].task.is_correct),
+                ),
+            ):
+                stack.enter_context(patch.object(target, name, wrapped))
+            students.window(np.full((1, 1), 0.5))
+        total = students.timings["time/rollout_sec"] + students.timings["time/update_sec"]
+        collected.append({**stages.seconds, "other": total - sum(stages.seconds.values()), "total": total})
+    names = (*STAGES, "total")
+    return {name: float(np.median([one[name] for one in collected[1:]])) for name in names}, students, stages
+
+
+def operations(students: Population, stages: Stages) -> dict[str, float]:
+    """Returns the floating-point operations that the last update could not avoid, by stage."""
+    student, rollouts = students.student, stages.rollouts
+    assert rollouts is not None
+    model: Any = student.model.config
+    head_dim = getattr(model, "head_dim", None) or model.hidden_size // model.num_attention_heads
+    attention_width = model.num_hidden_layers * model.num_attention_heads * head_dim
+    layers: Any = student.body
+    linear = sum(module.weight.numel() for module in layers.layers.modules() if type(module) is torch.nn.Linear)
+    adapters, head = students.num_adapter_parameters, student.head_weight.numel()
+    answers = rollouts.lengths.double()
+    # The last token of an answer is scored, not fed.
+    fed = rollouts.prompt_mask.sum(dim=1).double() + answers - 1
+    teacher_fed = torch.tensor(stages.teacher_tokens).double() + answers - 1
+
+    def passes(lengths: torch.Tensor) -> tuple[float, float]:
+        """(products with weights a weight, attention) of rows."""
+        return 2 * float(lengths.sum()), 4 * attention_width * float((lengths * (lengths + 1) / 2).sum())
+
+    tokens, attention = passes(fed)
+    teacher_tokens, teacher_attention = passes(teacher_fed)
+    scored = 2 * float(answers.sum())
+    return {
+        "rollout": tokens * (linear + adapters) + attention + scored * head,
+        "teacher": teacher_tokens * linear + teacher_attention,
+        "student": tokens * (linear + adapters) + attention,
+        "divergence": 3 * scored * head,
+        "backward": tokens * (linear + 2 * adapters) + 2.5 * attention,
+    }
+
+
+def products_per_sec() -> float:
+    """Returns the floating-point operations a second of a large matrix product, the best of five."""
+    left, right = torch.randn(2, 2000, 2000)
+    best = 0.0
+    for _ in range(6):
+        started = time.perf_counter()
+        left @ right
+        best = max(best, 2 * 2000**3 / (time.perf_counter() - started))
+    return best
+
+
+def main() -> None:
+    """Measures, prints a table, and writes ``results/profile_window_<student>.json``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", default="ATESD-Tiny-v0", help="environment id")
+    parser.add_argument("--windows", type=int, default=15, help="timed updates; one before them is not counted")
+    parser.add_argument("--forward", choices=("fused", "modules"), default="fused", help="the way through the model")
+    arguments = parser.parse_args()
+    config = preset(
+        arguments.env,
+        hold_window=1,
+        windows=10_000,
+        probe_size=1,
+        probe_accuracy_every=0,
+        forward=arguments.forward,
+    )
+    rate = products_per_sec()
+    seconds, students, stages = measure(config, arguments.windows)
+    floors = {name: count / rate for name, count in operations(students, stages).items()}
+    floors["total"] = sum(floors.values())
+    print(f"{'stage':12} {'ms':>9} {'share':>7} {'floor ms':>9} {'of floor':>9}")
+    for name in (*STAGES, "total"):
+        floor = floors.get(name, 0.0)
+        part = f"{1e3 * floor:9.1f} {floor / seconds[name]:9.0%}" if floor else ""
+        print(f"{name:12} {1e3 * seconds[name]:9.1f} {seconds[name] / seconds['total']:7.0%} {part}")
+    tag = arguments.env.removeprefix("ATESD-").removesuffix("-v0").lower()
+    suffix = "" if arguments.forward == "fused" else f"_{arguments.forward}"
+    save(
+        f"profile_window_{tag}{suffix}",
+        {
+            "windows": arguments.windows,
+            "gigaflops_per_sec": rate / 1e9,
+            "seconds": seconds,
+            "floor_sec": floors,
+            "share_of_floor": floors["total"] / seconds["total"],
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
