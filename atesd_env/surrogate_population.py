@@ -234,8 +234,8 @@ class SurrogatePopulation:
         self._values[index, : len(snapshot.values)] = snapshot.values
         self.reasons[index] = snapshot.reason
 
-    def twin(self, num_students: int, student: int = 0) -> SurrogatePopulation:
-        """Returns other runs of the same surrogate."""
+    def twin(self, num_students: int, index: int = 0) -> SurrogatePopulation:
+        """Returns other runs of the same surrogate, which is that of each ``index``."""
         return SurrogatePopulation(self._model, self.config, num_students, self._on_extrapolation)
 
     def _predict(
