@@ -121,7 +121,8 @@ class FusedBody:
     """A model's decoder: token ids to final hidden states.
 
     Args:
-        model: A model that ``is_known``; its linear layers' weights become views into fused ones, in place.
+        model: A model that ``is_known``; its linear layers' weights become views into fused ones, in place, and no longer
+            contiguous: it computes as before, but ``save_pretrained`` refuses it.
 
     Attributes:
         num_heads: H.
