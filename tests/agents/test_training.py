@@ -67,7 +67,7 @@ def test_a_training_is_evaluated_before_between_and_after(tmp_path: Path):
 
 
 def test_the_best_agent_is_kept(tmp_path: Path):
-    trained = train(spec(tmp_path, "sac", total_windows=80))
+    trained = train(spec(tmp_path, "sac:ent_coef=auto", total_windows=80))
     env = gymnasium.make("ATESD-Toy-v0", windows=5)
 
     def mean_return(path: Path) -> float:
