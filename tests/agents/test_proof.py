@@ -141,9 +141,7 @@ def test_random_and_an_untrained_agent_do_not():
 
 
 def test_regret_falls_while_an_agent_learns():
-    """``toy/regret`` of the Beta controller's runs: the last three of forty lose less than a quarter of the first three.
-
-    """
+    """``toy/regret`` of the Beta controller's runs: the last three of forty lose less than a quarter of the first three."""
     regrets: list[float] = []
 
     def record(names: dict[str, Any], _: dict[str, Any]) -> bool:
