@@ -264,7 +264,7 @@ def test_options_are_the_scalar_environments(tmp_path):
 def test_numbers_that_cannot_be_used_pass_in_neither_direction(monkeypatch: pytest.MonkeyPatch):
     env = PopulationVecEnv(population(), agent_name="mine")
     env.reset()
-    with pytest.raises(AgentError, match="'mine', after 0 windows, student 1: .* got nan"):
+    with pytest.raises(AgentError, match=r"'mine', after 0 windows, student 1: .* got nan"):
         env.step(np.array([[0.0], [np.nan], [0.0]], dtype=np.float32))
     result = env.env.step
 
