@@ -197,13 +197,15 @@ def _print_summary(frame: pandas.DataFrame) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from analysis.statistics import run_seconds
+
     table = Table(title="After the last window (mean over seeds, +- standard deviation)")
     for heading in ("agent", "seeds", "probe NLL", "probe accuracy", "mean reveal ratio", "return", "seconds"):
         table.add_column(heading, justify="left" if heading == "agent" else "right")
     for agent, runs in frame.groupby("agent", observed=True, sort=False):
         last = runs.sort_values("window").groupby("run", observed=True).last()
         by_run = runs.groupby("run", observed=True)
-        seconds = by_run[[name for name in runs.columns if name.startswith("time/")]].sum().sum(axis=1)
+        seconds = run_seconds(runs)
         table.add_row(
             str(agent),
             str(len(last)),
@@ -224,15 +226,31 @@ def _mean_and_spread(values: pandas.Series[Any], pattern: str) -> str:
     return mean if len(values) == 1 else f"{mean} +- {pattern.format(values.std())}"
 
 
+def compare(arguments: Sequence[str]) -> None:
+    """``atesd compare``."""
+    from agents.compare_command import compare as command
+
+    command(arguments)
+
+
+def fit_surrogate(arguments: Sequence[str]) -> None:
+    """``atesd fit-surrogate``."""
+    from agents.fit_surrogate_command import fit_surrogate as command
+
+    command(arguments)
+
+
 _VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "run": (run, "train a student under each agent and seed"),
     "agents": (list_agents, "list the agents, or the options of one"),
     "train": (train, "train an agent over many runs, side by side"),
+    "compare": (compare, "run agents x seeds in several processes and compare them, paired by seed"),
+    "fit-surrogate": (fit_surrogate, "fit a fast environment to logged runs"),
 }
 
 
 def _overview() -> str:
-    verbs = "\n".join(f"  {verb:10} {meaning}" for verb, (_, meaning) in _VERBS.items())
+    verbs = "\n".join(f"  {verb:14} {meaning}" for verb, (_, meaning) in _VERBS.items())
     usage = f"usage: atesd VERB [OPTIONS]\n\n{verbs}\n\n`atesd VERB --help` lists a verb's options."
     return f"example: {_RUN_EXAMPLE}\n         {_AGENTS_EXAMPLE}\n\n{usage}"
 

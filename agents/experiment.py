@@ -171,7 +171,8 @@ def _execute_locked(
 
         def goes_on() -> bool:
             diagnostics.raise_failure()
-            checkpoints.after_window(writer.num_rows, env.unwrapped, agent, writer)
+            with recorded.outside_controller():
+                checkpoints.after_window(writer.num_rows, env.unwrapped, agent, writer)
             if interruption.is_requested and not recorded.finished:
                 raise _interrupted(spec, env.unwrapped, agent, checkpoints, writer)
             return not recorded.finished
@@ -293,13 +294,15 @@ class _Diagnostics:
 class _ReportWindows(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Tells a callback of every window."""
 
-    def __init__(self, env: gymnasium.Env[Any, Any], report: ReportRow) -> None:
+    def __init__(self, env: RecordTrajectory, report: ReportRow) -> None:
         super().__init__(env)
+        self._outside_controller = env.outside_controller
         self._report = report
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = super().step(action)
-        self._report(info)
+        with self._outside_controller():
+            self._report(info)
         return observation, reward, terminated, truncated, info
 
 

@@ -163,3 +163,53 @@ def _caption(frame: pd.DataFrame, data: pd.DataFrame) -> str:
     text = "Line: mean over runs. Band or bar: lowest to highest run." if has_band else "Line: a single run."
     is_broken = "status" in frame and bool((frame["status"] == "terminated").any())
     return text + (" Cross: a run ended early." if is_broken else "")
+
+
+def plot_comparison(comparison: pd.DataFrame) -> Figure:
+    """Draws a forest plot: for each metric, every agent's mean paired difference with its interval.
+
+    A row of panels is a metric, a panel the difference to the fixed reference ratio or to the best fixed one; without
+    either among the agents, the means themselves. Agents stand in the order of their means, the best on top.
+
+    Args:
+        comparison: What ``analysis.statistics.compare_agents`` returns; it is left unchanged.
+
+    Raises:
+        AnalysisError: If the frame is empty.
+    """
+    if comparison.empty:
+        raise AnalysisError("comparison: expected at least one agent, got none; compare at least one.")
+    kinds = [name for name in ("to_reference", "to_best_fixed") if comparison[name].notna().any()] or ["mean"]
+    metrics = list(comparison["metric"].unique())
+    num_agents = comparison["agent"].nunique()
+    figure = Figure(
+        figsize=(1.6 + 3.6 * len(kinds), 1.0 + len(metrics) * (0.9 + 0.28 * num_agents)), dpi=120, layout="constrained"
+    )
+    panels = figure.subplots(len(metrics), len(kinds), squeeze=False)
+    for metric, line in zip(metrics, panels, strict=True):
+        rows = comparison[comparison["metric"] == metric]
+        for kind, axes in zip(kinds, line, strict=True):
+            _draw_forest(axes, rows, kind)
+        for axes in line[1:]:
+            axes.tick_params(labelleft=False)
+    figure.suptitle("Mean over seeds, 95% bootstrap interval; differences are paired by seed", fontsize=10)
+    return figure
+
+
+def _draw_forest(axes: Axes, rows: pd.DataFrame, kind: str) -> None:
+    prefix = "" if kind == "mean" else f"{kind}_"
+    places = range(len(rows))[::-1]
+    axes.hlines(places, rows[f"{prefix}low"], rows[f"{prefix}high"], color=_COLOURS[0], linewidth=2)
+    axes.plot(rows[kind], places, "o", color=_COLOURS[0], markersize=5)
+    axes.set_yticks(places, rows["agent"], fontsize=8)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(axis="x", alpha=0.25, linewidth=0.6)
+    first = rows.iloc[0]
+    direction = "right" if first["higher_is_better"] else "left"
+    if kind == "mean":
+        axes.set_xlabel(f"{first['metric']} (better: {direction})", fontsize=8)
+        return
+    axes.axvline(0.0, color="black", linewidth=0.8)
+    other = first["reference"] if kind == "to_reference" else "best fixed ratio"
+    axes.set_xlabel(f"{first['metric']} minus {other} (better: {direction})", fontsize=8)

@@ -24,3 +24,10 @@ for _env_id in PRESETS:
                 vector_entry_point="atesd_env.vector:make",
                 kwargs={"env_id": _env_id},
             )
+
+if "ATESD-Surrogate-v0" not in registry:
+    register(
+        id="ATESD-Surrogate-v0",
+        entry_point="atesd_env.surrogate:SurrogateExposureEnv",
+        vector_entry_point="atesd_env.surrogate:make_vector",
+    )

@@ -115,8 +115,9 @@ class FusedDecoding:
         is_prompt = None
         if num_students > 1:
             # Students need equal numbers of tokens: shorter rows are filled up behind their ends, where nothing looks.
-            filled = prompt_ids.new_zeros(len(prompt_ids) * length).index_copy(0, packed.places, token_ids)
-            is_prompt = torch.zeros_like(filled, dtype=torch.bool).index_fill(0, packed.places, True)
+            places = packed.rows * length + packed.positions
+            filled = prompt_ids.new_zeros(len(prompt_ids) * length).index_copy(0, places, token_ids)
+            is_prompt = torch.zeros_like(filled, dtype=torch.bool).index_fill(0, places, True)
             token_ids, packed = filled, PackedRows.of(torch.ones_like(prompt_mask))
         columns = packed.positions + (length - lengths)[packed.rows]
         rows = packed.rows

@@ -152,7 +152,10 @@ class Learner:
     @contextmanager
     def _recomputing_activations(self, is_asked_for: bool) -> Iterator[None]:
         """Turns transformers' gradient checkpointing on, where it is asked for: it is active in training mode only."""
-        self.student.model.train(is_asked_for)
+        if not is_asked_for or self.student.fused is not None:
+            yield
+            return
+        self.student.model.train()
         try:
             yield
         finally:

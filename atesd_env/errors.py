@@ -37,3 +37,7 @@ class AgentError(AtesdError, RuntimeError):
 
 class RunFilesError(AtesdError, OSError):
     """A run folder cannot be read or written; rows written before stay intact."""
+
+
+class ExtrapolationError(AtesdError, ValueError):
+    """A surrogate was asked for a window unlike those that it was fitted on."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
@@ -19,8 +21,9 @@ class RecordTrajectory(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Writes a row after each window of the first episode, and sample rollouts beside it.
 
     A row holds the window's columns (from ``info``: ``COLUMNS``, group columns and the closed form's own), the
-    environment's ``timings``, the agent's numbers as ``agent/<name>``, ``status`` ("running", "truncated" or "terminated")
-    and ``reason`` (null unless terminated).
+    environment's ``timings``, the seconds of window and controller, the agent's numbers as ``agent/<name>``, ``status``
+    ("running", "truncated" or "terminated") and ``reason`` (null unless terminated); the first one also the base model's
+    ``probe/nll_before``.
 
     A folder holds one run, so only the first episode is recorded. What comes after it (agents reset by themselves
     after the last window, and some step on) is passed through and not written: see ``finished``. A reset in the middle
@@ -45,6 +48,9 @@ class RecordTrajectory(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._extra = extra
         self._num_samples = num_samples
         self._finished = False
+        self._nll_before: float | None = None
+        # When the controller's turn began; None where that is not known, as in a run that goes on.
+        self._turn_began_sec: float | None = None
 
     @property
     def finished(self) -> bool:
@@ -54,7 +60,20 @@ class RecordTrajectory(gymnasium.Wrapper[Any, Any, Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets the environment; once a row is written, this ends the recording."""
         self._finished = self._finished or self.writer.num_rows > 0
-        return super().reset(seed=seed, options=options)
+        observation, info = super().reset(seed=seed, options=options)
+        self._nll_before = info.get("probe/nll")
+        self._turn_began_sec = time.perf_counter()
+        return observation, info
+
+    @contextmanager
+    def outside_controller(self) -> Iterator[None]:
+        """What is done in here, between two windows, does not count as the controller's time."""
+        began_sec = time.perf_counter()
+        try:
+            yield
+        finally:
+            if self._turn_began_sec is not None:
+                self._turn_began_sec += time.perf_counter() - began_sec
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Makes a window, then writes its row and samples if the first episode is still running.
@@ -63,10 +82,16 @@ class RecordTrajectory(gymnasium.Wrapper[Any, Any, Any, Any]):
             ConfigError: If ``info`` carries no row.
             RunFilesError: If they cannot be written; the window itself has been made.
         """
+        began_sec = time.perf_counter()
         observation, reward, terminated, truncated, info = super().step(action)
+        seconds = {
+            "time/window_sec": time.perf_counter() - began_sec,
+            "time/controller_sec": None if self._turn_began_sec is None else began_sec - self._turn_began_sec,
+        }
         if not self._finished:
             self._finished = terminated or truncated
-            self._record(info, "terminated" if terminated else "truncated" if truncated else "running")
+            self._record(info, "terminated" if terminated else "truncated" if truncated else "running", seconds)
+        self._turn_began_sec = time.perf_counter()
         return observation, reward, terminated, truncated, info
 
     def close(self) -> None:
@@ -76,17 +101,22 @@ class RecordTrajectory(gymnasium.Wrapper[Any, Any, Any, Any]):
         finally:
             self.writer.close()
 
-    def _record(self, info: Mapping[str, Any], status: str) -> None:
+    def _record(self, info: Mapping[str, Any], status: str, seconds: Mapping[str, float | None]) -> None:
         if "window" not in info:
             raise ConfigError(
                 f"info: expected a window's row (a key 'window'), got the keys {sorted(info)}; wrap an environment of "
                 "atesd_env, or pass its row through the wrappers in between."
             )
         extra = self._extra() if self._extra is not None else {}
+        first = (
+            {"probe/nll_before": self._nll_before} if self.writer.num_rows == 0 and self._nll_before is not None else {}
+        )
         self.writer.write_row(
             {
                 **_row_columns(info),
+                **first,
                 **getattr(self.env.unwrapped, "timings", {}),
+                **seconds,
                 **{f"agent/{name}": value for name, value in extra.items()},
                 "status": status,
                 "reason": info.get("termination_reason"),

@@ -125,11 +125,24 @@ TIME_COLUMNS: tuple[Column, ...] = (
     Column("time/rollout_sec", "float", "seconds", "Wall time of sampling rollouts in the window."),
     Column("time/update_sec", "float", "seconds", "Wall time of scoring, gradients and optimizer steps."),
     Column("time/probe_sec", "float", "seconds", "Wall time of the probe."),
+    Column("time/window_sec", "float", "seconds", "Wall time of the whole window: everything the environment did."),
+    Column(
+        "time/controller_sec",
+        "float or null",
+        "seconds",
+        "Wall time that the agent took between the last window and this one, to learn and to decide; null where a run goes on.",
+    ),
 )
 """Logged beside the row, and kept out of ``info``: everything in ``info`` repeats bit for bit with the seed."""
 
 
 LOG_COLUMNS: tuple[Column, ...] = (
+    Column(
+        "probe/nll_before",
+        "float",
+        "nats/token",
+        "Only in the first window's row: probe NLL of the base model, before anything was learned.",
+    ),
     Column(
         "agent/<name>", "float", "", "What the agent tells of its decision, such as `agent/c1` of the Beta controller."
     ),

@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import AnalysisError, plot_exposure
+from analysis import AnalysisError, plot_comparison, plot_exposure
 
 
 def make_frame(agents: dict[str, int], windows: int = 6, accuracy_every: int = 0) -> pd.DataFrame:
@@ -203,3 +203,49 @@ def test_pyplot_is_never_imported() -> None:
     code = "import sys, analysis; print('matplotlib.pyplot' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+def comparison_of(*agents: str, metrics: tuple[str, ...] = ("probe/nll",), has_fixed: bool = True) -> pd.DataFrame:
+    """A comparison whose numbers can be told apart: agent k has the mean k, and intervals of +- 0.5."""
+    lines = []
+    for metric in metrics:
+        for index, agent in enumerate(agents):
+            difference = index - 1.0 if has_fixed else np.nan
+            line: dict[str, Any] = {"metric": metric, "higher_is_better": metric != "probe/nll", "agent": agent}
+            line |= {"mean": float(index), "low": index - 0.5, "high": index + 0.5}
+            for name in ("to_reference", "to_best_fixed"):
+                line |= {name: difference, f"{name}_low": difference - 0.5, f"{name}_high": difference + 0.5}
+            lines.append({**line, "reference": "fixed:1" if has_fixed else None})
+    return pd.DataFrame(lines)
+
+
+def test_a_forest_plot_has_a_point_and_an_interval_for_each_agent_the_best_on_top() -> None:
+    comparison = comparison_of("beta", "fixed:1", "random")
+    before = comparison.copy()
+    figure = plot_comparison(comparison)
+    reference, best = figure.axes
+    assert reference.get_xlabel() == "probe/nll minus fixed:1 (better: left)"
+    assert best.get_xlabel() == "probe/nll minus best fixed ratio (better: left)"
+    points = next(line for line in reference.get_lines() if line.get_marker() == "o")
+    assert list(points.get_xdata()) == [-1.0, 0.0, 1.0]
+    labels = {
+        tick: label.get_text() for tick, label in zip(reference.get_yticks(), reference.get_yticklabels(), strict=True)
+    }
+    assert [labels[place] for place in points.get_ydata()] == ["beta", "fixed:1", "random"]
+    assert points.get_ydata()[0] == max(points.get_ydata())
+    (intervals,) = [item for item in reference.collections if isinstance(item, LineCollection)]
+    assert [segment[:, 0].tolist() for segment in intervals.get_segments()] == [[-1.5, -0.5], [-0.5, 0.5], [0.5, 1.5]]
+    pd.testing.assert_frame_equal(comparison, before)
+
+
+def test_without_a_fixed_ratio_the_means_are_drawn() -> None:
+    figure = plot_comparison(comparison_of("beta", "random", metrics=("probe/accuracy", "return"), has_fixed=False))
+    assert [axes.get_xlabel() for axes in figure.axes] == [
+        "probe/accuracy (better: right)",
+        "return (better: right)",
+    ]
+
+
+def test_an_empty_comparison_is_refused() -> None:
+    with pytest.raises(AnalysisError, match="expected at least one agent"):
+        plot_comparison(comparison_of())

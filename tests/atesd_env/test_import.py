@@ -14,7 +14,7 @@ from gymnasium.envs.registration import load_env_creator
 import atesd_env
 
 ROOT = Path(atesd_env.__file__).parents[1]
-HEAVY = ("torch", "transformers", "stable_baselines3", "peft", "tokenizers", "datasets", "trl")
+HEAVY = ("torch", "sklearn", "transformers", "stable_baselines3", "peft", "tokenizers", "datasets", "trl")
 
 
 def loaded_heavy_packages(statement: str, *extra_paths: Path) -> list[str]:
@@ -43,6 +43,7 @@ def loaded_heavy_packages(statement: str, *extra_paths: Path) -> list[str]:
         "atesd_env.trajectory",
         "atesd_env.recording",
         "atesd_env.checkpoint",
+        "atesd_env.surrogate",
     ],
 )
 def test_importing_loads_nothing_heavy(module: str):

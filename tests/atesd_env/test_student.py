@@ -65,7 +65,7 @@ def test_packaged_student_is_small_and_loads(tiny_config: EnvConfig):
 
 
 def test_local_directory_is_a_student(tiny_config: EnvConfig, tmp_path: Path):
-    loaded = load_student(tiny_config)
+    loaded = load_student(tiny_config.replace(forward="modules"))
     loaded.model.save_pretrained(tmp_path / "mine")
     loaded.tokenizer.save_pretrained(tmp_path / "mine")
     again = load_student(tiny_config.replace(student=str(tmp_path / "mine")))

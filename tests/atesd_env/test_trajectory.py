@@ -339,8 +339,11 @@ def test_a_row_holds_columns_times_agent_numbers_and_status(tmp_path: Path) -> N
     play(env, 0.5)
     env.close()
     rows = read_rows(tmp_path / "trajectory.jsonl")
+    seconds = {name: rows[0].pop(name) for name in ("time/window_sec", "time/controller_sec")}
+    assert all(value >= 0.0 for value in seconds.values())
     assert rows[0] == {
         "window": 1,
+        "probe/nll_before": 9.0,
         "exposure/reveal_ratio": 0.5,
         "probe/accuracy": None,
         "exposure/reveal_ratio_0": 0.25,
@@ -354,6 +357,51 @@ def test_a_row_holds_columns_times_agent_numbers_and_status(tmp_path: Path) -> N
     assert [row["time/probe_sec"] for row in rows] == [0.5, 1.0, 1.5]
     assert [row["agent/entropy"] for row in rows] == [0.1, 0.2, None]
     assert rows[2]["non_finite"] == "agent/entropy"
+
+
+def test_only_the_first_row_tells_the_base_models_nll(tmp_path: Path) -> None:
+    env = recorder(tmp_path)
+    play(env, 0.5)
+    env.close()
+    assert ["probe/nll_before" in row for row in read_rows(tmp_path / "trajectory.jsonl")] == [True, False, False]
+
+
+def test_seconds_are_split_between_window_and_controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that only moves when it is told to: 5 s a window, 2 s of deciding, 100 s that are nobody's."""
+    clock = 1000.0
+    monkeypatch.setattr("atesd_env.recording.time.perf_counter", lambda: clock)
+
+    class SlowEnv(StubEnv):
+        def step(self, action: Any) -> Any:
+            nonlocal clock
+            clock += 5.0
+            return super().step(action)
+
+    env = recorder(tmp_path, SlowEnv())
+    env.reset()
+    for _ in range(3):
+        clock += 2.0
+        with env.outside_controller():
+            clock += 100.0
+        env.step(np.asarray([0.5], dtype=np.float32))
+    env.close()
+    rows = read_rows(tmp_path / "trajectory.jsonl")
+    assert [row["time/window_sec"] for row in rows] == [5.0, 5.0, 5.0]
+    assert [row["time/controller_sec"] for row in rows] == [2.0, 2.0, 2.0]
+
+
+def test_a_run_that_goes_on_does_not_know_the_first_decisions_seconds(tmp_path: Path) -> None:
+    env = recorder(tmp_path)
+    env.unwrapped.reset()  # not through the recorder, as when a checkpoint is restored
+    with env.outside_controller():
+        pass
+    for _ in range(2):
+        env.step(np.asarray([0.5], dtype=np.float32))
+    env.close()
+    first, second = read_rows(tmp_path / "trajectory.jsonl")
+    assert first["time/controller_sec"] is None
+    assert "probe/nll_before" not in first
+    assert second["time/controller_sec"] >= 0.0
 
 
 def test_a_broken_student_is_recorded_with_its_reason(tmp_path: Path) -> None:

@@ -1,0 +1,161 @@
+"""The forward pass's parts whose gradients are worth writing down: fewer passes over memory than autograd makes of them.
+
+Together they make an update of the packaged student about 7% faster (docs/log.md). Each is tested against the gradient that
+autograd derives. Where gradients are off, they cost no more than what they compute.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+
+def rms_norm(inputs: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Root-mean-square norm over the last dimension, times ``weight`` (broadcast); computed in float32 or wider."""
+    if inputs.dtype in (torch.bfloat16, torch.float16):
+        return functional.rms_norm(inputs, inputs.shape[-1:], None, eps) * weight
+    output: Tensor = (
+        _RMSNorm.apply(inputs, weight, eps) if torch.is_grad_enabled() else _normed(inputs, eps)[0] * weight
+    )
+    return output
+
+
+def _normed(inputs: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Returns the normed inputs and what they were multiplied with."""
+    norm = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True)
+    scale = norm.square_().mul_(1.0 / inputs.shape[-1]).add_(eps).rsqrt_()
+    return inputs * scale, scale
+
+
+class _RMSNorm(torch.autograd.Function):
+    """With n the normed input and s its scale: dL/dx = s (g - n mean(g n)), g = dL/dy * weight."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, eps: float) -> Tensor:
+        normed, scale = _normed(inputs, eps)
+        ctx.save_for_backward(normed, scale, weight)
+        return normed * weight
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        normed, scale, weight = ctx.saved_tensors
+        grad = grad * weight
+        along = torch.linalg.vecdot(grad, normed).unsqueeze(-1).mul_(-1.0 / grad.shape[-1])
+        return grad.addcmul_(normed, along).mul_(scale), None, None
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """Maps [N, 2 I], gate and up side by side, to silu(gate) * up, [N, I]."""
+    if not torch.is_grad_enabled():
+        gate, up = gate_up.chunk(2, dim=-1)
+        return functional.silu(gate).mul_(up)
+    output: Tensor = _SwiGLU.apply(gate_up)
+    return output
+
+
+class _SwiGLU(torch.autograd.Function):
+    """Writes the gradients of gate and up side by side, where autograd would put them together afterwards."""
+
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        gate, up = gate_up.chunk(2, dim=-1)
+        activated = functional.silu(gate)
+        ctx.save_for_backward(gate_up, activated)
+        return activated * up
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        gate_up, activated = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, dim=-1)
+        output = torch.empty_like(gate_up)
+        gate_grad, up_grad = output.chunk(2, dim=-1)
+        torch.mul(grad, activated, out=up_grad)
+        gate_grad.copy_(torch.ops.aten.silu_backward(grad * up, gate))
+        return output
+
+
+def linear_with_adapter(inputs: Tensor, weight: Tensor, matrix_a: Tensor, matrix_b: Tensor) -> Tensor:
+    """Maps [N, in] to ``inputs @ weight + inputs @ matrix_a @ matrix_b``, [N, out]; the weight is frozen.
+
+    Args:
+        inputs: [N, in].
+        weight: [in, out].
+        matrix_a: [in, m].
+        matrix_b: [m, out].
+    """
+    if not torch.is_grad_enabled():
+        return (inputs @ weight).addmm_(inputs @ matrix_a, matrix_b)
+    output: Tensor = _LinearWithAdapter.apply(inputs, weight, matrix_a, matrix_b)
+    return output
+
+
+class _LinearWithAdapter(torch.autograd.Function):
+    """Adds the adapter's part of the inputs' gradient where the base's already stands."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, matrix_a: Tensor, matrix_b: Tensor) -> Tensor:
+        inner = inputs @ matrix_a
+        ctx.save_for_backward(inputs, inner, weight, matrix_a, matrix_b)
+        return (inputs @ weight).addmm_(inner, matrix_b)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor]:
+        inputs, inner, weight, matrix_a, matrix_b = ctx.saved_tensors
+        inner_grad = grad @ matrix_b.t()
+        inputs_grad = (grad @ weight.t()).addmm_(inner_grad, matrix_a.t()) if ctx.needs_input_grad[0] else None
+        return inputs_grad, None, inputs.t() @ inner_grad, inner.t() @ grad
+
+
+def scatter_rows(parts: tuple[Tensor, Tensor], places: Tensor, num_places: int) -> Tensor:
+    """Lays rows of two tensors side by side in their places, zeros elsewhere: [N, a, d], [N, b, d] to [places, a + b, d]."""
+    output: Tensor = _ScatterRows.apply(*parts, places, num_places)
+    return output
+
+
+class _ScatterRows(torch.autograd.Function):
+    """The inverse of ``gather_rows``, and its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor, places: Tensor, num_places: int) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.sizes = (first.shape[1], second.shape[1])
+        output = first.new_zeros(num_places, sum(ctx.sizes), first.shape[2])
+        for part, target in zip((first, second), output.split(ctx.sizes, dim=1), strict=True):
+            target.index_copy_(0, places, part)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (places,) = ctx.saved_tensors
+        first, second = grad.index_select(0, places).split(ctx.sizes, dim=1)
+        return first, second, None, None
+
+
+def gather_rows(inputs: Tensor, places: Tensor) -> Tensor:
+    """Returns some rows, each at most once: [R, ...] to [N, ...]."""
+    output: Tensor = _GatherRows.apply(inputs, places)
+    return output
+
+
+class _GatherRows(torch.autograd.Function):
+    """Copies gradients to their places, where autograd would add them, since it cannot know that none comes twice."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.num_rows = len(inputs)
+        return inputs.index_select(0, places)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (places,) = ctx.saved_tensors
+        return grad.new_zeros(ctx.num_rows, *grad.shape[1:]).index_copy_(0, places, grad), None

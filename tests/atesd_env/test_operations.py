@@ -1,0 +1,67 @@
+"""Gradients that are written down, against finite differences and against what autograd derives."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from atesd_env.operations import gather_rows, linear_with_adapter, rms_norm, scatter_rows, swiglu
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+
+
+def test_rms_norm():
+    inputs, weight = random(5, 3, 8), random(3, 8, seed=1).detach()
+    expected = functional.rms_norm(inputs, (8,), None, 1e-6) * weight
+    torch.testing.assert_close(rms_norm(inputs, weight, 1e-6), expected)
+    assert torch.autograd.gradcheck(lambda x: rms_norm(x, weight, 1e-6), inputs)
+    with torch.no_grad():
+        torch.testing.assert_close(rms_norm(inputs, weight, 1e-6), expected.detach())
+
+
+def test_rms_norm_of_zeros_is_finite():
+    inputs = torch.zeros(2, 4, requires_grad=True)
+    rms_norm(inputs, torch.ones(4), 1e-6).sum().backward()
+    assert inputs.grad is not None
+    assert torch.isfinite(inputs.grad).all()
+
+
+def test_rms_norm_rounds_bfloat16_once():
+    inputs = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    exact = rms_norm(inputs.bfloat16().float(), torch.ones(32), 1e-6)
+    rounded = rms_norm(inputs.bfloat16(), torch.ones(32, dtype=torch.bfloat16), 1e-6)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, rtol=2**-8, atol=0)
+
+
+def test_swiglu():
+    gate_up = random(6, 10)
+    gate, up = gate_up.chunk(2, dim=-1)
+    expected = functional.silu(gate) * up
+    torch.testing.assert_close(swiglu(gate_up), expected)
+    assert torch.autograd.gradcheck(swiglu, gate_up)
+    with torch.no_grad():
+        torch.testing.assert_close(swiglu(gate_up), expected.detach())
+
+
+def test_linear_with_adapter():
+    inputs, matrix_a, matrix_b = random(7, 5), random(5, 3, seed=1), random(3, 4, seed=2)
+    weight = random(5, 4, seed=3).detach()
+    expected = inputs @ weight + inputs @ matrix_a @ matrix_b
+    torch.testing.assert_close(linear_with_adapter(inputs, weight, matrix_a, matrix_b), expected)
+    assert torch.autograd.gradcheck(lambda x, a, b: linear_with_adapter(x, weight, a, b), (inputs, matrix_a, matrix_b))
+    with torch.no_grad():
+        torch.testing.assert_close(linear_with_adapter(inputs, weight, matrix_a, matrix_b), expected.detach())
+
+
+def test_scatter_and_gather_undo_each_other():
+    places = torch.tensor([4, 0, 3])
+    first, second = random(3, 2, 5), random(3, 1, 5, seed=1)
+    scattered = scatter_rows((first, second), places, 6)
+    assert scattered.shape == (6, 3, 5)
+    assert torch.equal(scattered[[1, 2, 5]], torch.zeros(3, 3, 5, dtype=torch.float64))
+    assert torch.equal(gather_rows(scattered, places), torch.cat([first, second], dim=1))
+    assert torch.autograd.gradcheck(lambda a, b: scatter_rows((a, b), places, 6), (first, second))
+    assert torch.autograd.gradcheck(lambda x: gather_rows(x, places), random(6, 2))

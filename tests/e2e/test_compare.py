@@ -1,0 +1,175 @@
+"""`atesd compare` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from agents.cli import main
+from analysis import load_runs
+
+COMMAND = Path(sys.executable).parent / "atesd"
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+}
+TOY = ["--env", "ATESD-Toy-v0", "--windows", "10", "--hold-window", "5"]
+
+
+def compare(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(COMMAND), "compare", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=ENVIRONMENT,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Four agents and three seeds in two processes."""
+    out = tmp_path_factory.mktemp("compare") / "runs"
+    agents = ("random", "fixed:0.4", "fixed:0.8", "fixed:1")
+    result = compare("--agents", *agents, "--seeds", 0, 1, 2, "--processes", 2, "--out", out, *TOY)
+    assert result.returncode == 0, result.stderr
+    return out, result
+
+
+def test_it_ends_with_tables_and_the_paths_of_its_files(compared: tuple[Path, subprocess.CompletedProcess[str]]):
+    out, result = compared
+    for text in (
+        "probe/accuracy after the last window (higher is better)",
+        "probe/nll after the last window (lower is better)",
+        "minus fixed:1",
+        "minus best fixed: fixed:0.4",
+        "controller s",
+        "updates",
+        f"picture: {out / 'comparison.png'}",
+    ):
+        assert text in result.stdout
+    assert result.stderr == "", "no progress bar and no warning where there is no terminal"
+    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_its_files_say_what_the_runs_say(compared: tuple[Path, subprocess.CompletedProcess[str]]):
+    out, _ = compared
+    frame = load_runs(out)
+    last = frame[frame["window"] == 10].set_index(["agent", "seed"])["probe/nll"]
+    table = pd.read_csv(out / "comparison.csv")
+    content = json.loads((out / "comparison.json").read_text())
+    assert table["metric"].unique().tolist() == ["probe/accuracy", "probe/nll"]
+    nll = table[table["metric"] == "probe/nll"].set_index("agent")
+    assert nll.index.tolist()[0] == "fixed:0.4", "the toy's best ratio"
+    for agent in ("random", "fixed:0.4", "fixed:0.8"):
+        assert nll.loc[agent, "mean"] == pytest.approx(last[agent].mean())
+        assert nll.loc[agent, "to_reference"] == pytest.approx((last[agent] - last["fixed:1"]).mean())
+        assert nll.loc[agent, "num_updates"] == 50
+        assert 0.0 < nll.loc[agent, "controller_sec"] < nll.loc[agent, "run_sec"]
+    assert nll.loc["fixed:0.4", "to_reference_high"] < 0.0
+    assert content["processes"] == 2
+    assert content["failed"] == []
+    assert len(content["runs"]) == 12
+    assert content["wall_sec"] > 0
+    assert {line["agent"] for line in content["comparison"]} == set(nll.index)
+
+
+def test_resuming_finished_runs_compares_them_again_by_other_metrics(
+    compared: tuple[Path, subprocess.CompletedProcess[str]],
+):
+    out, _ = compared
+    again = compare(
+        "--agents", "random", "fixed:1", "--seeds", 0, 1, 2, "--out", out, *TOY, "--resume", "--metric", "return"
+    )
+    assert again.returncode == 0, again.stderr
+    assert pd.read_csv(out / "comparison.csv")["metric"].unique().tolist() == ["return"]
+    assert "minus best fixed: fixed:1" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--metric", "probe/nl"], "metric: expected one of"),
+        (["--processes", "-1"], "processes: expected a number"),
+        (["--seeds", "-1"], "seeds: expected whole numbers"),
+        (["--resume", "--overwrite"], "expected either --resume or --overwrite"),
+        (["--agents", "bta"], "beta"),
+    ],
+)
+def test_wrong_arguments_are_found_before_anything_runs(
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    agents = [] if "--agents" in arguments else ["--agents", "random"]
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", *agents, "--out", str(tmp_path / "runs"), *TOY, *arguments])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_failed_run_is_named_at_the_end_and_the_others_are_compared(tmp_path: Path):
+    (tmp_path / "mine.py").write_text(
+        "class Wrong:\n"
+        "    def predict(self, observation, state=None, episode_start=None, deterministic=False):\n"
+        "        raise ValueError('no idea')\n"
+    )
+    result = compare(
+        "--agents", "mine:Wrong", "fixed:1", "--seeds", 0, "--out", "runs", "--processes", 1, *TOY, cwd=tmp_path
+    )
+    assert result.returncode == 1
+    assert "expected 2 runs to come to their end, but 1 failed" in result.stderr
+    assert "ValueError: no idea" in result.stderr
+    assert "--resume" in result.stderr
+    assert 'raise ValueError("no idea")' in result.stderr or "raise ValueError('no idea')" in result.stderr
+    content = json.loads((tmp_path / "runs" / "comparison.json").read_text())
+    (failed,) = content["failed"]
+    assert (failed["agent"], failed["seed"]) == ("mine:Wrong", 0)
+    assert "ValueError: no idea" in failed["reason"]
+    assert pd.read_csv(tmp_path / "runs" / "comparison.csv")["agent"].unique().tolist() == ["fixed:1"]
+
+
+def test_ctrl_c_ends_everything_and_says_how_to_go_on(tmp_path: Path):
+    """Ctrl-C reaches the command and its processes alike, as on a terminal."""
+    arguments = ["compare", "--agents", "random", "fixed:1", "--seeds", "0", "--processes", "2", "--out", str(tmp_path)]
+    arguments += ["--env", "ATESD-Toy-v0", "--windows", "1000000"]
+    process = subprocess.Popen(
+        [str(COMMAND), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        start_new_session=True,
+        # A test run that was itself started in the background passes "ignore Ctrl-C" on to its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    trajectories = [tmp_path / name / "trajectory.jsonl" for name in ("random-seed0", "fixed-1-seed0")]
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline and not all(path.exists() and path.stat().st_size for path in trajectories):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        # The pipes are closed by the last process of the session: none is left behind.
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "interrupted; the windows written so far can be read. The same arguments and --resume" in errors
+    assert "Traceback" not in errors
+    assert load_runs(tmp_path)["run"].nunique() == 2
