@@ -10,13 +10,27 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
 
 from atesd_env.actions import checked_ratios
 from atesd_env.errors import AgentError, AtesdError, ConfigError, NonFiniteError
+
+
+class Watched(Protocol):
+    """What an agent plays in, as far as messages about it need.
+
+    Attributes:
+        agent_name: What messages call the agent.
+        num_windows: Windows made so far, over all students.
+        error: The exception that the environment itself raised last, or None.
+    """
+
+    agent_name: str
+    num_windows: int
+    error: BaseException | None
 
 
 class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -135,8 +149,39 @@ def check_reward(reward: Any, whose: str) -> None:
         )
 
 
+def check_decisions(actions: Any, groups: int, agent_name: str, when: str) -> None:
+    """Refuses decisions of several students that are no reveal ratios.
+
+    Args:
+        actions: [n, groups].
+        groups: Difficulty groups of the environment.
+        agent_name: What the message calls the agent.
+        when: Which decision it is, for the message, such as "step 3".
+
+    Raises:
+        AgentError: If there is not one finite ratio in [0, 1] for each group of each student.
+    """
+    for student, action in enumerate(np.atleast_1d(np.asarray(actions))):
+        try:
+            checked_ratios(action, groups)
+        except ConfigError as error:
+            raise AgentError(
+                f"agent {agent_name!r}, {when}, student {student}: its decision cannot be used. {error}"
+            ) from error
+
+
 @contextmanager
-def agent_failures(env: CheckedEnv, *, folder: Path | None = None) -> Iterator[None]:
+def callers_failures(env: Watched) -> Iterator[None]:
+    """Lets an exception inside of ``agent_failures`` pass as it is: it came from a callback, which is not the agent's."""
+    try:
+        yield
+    except BaseException as error:
+        env.error = error
+        raise
+
+
+@contextmanager
+def agent_failures(env: Watched, *, folder: Path | None = None) -> Iterator[None]:
     """Makes an exception of the agent's own code an AgentError that says where it happened and what is left.
 
     The environment's exceptions pass, and so do those that this package raises on purpose, and Ctrl-C.

@@ -12,6 +12,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from agents.base import AgentProtocol
+from agents.checking import CheckedEnv, check_decisions, check_observation, check_reward
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,13 @@ def evaluate(
         env: The environment; a run that it is in is given up. K students of a vector environment take K seeds at a time
             (the last few places may stay without use).
         seeds: Seeds of the runs.
+
+    Raises:
+        AgentError: If a decision is not one finite ratio in [0, 1] for each group.
+        NonFiniteError: If an observation or a reward is not finite.
     """
     if not isinstance(env, VectorEnv):
-        return [_single(agent, env, seed) for seed in seeds]
+        return [_single(agent, CheckedEnv(env, type(agent).__name__), seed) for seed in seeds]
     runs: list[EvaluatedRun] = []
     for start in range(0, len(seeds), env.num_envs):
         runs += _population(agent, env, seeds[start : start + env.num_envs])
@@ -79,12 +84,18 @@ def _population(agent: AgentProtocol, env: Any, seeds: Sequence[int]) -> list[Ev
     record.is_running[len(seeds) :] = False
     # Places without a seed of their own repeat the last one; nobody looks at them.
     observations, infos = env.reset(seed=[*seeds, *[seeds[-1]] * (env.num_envs - len(seeds))])
+    names = getattr(env.unwrapped, "feature_names", ())
+    check_observation(observations, env.observation_space.shape, "after reset", names)
     record.nll[:] = infos.get("probe/nll", np.nan)
     state = None
     while record.is_running.any():
         # Ended students may start anew meanwhile; their windows are not looked at either.
         actions, state = agent.predict(observations, state, record.windows == 0, deterministic=True)
+        window = int(record.windows.max()) + 1
+        check_decisions(actions, env.single_action_space.shape[0], type(agent).__name__, f"window {window}")
         observations, rewards, terminations, truncations, infos = env.step(actions)
+        check_observation(observations, env.observation_space.shape, f"after window {window}", names)
+        check_reward(rewards, f"of window {window}")
         nll = (
             np.where(infos["_probe/nll"], infos["probe/nll"], np.nan)
             if "probe/nll" in infos

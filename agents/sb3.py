@@ -21,6 +21,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.noise import VectorizedActionNoise
 
+from agents.saved import Frozen
 from agents.sb3_algorithms import ALGORITHMS, Scale, action_map, arguments, check_options
 from agents.sb3_callbacks import StartEndedAfter, WindowsBar, as_callback
 from agents.sb3_files import TRUST, Description, check_same_spaces, described, packed, read_agent_file, with_zip_suffix
@@ -176,29 +177,6 @@ class SB3Agent:
         return agent
 
 
-class FrozenAgent:
-    """An agent that only decides: it has no ``learn``.
-
-    Args:
-        agent: The agent.
-        deterministic: Leave the randomness out of every decision, also where the caller does not ask for that.
-    """
-
-    def __init__(self, agent: SB3Agent, deterministic: bool = True) -> None:
-        self._agent = agent
-        self._deterministic = deterministic
-
-    def predict(
-        self,
-        observation: NDArray[np.float32],
-        state: Any = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[np.float32], Any]:
-        """Returns reveal ratios and the next state, as ``SB3Agent.predict``."""
-        return self._agent.predict(observation, state, episode_start, deterministic or self._deterministic)
-
-
 def make(
     name: str,
     env: AnyEnv,
@@ -232,7 +210,7 @@ def make(
         raise ConfigError(f"hidden_size: expected a whole number from 1, got {hidden_size!r}.")
     actions = action_map(name, num_groups(env), grid)
     keywords = arguments(name, Scale.of(env), actions.space, policy, hidden_size, options)
-    vec_env = PopulationVecEnv(env, actions, defer_reset=True)
+    vec_env = PopulationVecEnv(env, actions, defer_reset=True, agent_name=name)
     generators = PrivateGenerators()
     with generators.lent():
         try:
@@ -253,7 +231,7 @@ def load_agent(
     seed: int = 0,
     deterministic: bool = True,
     **options: Any,
-) -> SB3Agent | FrozenAgent:
+) -> SB3Agent | Frozen:
     """Returns the agent of a zip file that ``SB3Agent.save`` (or ``atesd train``) wrote.
 
     A part of the file is unpickled, which can run any code: load only files you trust.
@@ -286,7 +264,7 @@ def loaded(
     deterministic: bool = True,
     options: Mapping[str, Any] | None = None,
     as_saved: bool = False,
-) -> SB3Agent | FrozenAgent:
+) -> SB3Agent | Frozen:
     """Returns the agent of a file's bytes; as ``load_agent``.
 
     Args:
@@ -312,7 +290,10 @@ def loaded(
     algorithm_class = ALGORITHMS[description.agent].cls
     fitted = {} if as_saved or not learn else _fitted(description.agent, Scale.of(env), options)
     vec_env = PopulationVecEnv(
-        env, action_map(description.agent, description.groups, description.grid), defer_reset=True
+        env,
+        action_map(description.agent, description.groups, description.grid),
+        defer_reset=True,
+        agent_name=description.agent,
     )
     generators = PrivateGenerators()
     with generators.lent():
@@ -331,7 +312,7 @@ def loaded(
         if not as_saved:
             algorithm.set_random_seed(seed)
     agent = SB3Agent(description.agent, env, algorithm, vec_env, generators, seed)
-    return agent if learn else FrozenAgent(agent, deterministic)
+    return agent if learn else Frozen(agent, deterministic=deterministic)
 
 
 def _fitted(name: str, scale: Scale, options: Mapping[str, Any]) -> dict[str, Any]:

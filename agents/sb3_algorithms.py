@@ -117,6 +117,12 @@ def _off_policy(scale: Scale) -> dict[str, Any]:
     }
 
 
+def _soft(scale: Scale) -> dict[str, Any]:
+    # Rewards are hundredths of a nat: at Stable-Baselines3's first temperature, 1, the entropy drowns them for thousands of
+    # windows, and the policy stays uniform. It is still adapted from here.
+    return {**_off_policy(scale), "ent_coef": "auto_0.01"}
+
+
 def _td3(scale: Scale) -> dict[str, Any]:
     # Stable-Baselines3's default is no noise: its actor is deterministic, and would not explore.
     return {**_off_policy(scale), "action_noise": 0.3}
@@ -136,7 +142,7 @@ _OFF_POLICY = {"mlp": "MlpPolicy"}
 ALGORITHMS: dict[str, Algorithm] = {
     "ppo": Algorithm("stable_baselines3:PPO", _ON_POLICY, _ppo),
     "a2c": Algorithm("stable_baselines3:A2C", _ON_POLICY, _a2c),
-    "sac": Algorithm("stable_baselines3:SAC", _OFF_POLICY, _off_policy),
+    "sac": Algorithm("stable_baselines3:SAC", _OFF_POLICY, _soft),
     "td3": Algorithm("stable_baselines3:TD3", _OFF_POLICY, _td3),
     "dqn": Algorithm("stable_baselines3:DQN", _OFF_POLICY, _dqn, is_discrete=True),
     "recurrent_ppo": Algorithm(
@@ -144,7 +150,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         {"beta": "agents.beta_policy:BetaRecurrentActorCriticPolicy", "gaussian": "MlpLstmPolicy"},
         _ppo,
     ),
-    "tqc": Algorithm("sb3_contrib:TQC", _OFF_POLICY, _off_policy),
+    "tqc": Algorithm("sb3_contrib:TQC", _OFF_POLICY, _soft),
 }
 """The algorithms by the name of their spec."""
 

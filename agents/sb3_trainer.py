@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 
+from agents.checking import agent_failures, callers_failures
 from agents.sb3 import SB3Agent
 from agents.sb3_state import restored_agent, state_arrays
 from agents.trainers import Between, Report, leg_seed
@@ -52,7 +53,9 @@ class SideBySide:
                 between()
             return
         legs = _Legs(self, leg, between, report, is_first_announced=goes_on)
-        self.agent.learn(total - self.num_windows, legs, reset_num_timesteps=False)
+        self.agent.vec_env.num_windows = self.num_windows
+        with agent_failures(self.agent.vec_env):
+            self.agent.learn(total - self.num_windows, legs, reset_num_timesteps=False)
         between()
 
     def checkpoint(self) -> Checkpoint:
@@ -85,11 +88,13 @@ class _Legs(BaseCallback):
         if self._trainer.num_windows < self._next:
             return
         if not self._is_announced:
-            self._between()
+            with callers_failures(self._trainer.agent.vec_env):
+                self._between()
         self._is_announced = False
         self._trainer.start_runs()
         self._next = self._trainer.num_windows + self._leg
 
     def _on_step(self) -> bool:
-        self._report(self._trainer.num_windows)
+        with callers_failures(self._trainer.agent.vec_env):
+            self._report(self._trainer.num_windows)
         return True

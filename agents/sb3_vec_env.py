@@ -13,8 +13,8 @@ Differences that it bridges:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import gymnasium
 import numpy as np
@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
+from agents.checking import check_decisions, check_observation, check_reward
 from agents.sb3_actions import ActionMap, Interval
 from atesd_env.errors import ConfigError, NoEpisodeError
 
+Result = TypeVar("Result")
 Infos = list[dict[str, Any]]
 Step = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], Infos]
 
@@ -37,16 +39,22 @@ class PopulationVecEnv(VecEnv):
     (None where something was not measured), and in the last window of a run ``terminal_observation`` and ``episode`` with
     the run's return ``r`` and length ``l``, as Stable-Baselines3's ``Monitor`` has it.
 
+    Neither side gets a number from the other that cannot be used (agents/checking.py).
+
     Args:
         env: One of our environments, wrapped or not.
         actions: How actions become reveal ratios; None is ``Interval``.
         defer_reset: Leave an ended student as it is until ``start_ended`` is called, so that a callback can still see (and
             save) what was trained, and can stop without a new run being started.
+        agent_name: What messages call the agent.
 
     Attributes:
         env: The environment.
         actions: How actions become reveal ratios.
         groups: Reveal ratios of a decision.
+        agent_name: What messages call the agent.
+        num_windows: Windows made so far, over all students.
+        error: The exception that the environment itself raised last, or None.
 
     Raises:
         ConfigError: If the environment's actions are not ``Box(0, 1, (groups,))``, or it restarts ended students itself
@@ -59,13 +67,18 @@ class PopulationVecEnv(VecEnv):
         actions: ActionMap | None = None,
         *,
         defer_reset: bool = False,
+        agent_name: str = "agent",
     ) -> None:
         self.env = env
+        self.agent_name = agent_name
+        self.num_windows = 0
+        self.error: BaseException | None = None
         self._students: _Students = _Population(env) if isinstance(env, VectorEnv) else _Single(env)
         space, self.groups = observation_space(env), num_groups(env)
         self.actions = Interval(self.groups) if actions is None else actions
         self._defer_reset = defer_reset
         super().__init__(self._students.num_envs, space, self.actions.space)
+        self._shape: tuple[int, ...] = (self.num_envs, *(space.shape or ()))
         self._returned: NDArray[np.float32] | None = None  # the observations that the last step or reset gave away
         self._pending: NDArray[Any] | None = None
         self._is_ended: NDArray[np.bool_] = np.zeros(self.num_envs, dtype=np.bool_)
@@ -81,7 +94,7 @@ class PopulationVecEnv(VecEnv):
         is_asked = any(seed is not None for seed in self._seeds) or any(self._options)
         if not self._is_fresh or is_asked or self._returned is None:
             everyone = np.ones(self.num_envs, dtype=np.bool_)
-            self._returned, self.reset_infos = self._students.reset(list(self._seeds), list(self._options), everyone)
+            self._returned, self.reset_infos = self._reset_students(list(self._seeds), list(self._options), everyone)
             self._started(everyone)
         self._reset_seeds()
         self._reset_options()
@@ -107,11 +120,20 @@ class PopulationVecEnv(VecEnv):
         Returns:
             Observations [K, num_features], rewards [K], ends [K], and infos. Where a run ended, the observation is the next
             run's first (with ``defer_reset``: once ``start_ended`` was called).
+
+        Raises:
+            AgentError: If a decision is not one finite ratio in [0, 1] for each group; no window is made then.
+            NonFiniteError: If an observation or a reward is not finite.
         """
         assert self._pending is not None
         ratios = self.actions.ratios(self._pending)
         self._pending, self._is_fresh = None, False
-        observations, rewards, terminations, truncations, infos = self._students.step(ratios)
+        check_decisions(ratios, self.groups, self.agent_name, f"after {self.num_windows} windows")
+        observations, rewards, terminations, truncations, infos = self._call(lambda: self._students.step(ratios))
+        self.num_windows += self.num_envs
+        when = f"after {self.num_windows} windows"
+        self._call(lambda: check_observation(observations, self._shape, when, feature_names(self.env)))
+        self._call(lambda: check_reward(rewards, when))
         ends = terminations | truncations
         self._returns += rewards
         self._lengths += 1
@@ -133,13 +155,28 @@ class PopulationVecEnv(VecEnv):
         assert self._returned is not None
         ended = self._is_ended.copy()
         unnamed: list[int | None] = [None] * self.num_envs
-        observations, infos = self._students.reset(unnamed, [{} for _ in unnamed], ended)
+        observations, infos = self._reset_students(unnamed, [{} for _ in unnamed], ended)
         # In place: the algorithm already holds this array as its newest observation.
         self._returned[ended] = observations[ended]
         for index in np.flatnonzero(ended).tolist():
             self.reset_infos[index] = infos[index]
         self._is_fresh = bool(ended.all())
         self._started(ended)
+
+    def _reset_students(
+        self, seeds: list[int | None], options: list[dict[str, Any]], who: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], Infos]:
+        observations, infos = self._call(lambda: self._students.reset(seeds, options, who))
+        self._call(lambda: check_observation(observations, self._shape, "after reset", feature_names(self.env)))
+        return observations, infos
+
+    def _call(self, function: Callable[[], Result]) -> Result:
+        """Remembers what the environment raises: it is not the agent's failure."""
+        try:
+            return function()
+        except BaseException as error:
+            self.error = error
+            raise
 
     def _started(self, who: NDArray[np.bool_]) -> None:
         self._is_ended[who] = False

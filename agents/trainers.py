@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from agents.base import Agent
+from agents.checking import CheckedEnv, agent_failures, callers_failures
 from agents.registry import make as make_agent
 from agents.registry import resolve
 from atesd_env.checkpoint import Checkpoint
@@ -133,9 +134,10 @@ class RunAfterRun:
     suffix = ".safetensors"
 
     def __init__(self, env: gymnasium.Env[Any, Any], spec: str, seed: int, checkpoint: Checkpoint | None) -> None:
-        self.env = env
+        self.env = CheckedEnv(env, spec)
         self.seed = seed
-        self.agent: Agent = make_agent(spec, _DrawnSeeds(env), seed=seed)
+        with agent_failures(self.env):
+            self.agent: Agent = make_agent(spec, _DrawnSeeds(self.env), seed=seed)
         if checkpoint is not None:
             arrays = {name.removeprefix(_ARRAYS): array for name, array in checkpoint.arrays.items()}
             self.agent = type(self.agent).from_state(arrays, checkpoint.description["agent"], self.agent.env)
@@ -150,14 +152,17 @@ class RunAfterRun:
             between()
         while self.num_windows < total:
             self.env.reset(seed=leg_seed(self.seed, self.num_windows))
+            self.env.num_windows = self.num_windows  # those of evaluations do not count
             end = min(total, self.num_windows + leg)
 
             def is_not_over(names: dict[str, Any], _: dict[str, Any], end: int = end) -> bool:
-                report(self.num_windows)
+                with callers_failures(self.env):
+                    report(self.num_windows)
                 return not (names["dones"][0] and self.num_windows >= end)
 
             windows = self.env.unwrapped.config.windows  # type: ignore[attr-defined]
-            self.agent.learn(end - self.num_windows + windows, is_not_over, reset_num_timesteps=False)
+            with agent_failures(self.env):
+                self.agent.learn(end - self.num_windows + windows, is_not_over, reset_num_timesteps=False)
             between()
 
     def checkpoint(self) -> Checkpoint:

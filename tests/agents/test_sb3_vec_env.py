@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 import atesd_env.vector
 from agents.sb3_actions import Grid
 from agents.sb3_vec_env import PopulationVecEnv
-from atesd_env.errors import ConfigError, NoEpisodeError
+from atesd_env.errors import AgentError, ConfigError, NoEpisodeError, NonFiniteError
 
 WINDOWS = 4
 SEED = 5
@@ -259,3 +259,20 @@ def test_options_are_the_scalar_environments(tmp_path):
     many.set_options({"state": "somewhere"})
     with pytest.raises(ConfigError, match="options"):
         many.reset()
+
+
+def test_numbers_that_cannot_be_used_pass_in_neither_direction(monkeypatch: pytest.MonkeyPatch):
+    env = PopulationVecEnv(population(), agent_name="mine")
+    env.reset()
+    with pytest.raises(AgentError, match=r"'mine', after 0 windows, student 1: .* got nan"):
+        env.step(np.array([[0.0], [np.nan], [0.0]], dtype=np.float32))
+    result = env.env.step
+
+    def spoilt(actions: Any) -> Any:
+        observations, rewards, *rest = result(actions)
+        return observations, np.where(np.arange(3) == 2, np.nan, rewards), *rest
+
+    monkeypatch.setattr(env.env, "step", spoilt)
+    with pytest.raises(NonFiniteError, match="reward after 3 windows and student 2"):
+        env.step(np.zeros((3, 1), dtype=np.float32))
+    assert isinstance(env.error, NonFiniteError)

@@ -19,7 +19,7 @@ from agents.trainers import leg_seed
 from agents.training import EVALUATION_COLUMNS, TrainSpec, evaluation_row, read_evaluations, train
 from atesd_env.checkpoint import read_checkpoint
 from atesd_env.config import preset
-from atesd_env.errors import ConfigError, RunFilesError
+from atesd_env.errors import AgentError, ConfigError, NonFiniteError, RunFilesError
 
 CONFIG = preset("ATESD-Toy-v0", windows=5)
 
@@ -67,7 +67,7 @@ def test_a_training_is_evaluated_before_between_and_after(tmp_path: Path):
 
 
 def test_the_best_agent_is_kept(tmp_path: Path):
-    trained = train(spec(tmp_path, "sac", total_windows=80))
+    trained = train(spec(tmp_path, "sac:ent_coef=auto", total_windows=80))
     env = gymnasium.make("ATESD-Toy-v0", windows=5)
 
     def mean_return(path: Path) -> float:
@@ -244,3 +244,82 @@ def test_a_row_by_hand():
     nothing = evaluation_row(0, evaluated(float("nan")), [], elapsed_sec=0.0)
     assert evaluation_row(1, evaluated(float("nan")), [first], elapsed_sec=0.0)["is_best"] is False
     assert evaluation_row(1, evaluated(-9.0), [nothing], elapsed_sec=0.0)["is_best"] is True
+
+
+class Spoilt(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment whose third window has a reward that is no number."""
+
+    def __init__(self, env: Any) -> None:
+        super().__init__(env)
+        self.num_steps = 0
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, reward, *rest = super().step(action)
+        self.num_steps += 1
+        return observation, float("nan") if self.num_steps == 3 else reward, *rest
+
+
+class NotANumber(Agent):
+    """An agent that decides NaN while it learns."""
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> Any:
+        return np.full(self.groups, 0.5 if deterministic else np.nan, dtype=np.float32), state
+
+
+class TooFar(Agent):
+    """An agent that leaves [0, 1] where it is evaluated."""
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> Any:
+        return np.full(self.groups, 1.5, dtype=np.float32), state
+
+
+class Raising(Agent):
+    """An agent with a mistake in what it learns by."""
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> Any:
+        return np.full(self.groups, 0.5, dtype=np.float32), state
+
+    def observe(self, transition: Any) -> None:
+        raise KeyError("misspelt")
+
+
+@pytest.mark.parametrize(
+    ("agent", "message"),
+    [
+        ("NotANumber", "window 1: its decision cannot be used. .* got nan"),
+        ("TooFar", "window 1: its decision cannot be used. .* got 1.5"),
+        ("Raising", "go on after window 1, but it raised KeyError: 'misspelt'"),
+    ],
+)
+def test_what_is_wrong_with_an_agent_is_said_in_training_too(agent: str, message: str, tmp_path: Path):
+    with pytest.raises(AgentError, match=message):
+        train(spec(tmp_path, f"{__name__}:{agent}", num_envs=None))
+
+
+def test_a_diverged_algorithm_is_told_from_a_broken_environment(tmp_path: Path):
+    """The step size makes the weights overflow: the policy's outputs are NaN after the first update."""
+    with pytest.raises(AgentError, match="agent 'ppo'"):
+        train(spec(tmp_path, "ppo:learning_rate=1e38"))
+
+
+def test_a_reward_that_is_no_number_reaches_no_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make = gymnasium.make
+    monkeypatch.setattr(gymnasium, "make", lambda *args, **keywords: Spoilt(make(*args, **keywords)))
+    with pytest.raises(NonFiniteError, match="reward of window 3: expected a finite number, got nan"):
+        train(spec(tmp_path / "ours", "beta", num_envs=None))
+
+
+def test_what_a_report_raises_is_not_called_the_agents(tmp_path: Path):
+    def report(windows: int, row: Any) -> None:
+        if windows > 0:
+            raise ZeroDivisionError("of the caller")
+
+    for agent in ("ppo", "beta"):
+        with pytest.raises(ZeroDivisionError, match="of the caller"):
+            train(spec(tmp_path / agent, agent, num_envs=2 if agent == "ppo" else None), report=report)
