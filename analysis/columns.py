@@ -25,7 +25,12 @@ FRAME_COLUMNS: tuple[tuple[str, str, str, str], ...] = (
         '"finished", "unfinished" (killed, or still going on) or "damaged" (the rows before the damage).',
     ),
     ("version", "category or null", "", "Version of atesd-env that wrote the run."),
-    ("config/<name>", "float or text", "", "A field of the run's configuration, asked for by `load_runs(config=[...])`."),
+    (
+        "config/<name>",
+        "float or text",
+        "",
+        "A field of the run's configuration, asked for by `load_runs(config=[...])`.",
+    ),
 )
 """Name, type, unit and meaning of the columns that ``load_runs`` adds to those of the trajectories."""
 

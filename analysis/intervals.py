@@ -154,7 +154,9 @@ def num_seeds_for(
     10
     """
     if effect == 0 or not math.isfinite(effect):
-        raise AnalysisError(f"effect: expected a difference other than 0, got {effect!r}; no number of seeds finds none.")
+        raise AnalysisError(
+            f"effect: expected a difference other than 0, got {effect!r}; no number of seeds finds none."
+        )
     if not (deviation >= 0 and 0 < power < 1 and 0 < confidence < 1):
         raise AnalysisError(
             "deviation, power, confidence: expected a deviation of at least 0 and the others between 0 and 1, got "

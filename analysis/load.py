@@ -131,7 +131,9 @@ def list_runs(path: str | os.PathLike[str]) -> pd.DataFrame:
             "seed": pd.Series([run.seed for run in runs], dtype="Int64"),
             "run_status": pd.Categorical([run.status for run in runs], categories=get_args(RunStatus)),
             "num_windows": [run.num_rows for run in runs],
-            "planned_windows": pd.Series([number if isinstance(number, int) else None for number in windows], dtype="Int64"),
+            "planned_windows": pd.Series(
+                [number if isinstance(number, int) else None for number in windows], dtype="Int64"
+            ),
             "version": pd.Series([run.version for run in runs], dtype="category"),
             "problem": pd.Series([None if run.problem is None else str(run.problem) for run in runs], dtype="string"),
         }

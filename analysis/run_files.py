@@ -178,7 +178,11 @@ def _is_plain(kind: pa.DataType) -> bool:
     """Says whether a type is a number, a truth value, a text or nothing: no list, and no text that was read as a date."""
     test = pa.types
     return bool(
-        test.is_floating(kind) or test.is_int64(kind) or test.is_string(kind) or test.is_null(kind) or test.is_boolean(kind)
+        test.is_floating(kind)
+        or test.is_int64(kind)
+        or test.is_string(kind)
+        or test.is_null(kind)
+        or test.is_boolean(kind)
     )
 
 

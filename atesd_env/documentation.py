@@ -15,7 +15,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from atesd_env import config
-from atesd_env.statistics import COLUMNS, FEATURES, LOG_COLUMNS, TIME_COLUMNS, TOY_COLUMNS, Column, group_columns, toy_columns
+from atesd_env.statistics import (
+    COLUMNS,
+    FEATURES,
+    LOG_COLUMNS,
+    TIME_COLUMNS,
+    TOY_COLUMNS,
+    Column,
+    group_columns,
+    toy_columns,
+)
 
 DOCUMENTS = ("README.md", "docs/environment.md", "docs/analysis.md")
 COLUMNS_FILE = "analysis/columns.json"
@@ -59,7 +68,9 @@ def columns_table() -> str:
 def columns_json() -> str:
     """Returns the columns of a trajectory as JSON, a line each: name, type, unit, meaning; ``<g>`` stands for a group."""
     groups = [
-        dataclasses.replace(column, name=re.sub(r"_1$", "_<g>", column.name), meaning=re.sub(r"group 1\b", "group <g>", text))
+        dataclasses.replace(
+            column, name=re.sub(r"_1$", "_<g>", column.name), meaning=re.sub(r"group 1\b", "group <g>", text)
+        )
         for column, text in ((column, column.meaning) for column in (group_columns(2)[1], toy_columns(2)[-1]))
     ]
     lines = [
