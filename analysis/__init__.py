@@ -7,6 +7,10 @@ from analysis.errors import AnalysisError, DamagedRunError, NoRunsError
 from analysis.exposure import exposure_by_group, exposure_by_progress, mismatch_by_ratio, mismatch_trend
 from analysis.load import list_runs, load_runs
 from analysis.paired import agent_means, paired_differences
+from analysis.plot_exposures import plot_beta_density, plot_exposure_trajectories
+from analysis.plot_learning import plot_health, plot_learning_curves
+from analysis.plot_paired import plot_paired_differences
+from analysis.plot_ratios import plot_counterfactual, plot_mismatch_by_ratio, plot_ratio_sweep
 from analysis.plots import plot_exposure
 
 __all__ = [
@@ -27,6 +31,14 @@ __all__ = [
     "mismatch_by_ratio",
     "mismatch_trend",
     "paired_differences",
+    "plot_beta_density",
+    "plot_counterfactual",
     "plot_exposure",
+    "plot_exposure_trajectories",
+    "plot_health",
+    "plot_learning_curves",
+    "plot_mismatch_by_ratio",
+    "plot_paired_differences",
+    "plot_ratio_sweep",
     "time_to_threshold",
 ]

@@ -40,8 +40,7 @@ TABLE_COLUMNS = ("column", "type", "unit", "meaning")
 @cache
 def _documented() -> dict[str, tuple[str, str, str]]:
     lines = json.loads(files("analysis").joinpath("columns.json").read_text())
-    known = {name: (kind, unit, meaning) for name, kind, unit, meaning in [*FRAME_COLUMNS, *lines]}
-    return known
+    return {name: (kind, unit, meaning) for name, kind, unit, meaning in [*FRAME_COLUMNS, *lines]}
 
 
 def documented_columns() -> pd.DataFrame:

@@ -83,7 +83,7 @@ def _by_progress(frame: pd.DataFrame, columns: dict[Any, str], num_bins: int) ->
             }
         ).dropna(subset="ratio")
         grouped = rows.groupby(["env_id", "agent", "bin"])
-        part = grouped["ratio"].agg(
+        part: pd.DataFrame = grouped["ratio"].agg(
             mean="mean",
             lower_quartile=lambda values: values.quantile(0.25),
             median="median",

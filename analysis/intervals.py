@@ -130,6 +130,8 @@ def power_of_paired_test(num_seeds: int, effect: float, deviation: float, *, con
     freedom = num_seeds - 1
     limit = stats.t.ppf(0.5 + confidence / 2, freedom)
     shift = abs(effect) / deviation * math.sqrt(num_seeds)
+    if shift > 100.0 * limit:
+        return 1.0  # where scipy's noncentral t has no numbers any more
     # scipy's tail of the noncentral t beyond any probability is NaN; it is 0 there.
     far_side = stats.nct.cdf(-limit, freedom, shift)
     return float(stats.nct.sf(limit, freedom, shift) + np.nan_to_num(far_side))
