@@ -130,10 +130,8 @@ def time_to_threshold(
         rows = rows.sort_values("window")
         values = rows[column].to_numpy(dtype=float)
         is_there = values >= threshold if higher_is_better else values <= threshold
-        stays = (
-            np.convolve(is_there, np.ones(windows_in_a_row), mode="valid") if len(values) >= windows_in_a_row else []
-        )
-        places = np.flatnonzero(np.asarray(stays) > windows_in_a_row - 0.5)
+        in_a_row = np.convolve(is_there, np.ones(windows_in_a_row))[windows_in_a_row - 1 : len(values)]
+        places = np.flatnonzero(in_a_row > windows_in_a_row - 0.5)
         windows = rows["window"].to_numpy()
         window = float(windows[places[0]]) if len(places) else math.nan
         lines.append((*key, column, float(threshold), bool(len(places)), window, int(windows[-1])))

@@ -83,7 +83,7 @@ def _by_progress(frame: pd.DataFrame, columns: dict[Any, str], num_bins: int) ->
             }
         ).dropna(subset="ratio")
         grouped = rows.groupby(["env_id", "agent", "bin"])
-        part: pd.DataFrame = grouped["ratio"].agg(
+        part: Any = grouped["ratio"].agg(
             mean="mean",
             lower_quartile=lambda values: values.quantile(0.25),
             median="median",
@@ -96,7 +96,7 @@ def _by_progress(frame: pd.DataFrame, columns: dict[Any, str], num_bins: int) ->
         part.insert(3, "progress_low", part["bin"] / num_bins)
         part.insert(4, "progress_high", (part.pop("bin") + 1) / num_bins)
         parts.append(part)
-    result = pd.concat(parts, ignore_index=True)
+    result: pd.DataFrame = pd.concat(parts, ignore_index=True)
     return result.sort_values(["env_id", "agent", "group", "progress_low"], ignore_index=True, kind="stable")
 
 

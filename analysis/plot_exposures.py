@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import pandas as pd
@@ -36,8 +36,9 @@ def plot_exposure_trajectories(
     require_columns(frame, ("run", "env_id", "agent", "window", RATIO))
     require_one_environment(frame)
     require_measured(frame, [RATIO])
-    columns = {group: f"{RATIO}_{group}" for group in group_numbers(frame, RATIO)} or {None: RATIO}
-    parts = []
+    groups: list[int | None] = [*group_numbers(frame, RATIO)] or [None]
+    columns = {group: RATIO if group is None else f"{RATIO}_{group}" for group in groups}
+    parts: list[Any] = []
     for group, column in columns.items():
         rows = pd.DataFrame(
             {
@@ -52,7 +53,7 @@ def plot_exposure_trajectories(
         means.insert(1, "group", group)
         means.insert(2, "run", pd.Series([None] * len(means), dtype=object))
         parts += [means, rows.sort_values(["agent", "run", "window"])]
-    data = pd.concat(parts, ignore_index=True)
+    data: pd.DataFrame = pd.concat(parts, ignore_index=True)
     styles = agent_styles(data["agent"])
     figure, panels = new_figure(len(columns), sharex=True, height=2.0 if len(columns) > 1 else 3.2)
     for axes, group in zip(panels[:, 0], columns, strict=True):
@@ -125,7 +126,8 @@ def plot_beta_density(
     parts = []
     for axes, (group, (first, second)) in zip(panels[:, 0], names.items(), strict=True):
         c1, c2 = (rows[name].to_numpy(dtype=float)[:, None] for name in (first, second))
-        table = pd.DataFrame(stats.beta.pdf(ratios, c1, c2)).groupby(rows["window"].to_numpy()).mean()
+        density: Any = stats.beta.pdf(ratios, c1, c2)
+        table = pd.DataFrame(density).groupby(rows["window"].to_numpy()).mean()
         windows = table.index.to_numpy()
         column = RATIO if group is None else f"{RATIO}_{group}"
         # The edges of cells: a window reaches half a window to both sides.

@@ -74,7 +74,6 @@ def plot_mismatch_by_ratio(
         else "too few ratios or seeds with all of them for a trend test"
     )
     figure.suptitle(f"{label_of(column).splitlines()[0]} by reveal ratio, {data['env_id'].iloc[0]}", fontsize=11)
-    # At the top, where the curve of a growing mismatch is not.
     axes.set_title(f"Mean over seeds, 95% bootstrap interval; {tested}", fontsize=8)
     return (figure, data) if return_data else figure
 
@@ -117,11 +116,11 @@ def plot_ratio_sweep(
     styles = {"a fixed ratio": {"color": "#000000", "linestyle": "-", "marker": "o"}} | {
         agent: styles[agent] | {"marker": ""} for agent in others["agent"]
     }
-    for line in others.itertuples():
-        style = styles[str(line.agent)]
-        axes.axhline(line.mean, linewidth=1.8, color=style["color"], linestyle=style["linestyle"])
-        if np.isfinite(line.low):
-            axes.axhspan(line.low, line.high, color=style["color"], alpha=0.13, linewidth=0)
+    for agent, mean, low, high in others[["agent", "mean", "low", "high"]].to_numpy().tolist():
+        style = styles[agent]
+        axes.axhline(mean, linewidth=1.8, color=style["color"], linestyle=style["linestyle"])
+        if np.isfinite(low):
+            axes.axhspan(low, high, color=style["color"], alpha=0.13, linewidth=0)
     axes.vlines(fixed["reveal_ratio"], fixed["low"], fixed["high"], color="#000000", linewidth=1.5)
     axes.plot(fixed["reveal_ratio"], fixed["mean"], "-o", color="#000000", linewidth=1.5, markersize=5)
     axes.set_xlim(-0.04, 1.04)
@@ -167,7 +166,8 @@ def plot_counterfactual(
     require_measured(frame, [outcome])
     last = frame[frame["offset"] == frame["offset"].max()]
     keys = [state, *(name for name in ("seed", "run") if name in frame)]
-    table = last.pivot_table(index=keys, columns="reveal_ratio", values=outcome, aggfunc="mean").astype(float).dropna()
+    table = last.pivot_table(index=keys, columns="reveal_ratio", values=outcome, aggfunc="mean")
+    table = table.reindex(columns=sorted(frame["reveal_ratio"].unique())).astype(float).dropna()
     if table.empty:
         raise AnalysisError(
             "frame: expected a state from which every ratio was followed to the end, got none; follow fewer windows."
