@@ -6,94 +6,176 @@ files of other tools do no harm.
 
 from __future__ import annotations
 
+import difflib
+import glob
 import json
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
 
-FORMAT_VERSION = 1
-"""The layout of a run folder that this module reads."""
+from analysis.errors import AnalysisError, DamagedRunError, NoRunsError
+from analysis.run_files import (
+    CONFIG_FILE,
+    FLAG_COLUMNS,
+    FORMAT_VERSION,
+    RUN_COLUMNS,
+    TRAJECTORY_FILE,
+    Run,
+    RunStatus,
+    read_run,
+)
 
-RUN_COLUMNS = ("run", "env_id", "agent", "seed", "window")
-"""The first columns of every frame; together, run and window name a row."""
+__all__ = [
+    "FLAG_COLUMNS",
+    "FORMAT_VERSION",
+    "RUN_COLUMNS",
+    "AnalysisError",
+    "DamagedRunError",
+    "NoRunsError",
+    "list_runs",
+    "load_runs",
+]
 
-_CONFIG_FILE = "config.json"
-_TRAJECTORY_FILE = "trajectory.jsonl"
+_TEXT_COLUMNS = ("status", "reason", "non_finite")
 _logger = logging.getLogger(__name__)
 
 
-class AnalysisError(ValueError):
-    """Root of what this package raises on purpose: a file, a folder or a frame cannot be used."""
-
-
-class NoRunsError(AnalysisError):
-    """There is no run, or no row, where one was expected."""
-
-
-class DamagedRunError(AnalysisError):
-    """A file of a run is damaged; the message names the file and the line."""
-
-
-def load_runs(path: str | os.PathLike[str]) -> pd.DataFrame:
+def load_runs(
+    path: str | os.PathLike[str], *, config: Sequence[str] = (), damaged: Literal["refuse", "keep"] = "refuse"
+) -> pd.DataFrame:
     """Returns the rows of one or many runs as a tidy frame: one row for each window of each run.
 
     Columns, in order: ``run`` (string; the run folder's path below ``path``, or its name if it is ``path`` itself),
-    ``env_id`` and ``agent`` (categories), ``seed`` (Int64), ``window`` (int64), then every column of the trajectories.
-    Numbers and truth values are float64, with NaN where nothing was measured (null) or the run lacks the column; texts,
-    such as ``status``, are "string". Sorted by env_id, agent, seed, run, window.
+    ``env_id`` and ``agent`` (categories), ``seed`` (Int64), ``window`` (int64), ``run_status`` and ``version`` (categories;
+    what the run is in, and the version of atesd-env that wrote it), then every column of the trajectories, then
+    ``config/<field>`` for each field asked for. Numbers and truth values are float64, with NaN where nothing was measured
+    (null) or the run lacks the column; texts, such as ``status``, are "string". Sorted by env_id, agent, seed, run, window.
+    ``analysis.describe_columns(frame)`` explains each.
 
-    An unfinished last line of a trajectory is dropped, so a run can be read while it goes on. A run without rows is
-    left out and logged as a warning. Hidden folders, and folders inside a run folder, are not searched.
+    No run is dropped in silence:
+
+    - finished: kept; ``run_status`` is "finished".
+    - unfinished (killed, or still going on): kept, "unfinished". A half-written last line is left out.
+    - empty (no window has ended): it has no row to keep; logged as a warning, and listed by ``list_runs``.
+    - damaged rows: refused. With ``damaged="keep"`` the rows before the damage are kept, "damaged", and a warning is logged.
+    - unreadable ``config.json``, or one of another layout (``format_version``): refused. With ``damaged="keep"`` left out with
+      a warning, and listed by ``list_runs``.
+    - different versions of atesd-env with one layout: kept, told apart by ``version``, and a warning is logged.
+
+    Hidden folders, and folders inside a run folder, are not searched.
 
     Args:
-        path: A run folder, or a folder that holds run folders at any depth.
+        path: A run folder, a folder that holds run folders at any depth, or a pattern of such folders ("runs/*/beta-*", "**"
+            stands for any depth); runs are then named from where the pattern begins.
+        config: Fields of the runs' configurations to add as columns, such as ("learning_rate", "gamma"). Numbers and truth
+            values are float64, all else is text; missing where a run's version has no such field.
+        damaged: What to do with damaged and unreadable runs.
 
     Raises:
         NoRunsError: If ``path`` is no folder, or holds no run with a row.
-        DamagedRunError: If a file is damaged; the message names file and line.
+        DamagedRunError: If a file is damaged and ``damaged`` is "refuse"; the message names file and line.
+        AnalysisError: If no run's configuration has one of the fields.
     """
-    root = Path(path)
-    if not root.is_dir():
-        reason = "a file" if root.exists() else "nothing there"
-        raise NoRunsError(f"{root}: expected a folder of runs, got {reason}; pass the folder given to --out.")
-    runs = [_read_run(folder, root) for folder in _run_folders(root)]
+    if damaged not in ("refuse", "keep"):
+        raise AnalysisError(f"damaged: expected 'refuse' or 'keep', got {damaged!r}.")
+    runs = _read_runs(path)
     for run in runs:
-        if not run.rows:
-            _logger.warning(
-                "%s: the run has no rows and is left out (it stopped before its first window ended).", run.name
-            )
-    runs = sorted((run for run in runs if run.rows), key=_Run.sort_key)
+        _complain(run, refuse=damaged == "refuse")
+    runs = [run for run in runs if run.num_rows]
     if not runs:
         raise NoRunsError(
-            f"{root}: expected at least one run folder with rows ({_CONFIG_FILE}, {_TRAJECTORY_FILE}), got none; pass "
+            f"{path}: expected at least one run folder with rows ({CONFIG_FILE}, {TRAJECTORY_FILE}), got none; pass "
             "the folder given to --out, or make a run first."
         )
-    return _frame(runs)
+    versions = sorted({run.version for run in runs if run.version is not None})
+    if len(versions) > 1:
+        _logger.warning(
+            "%s: runs of %d versions of atesd-env (%s); a seed may not give the same in all of them. The column 'version' "
+            "tells them apart.",
+            path,
+            len(versions),
+            ", ".join(versions),
+        )
+    return _frame(runs, config)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """One run as read: what names it, and its rows."""
+def list_runs(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Returns one line for each run folder, whatever it is in: nothing is refused and nothing left out.
 
-    name: str
-    env_id: str
-    agent: str
-    seed: int | None
-    rows: list[dict[str, Any]]
+    Columns: ``run``, ``env_id``, ``agent``, ``seed`` as in ``load_runs`` (null where unreadable); ``run_status`` ("finished",
+    "unfinished", "empty", "damaged" or "unreadable"), ``num_windows`` (sound rows), ``planned_windows`` (Int64, from the
+    configuration), ``version`` (of atesd-env) and ``problem`` (what is wrong, with file and line).
 
-    def sort_key(self) -> tuple[str, str, int, str]:
-        return self.env_id, self.agent, -1 if self.seed is None else self.seed, self.name
+    Args:
+        path: As in ``load_runs``.
+
+    Raises:
+        NoRunsError: If ``path`` is no folder, or holds no run folder.
+    """
+    runs = _read_runs(path)
+    if not runs:
+        raise NoRunsError(f"{path}: expected at least one run folder, got none; pass the folder given to --out.")
+    windows = [run.config.get("windows") for run in runs]
+    return pd.DataFrame(
+        {
+            "run": pd.Series([run.name for run in runs], dtype="string"),
+            "env_id": pd.Series([run.env_id or None for run in runs], dtype="category"),
+            "agent": pd.Series([run.agent or None for run in runs], dtype="category"),
+            "seed": pd.Series([run.seed for run in runs], dtype="Int64"),
+            "run_status": pd.Categorical([run.status for run in runs], categories=get_args(RunStatus)),
+            "num_windows": [run.num_rows for run in runs],
+            "planned_windows": pd.Series(
+                [number if isinstance(number, int) else None for number in windows], dtype="Int64"
+            ),
+            "version": pd.Series([run.version for run in runs], dtype="category"),
+            "problem": pd.Series([None if run.problem is None else str(run.problem) for run in runs], dtype="string"),
+        }
+    )
+
+
+def _complain(run: Run, *, refuse: bool) -> None:
+    if run.problem is not None:
+        if refuse:
+            raise run.problem
+        kept = "its rows before that are kept" if run.num_rows else "the run is left out"
+        _logger.warning("%s: %s (%s.)", run.name, run.problem, kept)
+    elif not run.num_rows:
+        _logger.warning("%s: the run has no rows and is left out (it stopped before its first window ended).", run.name)
+
+
+def _read_runs(path: str | os.PathLike[str]) -> list[Run]:
+    root = Path(path)
+    if root.is_dir():
+        roots = [root]
+    elif glob.has_magic(os.fspath(path)):
+        roots = sorted(Path(name) for name in glob.glob(os.fspath(path), recursive=True) if os.path.isdir(name))
+        while glob.has_magic(str(root)):
+            root = root.parent
+        if not roots:
+            raise NoRunsError(f"{path}: expected a pattern of folders, got no folder that matches; check the pattern.")
+    else:
+        reason = "a file" if root.exists() else "nothing there"
+        raise NoRunsError(f"{root}: expected a folder of runs, got {reason}; pass the folder given to --out.")
+    folders = dict.fromkeys(folder for start in roots for folder in _run_folders(start))
+    runs = [
+        read_run(folder, folder.resolve().name if folder == root else folder.relative_to(root).as_posix())
+        for folder in folders
+    ]
+    return sorted(runs, key=Run.sort_key)
 
 
 def _run_folders(root: Path) -> list[Path]:
     folders = []
     for name, subfolders, files in os.walk(root):
         folder = Path(name)
-        if _TRAJECTORY_FILE in files or (_CONFIG_FILE in files and _is_run_config(folder / _CONFIG_FILE)):
+        if TRAJECTORY_FILE in files or (CONFIG_FILE in files and _is_run_config(folder / CONFIG_FILE)):
             folders.append(folder)
             subfolders.clear()  # what lies inside a run (checkpoints, adapters) is part of it
         subfolders[:] = sorted(subfolder for subfolder in subfolders if not subfolder.startswith("."))
@@ -108,93 +190,69 @@ def _is_run_config(path: Path) -> bool:
         return False
 
 
-def _read_run(folder: Path, root: Path) -> _Run:
-    name = folder.resolve().name if folder == root else folder.relative_to(root).as_posix()
-    rows = _read_rows(folder / _TRAJECTORY_FILE) if (folder / _TRAJECTORY_FILE).exists() else []
-    path = folder / _CONFIG_FILE
-    if not path.exists():
-        if rows:
-            raise DamagedRunError(
-                f"{path}: expected a file beside {_TRAJECTORY_FILE}, got none; restore it from a copy."
-            )
-        return _Run(name, "", "", None, [])
-    try:
-        config = json.loads(path.read_bytes())
-    except ValueError as error:
-        line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
-        raise DamagedRunError(f"{path}, line {line}: expected JSON, got '{error}'; restore it from a copy.") from error
-    if not isinstance(config, dict) or config.get("format_version") != FORMAT_VERSION:
-        version = config.get("format_version") if isinstance(config, dict) else None
-        raise DamagedRunError(
-            f"{path}: expected format_version {FORMAT_VERSION}, got {version!r}; read it with the version of "
-            "atesd-env that wrote it."
-        )
-    for key, kinds in {"env_id": (str,), "agent": (str,), "seed": (int, type(None))}.items():
-        if not isinstance(config.get(key, ...), kinds):
-            raise DamagedRunError(
-                f"{path}: expected the key {key!r} ({kinds[0].__name__}), got {config.get(key)!r}; restore the file."
-            )
-    return _Run(name, config["env_id"], config["agent"], config["seed"], rows)
+def _frame(runs: list[Run], config: Sequence[str]) -> pd.DataFrame:
+    counts = [run.num_rows for run in runs]
 
+    def repeated(values: Sequence[Any], dtype: str) -> pd.Series[Any]:
+        return pd.Series(values, dtype=dtype).repeat(counts).reset_index(drop=True)
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_bytes().split(b"\n")
-    while lines and not lines[-1].strip():
-        lines.pop()
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
-            if number == len(lines):
-                break  # the run was killed while it wrote this line, or is writing it now
-            raise DamagedRunError(
-                f"{path}, line {number}: expected a JSON object, got {line[:60]!r}; repair or delete this line."
-            )
-        problem = _problem(row, rows[-1]["window"] if rows else None)
-        if problem:
-            raise DamagedRunError(f"{path}, line {number}: {problem}")
-        rows.append(row)
-    return rows
-
-
-def _problem(row: dict[str, Any], last_window: int | None) -> str | None:
-    """Returns what is wrong with a row that is sound JSON, or None."""
-    window = row.get("window")
-    if not isinstance(window, int):
-        return f"expected an integer 'window', got {window!r}; repair or delete this line."
-    if last_window is not None and window <= last_window:
-        return f"expected a window after {last_window}, got {window}; is this file made of two runs? Keep one."
-    for name, value in row.items():
-        if name in RUN_COLUMNS and name != "window":
-            return f"expected no column {name!r} (config.json says it), got {value!r}; rename it."
-        if isinstance(value, list | dict):
-            return f"expected one value in column {name!r}, got {value!r}; rows are flat."
-    return None
-
-
-def _frame(runs: list[_Run]) -> pd.DataFrame:
-    # dict keeps the order in which columns first appear
-    names = list(dict.fromkeys(name for run in runs for row in run.rows for name in row if name != "window"))
-    records = [(run, row) for run in runs for row in run.rows]
-    columns: dict[str, pd.Series[Any]] = {
-        "run": pd.Series([run.name for run, _ in records], dtype="string"),
-        "env_id": pd.Series([run.env_id for run, _ in records], dtype="category"),
-        "agent": pd.Series([run.agent for run, _ in records], dtype="category"),
-        "seed": pd.Series([run.seed for run, _ in records], dtype="Int64"),
-        "window": pd.Series([row["window"] for _, row in records], dtype="int64"),
+    columns: dict[str, Any] = {
+        "run": repeated([run.name for run in runs], "string"),
+        "env_id": repeated([run.env_id for run in runs], "category"),
+        "agent": repeated([run.agent for run in runs], "category"),
+        "seed": repeated([run.seed for run in runs], "Int64"),
+        "window": np.concatenate([_floats(run.columns["window"], run.num_rows) for run in runs]).astype(np.int64),
+        "run_status": repeated([run.status for run in runs], "category"),
+        "version": repeated([run.version for run in runs], "category"),
     }
+    # dict keeps the order in which columns first appear
+    names = dict.fromkeys(name for run in runs for name in run.columns if name != "window")
     for name in names:
-        columns[name] = _typed([row.get(name) for _, row in records], is_text=name in _TEXT_COLUMNS)
-    return pd.DataFrame(columns)
+        parts = [run.columns.get(name) for run in runs]
+        if name in _TEXT_COLUMNS or any(_is_text(part) for part in parts):
+            texts = [text for part, count in zip(parts, counts, strict=True) for text in _texts(part, count)]
+            columns[name] = pd.Series(texts, dtype="string")
+        else:
+            columns[name] = np.concatenate([_floats(part, count) for part, count in zip(parts, counts, strict=True)])
+    for name in config:
+        values = [_config_value(run, name) for run in runs]
+        if all(name not in run.config for run in runs):
+            known = sorted({known for run in runs for known in run.config})
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = f"; did you mean {', '.join(near)}?" if near else "; see config.json for the fields."
+            raise AnalysisError(f"config: expected fields of the runs' configurations, got {name!r}{hint}")
+        is_text = any(isinstance(value, str) for value in values)
+        columns[f"config/{name}"] = repeated(
+            [None if value is None else str(value) for value in values] if is_text else values,
+            "string" if is_text else "float64",
+        )
+    return pd.DataFrame(columns, copy=False)
 
 
-_TEXT_COLUMNS = ("status", "reason", "non_finite")
+def _config_value(run: Run, name: str) -> float | str | None:
+    value = run.config.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    return float(value) if isinstance(value, int | float) else json.dumps(value)
 
 
-def _typed(values: list[Any], *, is_text: bool) -> pd.Series[Any]:
-    if is_text or any(isinstance(value, str) for value in values):
-        return pd.Series([None if value is None else str(value) for value in values], dtype="string")
-    return pd.Series([float("nan") if value is None else float(value) for value in values], dtype="float64")
+def _is_text(part: Any) -> bool:
+    if isinstance(part, list):
+        return any(isinstance(value, str) for value in part)
+    return part is not None and bool(pa.types.is_string(part.type))
+
+
+def _texts(part: Any, count: int) -> list[str | None]:
+    if part is None:
+        return [None] * count
+    values = part if isinstance(part, list) else part.to_pylist()
+    return [None if value is None else str(value) for value in values]
+
+
+def _floats(part: Any, count: int) -> NDArray[np.float64]:
+    if part is None or (not isinstance(part, list) and pa.types.is_null(part.type)):
+        return np.full(count, np.nan)
+    if isinstance(part, list) or pa.types.is_boolean(part.type):
+        values = part if isinstance(part, list) else part.to_pylist()
+        return np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
+    return np.asarray(part.to_numpy(), dtype=np.float64)  # nulls become NaN

@@ -1,4 +1,7 @@
-"""Pictures of runs. A plot takes the frame of ``load_runs``, leaves it unchanged, and can hand back what it drew."""
+"""The picture of runs that every run ends with. Pictures of one question each are in ``plot_learning``, ``plot_exposures``, ....
+
+A plot takes the frame of ``load_runs``, leaves it unchanged, and can hand back what it drew.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analysis.load import AnalysisError
-
-# Okabe and Ito's colours, which colour-blind people tell apart; no yellow, which is lost on white. With the line styles
-# and markers, whose numbers share no divisor, a combination repeats only after 280 agents.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_LINE_STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-_MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">")
+from analysis.style import COLOURS as _COLOURS
+from analysis.style import LINE_STYLES as _LINE_STYLES
+from analysis.style import MARKERS as _MARKERS
 
 _PANELS = {
     "exposure/reveal_ratio": "Reveal ratio\n(0..1)",

@@ -1,6 +1,7 @@
 """The documentation's tables, made from the code's own: observation, row, configuration.
 
-``python -m atesd_env.documentation`` rewrites the marked blocks of README.md and docs/environment.md; a test compares them.
+``python -m atesd_env.documentation`` rewrites the marked blocks of README.md, docs/environment.md and docs/analysis.md, and the
+table of columns that the package ``analysis`` carries (it imports nothing of ours); tests compare them.
 """
 
 from __future__ import annotations
@@ -8,14 +9,25 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from atesd_env import config
-from atesd_env.statistics import COLUMNS, FEATURES, LOG_COLUMNS, TIME_COLUMNS, TOY_COLUMNS, Column
+from atesd_env.statistics import (
+    COLUMNS,
+    FEATURES,
+    LOG_COLUMNS,
+    TIME_COLUMNS,
+    TOY_COLUMNS,
+    Column,
+    group_columns,
+    toy_columns,
+)
 
-DOCUMENTS = ("README.md", "docs/environment.md")
+DOCUMENTS = ("README.md", "docs/environment.md", "docs/analysis.md")
+COLUMNS_FILE = "analysis/columns.json"
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -51,6 +63,21 @@ def columns_table() -> str:
     rows += [line(column, "toy: info, log") for column in TOY_COLUMNS]
     rows += [line(column, "log") for column in (*TIME_COLUMNS, *LOG_COLUMNS)]
     return markdown_table(("column", "type", "unit", "where", "meaning"), rows)
+
+
+def columns_json() -> str:
+    """Returns the columns of a trajectory as JSON, a line each: name, type, unit, meaning; ``<g>`` stands for a group."""
+    groups = [
+        dataclasses.replace(
+            column, name=re.sub(r"_1$", "_<g>", column.name), meaning=re.sub(r"group 1\b", "group <g>", text)
+        )
+        for column, text in ((column, column.meaning) for column in (group_columns(2)[1], toy_columns(2)[-1]))
+    ]
+    lines = [
+        json.dumps([column.name, column.type, column.unit, column.meaning], ensure_ascii=False)
+        for column in (*COLUMNS, *groups, *TOY_COLUMNS, *TIME_COLUMNS, *LOG_COLUMNS)
+    ]
+    return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def field_texts() -> dict[str, str]:
@@ -94,6 +121,7 @@ def main() -> None:
     for name in DOCUMENTS:
         path = Path(name)
         path.write_text(with_tables(path.read_text()))
+    Path(COLUMNS_FILE).write_text(columns_json())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import AnalysisError, DamagedRunError, NoRunsError, load_runs
+from analysis import AnalysisError, DamagedRunError, NoRunsError, list_runs, load_runs
+from analysis.run_files import read_run
 
 
 def write_run(folder: Path, rows: list[dict[str, Any]], **description: Any) -> Path:
@@ -38,7 +39,7 @@ def test_one_run_folder(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "first", [row(1, **{"probe/accuracy": None}), row(2, **{"probe/accuracy": 0.5})])
     frame = load_runs(folder)
     assert list(frame.columns[:5]) == ["run", "env_id", "agent", "seed", "window"]
-    assert list(frame.columns[5:]) == ["probe/nll", "status", "reason", "probe/accuracy"]
+    assert list(frame.columns[5:]) == ["run_status", "version", "probe/nll", "status", "reason", "probe/accuracy"]
     assert frame["run"].tolist() == ["first", "first"]
     assert frame["window"].tolist() == [1, 2]
     assert frame["probe/nll"].tolist() == [2.0, 1.0]
@@ -51,6 +52,8 @@ def test_one_run_folder(tmp_path: Path) -> None:
         "agent": "category",
         "seed": "Int64",
         "window": "int64",
+        "run_status": "category",
+        "version": "category",
         "probe/nll": "float64",
         "status": "string",
         "reason": "string",
@@ -199,6 +202,136 @@ def test_saved_models_and_hidden_folders_are_no_runs(tmp_path: Path) -> None:
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "config.json").write_text("3")
     assert load_runs(tmp_path)["run"].tolist() == ["run"]
+
+
+def test_the_status_says_how_a_run_ended(tmp_path: Path) -> None:
+    for name, last in (("cut", "truncated"), ("broken", "terminated"), ("going", "running")):
+        write_run(tmp_path / name, [row(1), row(2, status=last)])
+    frame = load_runs(tmp_path)
+    statuses = frame.groupby("run")["run_status"].agg(list).to_dict()
+    assert statuses == {"broken": ["finished"] * 2, "cut": ["finished"] * 2, "going": ["unfinished"] * 2}
+
+
+def test_a_damaged_run_is_kept_up_to_the_damage_if_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_run(tmp_path / "bad", [row(1), row(2)])
+    write_run(tmp_path / "good", [row(1, status="truncated")])
+    with (folder / "trajectory.jsonl").open("a") as file:
+        file.write("oops\n" + json.dumps(row(4)) + "\n")
+    with caplog.at_level(logging.WARNING, logger="analysis"):
+        frame = load_runs(tmp_path, damaged="keep")
+    assert frame["run"].tolist() == ["bad", "bad", "good"]
+    assert frame["run_status"].tolist() == ["damaged", "damaged", "finished"]
+    assert "line 3: expected a JSON object" in caplog.text
+    with pytest.raises(DamagedRunError, match="line 3"):
+        load_runs(tmp_path)
+    with pytest.raises(AnalysisError, match="expected 'refuse' or 'keep', got 'drop'"):
+        load_runs(tmp_path, damaged="drop")  # type: ignore[arg-type]
+
+
+def test_every_folder_is_listed_whatever_it_is_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    versions = {"versions": {"atesd-env": "0.1.0"}, "config": {"windows": 2}}
+    write_run(tmp_path / "done", [row(1), row(2, status="truncated")], **versions)
+    write_run(tmp_path / "going", [row(1)], **versions)
+    write_run(tmp_path / "empty", [])
+    write_run(tmp_path / "newer", [row(1)], format_version=2)
+    (write_run(tmp_path / "bad", [row(1)]) / "trajectory.jsonl").write_text(json.dumps(row(1)) + "\n\n" + "{}\n")
+    listing = list_runs(tmp_path).set_index("run")
+    assert listing["run_status"].astype(str).to_dict() == {
+        "done": "finished",
+        "going": "unfinished",
+        "empty": "empty",
+        "newer": "unreadable",
+        "bad": "damaged",
+    }
+    assert listing["num_windows"].to_dict() == {"done": 2, "going": 1, "empty": 0, "newer": 0, "bad": 1}
+    assert listing.loc["going", "planned_windows"] == 2
+    assert listing.loc["done", "version"] == "0.1.0"
+    assert "expected format_version 1, got 2" in listing.loc["newer", "problem"]
+    assert "line 2" in listing.loc["bad", "problem"]
+    assert listing["problem"].isna().sum() == 3
+    with caplog.at_level(logging.WARNING, logger="analysis"):
+        assert set(load_runs(tmp_path, damaged="keep")["run"]) == {"done", "going", "bad"}
+    assert sorted(record.getMessage().split(":")[0] for record in caplog.records) == ["bad", "empty", "newer"]
+
+
+def test_a_folder_without_run_folders_cannot_be_listed(tmp_path: Path) -> None:
+    with pytest.raises(NoRunsError, match="expected at least one run folder"):
+        list_runs(tmp_path)
+
+
+def test_runs_of_two_versions_are_kept_told_apart_and_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for version in ("0.1.0", "0.2.0"):
+        write_run(tmp_path / version, [row(1)], versions={"atesd-env": version})
+    write_run(tmp_path / "unknown", [row(1)])
+    with caplog.at_level(logging.WARNING, logger="analysis"):
+        frame = load_runs(tmp_path)
+    versions = frame.set_index("run")["version"].astype("string").fillna("")
+    assert versions.to_dict() == {"0.1.0": "0.1.0", "0.2.0": "0.2.0", "unknown": ""}
+    assert "runs of 2 versions of atesd-env (0.1.0, 0.2.0)" in caplog.text
+
+
+def test_a_pattern_names_runs_from_where_it_begins(tmp_path: Path) -> None:
+    for name in ("monday/beta-0", "monday/random-0", "tuesday/beta-0"):
+        write_run(tmp_path / name, [row(1)])
+    assert load_runs(f"{tmp_path}/*/beta-*")["run"].tolist() == ["monday/beta-0", "tuesday/beta-0"]
+    assert load_runs(f"{tmp_path}/**/beta-0")["run"].tolist() == ["monday/beta-0", "tuesday/beta-0"]
+    assert load_runs(f"{tmp_path}/mon*")["run"].tolist() == ["monday/beta-0", "monday/random-0"]
+    with pytest.raises(NoRunsError, match="got no folder that matches"):
+        load_runs(f"{tmp_path}/wed*")
+
+
+def test_a_folder_whose_name_looks_like_a_pattern_is_a_folder(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs[1]" / "a", [row(1)])
+    assert load_runs(tmp_path / "runs[1]")["run"].tolist() == ["a"]
+
+
+def test_fields_of_the_configuration_are_joined_on_demand(tmp_path: Path) -> None:
+    settings = {"learning_rate": 0.002, "windows": 2, "is_on": True, "divergence": "jsd", "targets": ["q", "k"]}
+    write_run(tmp_path / "a", [row(1), row(2)], config={**settings, "token_clip": None})
+    write_run(tmp_path / "b", [row(1)], config={"learning_rate": 0.004})
+    names = ["learning_rate", "is_on", "divergence", "targets", "token_clip"]
+    frame = load_runs(tmp_path, config=names)
+    assert list(frame.columns[-5:]) == [f"config/{name}" for name in names]
+    assert frame["config/learning_rate"].tolist() == [0.002, 0.002, 0.004]
+    assert frame["config/is_on"].isna().tolist() == [False, False, True]
+    assert frame["config/is_on"][0] == 1.0
+    assert frame["config/divergence"].fillna("").tolist() == ["jsd", "jsd", ""]
+    assert frame["config/targets"][0] == '["q", "k"]'
+    assert frame["config/token_clip"].isna().all()
+    assert not any(name.startswith("config/") for name in load_runs(tmp_path))
+    with pytest.raises(AnalysisError, match=r"got 'learning_rat'; did you mean learning_rate\?"):
+        load_runs(tmp_path, config=["learning_rat"])
+
+
+ODD_ROWS: dict[str, list[dict[str, Any]]] = {
+    "a text that looks like a date": [row(1, reason="2026-01-01"), row(2)],
+    "texts and numbers": [row(1, **{"agent/mode": "a"}), row(2, **{"agent/mode": 1})],
+    "truth values": [row(1, **{"agent/is_on": True}), row(2, **{"agent/is_on": None})],
+    "whole numbers, then not": [row(1, **{"agent/x": 1}), row(2, **{"agent/x": 0.5})],
+    "a column that comes late": [row(1), row(2, **{"agent/late": 3})],
+    "a number beyond 64 bits": [row(1, **{"agent/x": 10**30})],
+    "a text with a line break": [row(1, reason="a\nb\u2028c")],
+}
+
+
+@pytest.mark.parametrize("rows", ODD_ROWS.values(), ids=ODD_ROWS)
+def test_reading_at_once_gives_what_reading_by_line_gives(
+    tmp_path: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "odd", rows)
+    write_run(tmp_path / "plain", [row(1)])
+    frame = load_runs(tmp_path)
+    monkeypatch.setattr("analysis.run_files._parsed_at_once", lambda content: None)
+    pd.testing.assert_frame_equal(frame, load_runs(tmp_path), check_exact=True)
+    assert len(frame) == len(rows) + 1
+
+
+def test_sound_files_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_run(tmp_path / "run", [row(1), row(2)])
+    monkeypatch.setattr("analysis.run_files._parsed_by_line", lambda *_: pytest.fail("read by line"))
+    assert read_run(folder, "run").num_rows == 2
 
 
 def test_what_the_environment_writes_is_what_analysis_reads(tmp_path: Path) -> None:

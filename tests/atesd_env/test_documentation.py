@@ -10,7 +10,9 @@ import pytest
 
 from atesd_env.config import EnvConfig
 from atesd_env.documentation import (
+    COLUMNS_FILE,
     DOCUMENTS,
+    columns_json,
     columns_table,
     features_table,
     field_texts,
@@ -62,5 +64,9 @@ def test_the_fields_table_has_every_field_with_its_text():
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_tables_in_the_documents_are_the_codes(name: str):
     text = (ROOT / name).read_text()
-    assert "<!-- table: features -->" in text
+    assert "<!-- table: " in text
     assert with_tables(text) == text, "run: python -m atesd_env.documentation"
+
+
+def test_the_columns_that_analysis_explains_are_the_codes():
+    assert (ROOT / COLUMNS_FILE).read_text() == columns_json(), "run: python -m atesd_env.documentation"

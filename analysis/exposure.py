@@ -1,0 +1,213 @@
+"""What the controllers showed: reveal ratios over a run's progress and by difficulty group, and what mismatch they met."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from analysis.checks import group_numbers, require_columns, require_measured
+from analysis.errors import AnalysisError
+from analysis.intervals import CONFIDENCE, NUM_RESAMPLES, bootstrap_interval
+
+RATIO = "exposure/reveal_ratio"
+
+
+def run_progress(frame: pd.DataFrame) -> pd.Series[float]:
+    """Returns how far its run was at the end of each row's window, in (0, 1].
+
+    The whole is the planned number of windows where the frame has it (``load_runs(config=["windows"])``), else the run's
+    last window, which makes an unfinished run look finished.
+    """
+    last = frame.groupby("run", observed=True)["window"].transform("max").astype(float)
+    planned = frame["config/windows"] if "config/windows" in frame else pd.Series(math.nan, index=frame.index)
+    return frame["window"].astype(float) / planned.fillna(last)
+
+
+def exposure_by_progress(frame: pd.DataFrame, *, num_bins: int = 10) -> pd.DataFrame:
+    """Returns how the reveal ratio is distributed in each stretch of the runs' progress.
+
+    Args:
+        frame: Rows of runs, as ``load_runs`` returns them.
+        num_bins: Stretches of equal length.
+
+    Returns:
+        One line for each agent and stretch with windows: env_id, agent, ``progress_low``, ``progress_high`` (a window counts
+        where it ends: low < progress <= high), mean, lower_quartile, median, upper_quartile, num_windows, num_runs.
+    """
+    return _by_progress(frame, {None: RATIO}, num_bins).drop(columns="group")
+
+
+def exposure_by_group(frame: pd.DataFrame, *, num_bins: int = 1) -> pd.DataFrame:
+    """Returns how the reveal ratio of each difficulty group is distributed, in all or in each stretch of the runs.
+
+    Args:
+        frame: Rows of runs with several difficulty groups (columns ``exposure/reveal_ratio_<g>``).
+        num_bins: Stretches of equal length; 1 takes the whole run.
+
+    Returns:
+        As ``exposure_by_progress``, with a column ``group`` (0 is easiest) after agent.
+
+    Raises:
+        AnalysisError: If the runs have a single group.
+    """
+    groups = group_numbers(frame, RATIO)
+    if not groups:
+        raise AnalysisError(
+            f"frame: expected the columns {RATIO}_0, {RATIO}_1, ..., got none; make runs with several groups (--groups 4)."
+        )
+    return _by_progress(frame, {group: f"{RATIO}_{group}" for group in groups}, num_bins)
+
+
+def _by_progress(frame: pd.DataFrame, columns: dict[Any, str], num_bins: int) -> pd.DataFrame:
+    require_columns(frame, ("run", "env_id", "agent", "window", *columns.values()))
+    if num_bins < 1:
+        raise AnalysisError(f"num_bins: expected at least 1, got {num_bins!r}.")
+    # 0.3 * 10 is a little more than 3: rounding keeps a window that ends on an edge below it.
+    bins = np.ceil(np.round(run_progress(frame) * num_bins, 9)).clip(1, num_bins) - 1
+    parts = []
+    for group, name in columns.items():
+        rows = pd.DataFrame(
+            {
+                "env_id": frame["env_id"].astype(str),
+                "agent": frame["agent"].astype(str),
+                "group": group,
+                "bin": bins,
+                "run": frame["run"],
+                "ratio": frame[name].astype(float),
+            }
+        ).dropna(subset="ratio")
+        grouped = rows.groupby(["env_id", "agent", "bin"])
+        part: Any = grouped["ratio"].agg(
+            mean="mean",
+            lower_quartile=lambda values: values.quantile(0.25),
+            median="median",
+            upper_quartile=lambda values: values.quantile(0.75),
+            num_windows="size",
+        )
+        part["num_runs"] = grouped["run"].nunique()
+        part = part.reset_index()
+        part.insert(2, "group", group)
+        part.insert(3, "progress_low", part["bin"] / num_bins)
+        part.insert(4, "progress_high", (part.pop("bin") + 1) / num_bins)
+        parts.append(part)
+    result: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    return result.sort_values(["env_id", "agent", "group", "progress_low"], ignore_index=True, kind="stable")
+
+
+def mismatch_by_ratio(
+    frame: pd.DataFrame,
+    column: str = "student/mismatch",
+    *,
+    edges: Sequence[float] | None = None,
+    confidence: float = CONFIDENCE,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Returns the mismatch at each reveal ratio: mean over seeds of the seeds' means, with a bootstrap interval over seeds.
+
+    Ratios that were held (``fixed:0.5``) are told apart exactly. Where controllers chose many, put them into stretches by
+    ``edges``, and remember that a controller picks its ratio by the state: what differs then is not the ratio alone.
+
+    Args:
+        frame: Rows of runs, as ``load_runs`` returns them; runs without a seed count as one seed each.
+        column: What to sum up.
+        edges: Increasing edges of stretches of the ratio, the last one closed; None takes each ratio by itself.
+        confidence: Confidence level.
+        num_resamples: Bootstrap resamples.
+        seed: Seed of the resampling.
+
+    Returns:
+        One line for each environment and ratio: env_id, reveal_ratio (mean over the windows), mean, low, high, num_seeds,
+        num_windows.
+    """
+    lines = []
+    for env_id, table, rows in _by_seed_and_ratio(frame, column, edges):
+        for place in table.columns:
+            values = table[place].dropna().to_numpy(dtype=float)
+            here = rows[rows["place"] == place]
+            low, high = bootstrap_interval(values, confidence=confidence, num_resamples=num_resamples, seed=seed)
+            lines.append(
+                {
+                    "env_id": env_id,
+                    "reveal_ratio": float(here["ratio"].mean()),
+                    "mean": float(values.mean()),
+                    "low": float(low),
+                    "high": float(high),
+                    "num_seeds": len(values),
+                    "num_windows": len(here),
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def mismatch_trend(
+    frame: pd.DataFrame, column: str = "student/mismatch", *, edges: Sequence[float] | None = None
+) -> pd.DataFrame:
+    """Tests whether the mismatch grows with the reveal ratio: Page's trend test over seeds, each ranked by itself.
+
+    Args:
+        frame: As in ``mismatch_by_ratio``.
+        column: As there.
+        edges: As there.
+
+    Returns:
+        One line for each environment: env_id, ``num_ratios``, ``num_seeds`` (those with every ratio; the others are left
+        out), ``is_increasing`` (the means over these seeds rise strictly), ``tau`` (Kendall's, mean over seeds, in [-1, 1])
+        and ``p_value`` (one-sided, against no trend; NaN with fewer than 3 ratios or 2 seeds). The test finds a trend, not
+        that every step rises: see ``is_increasing`` for that.
+    """
+    lines = []
+    for env_id, table, _ in _by_seed_and_ratio(frame, column, edges):
+        values = table.dropna().to_numpy(dtype=float)
+        num_seeds, num_ratios = values.shape
+        is_testable = num_ratios >= 3 and num_seeds >= 2
+        taus = [stats.kendalltau(np.arange(num_ratios), line).statistic for line in values] if num_ratios > 1 else []
+        lines.append(
+            {
+                "env_id": env_id,
+                "num_ratios": num_ratios,
+                "num_seeds": num_seeds,
+                "is_increasing": bool(num_seeds and num_ratios > 1 and (np.diff(values.mean(axis=0)) > 0).all()),
+                "tau": float(np.mean(taus)) if len(taus) else math.nan,
+                "p_value": _page(values) if is_testable else math.nan,
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _page(values: NDArray[np.float64]) -> float:
+    return float(stats.page_trend_test(values).pvalue)
+
+
+def _by_seed_and_ratio(
+    frame: pd.DataFrame, column: str, edges: Sequence[float] | None
+) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
+    """Returns for each environment its id, the column's means as seeds x places (of ratios), and the rows."""
+    require_columns(frame, ("run", "env_id", "seed", RATIO, column))
+    require_measured(frame, [RATIO, column])
+    rows = pd.DataFrame(
+        {
+            "env_id": frame["env_id"].astype(str),
+            "seed": frame["seed"].astype("string").fillna(frame["run"].astype("string")),
+            "ratio": frame[RATIO].astype(float),
+            "value": frame[column].astype(float),
+        }
+    ).dropna(subset=["ratio", "value"])
+    if edges is None:
+        rows["place"] = rows["ratio"].round(6)
+    else:
+        if len(edges) < 2 or not bool((np.diff(edges) > 0).all()):
+            raise AnalysisError(f"edges: expected at least two increasing numbers, got {list(edges)!r}.")
+        rows["place"] = pd.cut(rows["ratio"], list(edges), right=False, labels=False)
+        rows.loc[rows["ratio"] == edges[-1], "place"] = len(edges) - 2
+        rows = rows.dropna(subset="place")
+    return [
+        (str(env_id), part.pivot_table(index="seed", columns="place", values="value", aggfunc="mean"), part)
+        for env_id, part in rows.groupby("env_id")
+    ]

@@ -1,0 +1,121 @@
+"""How pictures look: colours for the colour-blind, line styles and markers for print in grey, shared axes and legends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from analysis.columns import unit_of
+
+# Okabe and Ito's colours, which colour-blind people tell apart; no yellow, which is lost on white. With the line styles
+# and markers, whose numbers share no divisor, a combination repeats only after 280 agents.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+LINE_STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">")
+
+COLOUR_MAP = "cividis"
+"""For maps: its lightness grows evenly, so that it reads the same in grey and to the colour-blind."""
+
+NAMES = {
+    "exposure/reveal_ratio": "Reveal ratio",
+    "probe/nll": "Probe NLL",
+    "probe/accuracy": "Probe accuracy",
+    "probe/pass_at_k": "Probe pass@k",
+    "probe/grounded": "Teacher-grounded score",
+    "student/mismatch": "Mismatch",
+    "student/loss": "Loss",
+    "student/entropy": "Student entropy",
+    "teacher/entropy": "Teacher entropy",
+    "rollout/length": "Rollout length",
+    "rollout/success_rate": "Rollout success",
+    "rollout/truncation_rate": "Truncated rollouts",
+    "reward/total": "Reward",
+    "reward/progress": "Learning progress",
+    "return": "Return",
+    "area": "Mean height of the curve",
+}
+"""What columns are called in pictures; others by their own names."""
+
+
+def label_of(column: str) -> str:
+    """Returns a column's label: its name and, in a second line, its unit."""
+    unit = unit_of(column)
+    return NAMES.get(column, column) + (f"\n({unit})" if unit else "")
+
+
+def agent_styles(agents: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Returns colour, line style and marker of each agent, by its place among the sorted names."""
+    return {
+        agent: {
+            "color": COLOURS[index % len(COLOURS)],
+            "linestyle": LINE_STYLES[index % len(LINE_STYLES)],
+            "marker": MARKERS[index % len(MARKERS)],
+        }
+        for index, agent in enumerate(sorted(set(agents)))
+    }
+
+
+def new_figure(
+    num_rows: int = 1, num_columns: int = 1, *, width: float = 7.5, height: float = 2.2, **shared: Any
+) -> Any:
+    """Returns a figure and its panels [num_rows, num_columns].
+
+    Args:
+        num_rows: Rows of panels.
+        num_columns: Columns of panels.
+        width: Of the figure, in inches.
+        height: Of a row, in inches.
+        shared: Arguments of ``Figure.subplots``.
+    """
+    figure = Figure(figsize=(width, 1.3 + height * num_rows), dpi=120, layout="constrained")
+    panels: NDArray[Any] = figure.subplots(num_rows, num_columns, squeeze=False, **shared)
+    for axes in panels.ravel():
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.25, linewidth=0.6)
+    return figure, panels
+
+
+def draw_line(axes: Axes, x: Any, middle: Any, low: Any, high: Any, style: dict[str, Any]) -> None:
+    """Draws a line with markers and, where there is one, the band around it."""
+    x, middle, low, high = (np.asarray(values, dtype=float) for values in (x, middle, low, high))
+    axes.plot(x, middle, linewidth=1.6, markersize=4, markevery=max(1, len(x) // 12), **style)
+    if np.isfinite(low).any():
+        axes.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
+
+
+def draw_legend(figure: Figure, styles: dict[str, dict[str, Any]], caption: str, labels: Sequence[str] = ()) -> None:
+    """Draws the agents' legend below the panels, with a sentence that says what is drawn.
+
+    Args:
+        figure: The figure.
+        styles: What ``agent_styles`` returns.
+        caption: The sentence.
+        labels: One for each agent, if it is not its name.
+    """
+    handles = [
+        Line2D([], [], label=label, markersize=5, **style)
+        for label, style in zip(labels or styles, styles.values(), strict=True)
+    ]
+    figure.legend(
+        handles=handles,
+        title=caption,
+        loc="outside lower center",
+        ncols=min(max(len(styles), 1), 3),
+        fontsize=8,
+        title_fontsize=8,
+        frameon=False,
+        handlelength=4,
+    )
+
+
+def run_labels(frame: pd.DataFrame, agents: Iterable[str]) -> list[str]:
+    """Returns each agent's name with its number of runs, such as "beta (3 runs)"."""
+    counts = frame.groupby(frame["agent"].astype(str))["run"].nunique()
+    return [f"{agent} ({counts[agent]} {'run' if counts[agent] == 1 else 'runs'})" for agent in agents]

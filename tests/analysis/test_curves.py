@@ -1,0 +1,92 @@
+"""Curves, areas and times: small frames, numbers worked out by hand."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import AnalysisError, area_under_curve, learning_curves, time_to_threshold
+
+
+def frame_of(runs: dict[str, list[float]], **columns: object) -> pd.DataFrame:
+    """Runs named agent-seed with these scores from window 1 on."""
+    lines = [
+        {
+            "run": name,
+            "env_id": "ATESD-Tiny-v0",
+            "agent": name.rpartition("-")[0],
+            "seed": int(name.rpartition("-")[2]),
+            "window": window,
+            "score": value,
+            **columns,
+        }
+        for name, values in runs.items()
+        for window, value in enumerate(values, start=1)
+    ]
+    frame = pd.DataFrame(lines).astype({"agent": "category", "env_id": "category", "run": "string", "seed": "Int64"})
+    return frame.sample(frac=1.0, random_state=2)
+
+
+def test_a_learning_curve_is_the_mean_over_the_runs_that_measured() -> None:
+    nan = math.nan
+    frame = frame_of({"a-0": [1.0, nan, 5.0], "a-1": [3.0, nan, 6.0], "a-2": [5.0, nan], "b-0": [7.0, 8.0]})
+    before = frame.copy()
+    curves = learning_curves(frame, "score")
+    pd.testing.assert_frame_equal(frame, before)
+    assert list(curves.columns) == ["env_id", "agent", "column", "window", "mean", "low", "high", "iqm", "num_runs"]
+    assert curves["agent"].tolist() == ["a", "a", "b", "b"]
+    assert curves["window"].tolist() == [1, 3, 1, 2], "window 2 of a was never measured"
+    assert curves["mean"].tolist() == [3.0, 5.5, 7.0, 8.0]
+    assert curves["num_runs"].tolist() == [3, 2, 1, 1]
+    assert curves["low"].isna().tolist() == [False, False, True, True]
+    assert 1.0 <= curves["low"][0] < 3.0 < curves["high"][0] <= 5.0
+    assert (curves["low"][1], curves["high"][1]) == (5.0, 6.0)
+
+
+def test_a_curve_of_four_runs_leaves_out_the_odd_one_in_its_interquartile_mean() -> None:
+    curves = learning_curves(frame_of({"a-0": [0.0], "a-1": [1.0], "a-2": [2.0], "a-3": [99.0]}), "score")
+    assert curves["iqm"].tolist() == [1.5]
+
+
+def test_curves_repeat_with_the_seed() -> None:
+    frame = frame_of({f"a-{seed}": np.random.default_rng(seed).random(5).tolist() for seed in range(6)})
+    pd.testing.assert_frame_equal(learning_curves(frame, "score", seed=1), learning_curves(frame, "score", seed=1))
+    assert (learning_curves(frame, "score", seed=1)["low"] != learning_curves(frame, "score", seed=2)["low"]).any()
+
+
+def test_the_area_is_the_trapezoids_over_the_span() -> None:
+    areas = area_under_curve(
+        frame_of({"a-0": [4.0, 2.0, 0.0], "a-1": [1.0, math.nan, 3.0, 5.0], "b-0": [7.0]}), "score"
+    )
+    assert areas["run"].tolist() == ["a-0", "a-1", "b-0"]
+    # a-1: (1 + 3) / 2 * 2 + (3 + 5) / 2 = 8 over 3 windows.
+    assert areas["area"].tolist() == [2.0, 8 / 3, 7.0]
+    assert areas[["first_window", "last_window", "num_measured"]].to_numpy().tolist() == [
+        [1, 3, 3],
+        [1, 4, 3],
+        [1, 1, 1],
+    ]
+
+
+def test_the_first_window_that_reaches_a_threshold() -> None:
+    frame = frame_of({"a-0": [0.1, 0.5, 0.4, 0.6, 0.7], "a-1": [0.1, 0.2], "b-0": [math.nan, 0.9]})
+    times = time_to_threshold(frame, "score", 0.5)
+    assert times["is_reached"].tolist() == [True, False, True]
+    assert times["window"].fillna(0).tolist() == [2, 0, 2]
+    assert times["last_window"].tolist() == [5, 2, 2]
+    twice = time_to_threshold(frame, "score", 0.5, windows_in_a_row=2)
+    assert twice["window"].fillna(0).tolist() == [4, 0, 0]
+    lower = time_to_threshold(frame, "score", 0.15, higher_is_better=False)
+    assert lower["window"].fillna(0).tolist() == [1, 1, 0]
+
+
+def test_frames_without_the_measure_are_refused() -> None:
+    frame = frame_of({"a-0": [1.0]})
+    for function in (learning_curves, area_under_curve):
+        with pytest.raises(AnalysisError, match="got none of probe/nll; pass what load_runs returns"):
+            function(frame)
+        with pytest.raises(AnalysisError, match="expected numbers in the column score"):
+            function(frame.assign(score=math.nan), "score")
+    with pytest.raises(AnalysisError, match="windows_in_a_row: expected at least 1, got 0"):
+        time_to_threshold(frame, "score", 1.0, windows_in_a_row=0)

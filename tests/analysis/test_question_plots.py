@@ -1,0 +1,300 @@
+"""Pictures of one question each: what they draw and hand back, that their frames stay as they are, what they refuse."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.collections import LineCollection, QuadMesh
+from matplotlib.figure import Figure
+from scipy import stats
+
+import analysis
+from analysis import (
+    AnalysisError,
+    agent_means,
+    learning_curves,
+    mismatch_by_ratio,
+    paired_differences,
+    plot_beta_density,
+    plot_counterfactual,
+    plot_exposure_trajectories,
+    plot_health,
+    plot_learning_curves,
+    plot_mismatch_by_ratio,
+    plot_paired_differences,
+    plot_ratio_sweep,
+)
+
+AGENTS = ("beta", "fixed:0", "fixed:0.5", "fixed:1")
+
+
+def frame_of(num_seeds: int = 3, windows: int = 4, groups: int = 1) -> pd.DataFrame:
+    """Runs whose numbers can be told apart."""
+    lines: list[dict[str, Any]] = []
+    for agent in AGENTS:
+        for seed in range(num_seeds):
+            for window in range(1, windows + 1):
+                ratio = 0.1 * seed + 0.05 * window if agent == "beta" else float(agent.partition(":")[2])
+                line = {
+                    "run": f"{agent}-{seed}",
+                    "env_id": "ATESD-Tiny-v0",
+                    "agent": agent,
+                    "seed": seed,
+                    "window": window,
+                    "exposure/reveal_ratio": ratio,
+                    "student/mismatch": 0.5 + ratio + 0.01 * seed,
+                    "student/entropy": 1.0 / window + 0.01 * seed,
+                    "rollout/length": 10.0 * window + seed,
+                    "probe/nll": 2.0 / window + 0.1 * seed - (ratio if agent != "beta" else 0.2),
+                    "probe/accuracy": 0.1 * window if window % 2 == 0 else np.nan,
+                }
+                names = [""] if groups == 1 else [f"_{group}" for group in range(groups)]
+                for name in names if agent == "beta" else []:
+                    line |= {f"agent/c1{name}": 2.0 + seed, f"agent/c2{name}": 4.0}
+                for group in range(groups if groups > 1 else 0):
+                    line[f"exposure/reveal_ratio_{group}"] = ratio * (group + 1) / groups
+                lines.append(line)
+    frame = pd.DataFrame(lines)
+    return frame.astype({"run": "string", "agent": "category", "env_id": "category", "seed": "Int64"})
+
+
+def outcomes_of() -> pd.DataFrame:
+    """The last rows of runs."""
+    frame = frame_of()
+    return frame[frame["window"] == 4]
+
+
+def differences_of() -> pd.DataFrame:
+    """Differences to full exposure."""
+    return paired_differences(outcomes_of(), "probe/nll", "fixed:1", higher_is_better=False)
+
+
+def counterfactual_of() -> pd.DataFrame:
+    """Branches of two windows from two states of two seeds; ratio 0.5 is best in state 0 and 1.0 in state 6."""
+    lines = [
+        {
+            "done": done,
+            "seed": seed,
+            "branch": branch,
+            "reveal_ratio": ratio,
+            "offset": offset,
+            "return": (1.0 - abs(ratio - (0.5 if done == 0 else 1.0))) * offset + 10 * seed,
+            "probe/nll": -(1.0 - abs(ratio - (0.5 if done == 0 else 1.0))) * offset,
+        }
+        for done in (0, 6)
+        for seed in range(2)
+        for branch, ratio in enumerate((0.0, 0.5, 1.0))
+        for offset in (1, 2)
+    ]
+    return pd.DataFrame(lines)
+
+
+PLOTS: dict[str, tuple[Callable[..., Any], Callable[[], pd.DataFrame], dict[str, Any]]] = {
+    "trajectories": (plot_exposure_trajectories, frame_of, {}),
+    "trajectories of groups": (plot_exposure_trajectories, lambda: frame_of(groups=3), {}),
+    "beta": (plot_beta_density, frame_of, {}),
+    "beta of groups": (plot_beta_density, lambda: frame_of(groups=2), {}),
+    "learning": (plot_learning_curves, frame_of, {}),
+    "health": (plot_health, frame_of, {}),
+    "mismatch": (plot_mismatch_by_ratio, frame_of, {}),
+    "mismatch in stretches": (plot_mismatch_by_ratio, frame_of, {"edges": [0.0, 0.4, 0.8, 1.0]}),
+    "sweep": (plot_ratio_sweep, outcomes_of, {"measure": "probe/nll"}),
+    "forest": (plot_paired_differences, differences_of, {}),
+    "counterfactual": (plot_counterfactual, counterfactual_of, {}),
+}
+
+
+@pytest.mark.parametrize(("plot", "make_frame", "arguments"), PLOTS.values(), ids=PLOTS)
+def test_every_plot_leaves_its_frame_alone_and_hands_back_what_it_drew(
+    plot: Callable[..., Any], make_frame: Callable[[], pd.DataFrame], arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    frame = make_frame()
+    before = frame.copy(deep=True)
+    figure, data = plot(frame, **arguments, return_data=True)
+    pd.testing.assert_frame_equal(frame, before)
+    assert isinstance(data, pd.DataFrame)
+    assert len(data) > 0
+    data["mine"] = 1  # what is handed back is the caller's
+    pd.testing.assert_frame_equal(frame, before)
+    assert isinstance(plot(frame, **arguments), Figure)
+    figure.savefig(tmp_path / "plot.png")
+    inside = figure.bbox
+    texts = [
+        *figure.legends,
+        *(label for axes in figure.axes for label in (axes.xaxis.label, axes.yaxis.label, axes.title)),
+    ]
+    for artist in (text for text in texts if not hasattr(text, "get_text") or text.get_text()):
+        box = artist.get_window_extent()
+        assert inside.x0 - 1 <= box.x0 <= box.x1 <= inside.x1 + 1
+        assert inside.y0 - 1 <= box.y0 <= box.y1 <= inside.y1 + 1
+
+
+@pytest.mark.parametrize(("plot", "make_frame", "arguments"), PLOTS.values(), ids=PLOTS)
+def test_every_plot_refuses_an_empty_frame(
+    plot: Callable[..., Any], make_frame: Callable[[], pd.DataFrame], arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(AnalysisError):
+        plot(make_frame().iloc[:0], **arguments)
+
+
+def test_every_public_plot_is_among_these() -> None:
+    tested = {plot.__name__ for plot, _, _ in PLOTS.values()}
+    public = {name for name in analysis.__all__ if name.startswith("plot_")}
+    assert public - tested <= {"plot_exposure", "plot_comparison"}, "those have tests of their own"
+
+
+@pytest.mark.parametrize(
+    "plot", [plot_exposure_trajectories, plot_learning_curves, plot_health, plot_mismatch_by_ratio]
+)
+def test_two_environments_are_refused(plot: Callable[..., Any]) -> None:
+    frame = pd.concat(
+        [frame_of().astype({"env_id": str}), frame_of().assign(env_id="ATESD-Toy-v0").astype({"env_id": str})]
+    )
+    with pytest.raises(AnalysisError, match="expected runs of one environment, got ATESD-Tiny-v0, ATESD-Toy-v0"):
+        plot(frame)
+
+
+def test_lines_differ_in_style_and_marker_for_print_in_grey() -> None:
+    for plot in (plot_learning_curves, plot_exposure_trajectories, plot_health):
+        lines = [line for line in plot(frame_of()).axes[0].get_lines() if line.get_linewidth() > 1]
+        assert len({line.get_marker() for line in lines}) == len(AGENTS)
+        assert len({str(line._dash_pattern) for line in lines}) == len(AGENTS)
+
+
+def test_learning_curves_are_those_of_the_function() -> None:
+    figure, data = plot_learning_curves(frame_of(), ["probe/nll", "student/loss"], return_data=True)
+    pd.testing.assert_frame_equal(data, learning_curves(frame_of(), "probe/nll"))
+    (axes,) = figure.axes
+    assert axes.get_ylabel() == "Probe NLL\n(nats/token)"
+    line = axes.get_lines()[0]
+    np.testing.assert_allclose(line.get_ydata(), data.loc[data["agent"] == "beta", "mean"])
+    with pytest.raises(AnalysisError, match="expected numbers in one of the columns to draw"):
+        plot_learning_curves(frame_of(), ["student/loss"])
+
+
+def test_trajectories_have_a_line_for_each_run_and_one_for_the_mean() -> None:
+    figure, data = plot_exposure_trajectories(frame_of(), return_data=True)
+    assert len(figure.axes[0].get_lines()) == len(AGENTS) * (3 + 1)
+    means = data[(data["agent"] == "beta") & data["run"].isna()]
+    np.testing.assert_allclose(means["reveal_ratio"], 0.1 + 0.05 * np.arange(1, 5))
+    groups = plot_exposure_trajectories(frame_of(groups=3))
+    assert [axes.get_ylabel() for axes in groups.axes] == [f"Reveal ratio,\ngroup {group}" for group in range(3)]
+
+
+def test_the_density_is_the_mean_of_the_runs_densities() -> None:
+    figure, data = plot_beta_density(frame_of(), num_ratios=5, return_data=True)
+    at_one = data[data["window"] == 1]
+    assert at_one["reveal_ratio"].tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
+    expected = np.mean([stats.beta.pdf(at_one["reveal_ratio"], 2 + seed, 4) for seed in range(3)], axis=0)
+    np.testing.assert_allclose(at_one["density"], expected)
+    axes = figure.axes[0]
+    (mesh,) = [item for item in axes.collections if isinstance(item, QuadMesh)]
+    np.testing.assert_allclose(np.asarray(mesh.get_array()).reshape(5, 4)[:, 0], expected)
+    mean = axes.get_lines()[1]
+    np.testing.assert_allclose(mean.get_ydata(), np.mean([(2 + seed) / (6 + seed) for seed in range(3)]))
+    dots = axes.get_lines()[2]
+    assert len(dots.get_xdata()) == 3 * 4
+
+
+def test_a_density_is_of_one_agent() -> None:
+    frame = frame_of()
+    other = frame[frame["agent"] == "beta"].astype({"agent": str}).assign(agent="beta:credit=one-step")
+    with pytest.raises(AnalysisError, match="expected one agent with a Beta policy, got beta, beta:credit=one-step"):
+        plot_beta_density(pd.concat([frame.astype({"agent": str}), other]))
+    with pytest.raises(AnalysisError, match="pass runs of the agent beta"):
+        plot_beta_density(frame[frame["agent"] != "beta"])
+    with pytest.raises(AnalysisError, match="got none of agent/c1, agent/c2; pass runs of the agent beta"):
+        plot_beta_density(frame.drop(columns=["agent/c1", "agent/c2"]))
+
+
+def test_health_has_a_panel_for_what_was_measured() -> None:
+    figure, data = plot_health(frame_of(), return_data=True)
+    labels = [axes.get_ylabel().partition("\n")[0] for axes in figure.axes]
+    assert labels == ["Rollout length", "Student entropy", "Probe accuracy"]
+    length = data[(data["column"] == "rollout/length") & (data["agent"] == "beta")]
+    assert length.loc[length["run"].isna(), "value"].tolist() == [11.0, 21.0, 31.0, 41.0]
+    assert length.loc[length["run"] == "beta-2", "value"].tolist() == [12.0, 22.0, 32.0, 42.0]
+    with pytest.raises(AnalysisError, match="expected numbers in one of rollout/length"):
+        plot_health(frame_of()[["run", "env_id", "agent", "window"]])
+
+
+def test_the_mismatch_picture_says_how_sure_it_is() -> None:
+    frame = frame_of()
+    fixed = frame[frame["agent"] != "beta"]
+    figure, data = plot_mismatch_by_ratio(fixed, return_data=True)
+    pd.testing.assert_frame_equal(data, mismatch_by_ratio(fixed))
+    axes = figure.axes[0]
+    assert axes.get_title().endswith("Page's trend test over 3 seeds: p = 0.0046")  # 1 / 6 ** 3
+    np.testing.assert_allclose(axes.get_lines()[0].get_ydata(), data["mean"])
+    two = plot_mismatch_by_ratio(fixed[fixed["agent"] != "fixed:1"])
+    assert two.axes[0].get_title().endswith("too few ratios or seeds with all of them for a trend test")
+
+
+def test_the_sweep_has_fixed_ratios_across_and_others_as_lines() -> None:
+    figure, data = plot_ratio_sweep(outcomes_of(), "probe/nll", return_data=True)
+    assert data["agent"].tolist() == ["fixed:0", "fixed:0.5", "fixed:1", "beta"]
+    means = agent_means(outcomes_of(), "probe/nll").set_index("agent")["mean"]
+    across, fixed = figure.axes[0].get_lines()
+    np.testing.assert_allclose(across.get_ydata(), [means["beta"]] * 2)
+    np.testing.assert_allclose(fixed.get_xdata(), [0.0, 0.5, 1.0])
+    np.testing.assert_allclose(fixed.get_ydata(), means[["fixed:0", "fixed:0.5", "fixed:1"]])
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["a fixed ratio", "beta (3 seeds)"]
+    only = outcomes_of()
+    with pytest.raises(AnalysisError, match=r"expected agents such as fixed:0\.5, got beta"):
+        plot_ratio_sweep(only[only["agent"] == "beta"], "probe/nll")
+
+
+def test_the_forest_has_the_best_on_top_and_fills_what_is_clear() -> None:
+    differences = pd.DataFrame(
+        {
+            "agent": ["good", "unclear", "alone"],
+            "reference": "fixed:1",
+            "measure": "probe/accuracy",
+            "higher_is_better": True,
+            "num_pairs": [5, 5, 1],
+            "mean": [2.0, 0.5, 0.1],
+            "low": [1.0, -0.5, np.nan],
+            "high": [3.0, 1.5, np.nan],
+            "improvement": [0.9, 0.6, 1.0],
+        }
+    )
+    figure, data = plot_paired_differences(differences, return_data=True)
+    assert data["is_clear"].tolist() == [True, False, False]
+    axes = figure.axes[0]
+    assert axes.get_xlabel() == "Probe accuracy (0..1), minus fixed:1 (better: right)"
+    points = [line for line in axes.get_lines() if line.get_marker() in ("o", "x")]
+    assert [line.get_ydata()[0] for line in points] == [2, 1, 0]
+    assert [line.get_markerfacecolor() != "white" for line in points[:2]] == [True, False]
+    assert points[2].get_marker() == "x"
+    (intervals,) = [item for item in axes.collections if isinstance(item, LineCollection)]
+    assert intervals.get_segments()[0][:, 0].tolist() == [1.0, 3.0]
+    assert [text.get_text() for text in axes.texts] == [
+        "5 pairs, P(better) 0.90",
+        "5 pairs, P(better) 0.60",
+        "1 pairs, P(better) 1.00",
+    ]
+
+
+@pytest.mark.parametrize("outcome", ["return", "probe/nll"])
+def test_the_counterfactual_map_by_hand(outcome: str) -> None:
+    figure, data = plot_counterfactual(counterfactual_of(), outcome, return_data=True)
+    table = data.pivot(index="done", columns="reveal_ratio", values="advantage")
+    # At the second window: 2 * (0.5, 1, 0.5) from state 0 and 2 * (0, 0.5, 1) from state 6; their means are 4 / 3 and 1.
+    np.testing.assert_allclose(table.loc[0], np.array([1.0, 2.0, 1.0]) - 4 / 3)
+    np.testing.assert_allclose(table.loc[6], np.array([0.0, 1.0, 2.0]) - 1)
+    assert data["num_seeds"].tolist() == [2] * 6
+    rings = figure.axes[0].get_lines()[0]
+    assert list(rings.get_ydata()) == [1.5, 2.5], "0.5 is the second ratio, 1.0 the third"
+
+
+def test_a_state_with_a_branch_that_ended_early_is_left_out() -> None:
+    frame = counterfactual_of()
+    cut = frame[~((frame["done"] == 6) & (frame["branch"] == 0) & (frame["offset"] == 2))]
+    _, data = plot_counterfactual(cut, return_data=True)
+    assert data["done"].unique().tolist() == [0]
+    with pytest.raises(AnalysisError, match="follow fewer windows"):
+        plot_counterfactual(cut[cut["done"] == 6])
