@@ -1,4 +1,4 @@
-r"""Data files of worked problems: JSONL, one problem a line, checked row by row.
+r"""Data of worked problems, one problem a row, checked row by row; where rows come from is in `atesd_env.tasks.sources`.
 
 A row is an object with ``problem``, ``solution`` and ``answer`` (strings), and optionally ``id`` (string or integer)
 and ``level`` (a number, or MATH's "Level 3"). A row without ``answer`` takes it from the last ``\boxed{}`` of its
@@ -8,7 +8,6 @@ is well-formed but of no use (a problem that came before, an empty solution) is 
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -101,29 +100,21 @@ def normalised_problem(problem: str) -> str:
 
 
 def read_rows(path: str | Path) -> tuple[list[DataRow], DataReport]:
-    """Reads a data file and leaves out what is of no use (see the report; nothing is logged here).
+    """Reads a data file or a hub's data set (`atesd_env.tasks.sources`) and leaves out what is of no use (see the report; nothing is logged here).
 
     Raises:
         DataError: If the file cannot be read, a row is malformed, or no row can be used.
     """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{path}: expected a readable JSONL file, got {error.strerror or type(error).__name__}; check the path."
-        ) from error
+    from atesd_env.tasks.sources import raw_rows
+
     rows: list[DataRow] = []
     first_of: dict[str, DataRow] = {}
     lines_of_id: dict[str, int] = {}
     duplicates, conflicts, empty_solutions = [], [], []
     num_rows = 0
-    # Not str.splitlines: it also cuts at characters that may stand inside a JSON string.
-    for line, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not raw.strip():
-            continue
+    for line, fields in raw_rows(path):
         num_rows += 1
-        row = _parse_row(path, line, raw)
+        row = parse_row(path, line, fields)
         if not without_annotations(row.solution).strip():
             empty_solutions.append(line)
             continue
@@ -162,21 +153,18 @@ def log_report(report: DataReport) -> None:
         _logger.warning("%s", report)
 
 
-def _parse_row(path: Path, line: int, raw: bytes) -> DataRow:
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}, line {line}: expected UTF-8, got byte 0x{raw[error.start]:02x} at position {error.start}; "
-            "save the file as UTF-8."
-        ) from error
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}, line {line}: expected one JSON object a line, got {_shown(text.strip())} ({error}); "
-            "mend or remove the line."
-        ) from error
+def parse_row(path: str | Path, line: int, fields: Any) -> DataRow:
+    """Returns one row of a source, checked.
+
+    Args:
+        path: The file or the data set, for messages and for the ids of rows without one.
+        line: Number of the row, from 1.
+        fields: What the row holds; anything but a mapping is refused.
+
+    Raises:
+        DataError: If the row is malformed.
+    """
+    path = Path(path)
     if not isinstance(fields, dict):
         raise DataError(
             f"{path}, line {line}: expected a JSON object with problem, solution and answer, got {_shown(fields)}; "
