@@ -34,7 +34,7 @@ class HubDataSet:
         id: Its id.
         split: The split that is read.
         config: Its configuration, or None for the only one.
-        names: Our field -> theirs, where they differ.
+        names: Our field -> theirs, where they differ and it is there.
         convert: Makes a row where renaming is not enough.
     """
 
@@ -53,7 +53,7 @@ class HubDataSet:
         try:
             if self.convert is not None:
                 return self.convert(theirs)
-            return {**theirs, **{ours: theirs[name] for ours, name in self.names.items()}}
+            return {**theirs, **{ours: theirs[name] for ours, name in self.names.items() if name in theirs}}
         except KeyError as error:
             raise DataError(
                 f"{self.id}: expected the field {error}, got {sorted(theirs)}; save the data set as JSONL with problem, "
