@@ -163,11 +163,21 @@ def _same_settings(path: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     except OSError as error:
         raise failure(path, "a readable description of the evaluation", error) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise RunFilesError(f"{path}: expected the description of an evaluation, got {error}; choose another folder.") from error
+        raise RunFilesError(
+            f"{path}: expected the description of an evaluation, got {error}; choose another folder."
+        ) from error
     wanted = json.loads(json.dumps(settings))
     names: Sequence[str] = sorted((wanted.keys() | there.keys()) - {"adapters", "num_samples"})
-    different = [f"{name} ({there.get(name)!r} there, {wanted.get(name)!r} here)" for name in names if there.get(name) != wanted.get(name)]
-    different += [f"adapter {label}" for label, checksum in wanted["adapters"].items() if adapters.get(label, checksum) != checksum]
+    different = [
+        f"{name} ({there.get(name)!r} there, {wanted.get(name)!r} here)"
+        for name in names
+        if there.get(name) != wanted.get(name)
+    ]
+    different += [
+        f"adapter {label}"
+        for label, checksum in wanted["adapters"].items()
+        if adapters.get(label, checksum) != checksum
+    ]
     if different:
         raise ConfigError(
             f"resume: expected the evaluation that is in {path.parent}, got other values of {'; '.join(different)}; choose "

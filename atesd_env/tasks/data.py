@@ -19,6 +19,7 @@ from typing import Any
 from atesd_env.answers import last_boxed
 from atesd_env.errors import DataError
 from atesd_env.tasks.segmentation import without_annotations
+from atesd_env.tasks.sources import is_hub_id, raw_rows
 
 _logger = logging.getLogger(__name__)
 
@@ -62,6 +63,8 @@ class DataReport:
         missing_levels: Lines without a level, if others have one.
         shared: Lines left out because their problem is also in another file, which needs it more (the probe's file
             comes before the held-out one, and that before training).
+        missing_answers: Rows of a hub's data set without an answer, in a field or a box (in a file of one's own they are
+            refused).
     """
 
     path: str
@@ -72,11 +75,14 @@ class DataReport:
     empty_solutions: tuple[int, ...] = ()
     missing_levels: tuple[int, ...] = ()
     shared: tuple[int, ...] = ()
+    missing_answers: tuple[int, ...] = ()
 
     @property
     def is_clean(self) -> bool:
         """Whether there is nothing to report."""
-        return not (self.duplicates or self.empty_solutions or self.missing_levels or self.shared)
+        return not (
+            self.duplicates or self.empty_solutions or self.missing_levels or self.shared or self.missing_answers
+        )
 
     def __str__(self) -> str:
         kinds = [
@@ -84,6 +90,7 @@ class DataReport:
             ("of these give another answer", self.conflicts),
             ("have an empty solution", self.empty_solutions),
             ("are also in another file", self.shared),
+            ("have no final answer", self.missing_answers),
             ("have no level (so difficulty is the number of steps)", self.missing_levels),
         ]
         remarks = [f"{len(lines)} {what} ({_named(lines)})" for what, lines in kinds if lines]
@@ -105,15 +112,17 @@ def read_rows(path: str | Path) -> tuple[list[DataRow], DataReport]:
     Raises:
         DataError: If the file cannot be read, a row is malformed, or no row can be used.
     """
-    from atesd_env.tasks.sources import raw_rows
-
     rows: list[DataRow] = []
     first_of: dict[str, DataRow] = {}
     lines_of_id: dict[str, int] = {}
-    duplicates, conflicts, empty_solutions = [], [], []
+    duplicates, conflicts, empty_solutions, missing_answers = [], [], [], []
+    is_hub = is_hub_id(path)
     num_rows = 0
     for line, fields in raw_rows(path):
         num_rows += 1
+        if is_hub and _has_no_answer(fields):
+            missing_answers.append(line)
+            continue
         row = parse_row(path, line, fields)
         if not without_annotations(row.solution).strip():
             empty_solutions.append(line)
@@ -143,6 +152,7 @@ def read_rows(path: str | Path) -> tuple[list[DataRow], DataReport]:
         conflicts=tuple(conflicts),
         empty_solutions=tuple(empty_solutions),
         missing_levels=tuple(missing_levels) if len(missing_levels) < len(rows) else (),
+        missing_answers=tuple(missing_answers),
     )
     return rows, report
 
@@ -189,6 +199,13 @@ def parse_row(path: str | Path, line: int, fields: Any) -> DataRow:
         answer=answer or "",
         level=_level_field(path, line, fields),
     )
+
+
+def _has_no_answer(fields: Any) -> bool:
+    if not isinstance(fields, dict) or fields.get("answer"):
+        return False
+    solution = fields.get("solution")
+    return isinstance(solution, str) and bool(solution.strip()) and last_boxed(solution) is None
 
 
 def _text_field(path: Path, line: int, fields: dict[str, Any], field: str, may_be_blank: bool = False) -> str:

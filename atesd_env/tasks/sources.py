@@ -82,9 +82,7 @@ def is_hub_id(source: str | Path) -> bool:
     (True, False)
     """
     text = str(source)
-    return (
-        _HUB_ID.fullmatch(text) is not None and not text.lower().endswith(_FILE_SUFFIXES) and not Path(text).exists()
-    )
+    return _HUB_ID.fullmatch(text) is not None and not text.lower().endswith(_FILE_SUFFIXES) and not Path(text).exists()
 
 
 def raw_rows(source: str | Path) -> Iterator[tuple[int, Any]]:
