@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -36,7 +36,8 @@ class EvaluateCommand:
     Without a GPU: atesd evaluate --benchmark heldout --max-problems 20 --k 4 --sampling env --out evaluations/tiny
 
     Every sample is a line of samples.jsonl. An interrupted evaluation goes on with the same arguments and --resume; adapters
-    may be added then, and --k raised. Every field of the environment's configuration is a flag.
+    may be added then, and --k raised. A field of the environment's configuration is a flag behind --config, such as
+    --config.student.
     """
 
     out: Path
@@ -79,7 +80,7 @@ class EvaluateCommand:
     """Go on with the evaluation in the folder."""
     quiet: bool = False
     """Show no progress bar."""
-    config: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=EnvConfig)
+    config: EnvConfig = field(default_factory=EnvConfig)
     """The environment's configuration."""
 
 

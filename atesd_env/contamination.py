@@ -78,8 +78,7 @@ def find_overlaps(
     candidates: list[tuple[str, list[_Ngram]]] = []
     counts: Counter[_Ngram] = Counter()
     for training_id, text in training:
-        grams = dict.fromkeys(word_ngrams(text, num_words))
-        shared = [gram for gram in grams if gram in owners]
+        shared = [gram for gram in dict.fromkeys(word_ngrams(text, num_words)) if gram in owners]
         if shared:
             candidates.append((training_id, shared))
             counts.update(shared)

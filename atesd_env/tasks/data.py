@@ -107,7 +107,7 @@ def normalised_problem(problem: str) -> str:
 
 
 def read_rows(path: str | Path) -> tuple[list[DataRow], DataReport]:
-    """Reads a data file or a hub's data set (`atesd_env.tasks.sources`) and leaves out what is of no use (see the report; nothing is logged here).
+    """Reads a file or a hub's data set (see `sources`) and leaves out what is of no use (see the report; logs nothing).
 
     Raises:
         DataError: If the file cannot be read, a row is malformed, or no row can be used.
@@ -135,7 +135,7 @@ def read_rows(path: str | Path) -> tuple[list[DataRow], DataReport]:
             continue
         if lines_of_id.setdefault(row.id, line) != line:
             raise _refused(
-                path, line, "id", "an id of its own", f"{row.id!r} as in line {lines_of_id[row.id]}", "rename it"
+                Path(path), line, "id", "an id of its own", f"{row.id!r} as in line {lines_of_id[row.id]}", "rename it"
             )
         rows.append(row)
     if not rows:
