@@ -21,7 +21,9 @@ datasets = pytest.importorskip("datasets", reason="the package 'datasets' is not
 
 
 def as_parquet(folder: Path) -> Path:
-    datasets.Dataset.from_list([json.loads(line) for line in SAMPLE.read_text().splitlines()]).to_parquet(folder / "math.parquet")
+    datasets.Dataset.from_list([json.loads(line) for line in SAMPLE.read_text().splitlines()]).to_parquet(
+        folder / "math.parquet"
+    )
     return folder / "math.parquet"
 
 
