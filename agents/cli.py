@@ -141,6 +141,20 @@ def train(arguments: Sequence[str]) -> None:
     train_agent(arguments)
 
 
+def evaluate(arguments: Sequence[str]) -> None:
+    """``atesd evaluate``."""
+    from agents.evaluate_command import evaluate as evaluate_adapters
+
+    evaluate_adapters(arguments)
+
+
+def data(arguments: Sequence[str]) -> None:
+    """``atesd data``."""
+    from agents.data_command import data as show_data
+
+    show_data(arguments)
+
+
 def _check_seeds(seeds: Sequence[int]) -> None:
     if any(seed < 0 for seed in seeds):
         raise ConfigError(f"seeds: expected whole numbers from 0, got {list(seeds)}.")
@@ -246,6 +260,8 @@ _VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "train": (train, "train an agent over many runs, side by side"),
     "compare": (compare, "run agents x seeds in several processes and compare them, paired by seed"),
     "fit-surrogate": (fit_surrogate, "fit a fast environment to logged runs"),
+    "evaluate": (evaluate, "answer a benchmark k times with a base model and its adapters"),
+    "data": (data, "show, filter and clean a file of worked problems"),
 }
 
 

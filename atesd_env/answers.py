@@ -72,6 +72,15 @@ def answers_match(given: str | None, expected: str) -> bool:
     >>> answers_match("1,000", "1000.0"), answers_match("seat", "\\text{east}")
     (True, False)
     """
+    return judged(given, expected) is True
+
+
+def judged(given: str | None, expected: str) -> bool | None:
+    """Returns what ``answers_match`` does, and None where it would give False because the comparison was given up.
+
+    Raises:
+        AtesdError: If math-verify is needed and cannot be started.
+    """
     left, right = _normalised(given or ""), _normalised(expected)
     if left == right:
         return bool(left)
@@ -86,7 +95,7 @@ def answers_match(given: str | None, expected: str) -> bool:
         stated := _STATED_CHOICE.match(_without_text(left))
     ):
         return choice[1].upper() == stated[1]
-    return not (_is_costly(left) or _is_costly(right)) and verified(left, right)
+    return False if _is_costly(left) or _is_costly(right) else verified(left, right)
 
 
 # ---- as text, numbers, words ----

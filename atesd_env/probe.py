@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +10,7 @@ from torch.nn import functional
 
 from atesd_env.adapters import AdapterStack, Bank
 from atesd_env.distillation import scored_hidden
+from atesd_env.estimators import pass_at_k
 from atesd_env.exposure import ExposureKind, PromptBuilder
 from atesd_env.rollout import Rollouts, SamplingSpec, decode_texts, generate, left_pad
 from atesd_env.student import Student
@@ -156,12 +156,3 @@ def token_log_probs(student: Student, hidden: Tensor, tokens: Tensor) -> Tensor:
         chosen = logits.gather(1, tokens[selection, None])[:, 0]
         parts.append(chosen - logits.logsumexp(dim=1))
     return torch.cat(parts)
-
-
-def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """Returns the unbiased estimate of pass@k from ``num_samples`` samples (arXiv 2107.03374, eq. 1).
-
-    >>> pass_at_k(4, 1, 2)
-    0.5
-    """
-    return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-_PURPOSES = {"adapter": 1, "rollout": 2, "probe": 3, "problems": 4, "measurement": 5}
+_PURPOSES = {"adapter": 1, "rollout": 2, "probe": 3, "problems": 4, "measurement": 5, "evaluation": 6}
 
 
 def _sequence(seed: int, purpose: str, index: int) -> np.random.SeedSequence:
@@ -22,8 +22,8 @@ def torch_stream(seed: int, purpose: str, index: int = 0) -> torch.Generator:
 
     Args:
         seed: The run's seed, non-negative.
-        purpose: "adapter", "rollout", "probe", "problems" or "measurement".
-        index: Counts uses of the same purpose: the update or the window.
+        purpose: "adapter", "rollout", "probe", "problems", "measurement" or "evaluation".
+        index: Counts uses of the same purpose: the update, the window, or the sample of a problem.
     """
     state = int(_sequence(seed, purpose, index).generate_state(1, np.uint64)[0])
     return torch.Generator().manual_seed(state & 0x7FFF_FFFF_FFFF_FFFF)

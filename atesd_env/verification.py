@@ -33,8 +33,8 @@ MEMORY_LIMIT_BYTES = 4 * 2**30
 
 
 @lru_cache(maxsize=4096)
-def verified(given: str, expected: str) -> bool:
-    """Returns whether math-verify finds two answers equal; what takes longer than ``TIME_LIMIT_SEC`` is not.
+def verified(given: str, expected: str) -> bool | None:
+    """Returns whether math-verify finds two answers equal; None for what takes longer than ``TIME_LIMIT_SEC``.
 
     Args:
         given: A rollout's answer, without a box.
@@ -60,7 +60,7 @@ class _Worker:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def verify(self, given: str, expected: str) -> bool:
+    def verify(self, given: str, expected: str) -> bool | None:
         request = {"given": given, "expected": expected, "limit_sec": TIME_LIMIT_SEC}
         with self._lock:
             try:
@@ -82,7 +82,7 @@ class _Worker:
                     expected,
                     TIME_LIMIT_SEC,
                 )
-                return False
+                return None
             return bool(reply["equal"])
 
     def close(self) -> None:

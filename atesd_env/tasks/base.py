@@ -77,3 +77,11 @@ class Task(ABC):
     @abstractmethod
     def is_correct(self, text: str, problem: Problem) -> bool:
         """Returns whether a rollout's final answer is the problem's answer."""
+
+    def judge(self, text: str, problem: Problem) -> bool | None:
+        """Returns what ``is_correct`` does, and None where it would give False because the comparison took too long."""
+        return self.is_correct(text, problem)
+
+    def same_answer(self, first: str, second: str) -> bool:
+        """Returns whether two final answers mean the same, as a majority vote counts them."""
+        return first == second

@@ -1,4 +1,4 @@
-r"""Data files of worked problems: JSONL, one problem a line, checked row by row.
+r"""Data of worked problems, one problem a row, checked row by row; where rows come from is in `atesd_env.tasks.sources`.
 
 A row is an object with ``problem``, ``solution`` and ``answer`` (strings), and optionally ``id`` (string or integer)
 and ``level`` (a number, or MATH's "Level 3"). A row without ``answer`` takes it from the last ``\boxed{}`` of its
@@ -8,7 +8,6 @@ is well-formed but of no use (a problem that came before, an empty solution) is 
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -20,6 +19,7 @@ from typing import Any
 from atesd_env.answers import last_boxed
 from atesd_env.errors import DataError
 from atesd_env.tasks.segmentation import without_annotations
+from atesd_env.tasks.sources import is_hub_id, raw_rows
 
 _logger = logging.getLogger(__name__)
 
@@ -63,6 +63,8 @@ class DataReport:
         missing_levels: Lines without a level, if others have one.
         shared: Lines left out because their problem is also in another file, which needs it more (the probe's file
             comes before the held-out one, and that before training).
+        missing_answers: Rows of a hub's data set without an answer, in a field or a box (in a file of one's own they are
+            refused).
     """
 
     path: str
@@ -73,11 +75,14 @@ class DataReport:
     empty_solutions: tuple[int, ...] = ()
     missing_levels: tuple[int, ...] = ()
     shared: tuple[int, ...] = ()
+    missing_answers: tuple[int, ...] = ()
 
     @property
     def is_clean(self) -> bool:
         """Whether there is nothing to report."""
-        return not (self.duplicates or self.empty_solutions or self.missing_levels or self.shared)
+        return not (
+            self.duplicates or self.empty_solutions or self.missing_levels or self.shared or self.missing_answers
+        )
 
     def __str__(self) -> str:
         kinds = [
@@ -85,6 +90,7 @@ class DataReport:
             ("of these give another answer", self.conflicts),
             ("have an empty solution", self.empty_solutions),
             ("are also in another file", self.shared),
+            ("have no final answer", self.missing_answers),
             ("have no level (so difficulty is the number of steps)", self.missing_levels),
         ]
         remarks = [f"{len(lines)} {what} ({_named(lines)})" for what, lines in kinds if lines]
@@ -101,29 +107,23 @@ def normalised_problem(problem: str) -> str:
 
 
 def read_rows(path: str | Path) -> tuple[list[DataRow], DataReport]:
-    """Reads a data file and leaves out what is of no use (see the report; nothing is logged here).
+    """Reads a file or a hub's data set (see `sources`) and leaves out what is of no use (see the report; logs nothing).
 
     Raises:
         DataError: If the file cannot be read, a row is malformed, or no row can be used.
     """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{path}: expected a readable JSONL file, got {error.strerror or type(error).__name__}; check the path."
-        ) from error
     rows: list[DataRow] = []
     first_of: dict[str, DataRow] = {}
     lines_of_id: dict[str, int] = {}
-    duplicates, conflicts, empty_solutions = [], [], []
+    duplicates, conflicts, empty_solutions, missing_answers = [], [], [], []
+    is_hub = is_hub_id(path)
     num_rows = 0
-    # Not str.splitlines: it also cuts at characters that may stand inside a JSON string.
-    for line, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not raw.strip():
-            continue
+    for line, fields in raw_rows(path):
         num_rows += 1
-        row = _parse_row(path, line, raw)
+        if is_hub and _has_no_answer(fields):
+            missing_answers.append(line)
+            continue
+        row = parse_row(path, line, fields)
         if not without_annotations(row.solution).strip():
             empty_solutions.append(line)
             continue
@@ -135,7 +135,7 @@ def read_rows(path: str | Path) -> tuple[list[DataRow], DataReport]:
             continue
         if lines_of_id.setdefault(row.id, line) != line:
             raise _refused(
-                path, line, "id", "an id of its own", f"{row.id!r} as in line {lines_of_id[row.id]}", "rename it"
+                Path(path), line, "id", "an id of its own", f"{row.id!r} as in line {lines_of_id[row.id]}", "rename it"
             )
         rows.append(row)
     if not rows:
@@ -152,6 +152,7 @@ def read_rows(path: str | Path) -> tuple[list[DataRow], DataReport]:
         conflicts=tuple(conflicts),
         empty_solutions=tuple(empty_solutions),
         missing_levels=tuple(missing_levels) if len(missing_levels) < len(rows) else (),
+        missing_answers=tuple(missing_answers),
     )
     return rows, report
 
@@ -162,21 +163,18 @@ def log_report(report: DataReport) -> None:
         _logger.warning("%s", report)
 
 
-def _parse_row(path: Path, line: int, raw: bytes) -> DataRow:
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}, line {line}: expected UTF-8, got byte 0x{raw[error.start]:02x} at position {error.start}; "
-            "save the file as UTF-8."
-        ) from error
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}, line {line}: expected one JSON object a line, got {_shown(text.strip())} ({error}); "
-            "mend or remove the line."
-        ) from error
+def parse_row(path: str | Path, line: int, fields: Any) -> DataRow:
+    """Returns one row of a source, checked.
+
+    Args:
+        path: The file or the data set, for messages and for the ids of rows without one.
+        line: Number of the row, from 1.
+        fields: What the row holds; anything but a mapping is refused.
+
+    Raises:
+        DataError: If the row is malformed.
+    """
+    path = Path(path)
     if not isinstance(fields, dict):
         raise DataError(
             f"{path}, line {line}: expected a JSON object with problem, solution and answer, got {_shown(fields)}; "
@@ -201,6 +199,13 @@ def _parse_row(path: Path, line: int, raw: bytes) -> DataRow:
         answer=answer or "",
         level=_level_field(path, line, fields),
     )
+
+
+def _has_no_answer(fields: Any) -> bool:
+    if not isinstance(fields, dict) or fields.get("answer"):
+        return False
+    solution = fields.get("solution")
+    return isinstance(solution, str) and bool(solution.strip()) and last_boxed(solution) is None
 
 
 def _text_field(path: Path, line: int, fields: dict[str, Any], field: str, may_be_blank: bool = False) -> str:

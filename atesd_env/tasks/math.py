@@ -15,16 +15,13 @@ import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from atesd_env.answers import answers_match, last_boxed
+from atesd_env.answers import answers_match, judged, last_boxed
 from atesd_env.errors import ConfigError, DataError
 from atesd_env.tasks.base import Problem, Task
 from atesd_env.tasks.data import DataReport, DataRow, log_report, normalised_problem, read_rows
+from atesd_env.tasks.ordering import row_at
 from atesd_env.tasks.segmentation import split_steps
 
 _logger = logging.getLogger(__name__)
@@ -50,7 +47,7 @@ class MathTask(Task):
     Difficulty is the ``level`` if every row of every file has one, else the number of steps.
 
     Args:
-        data_path: Training problems.
+        data_path: Training problems: JSONL or Parquet, or a hub id (`atesd_env.tasks.sources`).
         probe_data_path: Probe problems; None takes them from ``data_path``.
         heldout_data_path: Held-out problems; None takes them from where the probe comes from.
         probe_size: Problems set apart for the probe, at least 1.
@@ -108,8 +105,7 @@ class MathTask(Task):
             raise ConfigError(
                 f"training_problem: expected seed and index of 0 or more, got {seed} and {index}; mend them."
             )
-        epoch, position = divmod(index, len(self._training))
-        return self._training[int(_epoch_order(len(self._training), seed, epoch)[position])]
+        return self._training[row_at(len(self._training), seed, index)]
 
     def probe_problems(self, num_problems: int) -> list[Problem]:
         """Returns the first ``num_problems`` of the probe: a smaller probe is a part of a larger one.
@@ -183,6 +179,12 @@ class MathTask(Task):
     def is_correct(self, text: str, problem: Problem) -> bool:
         return answers_match(self.extract_answer(text), problem.answer)
 
+    def judge(self, text: str, problem: Problem) -> bool | None:
+        return judged(self.extract_answer(text), problem.answer)
+
+    def same_answer(self, first: str, second: str) -> bool:
+        return answers_match(first, second)
+
     def _read(self, paths: dict[str, str | Path]) -> dict[str, list[DataRow]]:
         """Reads the files, makes ids unique among them, and takes from training what another file has."""
         rows: dict[str, list[DataRow]] = {}
@@ -242,11 +244,6 @@ def _as_problem(row: DataRow, has_levels: bool) -> Problem:
 def _sorted_by_checksum(problems: Iterable[Problem]) -> list[Problem]:
     # A file is often ordered by topic or difficulty; checksums are not, and rows that are added do not reshuffle them.
     return sorted(problems, key=lambda problem: hashlib.sha256(normalised_problem(problem.problem).encode()).digest())
-
-
-@lru_cache(maxsize=128)
-def _epoch_order(num_problems: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    return np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(num_problems)
 
 
 def _first(problems: list[Problem], num_problems: int, field: str) -> list[Problem]:
