@@ -1,0 +1,210 @@
+"""What runs came to, and how agents compare: numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import AnalysisError, compare_agents, final_outcomes
+from analysis.statistics import best_fixed_by_seed, fixed_ratio, mean_interval, run_seconds
+
+
+def make_rows(agent: str, seed: int, nll: list[float], **columns: list[Any]) -> list[dict[str, Any]]:
+    """The rows of one run: two updates and ten tokens a window, and a reward of 1, 2, 3, ..."""
+    return [
+        {
+            "run": f"{agent}-seed{seed}",
+            "env_id": "ATESD-Tiny-v0",
+            "agent": agent,
+            "seed": seed,
+            "window": window,
+            "update": 2 * window,
+            "rollout/num_tokens": 10.0,
+            "probe/nll": value,
+            "probe/accuracy": math.nan,
+            "reward/total": float(window),
+            "status": "running" if window < len(nll) else "truncated",
+            "time/window_sec": 4.0,
+            "time/controller_sec": 0.5,
+            **{name: values[window - 1] for name, values in columns.items()},
+        }
+        for window, value in enumerate(nll, start=1)
+    ]
+
+
+def frame_of(*runs: list[dict[str, Any]]) -> pd.DataFrame:
+    frame = pd.DataFrame([row for run in runs for row in run])
+    return frame.astype({"agent": "category", "env_id": "category", "run": "string", "status": "string"})
+
+
+def outcomes_of(metric: str, **by_agent: list[float]) -> pd.DataFrame:
+    """Outcomes of seeds 0, 1, 2, ...; an agent's name has _ for : and p for a point."""
+    return pd.DataFrame(
+        [
+            {
+                "run": f"{agent}-{seed}",
+                "agent": agent.replace("_", ":").replace("p", "."),
+                "seed": seed,
+                "is_broken": False,
+                "num_updates": 10,
+                "num_tokens": 100,
+                "controller_sec": 1.0 + seed,
+                "run_sec": 5.0,
+                metric: value,
+            }
+            for agent, values in by_agent.items()
+            for seed, value in enumerate(values)
+        ]
+    )
+
+
+def line_of(comparison: pd.DataFrame, agent: str) -> pd.Series[Any]:
+    (line,) = [row for _, row in comparison.iterrows() if row["agent"] == agent]
+    return line
+
+
+def test_an_outcome_is_the_last_measurement_and_costs_add_up():
+    accuracy = {"probe/accuracy": [math.nan, 0.4, math.nan]}
+    frame = frame_of(make_rows("beta", 1, [3.0, 2.0, 1.5], **accuracy))
+    before = frame.copy()
+    (outcome,) = final_outcomes(frame, ["probe/nll", "probe/accuracy", "return"]).to_dict(orient="records")
+    assert outcome == {
+        "run": "beta-seed1",
+        "agent": "beta",
+        "seed": 1,
+        "is_broken": False,
+        "num_windows": 3,
+        "num_updates": 6,
+        "num_tokens": 30,
+        "controller_sec": 1.5,
+        "run_sec": 13.5,
+        "probe/nll": 1.5,
+        "probe/accuracy": 0.4,
+        "return": 6.0,
+    }
+    pd.testing.assert_frame_equal(frame, before)
+
+
+def test_rows_in_any_order_give_the_same_outcome():
+    frame = frame_of(make_rows("beta", 0, [3.0, 2.0, 1.0]), make_rows("random", 0, [3.0, 2.5, 2.0]))
+    shuffled = frame.sample(frac=1.0, random_state=1)
+    metrics = ["probe/nll", "return"]
+    pd.testing.assert_frame_equal(final_outcomes(shuffled, metrics), final_outcomes(frame, metrics))
+
+
+def test_a_broken_run_is_marked_and_keeps_its_last_measurement():
+    rows = make_rows("beta", 0, [3.0, math.nan], status=["running", "terminated"])
+    (outcome,) = final_outcomes(frame_of(rows), ["probe/nll"]).to_dict(orient="records")
+    assert outcome["is_broken"] is True
+    assert outcome["probe/nll"] == 3.0
+
+
+def test_an_unknown_controller_time_stays_unknown():
+    outcomes = final_outcomes(frame_of(make_rows("beta", 0, [1.0], **{"time/controller_sec": [math.nan]})), ["return"])
+    assert math.isnan(outcomes["controller_sec"][0])
+
+
+def test_runs_of_an_older_version_get_the_sum_of_what_was_timed():
+    frame = frame_of(make_rows("beta", 0, [2.0, 1.0])).rename(columns={"time/window_sec": "time/probe_sec"})
+    assert run_seconds(frame).tolist() == [9.0]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "runs", "message"),
+    [
+        (["probe/nl"], [("beta", 0)], "metric: expected one of probe/accuracy, .*, got 'probe/nl'"),
+        (["probe/accuracy"], [("beta", 0)], "expected probe/accuracy to be measured"),
+        (["probe/nll"], [("beta", 0), ("beta", 0)], "two of beta with seed 0"),
+    ],
+)
+def test_frames_that_cannot_be_compared_are_refused(metrics: list[str], runs: list[tuple[str, int]], message: str):
+    frames = [frame_of(make_rows(agent, seed, [1.0])) for agent, seed in runs]
+    frame = pd.concat([frame.assign(run=f"run {index}") for index, frame in enumerate(frames)])
+    with pytest.raises(AnalysisError, match=message):
+        final_outcomes(frame, metrics)
+
+
+def test_environments_are_not_mixed():
+    frame = frame_of(make_rows("beta", 0, [1.0]), make_rows("beta", 1, [1.0], env_id=["ATESD-Toy-v0"]))
+    with pytest.raises(AnalysisError, match="expected runs of one environment, got ATESD-Tiny-v0, ATESD-Toy-v0"):
+        final_outcomes(frame, ["return"])
+
+
+def test_differences_are_paired_by_seed():
+    """Seeds differ by 100, agents by 1 on each: paired, nothing is uncertain."""
+    comparison = compare_agents(
+        outcomes_of("probe/nll", fixed_1=[0.0, 100.0, 200.0], beta=[-1.0, 99.0, 199.0]), ["probe/nll"]
+    )
+    beta = line_of(comparison, "beta")
+    assert (beta["to_reference"], beta["to_reference_low"], beta["to_reference_high"]) == (-1.0, -1.0, -1.0)
+    assert (beta["reference"], beta["num_pairs"]) == ("fixed:1", 3)
+    assert beta["mean"] == 99.0
+    assert beta["low"] < 50.0 < 150.0 < beta["high"]
+    assert (beta["num_updates"], beta["num_tokens"], beta["controller_sec"], beta["run_sec"]) == (10, 100, 2.0, 5.0)
+
+
+def test_a_seed_that_one_of_the_two_lacks_drops_out():
+    outcomes = outcomes_of("return", fixed_1=[1.0, 2.0, 3.0], beta=[2.0, 4.0])
+    beta = line_of(compare_agents(outcomes, ["return"]), "beta")
+    assert beta["num_pairs"] == 2
+    assert beta["to_reference"] == 1.5
+    assert beta["num_seeds"] == 2
+
+
+def test_the_best_fixed_ratio_is_chosen_by_the_other_seeds():
+    """By all three seeds fixed:0 is best (mean 1/3, from one lucky seed) and beats beta; chosen by the other two seeds, the
+    lucky seed counts for fixed:0.5 and the choice brings 0 on each."""
+    outcomes = outcomes_of("probe/accuracy", fixed_0=[1.0, 0.0, 0.0], fixed_0p5=[0.0, 0.4, 0.4], beta=[0.3, 0.3, 0.3])
+    table = outcomes.pivot(index="seed", columns="agent", values="probe/accuracy")
+    assert best_fixed_by_seed(table, higher_is_better=True).tolist() == ["fixed:0.5", "fixed:0", "fixed:0"]
+    beta = line_of(compare_agents(outcomes, ["probe/accuracy"]), "beta")
+    assert beta["to_best_fixed"] == pytest.approx(0.3)
+    assert beta["best_fixed"] == "fixed:0 (2), fixed:0.5 (1)"
+    assert beta["num_best_pairs"] == 3
+    assert beta["reference"] is None
+    assert math.isnan(beta["to_reference"])
+
+
+def test_lower_is_better_where_it_is():
+    outcomes = outcomes_of("probe/nll", fixed_0=[1.0, 1.0], fixed_1=[2.0, 2.0])
+    comparison = compare_agents(outcomes, ["probe/nll"])
+    assert comparison["agent"].tolist() == ["fixed:0", "fixed:1"], "best first"
+    assert comparison["best_fixed"].tolist() == ["fixed:0", "fixed:0"]
+    assert comparison["to_best_fixed"].tolist() == [0.0, 1.0]
+
+
+def test_one_seed_gives_no_interval_and_no_choice_among_several():
+    line = line_of(compare_agents(outcomes_of("return", fixed_0=[1.0], fixed_1=[2.0], beta=[4.0]), ["return"]), "beta")
+    assert (line["mean"], line["to_reference"]) == (4.0, 2.0)
+    assert all(math.isnan(line[name]) for name in ("low", "high", "to_reference_low", "to_best_fixed"))
+    alone = line_of(compare_agents(outcomes_of("return", fixed_0=[1.0], beta=[4.0]), ["return"]), "beta")
+    assert alone["to_best_fixed"] == 3.0, "with a single fixed ratio there is nothing to choose"
+
+
+def test_the_interval_of_two_numbers():
+    """Resamples of {0, 1} have the means 0, 1/2, 1 with probabilities 1/4, 1/2, 1/4: the 2.5% and 97.5% points are 0 and 1."""
+    assert mean_interval([0.0, 1.0]) == (0.5, 0.0, 1.0)
+
+
+def test_the_interval_of_a_normal_sample_is_that_of_the_textbook():
+    """Seed 0, 200 standard normal numbers: mean +- 1.96 standard errors; the bootstrap's ends scatter by a few percent of the
+    half width with 10,000 resamples, and 10% is allowed."""
+    sample = np.random.default_rng(0).standard_normal(200)
+    mean, low, high = mean_interval(sample)
+    half = 1.96 * sample.std() / math.sqrt(200)
+    assert low == pytest.approx(mean - half, abs=0.1 * half)
+    assert high == pytest.approx(mean + half, abs=0.1 * half)
+    assert mean_interval(sample) == (mean, low, high), "seeded"
+    assert mean_interval(sample, seed=1) != (mean, low, high)
+
+
+def test_only_specs_of_one_ratio_are_fixed_ratios():
+    assert fixed_ratio("fixed:0.25") == 0.25
+    assert fixed_ratio("fixed:1") == 1.0
+    assert fixed_ratio("fixed:1.0") == 1.0
+    assert fixed_ratio("linear:0:1") is None
+    assert fixed_ratio("my.fixed:Half") is None
