@@ -19,7 +19,8 @@ ENOUGH_SEEDS = 8
 """Shared seeds from which on a bootstrap interval is taken at its word; below, it is too narrow."""
 
 _CANDIDATES = ("probe/accuracy", "probe/nll", "return")
-_NAMES = {"probe/accuracy": "probe accuracy", "probe/nll": "probe NLL (nats/token)", "return": "return"}
+_NAMES = {"probe/accuracy": "probe accuracy", "probe/nll": "probe NLL", "return": "return"}
+_UNITS = {"probe/nll": " nats/token"}
 _REQUIRED = ("run", "env_id", "agent", "seed", "window", "status", "update", "rollout/num_tokens", "reward/total")
 
 
@@ -142,10 +143,10 @@ def _compared(outcomes: pd.DataFrame, metric: str, remarks: list[str]) -> Verdic
         )
     direction = "more is better" if higher_is_better else "less is better"
     name = f"{_NAMES[metric]} after the last window" if metric != "return" else "return (sum of a run's rewards)"
-    described = f"{name}, {direction}"
+    described = f"{name}{' in' + _UNITS[metric] if metric in _UNITS else ''}, {direction}"
     if len(order) == 1:
         sentence = f"Only {best} is here ({_counted(int(table[best].count()), 'run')}): nothing to compare it with."
-        certainty = f"Its {_NAMES[metric]}: {standings[0].result}."
+        certainty = f"Its {_NAMES[metric]}: {standings[0].result}{_UNITS.get(metric, '')}."
         return Verdict(sentence, certainty, described, tuple(standings), tuple(remarks))
     if len(order) > 2:
         remarks = [*remarks, f"The best of {len(order)} was found on the seeds it is judged by, which flatters it."]
@@ -160,7 +161,7 @@ def _compared(outcomes: pd.DataFrame, metric: str, remarks: list[str]) -> Verdic
 def _headline(best: str, second: str, table: pd.DataFrame, metric: str, gap: tuple[float, float, float]) -> str:
     mean, low, high = gap
     level = _number(float(table[best].mean()), metric)
-    begin = f"{best} did best: {_NAMES[metric]} {level}"
+    begin = f"{best} did best: {_NAMES[metric]} {level}{_UNITS.get(metric, '')}"
     if math.isnan(mean):
         return f"{begin}; {second}, the next, shares no seed with it."
     word = "better" if mean >= 0 else "worse"
@@ -188,7 +189,7 @@ def _certainty(best: str, second: str, gap: pd.Series[float], low: float) -> str
         return f"Not settled: the interval includes zero, so these runs do not tell {best} and {second} apart. {wins}"
     if len(gap) < ENOUGH_SEEDS:
         return (
-            f"A hint, not a proof: the interval excludes zero, but one of {len(gap)} seeds is too narrow "
+            f"A hint, not a proof: the interval excludes zero, but one from {len(gap)} seeds is too narrow "
             f"({ENOUGH_SEEDS} or more are advisable). {wins}"
         )
     return f"Clear on these seeds: the interval excludes zero. {wins}"
