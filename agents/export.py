@@ -6,6 +6,7 @@ and are computed anew, to the bits that the agent saw.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import warnings
@@ -21,9 +22,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import atesd_env  # noqa: F401  (registers the ids)
-from atesd_env.config import EnvConfig
+from atesd_env.config import EnvConfig, preset
 from atesd_env.errors import ConfigError, RunFilesError
+from atesd_env.files import failure
 from atesd_env.statistics import advance, initial_statistics, observation
+from atesd_env.trajectory import CONFIG_FILE
 
 Format = Literal["parquet", "csv", "minari"]
 
@@ -72,9 +75,13 @@ def export_table(frame: pd.DataFrame, out: Path, to: Literal["parquet", "csv"], 
             frame.to_parquet(partial, index=False, engine="pyarrow")
         partial.replace(out)
     except ImportError as error:
-        raise ConfigError("--to parquet: expected the package pyarrow, which is missing; `pip install pyarrow`.") from error
+        raise ConfigError(
+            "--to parquet: expected the package pyarrow, which is missing; `pip install pyarrow`."
+        ) from error
     except OSError as error:
-        raise RunFilesError(f"{out}: expected to write the table there, got '{error}'; choose another --out.") from error
+        raise RunFilesError(
+            f"{out}: expected to write the table there, got '{error}'; choose another --out."
+        ) from error
     return out
 
 
@@ -143,11 +150,15 @@ def export_minari(
                 requirements=["atesd-env"],
             )
     except ValueError as error:
-        raise ConfigError(f"--name: expected a Minari name ([namespace/]name-vN), got {dataset_id!r}: {error}") from error
+        raise ConfigError(
+            f"--name: expected a Minari name ([namespace/]name-vN), got {dataset_id!r}: {error}"
+        ) from error
     except ImportError as error:
         raise ConfigError(f"--to minari: a package that Minari needs is missing ({error}).") from error
     except OSError as error:
-        raise RunFilesError(f"{root}: expected to write a dataset there, got '{error}'; choose another --out.") from error
+        raise RunFilesError(
+            f"{root}: expected to write a dataset there, got '{error}'; choose another --out."
+        ) from error
     finally:
         env.close()
     return dataset_id
@@ -168,7 +179,9 @@ def transitions(name: str, rows: pd.DataFrame, config: EnvConfig, nll_before: fl
     rows = rows.sort_values("window")
     windows = rows["window"].tolist()
     if windows != list(range(1, len(rows) + 1)):
-        raise RunFilesError(f"run {name}: expected the windows 1 to {len(rows)}, got {windows[:5]} ...; leave the run out.")
+        raise RunFilesError(
+            f"run {name}: expected the windows 1 to {len(rows)}, got {windows[:5]} ...; leave the run out."
+        )
     records = [{str(column): value for column, value in row.items()} for row in rows.to_dict("records")]
     statistics = initial_statistics(nll_before)
     observations = [observation(statistics)]
@@ -242,3 +255,35 @@ def _refuse_existing(path: Path, *, overwrite: bool) -> None:
 
 def _fields(config: EnvConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in config.__dataclass_fields__}
+
+
+def shared_config(frame: pd.DataFrame, root: Path) -> EnvConfig:
+    """Returns the configuration that all runs of a frame share.
+
+    Args:
+        frame: Rows of runs, as ``load_runs(root)`` returns them.
+        root: The folder that they were read from.
+
+    Raises:
+        ConfigError: If they differ; the message names a field. Also if they were written with other fields than today's.
+        RunFilesError: If a ``config.json`` cannot be read.
+    """
+    first: tuple[str, dict[str, Any]] | None = None
+    for run in frame["run"].unique():
+        name = str(run)
+        path = (root / name if (root / name).is_dir() else root) / CONFIG_FILE
+        try:
+            config = json.loads(path.read_bytes())
+        except OSError as error:
+            raise failure(path, "a readable file", error) from error
+        fields = {"env_id": config["env_id"], **config["config"]}
+        first = first or (name, fields)
+        different = [field for field in {**fields, **first[1]} if fields.get(field, ...) != first[1].get(field, ...)]
+        if different:
+            raise ConfigError(
+                f"runs: expected one environment and configuration in a Minari dataset, but {first[0]} and {name} differ in "
+                f"{', '.join(different)}; export each kind from a folder of its own."
+            )
+    assert first is not None
+    fields = dict(first[1])
+    return preset(fields.pop("env_id"), **fields)

@@ -180,7 +180,7 @@ def render_report(path: str | os.PathLike[str], *, num_samples: int = 3) -> str:
     root = Path(path)
     folders = {str(name): _folder(root, str(name)) for name in frame["run"].unique()}
     configs = {name: json.loads((folder / "config.json").read_bytes()) for name, folder in folders.items()}
-    comparisons = []
+    comparisons: list[Comparison] = []
     for title, names in _comparable(configs):
         rows = frame[frame["run"].isin(names)].copy()
         for column in ("env_id", "agent"):
