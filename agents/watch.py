@@ -118,7 +118,10 @@ def _last_rows(path: Path) -> list[dict[str, Any]]:
         file.seek(start)
         lines = file.read().split(b"\n")
     whole = lines[1:-1] if start else lines[:-1]  # the first one may be cut by where we began to read
-    return [json.loads(line) for line in whole if line.strip()]
+    rows = [json.loads(line) for line in whole if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path}: expected a JSON object in each line, got something else.")
+    return rows
 
 
 def _latest(rows: Sequence[dict[str, Any]], name: str) -> float | None:

@@ -12,6 +12,7 @@ import base64
 import io
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,7 @@ class Picture:
 
     Attributes:
         title: Its heading.
-        plot: Makes it from the rows of comparable runs; an ``AnalysisError`` leaves it out and says why.
+        plot: Makes it from the rows of comparable runs; a ``ValueError`` (such as an ``AnalysisError``) leaves it out and says why.
         describe: Says the same in words, for those who cannot see it.
         caption: What to look for.
     """
@@ -232,10 +233,13 @@ def _comparable(configs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, lis
 
 def _drawn(picture: Picture, frame: pd.DataFrame) -> DrawnPicture:
     try:
-        figure, description = picture.plot(frame), picture.describe(frame)
-    except AnalysisError as error:
+        with warnings.catch_warnings():
+            # An agent's name may hold letters that the font lacks; the words beside the picture have them.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+            source = _data_address(picture.plot(frame))
+        return DrawnPicture(picture.title, source, picture.describe(frame), picture.caption)
+    except ValueError as error:  # AnalysisError, or matplotlib's about a name that is no formula, such as "a$b$"
         return DrawnPicture(picture.title, "", f"Not drawn: {error}")
-    return DrawnPicture(picture.title, _data_address(figure), description, picture.caption)
 
 
 def _data_address(figure: Figure) -> str:
