@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from analysis.report import write_report
 from atesd_env.config import preset
 from benchmarks.common import save
 
+AGENTS = ("beta", "fixed:0.4", "fixed:1", "random", "linear:0:1")
 SAMPLE = {
     "problem_id": "p",
     "student_prompt": "<|user|>" + "What is 37+48+25? " * 20 + "<|end|>",
@@ -35,17 +37,23 @@ SAMPLE = {
 def measure(num_runs: int, windows: int, folder: Path) -> dict[str, float]:
     """Returns seconds and size of the report about ``num_runs`` runs, five agents each with a fifth of them as seeds."""
     config = preset("ATESD-Toy-v0", windows=windows)
-    agents = ["beta", "fixed:0.4", "fixed:1", "random", "linear:0:1"]
-    for spec in plan_runs("ATESD-Toy-v0", config, agents, range(num_runs // len(agents)), folder):
+    specs = plan_runs("ATESD-Toy-v0", config, AGENTS, [0], folder)
+    lines = [json.dumps({"window": window, **SAMPLE}) + "\n" for window in range(1, windows + 1)]
+    for spec in specs:
         execute(spec)
-        lines = [json.dumps({"window": window, **SAMPLE}) + "\n" for window in range(1, windows + 1)]
         (spec.folder / "samples.jsonl").write_text("".join(lines))
+        description = json.loads((spec.folder / "config.json").read_text())
+        for seed in range(1, num_runs // len(AGENTS)):  # a copy under another seed takes as long to report
+            copy = spec.folder.with_name(spec.folder.name.replace("seed0", f"seed{seed}"))
+            shutil.copytree(spec.folder, copy)
+            (copy / "config.json").write_text(json.dumps({**description, "run": copy.name, "seed": seed}))
     started = time.perf_counter()
     path = write_report(folder)
     return {"runs": num_runs, "report_sec": time.perf_counter() - started, "report_bytes": path.stat().st_size}
 
 
 def main() -> None:
+    """Measures and writes ``results/report_time.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--windows", type=int, default=40)
