@@ -12,10 +12,8 @@ from analysis import load_runs
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    main(
-        ["run", "--env", "ATESD-Toy-v0", "--agent", "beta", "fixed:1", "--seeds", "0", "1", "--windows", "3", "--quiet"]
-        + ["--out", str(tmp_path / "runs")]
-    )
+    arguments = "run --env ATESD-Toy-v0 --agent beta fixed:1 --seeds 0 1 --windows 3 --quiet --out"
+    main([*arguments.split(), str(tmp_path / "runs")])
     return tmp_path / "runs"
 
 
