@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -54,6 +54,10 @@ class RunCommand:
     """Go on with the runs in the folder, each at its last whole checkpoint; finished ones are skipped."""
     checkpoint_every: int = 0
     """Windows between checkpoints; 0 writes as many as take at most a twentieth of the run's time."""
+    tensorboard: bool = False
+    """Write TensorBoard events while running, to tensorboard/ in each run's folder (needs the package tensorboard)."""
+    track: Literal["wandb", "trackio", "mlflow"] | None = None
+    """Send each window's numbers to this tool too (needs its package)."""
     quiet: bool = False
     """Show no progress bar."""
     config: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=EnvConfig)
@@ -74,8 +78,11 @@ def run(arguments: Sequence[str]) -> None:
     sys.path.insert(0, "")  # as `python -m` does: a class of the user's own may stand in the current folder
     from agents.experiment import execute, plan_runs, refuse_changed, refuse_existing
     from agents.registry import with_option
+    from agents.tracking import tracker
     from analysis import load_runs, plot_exposure
 
+    names = (*(["tensorboard"] if command.tensorboard else []), *([command.track] if command.track else []))
+    track = [tracker(name) for name in names]
     chosen = command.agent if command.credit is None else with_option(command.agent, "credit", command.credit)
     specs = plan_runs(command.env, command.config, chosen, command.seeds, command.out)
     if command.resume:
@@ -90,6 +97,7 @@ def run(arguments: Sequence[str]) -> None:
                 resume=command.resume,
                 checkpoint_every=command.checkpoint_every,
                 report=progress.start(f"{spec.agent} seed {spec.seed}"),
+                track=track,
             )
     frame = load_runs(command.out)
     frame = frame[frame["run"].isin([spec.folder.name for spec in specs])]
@@ -153,6 +161,17 @@ def data(arguments: Sequence[str]) -> None:
     from agents.data_command import data as show_data
 
     show_data(arguments)
+
+
+def _files_verb(name: str) -> Callable[[Sequence[str]], None]:
+    """Returns a verb of ``files_command``, which is imported when the verb is used."""
+
+    def verb(arguments: Sequence[str]) -> None:
+        from agents import files_command
+
+        getattr(files_command, name)(arguments)
+
+    return verb
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:
@@ -257,6 +276,9 @@ def fit_surrogate(arguments: Sequence[str]) -> None:
 _VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "run": (run, "train a student under each agent and seed"),
     "agents": (list_agents, "list the agents, or the options of one"),
+    "report": (_files_verb("report"), "write one HTML file about a folder of runs"),
+    "watch": (_files_verb("watch"), "show how the runs of a folder stand, live"),
+    "export": (_files_verb("export"), "write runs as Parquet, CSV or a Minari dataset"),
     "train": (train, "train an agent over many runs, side by side"),
     "compare": (compare, "run agents x seeds in several processes and compare them, paired by seed"),
     "fit-surrogate": (fit_surrogate, "fit a fast environment to logged runs"),

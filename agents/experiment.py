@@ -18,11 +18,12 @@ from agents.interrupt import Interruption, deferred_interrupt
 from agents.registry import Spec, is_agent, label, resolve
 from agents.registry import make as make_agent
 from agents.resuming import RunCheckpoints, is_finished, resumed_agent
+from agents.tracking import MakeTracker, TrackedRunWriter
 from atesd_env.config import EnvConfig
 from atesd_env.errors import AgentError, AtesdError, ConfigError, RunFilesError
 from atesd_env.files import locked_folder
 from atesd_env.recording import RecordTrajectory
-from atesd_env.trajectory import CONFIG_FILE, TRAJECTORY_FILE, RunWriter, check_same_run, read_rows
+from atesd_env.trajectory import CONFIG_FILE, TRAJECTORY_FILE, check_same_run, read_rows
 
 ReportRow = Callable[[dict[str, Any]], None]
 
@@ -105,6 +106,7 @@ def execute(
     resume: bool = False,
     checkpoint_every: int = 0,
     report: ReportRow | None = None,
+    track: Sequence[MakeTracker] = (),
 ) -> None:
     """Trains one student under one agent and writes the run's files.
 
@@ -115,6 +117,7 @@ def execute(
             without a checkpoint begins anew. What comes out is what would have come out without the interruption.
         checkpoint_every: Windows between checkpoints; 0 is automatic (``RunCheckpoints``).
         report: Called with each window's ``info`` after it; of windows that were made before, with their rows.
+        track: Makes what else hears of the rows, such as ``tracker("tensorboard")``.
 
     Raises:
         AtesdError: If anything about the run is wrong; rows written before stay readable.
@@ -130,7 +133,9 @@ def execute(
     with locked_folder(spec.folder):
         # Asked again: the process that held the lock may have come to the end.
         if not (resume and _is_finished(spec)):
-            _execute_locked(spec, env, description, checkpoints, overwrite=overwrite, resume=resume, report=report)
+            _execute_locked(
+                spec, env, description, checkpoints, overwrite=overwrite, resume=resume, report=report, track=track
+            )
     env.close()
 
 
@@ -143,6 +148,7 @@ def _execute_locked(
     overwrite: bool,
     resume: bool,
     report: ReportRow | None,
+    track: Sequence[MakeTracker],
 ) -> None:
     found = checkpoints.latest() if resume else None
     # The agent is made before the run's files are touched: one that cannot be made leaves them as they are. What records
@@ -154,10 +160,10 @@ def _execute_locked(
         if overwrite or resume:
             checkpoints.begin()  # first: a kill must not leave an old run's checkpoints beside the new one's files
             _remove_results(spec.folder)
-        writer = RunWriter(spec.folder, description, overwrite=overwrite or resume)
+        writer = TrackedRunWriter(spec.folder, description, track=track, overwrite=overwrite or resume)
     else:
         env.reset(options={"state": found[1]})
-        writer = RunWriter(spec.folder, description, keep_windows=found[0])
+        writer = TrackedRunWriter(spec.folder, description, track=track, keep_windows=found[0])
         checked.num_windows = found[0]
     with writer, deferred_interrupt() as interruption:
         if found is None:
@@ -219,7 +225,7 @@ def _check_finished(spec: RunSpec, num_windows: int, *, is_finished: bool) -> No
 
 
 def _interrupted(
-    spec: RunSpec, env: Any, agent: Any, checkpoints: RunCheckpoints, writer: RunWriter
+    spec: RunSpec, env: Any, agent: Any, checkpoints: RunCheckpoints, writer: TrackedRunWriter
 ) -> KeyboardInterrupt:
     """Saves agent and run after a window that Ctrl-C came in; returns what to raise."""
     saved = []
