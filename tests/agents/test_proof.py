@@ -40,14 +40,15 @@ IN_RUN_AGENTS = [
 ]
 """(spec, windows of learning, share of the optimum)"""
 POPULATION_AGENTS = [
-    ("ppo", 2000, 0.85),
-    ("a2c", 2000, 0.85),
-    ("dqn", 1200, 0.85),
-    ("td3", 800, 0.9),
-    ("sac", 800, 0.9),
-    ("tqc", 800, 0.9),
-    ("recurrent_ppo", 1600, 0.85),
+    ("ppo", 0.85),
+    ("a2c", 0.9),
+    ("dqn", 0.85),
+    ("td3", 0.9),
+    ("sac", 0.9),
+    ("tqc", 0.9),
+    ("recurrent_ppo", 0.9),
 ]
+"""(spec, share of the optimum)"""
 SIDE_BY_SIDE = ("ppo", "a2c", "sac", "td3", "dqn", "recurrent_ppo", "tqc")
 
 
@@ -119,19 +120,23 @@ def best_fixed(fields: dict[str, Any]) -> float:
 def test_an_agent_that_learns_within_runs_finds_the_best_ratio(
     spec: str, total: int, share: float, fields: dict[str, Any]
 ):
-    """Two seeds each; a ratio 0.5 would reach 0.27. In the table (1200 windows) every one of ten seeds was above the share."""
+    """Two seeds each; a ratio 0.5 would reach 0.27.
+
+    With ten seeds none was below: beta from 0.97, the bandits always at the nearest arm, 0.982. Beta needs its 2000 windows:
+    after 1000, one of two seeds was at 0.93.
+    """
     for seed in (0, 1):
         assert reached(spec, fields, total=total, seed=seed) > share
 
 
-@pytest.mark.parametrize(("spec", "total", "share"), POPULATION_AGENTS)
-def test_an_agent_of_stable_baselines3_finds_the_best_ratio(spec: str, total: int, share: float):
-    """One seed each; a ratio 0.5 would reach 0.27. In the table (1200 windows) every one of ten seeds was above the share."""
-    assert reached(spec, LOW, total=total, seed=0) > share
+@pytest.mark.parametrize(("spec", "share"), POPULATION_AGENTS)
+def test_an_agent_of_stable_baselines3_finds_the_best_ratio(spec: str, share: float):
+    """Seed 0 of the table's ten, none of which was below: the worst are ppo 0.924, dqn 0.922, sac 0.927, tqc 0.928."""
+    assert reached(spec, LOW, total=1200, seed=0) > share
 
 
 def test_random_and_an_untrained_agent_do_not():
-    """One run each; random: 0.57, and over 30 runs never above 0.7. The mean of a fresh policy is 0.5: 0.27."""
+    """One run each; random: ten seeds of the table reached 0.51 to 0.65. The mean of a fresh policy is 0.5: 0.27."""
     env = gymnasium.make("ATESD-Toy-v0", disable_env_checker=True, **LOW)
     info = last_info(agents.make("random", env, seed=0), LOW, is_deterministic=False)
     assert info["toy/reached_rate"] < 0.7
@@ -159,10 +164,12 @@ def test_regret_falls_while_an_agent_learns():
 def test_one_step_credit_is_tempted_where_the_discounted_one_is_not(name: str):
     """Kind "delayed": the best immediate drop is at 0.8, the optimum at 0.2. Two seeds for each credit.
 
-    Over three seeds one-step credit ended between 0.40 and 0.42 (thompson, exp3s: exactly at the arm 0.75), the discounted
-    one between 0.92 and 1. The bounds lie between these, far from both. UCB with one-step credit is no such proof: its
-    bonus makes it practise the best ratio too, and the skill of earlier windows is then credited to whatever it pulls
-    (two of three seeds ended at the ratio 0, reaching 0.60, one at the optimum).
+    Over ten seeds thompson and exp3s ended at the arm 0.75 with one-step credit (0.40), always, and near the optimum with the
+    discounted one (0.975), always. Beta's discounted credit ended above 0.92 with nine seeds of ten, and at 0.40 with one: it
+    can be tempted too, so with other streams this test fails for beta about once in five times.
+
+    UCB with one-step credit is no such proof: its bonus makes it practise the best ratio too, and the skill of earlier windows
+    is then credited to whatever it pulls. In the table it reaches 0.86 on average, 0.6 with the worst seed.
     """
     for seed in (0, 1):
         assert reached(f"{name}:credit=one-step", DELAYED, total=2000, seed=seed) < 0.6
@@ -173,8 +180,8 @@ def test_one_step_credit_is_tempted_where_the_discounted_one_is_not(name: str):
 def test_a_bandit_that_forgets_nothing_loses_where_the_best_ratio_drifts(name: str):
     """Kind "drift", one run of 200 windows, six pairs of runs with the same seed: the discounted bandit wins them all.
 
-    Sign test: (1/2)^6 = 0.016 if forgetting made no difference. Measured means: ucb 0.85 against 0.92, thompson 0.77 against
-    0.88; standard deviations 0.007 to 0.05, so that a pair goes the other way about once in fifty.
+    Sign test: (1/2)^6 = 0.016 if forgetting made no difference. Over thirty pairs the discounted one won all, by 0.075 (ucb;
+    standard deviation 0.029) and 0.096 (thompson; 0.041).
     """
     for seed in range(6):
         stationary = reached_while_learning(name, DRIFT, seed=seed)
@@ -185,10 +192,10 @@ def test_a_bandit_that_forgets_nothing_loses_where_the_best_ratio_drifts(name: s
 def test_a_ratio_for_each_group_beats_the_best_single_ratio(spec: str):
     """Three groups whose best ratios are 0, 0.3 and 0.6; the best single ratio reaches 0.55.
 
-    Two seeds each. Over three or four seeds: beta with batches of 8 from 0.98, thompson 0.97, ppo from 0.87. With its default of
-    4 decisions to a batch, beta still beats the single ratio, but in about one seed of four a group is pushed to the wrong
-    end by the other groups' luck and stays there (0.66).
+    One seed each. Over eight seeds: ppo from 0.95, beta with batches of 8 from 0.98; thompson 0.97 with six, 0.86 and 0.60 with
+    one each, so with other streams this test fails for thompson about once in eight times. With its default of 4 decisions
+    to a batch, beta beats the single ratio too, but in about one seed of four a group is pushed to the wrong end by the
+    other groups' luck and stays there (0.66).
     """
     assert 0.5 < best_fixed(GROUPS) < 0.6
-    for seed in (0, 1):
-        assert reached(spec, GROUPS, total=4000, seed=seed) > 0.8
+    assert reached(spec, GROUPS, total=4000, seed=0) > 0.8
