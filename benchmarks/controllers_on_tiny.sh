@@ -20,9 +20,11 @@ atesd train --env ATESD-Surrogate-v0 --env-file "$out/surrogate.safetensors" --a
 atesd train --env ATESD-Tiny-v0 --agent ppo --num-envs 8 \
     --total-windows 1280 --eval-every 320 --eval-seeds 200 201 202 203 --out "$out/train_ppo_population" --resume --quiet
 
-cp "$out/train_ppo_surrogate/best_agent.zip" "$out/ppo_surrogate.zip"
-cp "$out/train_ppo_population/best_agent.zip" "$out/ppo_population.zip"
+# Of PPO on the surrogate both the agent with the best evaluation and the last one: it may learn what only the surrogate has.
+cp "$out/train_ppo_surrogate/best_agent.zip" "$out/ppo_surrogate_best.zip"
+cp "$out/train_ppo_surrogate/last_agent.zip" "$out/ppo_surrogate_last.zip"
+cp "$out/train_ppo_population/last_agent.zip" "$out/ppo_population_last.zip"
 atesd compare --env ATESD-Tiny-v0 --agents fixed:0 fixed:0.25 fixed:0.5 fixed:0.75 fixed:1 linear:0:1 linear:1:0 random \
     beta:credit=one-step beta:credit=delayed beta:credit=discounted beta:credit=grounded thompson \
-    "$out/ppo_surrogate.zip" "$out/ppo_population.zip" \
+    "$out/ppo_surrogate_best.zip" "$out/ppo_surrogate_last.zip" "$out/ppo_population_last.zip" \
     --seeds 0 1 2 3 4 5 6 7 --out "$out/runs" --resume --quiet
