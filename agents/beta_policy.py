@@ -81,10 +81,12 @@ class BetaDistribution(Distribution):
         return 2.0 * self.distribution.mean - 1.0
 
     def actions_from_params(self, parameters: Tensor, deterministic: bool = False) -> Tensor:
+        """Returns actions in [-1, 1] for the network's outputs."""
         actions: Tensor = self.proba_distribution(parameters).get_actions(deterministic=deterministic)
         return actions
 
     def log_prob_from_params(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns actions for the network's outputs, and their log-densities."""
         actions = self.actions_from_params(parameters)
         return actions, self.log_prob(actions)
 

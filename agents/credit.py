@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from atesd_env.errors import ConfigError
 
 Decision = TypeVar("Decision")
+"""What is remembered of a decision until its return is known."""
 
 Credit = Literal["one-step", "delayed", "discounted", "grounded"]
 """What a decision is credited with; see ``credit_settings``."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from atesd_env.tasks.benchmarks import Benchmark
 
 SUMMARY_FILE = "summary.json"
+"""What an evaluation found, in its folder."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from atesd_env.statistics import advance, initial_statistics, observation
 from atesd_env.trajectory import CONFIG_FILE
 
 Format = Literal["parquet", "csv", "minari"]
+"""What ``atesd export`` writes."""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files import write_atomically
 
 AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
+"""A scalar environment, or a vector of students."""
 
 
 class SB3Agent:
@@ -326,9 +327,16 @@ def _fitted(name: str, scale: Scale, options: Mapping[str, Any]) -> dict[str, An
 
 
 ppo = functools.partial(make, "ppo")
+"""Makes a ``Sb3Agent`` with Stable-Baselines3's PPO; arguments as ``make``."""
 a2c = functools.partial(make, "a2c")
+"""Makes a ``Sb3Agent`` with Stable-Baselines3's A2C; arguments as ``make``."""
 sac = functools.partial(make, "sac")
+"""Makes a ``Sb3Agent`` with Stable-Baselines3's SAC; arguments as ``make``."""
 td3 = functools.partial(make, "td3")
+"""Makes a ``Sb3Agent`` with Stable-Baselines3's TD3; arguments as ``make``."""
 dqn = functools.partial(make, "dqn")
+"""Makes a ``Sb3Agent`` with Stable-Baselines3's DQN; arguments as ``make``."""
 recurrent_ppo = functools.partial(make, "recurrent_ppo")
+"""Makes a ``Sb3Agent`` with sb3-contrib's RecurrentPPO; arguments as ``make``."""
 tqc = functools.partial(make, "tqc")
+"""Makes a ``Sb3Agent`` with sb3-contrib's TQC; arguments as ``make``."""

@@ -23,6 +23,7 @@ from atesd_env.config import EnvConfig
 from atesd_env.errors import ConfigError
 
 Defaults = Callable[["Scale"], dict[str, Any]]
+"""Returns our arguments for an algorithm at a scale."""
 
 _NOT_OPTIONS = {"self", "policy", "env", "seed", "_init_setup_model"}
 

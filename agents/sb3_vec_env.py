@@ -28,8 +28,11 @@ from agents.sb3_actions import ActionMap, Interval
 from atesd_env.errors import ConfigError, NoEpisodeError
 
 Result = TypeVar("Result")
+"""What a method of a student returns."""
 Infos = list[dict[str, Any]]
+"""One mapping for each student, as Stable-Baselines3 has them."""
 Step = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], Infos]
+"""Observations [K, features], rewards [K], terminated [K], truncated [K], infos."""
 
 
 class PopulationVecEnv(VecEnv):

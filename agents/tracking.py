@@ -43,6 +43,7 @@ class Tracker(Protocol):
 
 
 MakeTracker = Callable[[], Tracker]
+"""Makes the tracker of one run."""
 
 
 class TrackedRunWriter(RunWriter):

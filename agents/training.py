@@ -36,8 +36,11 @@ from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files import failure, locked_folder, write_atomically
 
 TRAINING_FILE = "training.json"
+"""What was asked for, in a training's folder."""
 EVALUATIONS_FILE = "evaluations.jsonl"
+"""A line for each evaluation."""
 CHECKPOINT_FILE = "checkpoint.safetensors"
+"""What a training needs to go on."""
 
 EVALUATION_COLUMNS = {
     "windows": "Windows that the agent had made when it was evaluated, over all students.",

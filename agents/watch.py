@@ -23,6 +23,7 @@ from analysis.samples import printable
 from atesd_env.trajectory import CONFIG_FILE, TRAJECTORY_FILE
 
 State = Literal["running", "finished", "broke", "no row yet", "unreadable"]
+"""How a run stands, as its files tell."""
 _ORDER: tuple[State, ...] = ("running", "no row yet", "unreadable", "broke", "finished")
 _STYLES = {"running": "cyan", "finished": "green", "broke": "red", "no row yet": "dim", "unreadable": "red"}
 

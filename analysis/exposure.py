@@ -16,6 +16,7 @@ from analysis.errors import AnalysisError
 from analysis.intervals import CONFIDENCE, NUM_RESAMPLES, bootstrap_interval
 
 RATIO = "exposure/reveal_ratio"
+"""The column of the reveal ratio."""
 
 
 def run_progress(frame: pd.DataFrame) -> pd.Series[float]:

@@ -29,6 +29,7 @@ from analysis.samples import LONGEST_TEXT, Revealed, printable, read_samples, re
 from analysis.verdict import Verdict, judge
 
 REPORT_FILE = "report.html"
+"""The report's name in the folder of runs."""
 
 
 @dataclass(frozen=True)

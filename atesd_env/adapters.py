@@ -22,6 +22,7 @@ from torch.nn import functional
 from atesd_env.errors import ConfigError, StudentError
 
 Bank = Literal["student", "teacher"]
+"""Whose adapters: the students' own, or their teachers'."""
 LowRank = tuple[Tensor, Tensor]
 """Adapters of S students as right-hand factors, (A [S, in, m], B [S, m, out]), the scale in B: they add x A B."""
 _PEFT_PREFIX = "base_model.model."

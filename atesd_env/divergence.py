@@ -32,6 +32,7 @@ from torch.autograd.function import once_differentiable
 from atesd_env.errors import ConfigError, NonFiniteError
 
 DivergenceKind = Literal["forward_kl", "reverse_kl", "jsd"]
+"""KL(teacher||student), KL(student||teacher), or the generalized Jensen-Shannon divergence."""
 
 # Elementwise work runs on blocks of rows of about this size: small enough to stay in a cache, large enough that
 # threads seldom wait for each other. Chunks of less have no point either: they grow until their logits reach it.

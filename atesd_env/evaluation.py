@@ -32,6 +32,7 @@ from atesd_env.tasks.data import normalised_problem
 CONTEST_PROMPT_TOKENS = 2048
 """Longest prompt beside a contest's token budget."""
 ADAPTER_FILE = "adapter_model.safetensors"
+"""The weights in a folder of peft's."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ SAMPLING_PRESETS = {
 """By name; "env" (an environment's rollout settings) and "greedy" come from the configuration, see ``sampling_preset``."""
 
 PRESET_NAMES = ("env", "greedy", *SAMPLING_PRESETS)
+"""What ``atesd evaluate --sampling`` takes."""
 
 
 def sampling_preset(name: str, config: EnvConfig) -> SamplingPreset:
