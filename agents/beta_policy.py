@@ -131,7 +131,8 @@ class BetaActorCriticPolicy(_BetaHead, ActorCriticPolicy):
     Args:
         initial_concentration: Both concentrations of a fresh policy, about; above 1. At 1.5 every tenth of [0, 1] has a
             probability of 0.05 at least.
-        *arguments, **keywords: As ``ActorCriticPolicy``.
+        *arguments: As ``ActorCriticPolicy``.
+        **keywords: As ``ActorCriticPolicy``.
 
     Raises:
         ConfigError: If ``initial_concentration`` is not above 1, or ``use_sde`` is asked for.

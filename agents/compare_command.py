@@ -31,8 +31,6 @@ _DEFAULT_METRICS = ("probe/accuracy", "probe/nll")
 class CompareCommand:
     """Compare agents over seeds: common problems and rollout seeds, paired differences with bootstrap intervals.
 
-    Example: atesd compare --env ATESD-Tiny-v0 --agents beta random fixed:0.5 fixed:1 --seeds 0 1 2 3 --out runs/compare
-
     The folder gets a run for each agent and seed, as `atesd run` makes them, comparison.csv, comparison.json and
     comparison.png. Every field of the environment's configuration is a flag; its default is the chosen environment's.
 

@@ -31,10 +31,8 @@ SUMMARY_FILE = "summary.json"
 class EvaluateCommand:
     """Answer each problem of a benchmark k times, with the base model and with each adapter, and compare.
 
-    Example: atesd evaluate --env ATESD-Qwen3-1.7B-v0 --adapter beta=runs/beta-seed0 beta=runs/beta-seed1
+    On a GPU: atesd evaluate --env ATESD-Qwen3-1.7B-v0 --adapter beta=runs/beta-seed0 beta=runs/beta-seed1
     --benchmark aime24 --k 12 --sampling paper --out evaluations/aime24
-
-    Without a GPU: atesd evaluate --benchmark heldout --max-problems 20 --k 4 --sampling env --out evaluations/tiny
 
     Every sample is a line of samples.jsonl. An interrupted evaluation goes on with the same arguments and --resume; adapters
     may be added then, and --k raised. A field of the environment's configuration is a flag behind --config, such as

@@ -19,8 +19,6 @@ _Runs = Annotated[Path, tyro.conf.Positional]
 class ReportCommand:
     """Write one HTML file about a folder of runs: verdict, pictures, sample rollouts, configuration and versions.
 
-    Example: atesd report runs/first
-
     The file stands alone: it loads nothing, so it can be mailed. Runs are compared where environment and configuration agree.
     """
 
@@ -45,10 +43,7 @@ def report(arguments: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class WatchCommand:
-    """Show how the runs of a folder stand, live, until Ctrl-C; it only reads files.
-
-    Example: atesd watch runs/first
-    """
+    """Show how the runs of a folder stand, live, until Ctrl-C; it only reads files."""
 
     runs: _Runs
     """Folder of runs; those that begin later appear."""
@@ -73,8 +68,6 @@ def watch(arguments: Sequence[str]) -> None:
 @dataclass(frozen=True)
 class ExportCommand:
     """Write runs as one table (parquet, csv) or as a Minari dataset of transitions for offline reinforcement learning.
-
-    Example: atesd export runs/first --to parquet
 
     A Minari dataset holds runs of one environment with one configuration, an episode a run, with the observations that the
     agent saw. To open it: MINARI_DATASETS_PATH=runs/first/minari, then minari.load_dataset("atesd/ATESD-Tiny-v0").
