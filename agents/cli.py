@@ -269,6 +269,13 @@ def fit_surrogate(arguments: Sequence[str]) -> None:
     command(arguments)
 
 
+def completion(arguments: Sequence[str]) -> None:
+    """``atesd completion``."""
+    from agents.completion import completion as command
+
+    command(arguments)
+
+
 def doctor(arguments: Sequence[str]) -> None:
     """``atesd doctor``."""
     from agents.doctor import doctor as command
@@ -288,6 +295,7 @@ _VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "evaluate": (evaluate, "answer a benchmark k times with a base model and its adapters"),
     "data": (data, "show, filter and clean a file of worked problems"),
     "doctor": (doctor, "tell what an issue about an installation needs: versions, devices, threads, conflicts"),
+    "completion": (completion, "print a script with which bash completes the command"),
 }
 
 EXAMPLES: dict[str, str] = {
@@ -302,6 +310,7 @@ EXAMPLES: dict[str, str] = {
     "evaluate": "atesd evaluate --benchmark heldout --max-problems 20 --k 4 --sampling env --out evaluations/tiny",
     "data": "atesd data gsm8k",
     "doctor": "atesd doctor",
+    "completion": 'eval "$(atesd completion)"',
 }
 """What the help of each verb begins with."""
 

@@ -75,7 +75,9 @@ def foreign_owners(owners: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
     return {name: names for name, names in found.items() if names}
 
 
-def findings(foreign: Mapping[str, Sequence[str]], free_bytes: Mapping[str, int], locations: Iterable[Path]) -> list[str]:
+def findings(
+    foreign: Mapping[str, Sequence[str]], free_bytes: Mapping[str, int], locations: Iterable[Path]
+) -> list[str]:
     """Returns what needs attention: what was expected, what is there, what to do.
 
     Args:
@@ -163,12 +165,18 @@ def _system() -> dict[str, str]:
 def _devices() -> dict[str, str]:
     import torch
 
-    facts = {"torch": torch.__version__, "processor": _processor(), "matrix products use": torch.backends.cpu.get_cpu_capability()}
+    facts = {
+        "torch": torch.__version__,
+        "processor": _processor(),
+        "matrix products use": torch.backends.cpu.get_cpu_capability(),
+    }
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         facts[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
     if not torch.cuda.device_count():
-        facts["cuda"] = f"no device (torch built for CUDA {torch.version.cuda})" if torch.version.cuda else "torch built without"
+        facts["cuda"] = (
+            f"no device (torch built for CUDA {torch.version.cuda})" if torch.version.cuda else "torch built without"
+        )
     return facts
 
 
@@ -191,7 +199,10 @@ def _threads() -> dict[str, str]:
 def _free_bytes() -> dict[str, int]:
     from atesd_env.student import cache_directory
 
-    return {"this folder": shutil.disk_usage(".").free, "cache of models": shutil.disk_usage(_existing(cache_directory())).free}
+    return {
+        "this folder": shutil.disk_usage(".").free,
+        "cache of models": shutil.disk_usage(_existing(cache_directory())).free,
+    }
 
 
 def _existing(path: Path) -> Path:

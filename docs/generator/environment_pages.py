@@ -103,7 +103,10 @@ def _summary(env_id: str, config: EnvConfig, is_surrogate: bool) -> str:
     entry = gymnasium.spec(env_id)
     rows = [
         ("Action space", f"`{action}`"),
-        ("Observation space", f"`Box({observation.low.min():g}, {observation.high.max():g}, {observation.shape}, float32)`"),
+        (
+            "Observation space",
+            f"`Box({observation.low.min():g}, {observation.high.max():g}, {observation.shape}, float32)`",
+        ),
         ("Import", f'`import atesd_env; gymnasium.make("{env_id}"{file})`'),
         ("Several students", f'`gymnasium.make_vec("{env_id}", num_envs=16{file})`'),
         ("Entry points", f"`{entry.entry_point}`, `{entry.vector_entry_point}`"),
@@ -128,7 +131,9 @@ def _dynamics(env_id: str) -> list[str]:
 def _action(config: EnvConfig, is_surrogate: bool) -> str:
     groups = "as many as the runs had" if is_surrogate else f"`groups={config.groups}` by default"
     return (
-        "## Action\n\nA reveal ratio in [0, 1], or one for each difficulty group, easiest first (" + groups + "): the share of the "
+        "## Action\n\nA reveal ratio in [0, 1], or one for each difficulty group, easiest first ("
+        + groups
+        + "): the share of the "
         "reference solution's steps that the teacher is shown during the hold window. 0 shows the final answer alone, 1 the whole "
         f"solution. [What a reveal ratio shows]({_PAGE}#what-a-reveal-ratio-shows)."
     )
@@ -180,7 +185,11 @@ def _arguments(env_id: str, config: EnvConfig) -> str:
         signature = inspect.signature(SurrogateExposureEnv)
         texts = _argument_texts(SurrogateExposureEnv)
         rows = [
-            (f"`{name}`", "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`", texts[name])
+            (
+                f"`{name}`",
+                "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`",
+                texts[name],
+            )
             for name, parameter in signature.parameters.items()
             if parameter.kind is not parameter.VAR_KEYWORD
         ]
@@ -232,6 +241,6 @@ def _argument_texts(owner: type) -> dict[str, str]:
 def _state_and_info() -> str:
     return (
         f"## Info, state, seeds\n\n`info` is [the window's row]({_PAGE}#the-row-of-a-window). `snapshot()`, `restore()`, `save_state(path)` "
-        f"and `reset(options={{\"state\": path}})` keep [exact states]({_PAGE}#checkpoints-and-resuming). `reset(seed=s)` gives one run "
+        f'and `reset(options={{"state": path}})` keep [exact states]({_PAGE}#checkpoints-and-resuming). `reset(seed=s)` gives one run '
         "bit for bit on one machine with one number of threads."
     )

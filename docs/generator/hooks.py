@@ -33,7 +33,9 @@ def on_pre_build(config: Any) -> None:
     """Names what is public and says nothing of itself."""
     packages = [loaded(name) for name in PACKAGES]
     for path in undocumented(packages):
-        _log.warning("%s: expected a docstring, as for every public name, found none; write one, or begin the name with _", path)
+        _log.warning(
+            "%s: expected a docstring, as for every public name, found none; write one, or begin the name with _", path
+        )
     for path in (path for package in packages for path in unresolved_exports(package)):
         _log.warning("%s: expected in its package, as __all__ says, found nothing; correct __all__", path)
 
@@ -63,7 +65,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
     def pointed(match: re.Match[str]) -> str:
         outside = _resolved(page.file.src_uri, match[2])
-        return match[1] + (match[2] if outside is None else posixpath.relpath(_site_path(outside), posixpath.dirname(page.file.src_uri) or "."))
+        return match[1] + (
+            match[2]
+            if outside is None
+            else posixpath.relpath(_site_path(outside), posixpath.dirname(page.file.src_uri) or ".")
+        )
 
     return _LINK.sub(pointed, markdown)
 

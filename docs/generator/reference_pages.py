@@ -36,7 +36,12 @@ def _package_page(package: griffe.Module, modules: list[griffe.Module]) -> str:
     lines += ["## Modules"]
     rows = []
     for module in modules[1:]:
-        text = (module.docstring.value if module.docstring else "").partition("\n")[0].replace("``", "`").replace("|", r"\|")
+        text = (
+            (module.docstring.value if module.docstring else "")
+            .partition("\n")[0]
+            .replace("``", "`")
+            .replace("|", r"\|")
+        )
         rows.append(f"| [`{module.path}`](modules/{module.path}.md) | {text} |")
     lines.append("\n".join(["| module | |", "| --- | --- |", *rows]))
     return "\n\n".join(lines) + "\n"
