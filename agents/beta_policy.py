@@ -101,7 +101,10 @@ class _BetaHead:
 
     def __init__(self, *arguments: Any, initial_concentration: float = 1.5, **keywords: Any) -> None:
         if not initial_concentration > 1.0:
-            raise ConfigError(f"initial_concentration: expected a number above 1, got {initial_concentration!r}.")
+            raise ConfigError(
+                f"initial_concentration: expected a number above 1, got {initial_concentration!r}; "
+                "pass 1.5 for nearly uniform, or more for narrower."
+            )
         if keywords.get("use_sde"):
             raise ConfigError("use_sde: expected False with a Beta policy, whose noise is its own; leave it out.")
         self.initial_concentration = initial_concentration

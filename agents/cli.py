@@ -172,7 +172,7 @@ def _files_verb(name: str) -> Callable[[Sequence[str]], None]:
 
 def _check_seeds(seeds: Sequence[int]) -> None:
     if any(seed < 0 for seed in seeds):
-        raise ConfigError(f"seeds: expected whole numbers from 0, got {list(seeds)}.")
+        raise ConfigError(f"seeds: expected whole numbers from 0, got {list(seeds)}; correct --seeds.")
 
 
 class _Progress:

@@ -109,14 +109,16 @@ def _parsed(arguments: Sequence[str]) -> CompareCommand:
     default = CompareCommand(out=tyro.MISSING, agents=tyro.MISSING, env=env_id, config=preset(env_id))
     command = tyro.cli(CompareCommand, args=list(arguments), default=default, prog="atesd compare")
     if any(seed < 0 for seed in command.seeds):
-        raise ConfigError(f"seeds: expected whole numbers from 0, got {list(command.seeds)}.")
+        raise ConfigError(f"seeds: expected whole numbers from 0, got {list(command.seeds)}; correct --seeds.")
     if command.processes < 0:
-        raise ConfigError(f"processes: expected a number, or 0 for one a core, got {command.processes}.")
+        raise ConfigError(
+            f"processes: expected a number, or 0 for one a core, got {command.processes}; correct --processes."
+        )
     if command.resume and command.overwrite:
         raise ConfigError("resume: expected either --resume or --overwrite, got both; leave one out.")
     unknown = [metric for metric in command.metric if metric not in METRICS]
     if unknown:  # found out now, not after the runs
-        raise ConfigError(f"metric: expected one of {', '.join(METRICS)}, got {unknown[0]!r}.")
+        raise ConfigError(f"metric: expected one of {', '.join(METRICS)}, got {unknown[0]!r}; correct --metric.")
     return command
 
 

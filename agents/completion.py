@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from unittest import mock
 
 import gymnasium
 import tyro
@@ -84,8 +83,13 @@ def help_of(arguments: Sequence[str], columns: int = 100) -> str:
     from agents.cli import main
 
     output = io.StringIO()
-    with mock.patch.dict(os.environ, {"COLUMNS": str(columns), "NO_COLOR": "1"}):
+    before = dict(os.environ)
+    os.environ.update({"COLUMNS": str(columns), "NO_COLOR": "1"})
+    try:
         with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
             main(arguments)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
     lines = re.sub(r"\x1b\[[0-9;]*m", "", output.getvalue()).splitlines()
     return "\n".join(line.rstrip() for line in lines).strip()

@@ -151,7 +151,8 @@ def _token_counter(student: str | None) -> Callable[[str], int]:
         tokenizer: Any = AutoTokenizer.from_pretrained(TINY_DIRECTORY if student == "tiny" else student)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"student: expected a hub id or a directory with a tokenizer, got {student!r} ({str(error)[:120]})."
+            f"student: expected a hub id or a directory with a tokenizer, got {student!r} ({str(error)[:120]}); "
+            "correct --student."
         ) from error
     # Nothing is fed to the model: its context is no limit here.
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False, verbose=False))

@@ -36,7 +36,7 @@ def report(arguments: Sequence[str]) -> None:
     from analysis.report import write_report
 
     if command.samples < 0:
-        raise ConfigError(f"--samples: expected a number from 0, got {command.samples}.")
+        raise ConfigError(f"--samples: expected a number from 0, got {command.samples}; correct it.")
     with _analysis_errors():
         print(f"report: {write_report(command.runs, command.out, num_samples=command.samples)}")
 
@@ -59,7 +59,7 @@ def watch(arguments: Sequence[str]) -> None:
     from agents.watch import watch as watch_runs
 
     if not command.every > 0:
-        raise ConfigError(f"--every: expected seconds above 0, got {command.every}.")
+        raise ConfigError(f"--every: expected seconds above 0, got {command.every}; correct it.")
     if not command.runs.is_dir():
         raise RunFilesError(f"{command.runs}: expected a folder, got none; pass the folder given to --out.")
     watch_runs(command.runs, once=command.once, every_sec=command.every)

@@ -204,11 +204,11 @@ def make(
         ConfigError: If an argument or the environment cannot be used.
     """
     if name not in ALGORITHMS:
-        raise ConfigError(f"agent: expected one of {', '.join(ALGORITHMS)}, got {name!r}.")
+        raise ConfigError(f"agent: expected one of {', '.join(ALGORITHMS)}, got {name!r}; pass one of these.")
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ConfigError(f"seed: expected a whole number from 0, got {seed!r}.")
+        raise ConfigError(f"seed: expected a whole number from 0, got {seed!r}; pass such a number.")
     if isinstance(hidden_size, bool) or not isinstance(hidden_size, int) or hidden_size < 1:
-        raise ConfigError(f"hidden_size: expected a whole number from 1, got {hidden_size!r}.")
+        raise ConfigError(f"hidden_size: expected a whole number from 1, got {hidden_size!r}; pass such a number.")
     actions = action_map(name, num_groups(env), grid)
     keywords = arguments(name, Scale.of(env), actions.space, policy, hidden_size, options)
     vec_env = PopulationVecEnv(env, actions, defer_reset=True, agent_name=name)
@@ -280,7 +280,10 @@ def loaded(
     """
     description = described(content, source)
     if description.agent not in ALGORITHMS:
-        raise ConfigError(f"{source}: expected an agent of {', '.join(ALGORITHMS)}, got {description.agent!r}.")
+        raise ConfigError(
+            f"{source}: expected an agent of {', '.join(ALGORITHMS)}, got {description.agent!r}; "
+            "it was saved by another version; train it anew."
+        )
     check_same_spaces(description, num_groups(env), feature_names(env), source)
     options = dict(options or {})
     check_options(description.agent, options)

@@ -236,7 +236,9 @@ def _policy(name: str, space: spaces.Space[Any], policy: str | None) -> Any:
             raise ConfigError("policy: expected none with a grid, got 'beta'; leave out policy or grid.")
         target = policies[policy]
     else:
-        raise ConfigError(f"policy: expected one of {', '.join(policies)} for {name}, got {policy!r}.")
+        raise ConfigError(
+            f"policy: expected one of {', '.join(policies)} for {name}, got {policy!r}; pass one of these."
+        )
     return _import(target) if ":" in target else target
 
 

@@ -203,7 +203,8 @@ class PopulationVecEnv(VecEnv):
         """Sets an attribute of the environment, which all students share: ``indices`` must name all of them."""
         if sorted(self._get_indices(indices)) != list(range(self.num_envs)):
             raise ConfigError(
-                f"set_attr: expected all {self.num_envs} students, which share one environment, got {indices}."
+                f"set_attr: expected all {self.num_envs} students, which share one environment, got {indices}; "
+                "leave out indices."
             )
         setattr(self.env.unwrapped, attr_name, value)
 
@@ -311,7 +312,9 @@ class _Population:
         self, seeds: list[int | None], options: list[dict[str, Any]], who: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], Infos]:
         if any(options):
-            raise ConfigError(f"options: expected none for a population, got {options}.")
+            raise ConfigError(
+                f"options: expected none for a population, got {options}; set a state on the scalar environment."
+            )
         observations, infos = self.env.reset(seed=seeds, options=None if who.all() else {"reset_mask": who})
         return np.array(observations, dtype=np.float32), self._split(infos)
 

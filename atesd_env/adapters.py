@@ -283,7 +283,8 @@ def _matching_layers(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.L
     if missing:
         linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
         raise ConfigError(
-            f"lora_targets: expected names of linear layers ({', '.join(sorted(linear))}), got {missing}."
+            f"lora_targets: expected names of linear layers ({', '.join(sorted(linear))}), got {missing}; "
+            "name layers that the student has."
         )
     return layers
 

@@ -80,7 +80,8 @@ class Evaluator:
     def __init__(self, config: EnvConfig, task: Task, spec: SamplingSpec, seed: int, batch_size: int) -> None:
         if batch_size < 1 or seed < 0:
             raise ConfigError(
-                f"evaluation: expected a seed of 0 or more and batches of at least 1, got {seed} and {batch_size}."
+                f"evaluation: expected a seed of 0 or more and batches of at least 1, got {seed} and {batch_size}; "
+                "raise them."
             )
         self.task = task
         self.spec = spec

@@ -59,5 +59,5 @@ def sampling_preset(name: str, config: EnvConfig) -> SamplingPreset:
     if name == "greedy":
         return SamplingPreset(SamplingSpec(config.max_new_tokens, temperature=0.0), config.enable_thinking)
     if name not in SAMPLING_PRESETS:
-        raise ConfigError(f"sampling: expected one of {', '.join(PRESET_NAMES)}, got {name!r}.")
+        raise ConfigError(f"sampling: expected one of {', '.join(PRESET_NAMES)}, got {name!r}; pass one of these.")
     return SAMPLING_PRESETS[name]

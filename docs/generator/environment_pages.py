@@ -41,7 +41,7 @@ DESCRIPTIONS = {
 }
 """What each id is, in a sentence or two."""
 
-VERSIONS = {env_id: (("v0", "First version, in atesd-env 0.1.0."),) for env_id in DESCRIPTIONS}
+VERSIONS = dict.fromkeys(DESCRIPTIONS, (("v0", "First version, in atesd-env 0.1.0."),))
 """Version and what changed with it, for each id."""
 
 _TOY_FIELDS = (
@@ -181,6 +181,7 @@ def _episode_end(env_id: str, config: EnvConfig) -> str:
 
 
 def _arguments(env_id: str, config: EnvConfig) -> str:
+    meanings = field_texts()
     if env_id == "ATESD-Surrogate-v0":
         signature = inspect.signature(SurrogateExposureEnv)
         texts = _argument_texts(SurrogateExposureEnv)
@@ -193,7 +194,7 @@ def _arguments(env_id: str, config: EnvConfig) -> str:
             for name, parameter in signature.parameters.items()
             if parameter.kind is not parameter.VAR_KEYWORD
         ]
-        rows += [(f"`{name}`", "the runs'", field_texts()[name]) for name in REWARD_FIELDS]
+        rows += [(f"`{name}`", "the runs'", meanings[name]) for name in REWARD_FIELDS]
         return "## Arguments\n\n" + markdown_table(("argument", "default", "meaning"), rows)
     fields = [field for field in dataclasses.fields(EnvConfig) if _belongs(field.name, env_id)]
     rows = [
@@ -201,7 +202,7 @@ def _arguments(env_id: str, config: EnvConfig) -> str:
             f"`{field.name}`",
             _shown(getattr(config, field.name)),
             str(field.metadata.get("bounds") or ", ".join(field.metadata.get("choices", ()))),
-            field_texts()[field.name],
+            meanings[field.name],
         )
         for field in fields
     ]
@@ -240,7 +241,8 @@ def _argument_texts(owner: type) -> dict[str, str]:
 
 def _state_and_info() -> str:
     return (
-        f"## Info, state, seeds\n\n`info` is [the window's row]({_PAGE}#the-row-of-a-window). `snapshot()`, `restore()`, `save_state(path)` "
-        f'and `reset(options={{"state": path}})` keep [exact states]({_PAGE}#checkpoints-and-resuming). `reset(seed=s)` gives one run '
-        "bit for bit on one machine with one number of threads."
+        f"## Info, state, seeds\n\n`info` is [the window's row]({_PAGE}#the-row-of-a-window). `snapshot()`, `restore()`, "
+        '`save_state(path)` and `reset(options={"state": path})` keep '
+        f"[exact states]({_PAGE}#checkpoints-and-resuming). `reset(seed=s)` gives one run bit for bit on one machine with one "
+        "number of threads."
     )
