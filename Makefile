@@ -17,7 +17,7 @@ test: $(VENV)/installed-test check
 	$(BIN)/python -m pytest
 
 docs: $(VENV)/installed-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --clean
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .

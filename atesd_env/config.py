@@ -249,7 +249,9 @@ def _checked(field: dataclasses.Field[Any], value: Any) -> Any:
         if not isinstance(value, str) or value not in choices:
             nearest = _nearest(str(value), choices)
             suggestion = f" Did you mean {nearest!r}?" if nearest else ""
-            raise ConfigError(f"{field.name}: expected one of {choices}, got {value!r}; choose one of these.{suggestion}")
+            raise ConfigError(
+                f"{field.name}: expected one of {choices}, got {value!r}; choose one of these.{suggestion}"
+            )
         return str(value)
     base = annotation.removesuffix(" | None")
     if base.startswith("tuple"):
