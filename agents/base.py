@@ -96,7 +96,7 @@ class Agent:
                 f"env: expected actions Box(0, 1, (groups,)), got {env.action_space}; pass one of our environments."
             )
         if not isinstance(seed, int | np.integer) or seed < 0:
-            raise ConfigError(f"seed: expected a whole number from 0, got {seed!r}.")
+            raise ConfigError(f"seed: expected a whole number from 0, got {seed!r}; pass such a number.")
         self.env = env
         self.groups = int(shape[0])
         self.reseed(seed)
@@ -130,7 +130,7 @@ class Agent:
             Reveal ratios, float32 [groups] or [n, groups] in [0, 1], and the next state.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} must define predict(observation, state, episode_start, deterministic)."
+            f"{type(self).__name__}: expected a method predict(observation, state, episode_start, deterministic), got none; define it."
         )
 
     def begin_episode(self) -> None:
@@ -314,7 +314,10 @@ class _Notifier:
         # Recognised by their methods: importing Stable-Baselines3 to ask for a class would load torch.
         self._is_object = hasattr(callback, "on_step")
         if callback is not None and not self._is_object and not callable(callback):
-            raise ConfigError(f"callback: expected a function of two dicts or a BaseCallback, got {callback!r}.")
+            raise ConfigError(
+                f"callback: expected a function of two dicts or a BaseCallback, got {callback!r}; "
+                "pass one of these, or None."
+            )
         self._agent = agent
         self._callback: Any = callback
         if self._is_object:

@@ -342,11 +342,13 @@ def _decisions(name: str, arrays: Mapping[str, NDArray[Any]]) -> list[tuple[Deci
 
 def _check_options(options: Mapping[str, Any]) -> None:
     if options["features"] not in ("paper", "all"):
-        raise ConfigError(f"features: expected 'paper' or 'all', got {options['features']!r}.")
+        raise ConfigError(f"features: expected 'paper' or 'all', got {options['features']!r}; pass one of these.")
     for name in ("hidden_size", "batch_size"):
         least = 2 if name == "batch_size" else 1  # one decision alone has no advantage over its own mean
         if isinstance(options[name], bool) or not isinstance(options[name], int) or options[name] < least:
-            raise ConfigError(f"{name}: expected a whole number from {least}, got {options[name]!r}.")
+            raise ConfigError(
+                f"{name}: expected a whole number from {least}, got {options[name]!r}; pass such a number."
+            )
     ranges = {
         "initial_concentration": (options["initial_concentration"] > 1, "a number above 1"),
         "learning_rate": (options["learning_rate"] >= 0, "a number from 0"),
@@ -357,4 +359,4 @@ def _check_options(options: Mapping[str, Any]) -> None:
     }
     for name, (is_valid, expected) in ranges.items():
         if not is_valid:
-            raise ConfigError(f"{name}: expected {expected}, got {options[name]!r}.")
+            raise ConfigError(f"{name}: expected {expected}, got {options[name]!r}; pass a number in that range.")

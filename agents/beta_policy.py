@@ -81,10 +81,12 @@ class BetaDistribution(Distribution):
         return 2.0 * self.distribution.mean - 1.0
 
     def actions_from_params(self, parameters: Tensor, deterministic: bool = False) -> Tensor:
+        """Returns actions in [-1, 1] for the network's outputs."""
         actions: Tensor = self.proba_distribution(parameters).get_actions(deterministic=deterministic)
         return actions
 
     def log_prob_from_params(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns actions for the network's outputs, and their log-densities."""
         actions = self.actions_from_params(parameters)
         return actions, self.log_prob(actions)
 
@@ -99,7 +101,10 @@ class _BetaHead:
 
     def __init__(self, *arguments: Any, initial_concentration: float = 1.5, **keywords: Any) -> None:
         if not initial_concentration > 1.0:
-            raise ConfigError(f"initial_concentration: expected a number above 1, got {initial_concentration!r}.")
+            raise ConfigError(
+                f"initial_concentration: expected a number above 1, got {initial_concentration!r}; "
+                "pass 1.5 for nearly uniform, or more for narrower."
+            )
         if keywords.get("use_sde"):
             raise ConfigError("use_sde: expected False with a Beta policy, whose noise is its own; leave it out.")
         self.initial_concentration = initial_concentration
@@ -129,7 +134,8 @@ class BetaActorCriticPolicy(_BetaHead, ActorCriticPolicy):
     Args:
         initial_concentration: Both concentrations of a fresh policy, about; above 1. At 1.5 every tenth of [0, 1] has a
             probability of 0.05 at least.
-        *arguments, **keywords: As ``ActorCriticPolicy``.
+        *arguments: As ``ActorCriticPolicy``.
+        **keywords: As ``ActorCriticPolicy``.
 
     Raises:
         ConfigError: If ``initial_concentration`` is not above 1, or ``use_sde`` is asked for.

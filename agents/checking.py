@@ -55,7 +55,9 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.error: BaseException | None = None
         shape = env.action_space.shape
         if shape is None or len(shape) != 1:
-            raise ConfigError(f"env: expected actions Box(0, 1, (groups,)), got {env.action_space}.")
+            raise ConfigError(
+                f"env: expected actions Box(0, 1, (groups,)), got {env.action_space}; make one of atesd_env's."
+            )
         self._groups = int(shape[0])
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

@@ -30,8 +30,6 @@ _AGENTS_EXAMPLE = "atesd agents beta"
 class RunCommand:
     """Train a student under each agent and seed, write one folder a run, end with a table and a picture.
 
-    Example: atesd run --env ATESD-Tiny-v0 --agent beta fixed:1 --seeds 0 1 2 --out runs/first
-
     Runs with the same seed see the same problems and the same rollout seeds, so they are paired. Every field of the
     environment's configuration is a flag; its default is the chosen environment's.
 
@@ -112,8 +110,6 @@ def run(arguments: Sequence[str]) -> None:
 class AgentsCommand:
     """List the agents, or the options of one.
 
-    Example: atesd agents beta
-
     An option is written behind the agent's name: beta:credit=one-step, fixed:0.5, staged:0.3:1.
     """
 
@@ -176,7 +172,7 @@ def _files_verb(name: str) -> Callable[[Sequence[str]], None]:
 
 def _check_seeds(seeds: Sequence[int]) -> None:
     if any(seed < 0 for seed in seeds):
-        raise ConfigError(f"seeds: expected whole numbers from 0, got {list(seeds)}.")
+        raise ConfigError(f"seeds: expected whole numbers from 0, got {list(seeds)}; correct --seeds.")
 
 
 class _Progress:
@@ -273,6 +269,20 @@ def fit_surrogate(arguments: Sequence[str]) -> None:
     command(arguments)
 
 
+def completion(arguments: Sequence[str]) -> None:
+    """``atesd completion``."""
+    from agents.completion import completion as command
+
+    command(arguments)
+
+
+def doctor(arguments: Sequence[str]) -> None:
+    """``atesd doctor``."""
+    from agents.doctor import doctor as command
+
+    command(arguments)
+
+
 _VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "run": (run, "train a student under each agent and seed"),
     "agents": (list_agents, "list the agents, or the options of one"),
@@ -284,7 +294,25 @@ _VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "fit-surrogate": (fit_surrogate, "fit a fast environment to logged runs"),
     "evaluate": (evaluate, "answer a benchmark k times with a base model and its adapters"),
     "data": (data, "show, filter and clean a file of worked problems"),
+    "doctor": (doctor, "tell what an issue about an installation needs: versions, devices, threads, conflicts"),
+    "completion": (completion, "print a script with which bash completes the command"),
 }
+
+EXAMPLES: dict[str, str] = {
+    "run": _RUN_EXAMPLE,
+    "agents": _AGENTS_EXAMPLE,
+    "report": "atesd report runs/first",
+    "watch": "atesd watch runs/first",
+    "export": "atesd export runs/first --to parquet",
+    "train": "atesd train --env ATESD-Toy-v0 --agent ppo --total-windows 20000 --num-envs 16 --out trained/ppo",
+    "compare": "atesd compare --env ATESD-Tiny-v0 --agents beta random fixed:0.5 fixed:1 --seeds 0 1 2 3 --out runs/compare",
+    "fit-surrogate": "atesd fit-surrogate runs/first runs/compare --out surrogate.safetensors",
+    "evaluate": "atesd evaluate --benchmark heldout --max-problems 20 --k 4 --sampling env --out evaluations/tiny",
+    "data": "atesd data gsm8k",
+    "doctor": "atesd doctor",
+    "completion": 'eval "$(atesd completion)"',
+}
+"""What the help of each verb begins with."""
 
 
 def _overview() -> str:
@@ -303,6 +331,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if verb not in _VERBS:
         print(f"atesd: expected one of the verbs {', '.join(_VERBS)}, got {verb!r}.\n\n{_overview()}", file=sys.stderr)
         sys.exit(2)
+    if {"-h", "--help"} & set(arguments[1:]) and verb in EXAMPLES:
+        print(f"example: {EXAMPLES[verb]}\n")
     try:
         with _terminable():
             _VERBS[verb][0](arguments[1:])

@@ -82,7 +82,7 @@ def execute_all(
         KeyboardInterrupt: After an interruption, once all processes have ended. ``resume`` goes on from there.
     """
     if processes < 1:
-        raise ConfigError(f"processes: expected at least 1, got {processes}.")
+        raise ConfigError(f"processes: expected at least 1, got {processes}; pass 1 or more.")
     options = {"overwrite": overwrite, "resume": resume, "checkpoint_every": checkpoint_every}
     waiting = deque(specs)
     failed: list[FailedRun] = []

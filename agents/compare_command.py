@@ -31,8 +31,6 @@ _DEFAULT_METRICS = ("probe/accuracy", "probe/nll")
 class CompareCommand:
     """Compare agents over seeds: common problems and rollout seeds, paired differences with bootstrap intervals.
 
-    Example: atesd compare --env ATESD-Tiny-v0 --agents beta random fixed:0.5 fixed:1 --seeds 0 1 2 3 --out runs/compare
-
     The folder gets a run for each agent and seed, as `atesd run` makes them, comparison.csv, comparison.json and
     comparison.png. Every field of the environment's configuration is a flag; its default is the chosen environment's.
 
@@ -111,14 +109,16 @@ def _parsed(arguments: Sequence[str]) -> CompareCommand:
     default = CompareCommand(out=tyro.MISSING, agents=tyro.MISSING, env=env_id, config=preset(env_id))
     command = tyro.cli(CompareCommand, args=list(arguments), default=default, prog="atesd compare")
     if any(seed < 0 for seed in command.seeds):
-        raise ConfigError(f"seeds: expected whole numbers from 0, got {list(command.seeds)}.")
+        raise ConfigError(f"seeds: expected whole numbers from 0, got {list(command.seeds)}; correct --seeds.")
     if command.processes < 0:
-        raise ConfigError(f"processes: expected a number, or 0 for one a core, got {command.processes}.")
+        raise ConfigError(
+            f"processes: expected a number, or 0 for one a core, got {command.processes}; correct --processes."
+        )
     if command.resume and command.overwrite:
         raise ConfigError("resume: expected either --resume or --overwrite, got both; leave one out.")
     unknown = [metric for metric in command.metric if metric not in METRICS]
     if unknown:  # found out now, not after the runs
-        raise ConfigError(f"metric: expected one of {', '.join(METRICS)}, got {unknown[0]!r}.")
+        raise ConfigError(f"metric: expected one of {', '.join(METRICS)}, got {unknown[0]!r}; correct --metric.")
     return command
 
 

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from atesd_env.errors import ConfigError
 
 Decision = TypeVar("Decision")
+"""What is remembered of a decision until its return is known."""
 
 Credit = Literal["one-step", "delayed", "discounted", "grounded"]
 """What a decision is credited with; see ``credit_settings``."""
@@ -57,7 +58,7 @@ def credit_settings(credit: Credit, *, gamma: float, lookahead: int, grounded_we
     {'gamma': 1.0, 'lookahead': 3, 'grounded_weight': 0.0}
     """
     if credit not in get_args(Credit):
-        raise ConfigError(f"credit: expected one of {', '.join(get_args(Credit))}, got {credit!r}.")
+        raise ConfigError(f"credit: expected one of {', '.join(get_args(Credit))}, got {credit!r}; pass one of these.")
     if credit == "one-step":
         return {"gamma": gamma, "lookahead": 1, "grounded_weight": 0.0}
     return {
@@ -222,7 +223,7 @@ def _lookaheads(
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Returns (weights, entries) of the windows that each decision is credited for: [L] each, fewer in the tail."""
     if not 0.0 <= gamma <= 1.0:
-        raise ConfigError(f"gamma: expected a discount in [0, 1], got {gamma!r}.")
+        raise ConfigError(f"gamma: expected a discount in [0, 1], got {gamma!r}; pass a number in that range.")
     if lookahead < 1:
         raise ConfigError(f"lookahead: expected at least 1 window, got {lookahead!r}; 1 is the one-step reward.")
     weights = gamma ** np.arange(lookahead, dtype=np.float64)
@@ -234,5 +235,8 @@ def _lookaheads(
 def _checked(name: str, values: ArrayLike) -> NDArray[np.float64]:
     column = np.asarray(values, dtype=np.float64)
     if column.ndim != 1 or not np.isfinite(column).all():
-        raise ConfigError(f"{name}: expected finite numbers, one for each window, got {values!r}.")
+        raise ConfigError(
+            f"{name}: expected finite numbers, one for each window, got {values!r}; "
+            "leave out windows that were not measured."
+        )
     return column

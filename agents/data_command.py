@@ -21,7 +21,7 @@ _BAR_WIDTH = 40
 class DataCommand:
     """Show what is in a data file: lengths, steps, what each reveal ratio shows; write the rows that are kept.
 
-    Example: atesd data siyanzhao/Openthoughts_math_30k_opsd --student Qwen/Qwen3-1.7B --max-solution-tokens 4096
+    From the hub: atesd data siyanzhao/Openthoughts_math_30k_opsd --student Qwen/Qwen3-1.7B --max-solution-tokens 4096
     --benchmark aime24 aime25 hmmt25 --out data/train.jsonl
 
     Then: atesd run --env ATESD-Qwen3-1.7B-v0 --data-path data/train.jsonl ...
@@ -151,7 +151,8 @@ def _token_counter(student: str | None) -> Callable[[str], int]:
         tokenizer: Any = AutoTokenizer.from_pretrained(TINY_DIRECTORY if student == "tiny" else student)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"student: expected a hub id or a directory with a tokenizer, got {student!r} ({str(error)[:120]})."
+            f"student: expected a hub id or a directory with a tokenizer, got {student!r} ({str(error)[:120]}); "
+            "correct --student."
         ) from error
     # Nothing is fed to the model: its context is no limit here.
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False, verbose=False))

@@ -24,16 +24,15 @@ if TYPE_CHECKING:
     from atesd_env.tasks.benchmarks import Benchmark
 
 SUMMARY_FILE = "summary.json"
+"""What an evaluation found, in its folder."""
 
 
 @dataclass(frozen=True)
 class EvaluateCommand:
     """Answer each problem of a benchmark k times, with the base model and with each adapter, and compare.
 
-    Example: atesd evaluate --env ATESD-Qwen3-1.7B-v0 --adapter beta=runs/beta-seed0 beta=runs/beta-seed1
+    On a GPU: atesd evaluate --env ATESD-Qwen3-1.7B-v0 --adapter beta=runs/beta-seed0 beta=runs/beta-seed1
     --benchmark aime24 --k 12 --sampling paper --out evaluations/aime24
-
-    Without a GPU: atesd evaluate --benchmark heldout --max-problems 20 --k 4 --sampling env --out evaluations/tiny
 
     Every sample is a line of samples.jsonl. An interrupted evaluation goes on with the same arguments and --resume; adapters
     may be added then, and --k raised. A field of the environment's configuration is a flag behind --config, such as
@@ -94,7 +93,8 @@ def evaluate(arguments: Sequence[str]) -> None:
     if command.k < 1 or (command.max_problems is not None and command.max_problems < 1) or command.seed < 0:
         raise ConfigError(
             f"evaluate: expected k and max_problems of at least 1 and a seed of 0 or more, got {command.k}, "
-            f"{command.max_problems} and {command.seed}."
+            f"{command.max_problems} and {command.seed}; "
+            "correct --k, --max-problems or --seed."
         )
     if command.config.student == "toy":
         raise ConfigError(f"env: expected an environment with a language model, got {env_id}; pass another id.")
@@ -166,9 +166,11 @@ def named_adapters(specs: Sequence[str], *, with_base: bool) -> tuple[dict[str, 
         if not equals:
             directory = name
         if not name or not directory or name == "base":
-            raise ConfigError(f"adapter: expected [NAME=]DIRECTORY with another name than 'base', got {spec!r}.")
+            raise ConfigError(
+                f"adapter: expected [NAME=]DIRECTORY with another name than 'base', got {spec!r}; choose another name."
+            )
         if Path(directory) in adapters.values():
-            raise ConfigError(f"adapter: expected each directory once, got {directory!r} twice.")
+            raise ConfigError(f"adapter: expected each directory once, got {directory!r} twice; leave one out.")
         labels = methods.setdefault(name, [])
         # The directory is in the label, so that it stays the same when other seeds are added or left out.
         labels.append(f"{name}={directory}" if equals else name)

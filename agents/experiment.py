@@ -27,6 +27,7 @@ from atesd_env.recording import RecordTrajectory
 from atesd_env.trajectory import CONFIG_FILE, TRAJECTORY_FILE, check_same_run, read_rows
 
 ReportRow = Callable[[dict[str, Any]], None]
+"""Called with the row of a window."""
 
 
 @dataclass(frozen=True)

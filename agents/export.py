@@ -29,6 +29,7 @@ from atesd_env.statistics import advance, initial_statistics, observation
 from atesd_env.trajectory import CONFIG_FILE
 
 Format = Literal["parquet", "csv", "minari"]
+"""What ``atesd export`` writes."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +152,13 @@ def export_minari(
             )
     except ValueError as error:
         raise ConfigError(
-            f"--name: expected a Minari name ([namespace/]name-vN), got {dataset_id!r}: {error}"
+            f"--name: expected a Minari name ([namespace/]name-vN), got {dataset_id!r} ({error}); choose another --name."
         ) from error
     except ImportError as error:
-        raise ConfigError(f"--to minari: a package that Minari needs is missing ({error}).") from error
+        raise ConfigError(
+            f"--to minari: expected the packages that Minari needs, got '{error}'; install them with "
+            "`pip install 'atesd-env[export]'`."
+        ) from error
     except OSError as error:
         raise RunFilesError(
             f"{root}: expected to write a dataset there, got '{error}'; choose another --out."

@@ -171,7 +171,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
         if not is_number and not (name == "set_point" and value is None):
-            raise ConfigError(f"{name}: expected a finite number, got {value!r}.")
+            raise ConfigError(f"{name}: expected a finite number, got {value!r}; pass such a number.")
     a_min, a_max = options["a_min"], options["a_max"]
     ranges = {
         "set_point": (options["set_point"] is None or options["set_point"] > 0, "a mismatch above 0, or None"),
@@ -183,4 +183,4 @@ def _check_options(options: Mapping[str, Any]) -> None:
     }
     for name, (is_valid, expected) in ranges.items():
         if not is_valid:
-            raise ConfigError(f"{name}: expected {expected}, got {options[name]!r}.")
+            raise ConfigError(f"{name}: expected {expected}, got {options[name]!r}; pass a number in that range.")

@@ -19,8 +19,6 @@ _Runs = Annotated[Path, tyro.conf.Positional]
 class ReportCommand:
     """Write one HTML file about a folder of runs: verdict, pictures, sample rollouts, configuration and versions.
 
-    Example: atesd report runs/first
-
     The file stands alone: it loads nothing, so it can be mailed. Runs are compared where environment and configuration agree.
     """
 
@@ -38,17 +36,14 @@ def report(arguments: Sequence[str]) -> None:
     from analysis.report import write_report
 
     if command.samples < 0:
-        raise ConfigError(f"--samples: expected a number from 0, got {command.samples}.")
+        raise ConfigError(f"--samples: expected a number from 0, got {command.samples}; correct it.")
     with _analysis_errors():
         print(f"report: {write_report(command.runs, command.out, num_samples=command.samples)}")
 
 
 @dataclass(frozen=True)
 class WatchCommand:
-    """Show how the runs of a folder stand, live, until Ctrl-C; it only reads files.
-
-    Example: atesd watch runs/first
-    """
+    """Show how the runs of a folder stand, live, until Ctrl-C; it only reads files."""
 
     runs: _Runs
     """Folder of runs; those that begin later appear."""
@@ -64,7 +59,7 @@ def watch(arguments: Sequence[str]) -> None:
     from agents.watch import watch as watch_runs
 
     if not command.every > 0:
-        raise ConfigError(f"--every: expected seconds above 0, got {command.every}.")
+        raise ConfigError(f"--every: expected seconds above 0, got {command.every}; correct it.")
     if not command.runs.is_dir():
         raise RunFilesError(f"{command.runs}: expected a folder, got none; pass the folder given to --out.")
     watch_runs(command.runs, once=command.once, every_sec=command.every)
@@ -73,8 +68,6 @@ def watch(arguments: Sequence[str]) -> None:
 @dataclass(frozen=True)
 class ExportCommand:
     """Write runs as one table (parquet, csv) or as a Minari dataset of transitions for offline reinforcement learning.
-
-    Example: atesd export runs/first --to parquet
 
     A Minari dataset holds runs of one environment with one configuration, an episode a run, with the observations that the
     agent saw. To open it: MINARI_DATASETS_PATH=runs/first/minari, then minari.load_dataset("atesd/ATESD-Tiny-v0").

@@ -70,13 +70,16 @@ def fit(
     """
     unknown = [family for family in families if family not in FAMILIES]
     if unknown or not families:
-        raise ConfigError(f"families: expected some of {', '.join(FAMILIES)}, got {', '.join(unknown) or 'none'}.")
+        raise ConfigError(
+            f"families: expected some of {', '.join(FAMILIES)}, got {', '.join(unknown) or 'none'}; correct --families."
+        )
     runs = np.unique(windows.run)
     num_heldout = round(heldout_share * len(runs))
     if num_heldout < 1 or len(runs) - num_heldout < _NUM_FOLDS:
         raise ConfigError(
             f"heldout_share: expected a share of the {len(runs)} runs that leaves at least 1 to hold out and {_NUM_FOLDS} "
-            f"to fit to, got {heldout_share}."
+            f"to fit to, got {heldout_share}; "
+            "change it, or fit to more runs."
         )
     rng = np.random.default_rng(seed)
     is_heldout = np.isin(windows.run, rng.permutation(runs)[:num_heldout])

@@ -17,8 +17,6 @@ from atesd_env.errors import ConfigError
 class FitSurrogateCommand:
     """Fit a fast environment to logged runs of one configuration, and tell its errors on held-out runs.
 
-    Example: atesd fit-surrogate runs/first runs/compare --out surrogate.safetensors
-
     Then: gymnasium.make("ATESD-Surrogate-v0", file="surrogate.safetensors"). Runs of `random`, `linear:0:1`, `linear:1:0` and
     a grid of fixed ratios over several seeds tell most; the surrogate knows only where its runs have been, and says so in
     info["surrogate/is_extrapolating"] where it is asked beyond.

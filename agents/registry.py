@@ -233,11 +233,14 @@ def _resolved(spec: Spec) -> tuple[Factory, dict[str, Any]]:
         factory, ratios = _factory(text, head)
         options = _options(text, parts)
         if twice := ratios.keys() & options.keys():
-            raise ConfigError(f"agent {text!r}: expected {twice.pop()} once, got it behind the name and as an option.")
+            raise ConfigError(
+                f"agent {text!r}: expected {twice.pop()} once, got it behind the name and as an option; leave one out."
+            )
         return factory, {**ratios, **options}
     if not callable(spec):
         raise ConfigError(
-            f"agent: expected a spec ({', '.join(available())}), a class or an object with predict, got {spec!r}."
+            f"agent: expected a spec ({', '.join(available())}), a class or an object with predict, got {spec!r}; "
+            "pass one of these."
         )
     return spec, {}
 
@@ -318,13 +321,17 @@ def _factory(spec: str, head: str) -> tuple[Factory, dict[str, Any]]:
     if (point := _entry_points().get(name)) is not None:
         if texts:
             raise ConfigError(
-                f"agent {spec!r}: expected {name}, with options as key=value, got {':'.join(texts)!r} after the name."
+                f"agent {spec!r}: expected {name}, with options as key=value, got {':'.join(texts)!r} after the name; "
+                "correct the spec."
             )
         return import_target(spec, f"{point.module}:{point.attr}"), {}
     if _OWN_CLASS_PATTERN.fullmatch(head):
         module = head.partition(":")[0]
         return import_target(spec, head, suggestion=_suggestion(module)), {}
-    raise ConfigError(f"agent: expected one of {', '.join(available())}, got {spec!r}{_suggestion(name)}.")
+    raise ConfigError(
+        f"agent: expected one of {', '.join(available())}, got {spec!r}{_suggestion(name)}; "
+        "`atesd agents` explains them."
+    )
 
 
 def _load_own(

@@ -39,7 +39,9 @@ class RunCheckpoints:
 
     def __init__(self, folder: Path, every: int = 0) -> None:
         if every < 0:
-            raise ConfigError(f"checkpoint_every: expected a number of windows, or 0 for automatic, got {every}.")
+            raise ConfigError(
+                f"checkpoint_every: expected a number of windows, or 0 for automatic, got {every}; pass 0 or more."
+            )
         self.folder = folder / CHECKPOINT_FOLDER
         self._discarded = folder / f".{CHECKPOINT_FOLDER}.old"
         self.every = every

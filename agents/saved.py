@@ -101,7 +101,10 @@ def load_own(
         ConfigError: If its class may not be imported, or it was saved for other spaces.
     """
     if agent_class is not None and not (isinstance(agent_class, type) and issubclass(agent_class, Agent)):
-        raise ConfigError(f"agent_class: expected a class that derives from agents.base.Agent, got {agent_class!r}.")
+        raise ConfigError(
+            f"agent_class: expected a class that derives from agents.base.Agent, got {agent_class!r}; "
+            "name the class that saved the agent."
+        )
     arrays, description = read_agent_file(path)
     if agent_class is not None and description.get("class") == f"__main__.{agent_class.__qualname__}":
         # A script calls its own classes so; whoever loads its file can only name them by their module.

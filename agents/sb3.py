@@ -31,6 +31,7 @@ from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files import write_atomically
 
 AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
+"""A scalar environment, or a vector of students."""
 
 
 class SB3Agent:
@@ -203,11 +204,11 @@ def make(
         ConfigError: If an argument or the environment cannot be used.
     """
     if name not in ALGORITHMS:
-        raise ConfigError(f"agent: expected one of {', '.join(ALGORITHMS)}, got {name!r}.")
+        raise ConfigError(f"agent: expected one of {', '.join(ALGORITHMS)}, got {name!r}; pass one of these.")
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ConfigError(f"seed: expected a whole number from 0, got {seed!r}.")
+        raise ConfigError(f"seed: expected a whole number from 0, got {seed!r}; pass such a number.")
     if isinstance(hidden_size, bool) or not isinstance(hidden_size, int) or hidden_size < 1:
-        raise ConfigError(f"hidden_size: expected a whole number from 1, got {hidden_size!r}.")
+        raise ConfigError(f"hidden_size: expected a whole number from 1, got {hidden_size!r}; pass such a number.")
     actions = action_map(name, num_groups(env), grid)
     keywords = arguments(name, Scale.of(env), actions.space, policy, hidden_size, options)
     vec_env = PopulationVecEnv(env, actions, defer_reset=True, agent_name=name)
@@ -279,7 +280,10 @@ def loaded(
     """
     description = described(content, source)
     if description.agent not in ALGORITHMS:
-        raise ConfigError(f"{source}: expected an agent of {', '.join(ALGORITHMS)}, got {description.agent!r}.")
+        raise ConfigError(
+            f"{source}: expected an agent of {', '.join(ALGORITHMS)}, got {description.agent!r}; "
+            "it was saved by another version; train it anew."
+        )
     check_same_spaces(description, num_groups(env), feature_names(env), source)
     options = dict(options or {})
     check_options(description.agent, options)
@@ -326,9 +330,16 @@ def _fitted(name: str, scale: Scale, options: Mapping[str, Any]) -> dict[str, An
 
 
 ppo = functools.partial(make, "ppo")
+"""Makes a ``Sb3Agent`` with Stable-Baselines3's PPO; arguments as ``make``."""
 a2c = functools.partial(make, "a2c")
+"""Makes a ``Sb3Agent`` with Stable-Baselines3's A2C; arguments as ``make``."""
 sac = functools.partial(make, "sac")
+"""Makes a ``Sb3Agent`` with Stable-Baselines3's SAC; arguments as ``make``."""
 td3 = functools.partial(make, "td3")
+"""Makes a ``Sb3Agent`` with Stable-Baselines3's TD3; arguments as ``make``."""
 dqn = functools.partial(make, "dqn")
+"""Makes a ``Sb3Agent`` with Stable-Baselines3's DQN; arguments as ``make``."""
 recurrent_ppo = functools.partial(make, "recurrent_ppo")
+"""Makes a ``Sb3Agent`` with sb3-contrib's RecurrentPPO; arguments as ``make``."""
 tqc = functools.partial(make, "tqc")
+"""Makes a ``Sb3Agent`` with sb3-contrib's TQC; arguments as ``make``."""

@@ -115,7 +115,7 @@ def grid_ratios(points: int) -> NDArray[np.float32]:
     [0.0, 0.25, 0.5, 0.75, 1.0]
     """
     if isinstance(points, bool) or not isinstance(points, int) or points < 2:
-        raise ConfigError(f"grid: expected a whole number of ratios from 2, got {points!r}.")
+        raise ConfigError(f"grid: expected a whole number of ratios from 2, got {points!r}; pass grid=5, say.")
     return np.linspace(0.0, 1.0, points, dtype=np.float32)
 
 

@@ -23,6 +23,7 @@ from atesd_env.config import EnvConfig
 from atesd_env.errors import ConfigError
 
 Defaults = Callable[["Scale"], dict[str, Any]]
+"""Returns our arguments for an algorithm at a scale."""
 
 _NOT_OPTIONS = {"self", "policy", "env", "seed", "_init_setup_model"}
 
@@ -235,7 +236,9 @@ def _policy(name: str, space: spaces.Space[Any], policy: str | None) -> Any:
             raise ConfigError("policy: expected none with a grid, got 'beta'; leave out policy or grid.")
         target = policies[policy]
     else:
-        raise ConfigError(f"policy: expected one of {', '.join(policies)} for {name}, got {policy!r}.")
+        raise ConfigError(
+            f"policy: expected one of {', '.join(policies)} for {name}, got {policy!r}; pass one of these."
+        )
     return _import(target) if ":" in target else target
 
 

@@ -82,5 +82,8 @@ def as_callback(callback: Any) -> BaseCallback:
     if isinstance(callback, BaseCallback):
         return callback
     if callback is not None and not callable(callback):
-        raise ConfigError(f"callback: expected a function of two dicts or a BaseCallback, got {callback!r}.")
+        raise ConfigError(
+            f"callback: expected a function of two dicts or a BaseCallback, got {callback!r}; "
+            "pass one of these, or None."
+        )
     return FunctionCallback(callback)

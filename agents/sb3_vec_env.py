@@ -28,8 +28,11 @@ from agents.sb3_actions import ActionMap, Interval
 from atesd_env.errors import ConfigError, NoEpisodeError
 
 Result = TypeVar("Result")
+"""What a method of a student returns."""
 Infos = list[dict[str, Any]]
+"""One mapping for each student, as Stable-Baselines3 has them."""
 Step = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], Infos]
+"""Observations [K, features], rewards [K], terminated [K], truncated [K], infos."""
 
 
 class PopulationVecEnv(VecEnv):
@@ -200,7 +203,8 @@ class PopulationVecEnv(VecEnv):
         """Sets an attribute of the environment, which all students share: ``indices`` must name all of them."""
         if sorted(self._get_indices(indices)) != list(range(self.num_envs)):
             raise ConfigError(
-                f"set_attr: expected all {self.num_envs} students, which share one environment, got {indices}."
+                f"set_attr: expected all {self.num_envs} students, which share one environment, got {indices}; "
+                "leave out indices."
             )
         setattr(self.env.unwrapped, attr_name, value)
 
@@ -308,7 +312,9 @@ class _Population:
         self, seeds: list[int | None], options: list[dict[str, Any]], who: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], Infos]:
         if any(options):
-            raise ConfigError(f"options: expected none for a population, got {options}.")
+            raise ConfigError(
+                f"options: expected none for a population, got {options}; set a state on the scalar environment."
+            )
         observations, infos = self.env.reset(seed=seeds, options=None if who.all() else {"reset_mask": who})
         return np.array(observations, dtype=np.float32), self._split(infos)
 

@@ -134,7 +134,9 @@ class StagedSchedule(Agent):
     def __init__(self, env: gymnasium.Env[Any, Any], seed: int = 0, *, ratios: Sequence[float] = (0.5, 1.0)) -> None:
         super().__init__(env, seed)
         if isinstance(ratios, str) or not isinstance(ratios, Sequence) or not ratios:
-            raise ConfigError(f"ratios: expected a list of at least one reveal ratio, got {ratios!r}.")
+            raise ConfigError(
+                f"ratios: expected a list of at least one reveal ratio, got {ratios!r}; pass such a list."
+            )
         self.ratios = tuple(_checked_ratio("ratios", ratio) for ratio in ratios)
 
     def predict(
@@ -190,9 +192,13 @@ class BinomialSchedule(Agent):
         self.after = _checked_ratio("after", after)
         self.annealed_ratio = _checked_ratio("annealed_ratio", annealed_ratio)
         if self.annealed_ratio == 0.0:
-            raise ConfigError(f"annealed_ratio: expected a share of the run above 0, got {annealed_ratio!r}.")
+            raise ConfigError(
+                f"annealed_ratio: expected a share of the run above 0, got {annealed_ratio!r}; pass a number above 0."
+            )
         if isinstance(num_segments, bool) or not isinstance(num_segments, int) or num_segments < 1:
-            raise ConfigError(f"num_segments: expected a whole number from 1, got {num_segments!r}.")
+            raise ConfigError(
+                f"num_segments: expected a whole number from 1, got {num_segments!r}; pass such a number."
+            )
         self.num_segments = num_segments
 
     def mean_ratio(self, progress: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -240,5 +246,5 @@ def _spread(ratios: NDArray[np.float64], groups: int) -> NDArray[np.float32]:
 
 def _checked_ratio(name: str, ratio: float) -> float:
     if isinstance(ratio, bool) or not isinstance(ratio, int | float | np.number) or not 0.0 <= ratio <= 1.0:
-        raise ConfigError(f"{name}: expected a reveal ratio in [0, 1], got {ratio!r}.")
+        raise ConfigError(f"{name}: expected a reveal ratio in [0, 1], got {ratio!r}; pass a number in that range.")
     return float(ratio)

@@ -133,7 +133,10 @@ def _description(folder: Path) -> dict[str, Any]:
         description: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_bytes())
         description["env_id"], description["config"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFilesError(f"{folder / CONFIG_FILE}: expected a run's description, got '{error}'.") from error
+        raise RunFilesError(
+            f"{folder / CONFIG_FILE}: expected a run's description, got '{error}'; "
+            "leave this folder out, or mend the file."
+        ) from error
     return description
 
 

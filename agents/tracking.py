@@ -43,6 +43,7 @@ class Tracker(Protocol):
 
 
 MakeTracker = Callable[[], Tracker]
+"""Makes the tracker of one run."""
 
 
 class TrackedRunWriter(RunWriter):
@@ -209,7 +210,7 @@ def tracker(name: str) -> MakeTracker:
         ConfigError: If the name is another one, or its package is missing.
     """
     if name not in _TRACKERS:
-        raise ConfigError(f"track: expected one of {', '.join(_TRACKERS)}, got {name!r}.")
+        raise ConfigError(f"track: expected one of {', '.join(_TRACKERS)}, got {name!r}; pass one of these.")
     make, package = _TRACKERS[name]
     if importlib.util.find_spec(package) is None:
         raise ConfigError(f"track: expected the package {package}, which is missing; `pip install {package}`.")

@@ -18,8 +18,6 @@ from atesd_env.config import EnvConfig, preset
 class TrainCommand:
     """Train an agent over many runs, of students side by side, and keep the one that does best on held-out seeds.
 
-    Example: atesd train --env ATESD-Toy-v0 --agent ppo --total-windows 20000 --num-envs 16 --out trained/ppo
-
     Then: atesd run --env ATESD-Toy-v0 --agent trained/ppo/best_agent.zip fixed:1 --out runs/deployed
 
     An agent of Stable-Baselines3 (ppo, a2c, sac, td3, dqn, recurrent_ppo, tqc) learns from a population; an agent of ours

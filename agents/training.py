@@ -36,8 +36,11 @@ from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files import failure, locked_folder, write_atomically
 
 TRAINING_FILE = "training.json"
+"""What was asked for, in a training's folder."""
 EVALUATIONS_FILE = "evaluations.jsonl"
+"""A line for each evaluation."""
 CHECKPOINT_FILE = "checkpoint.safetensors"
+"""What a training needs to go on."""
 
 EVALUATION_COLUMNS = {
     "windows": "Windows that the agent had made when it was evaluated, over all students.",
@@ -91,12 +94,13 @@ class TrainSpec:
         for name in ("num_envs", "total_windows", "eval_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ConfigError(f"{name}: expected a whole number from 1, got {value}.")
+                raise ConfigError(f"{name}: expected a whole number from 1, got {value}; raise it.")
         if self.seed < 0:
-            raise ConfigError(f"seed: expected a whole number from 0, got {self.seed}.")
+            raise ConfigError(f"seed: expected a whole number from 0, got {self.seed}; correct --seed.")
         if not self.eval_seeds or min(self.eval_seeds) < 0 or len(set(self.eval_seeds)) != len(self.eval_seeds):
             raise ConfigError(
-                f"eval_seeds: expected at least one, each a whole number from 0 and named once, got {list(self.eval_seeds)}."
+                f"eval_seeds: expected at least one, each a whole number from 0 and named once, got {list(self.eval_seeds)}; "
+                "correct --eval-seeds."
             )
 
     @property

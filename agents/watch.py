@@ -23,6 +23,7 @@ from analysis.samples import printable
 from atesd_env.trajectory import CONFIG_FILE, TRAJECTORY_FILE
 
 State = Literal["running", "finished", "broke", "no row yet", "unreadable"]
+"""How a run stands, as its files tell."""
 _ORDER: tuple[State, ...] = ("running", "no row yet", "unreadable", "broke", "finished")
 _STYLES = {"running": "cyan", "finished": "green", "broke": "red", "no row yet": "dim", "unreadable": "red"}
 
@@ -120,7 +121,9 @@ def _last_rows(path: Path) -> list[dict[str, Any]]:
     whole = lines[1:-1] if start else lines[:-1]  # the first one may be cut by where we began to read
     rows = [json.loads(line) for line in whole if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path}: expected a JSON object in each line, got something else.")
+        raise ValueError(
+            f"{path}: expected a JSON object in each line, got something else; mend or leave out that run."
+        )
     return rows
 
 

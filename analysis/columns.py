@@ -35,6 +35,7 @@ FRAME_COLUMNS: tuple[tuple[str, str, str, str], ...] = (
 """Name, type, unit and meaning of the columns that ``load_runs`` adds to those of the trajectories."""
 
 TABLE_COLUMNS = ("column", "type", "unit", "meaning")
+"""Columns of the frames that explain columns."""
 
 
 @cache

@@ -124,7 +124,7 @@ def time_to_threshold(
     require_columns(frame, (*_RUN, "window", column))
     require_measured(frame, [column])
     if windows_in_a_row < 1:
-        raise AnalysisError(f"windows_in_a_row: expected at least 1, got {windows_in_a_row!r}.")
+        raise AnalysisError(f"windows_in_a_row: expected at least 1, got {windows_in_a_row!r}; pass 1 or more.")
     lines = []
     for key, rows in frame.dropna(subset=column).groupby(_RUN, observed=True, sort=True, dropna=False):
         rows = rows.sort_values("window")

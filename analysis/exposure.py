@@ -16,6 +16,7 @@ from analysis.errors import AnalysisError
 from analysis.intervals import CONFIDENCE, NUM_RESAMPLES, bootstrap_interval
 
 RATIO = "exposure/reveal_ratio"
+"""The column of the reveal ratio."""
 
 
 def run_progress(frame: pd.DataFrame) -> pd.Series[float]:
@@ -67,7 +68,7 @@ def exposure_by_group(frame: pd.DataFrame, *, num_bins: int = 1) -> pd.DataFrame
 def _by_progress(frame: pd.DataFrame, columns: dict[Any, str], num_bins: int) -> pd.DataFrame:
     require_columns(frame, ("run", "env_id", "agent", "window", *columns.values()))
     if num_bins < 1:
-        raise AnalysisError(f"num_bins: expected at least 1, got {num_bins!r}.")
+        raise AnalysisError(f"num_bins: expected at least 1, got {num_bins!r}; pass 1 or more.")
     # 0.3 * 10 is a little more than 3: rounding keeps a window that ends on an edge below it.
     bins = np.ceil(np.round(run_progress(frame) * num_bins, 9)).clip(1, num_bins) - 1
     parts = []
@@ -203,7 +204,7 @@ def _by_seed_and_ratio(
         rows["place"] = rows["ratio"].round(6)
     else:
         if len(edges) < 2 or not bool((np.diff(edges) > 0).all()):
-            raise AnalysisError(f"edges: expected at least two increasing numbers, got {list(edges)!r}.")
+            raise AnalysisError(f"edges: expected at least two increasing numbers, got {list(edges)!r}; sort them.")
         rows["place"] = pd.cut(rows["ratio"], list(edges), right=False, labels=False)
         rows.loc[rows["ratio"] == edges[-1], "place"] = len(edges) - 2
         rows = rows.dropna(subset="place")

@@ -162,7 +162,8 @@ def num_seeds_for(
     if not (deviation >= 0 and 0 < power < 1 and 0 < confidence < 1):
         raise AnalysisError(
             "deviation, power, confidence: expected a deviation of at least 0 and the others between 0 and 1, got "
-            f"{deviation!r}, {power!r} and {confidence!r}."
+            f"{deviation!r}, {power!r} and {confidence!r}; "
+            "correct these arguments."
         )
     if deviation == 0:
         return 2

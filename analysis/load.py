@@ -84,7 +84,7 @@ def load_runs(
         AnalysisError: If no run's configuration has one of the fields.
     """
     if damaged not in ("refuse", "keep"):
-        raise AnalysisError(f"damaged: expected 'refuse' or 'keep', got {damaged!r}.")
+        raise AnalysisError(f"damaged: expected 'refuse' or 'keep', got {damaged!r}; pass one of these.")
     runs = _read_runs(path)
     for run in runs:
         _complain(run, refuse=damaged == "refuse")
@@ -219,8 +219,8 @@ def _frame(runs: list[Run], config: Sequence[str]) -> pd.DataFrame:
         if all(name not in run.config for run in runs):
             known = sorted({known for run in runs for known in run.config})
             near = difflib.get_close_matches(name, known, n=3)
-            hint = f"; did you mean {', '.join(near)}?" if near else "; see config.json for the fields."
-            raise AnalysisError(f"config: expected fields of the runs' configurations, got {name!r}{hint}")
+            hint = f"did you mean {', '.join(near)}?" if near else "see config.json for the fields."
+            raise AnalysisError(f"config: expected fields of the runs' configurations, got {name!r}; {hint}")
         is_text = any(isinstance(value, str) for value in values)
         columns[f"config/{name}"] = repeated(
             [None if value is None else str(value) for value in values] if is_text else values,

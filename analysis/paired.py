@@ -101,7 +101,10 @@ def paired_differences(
     """
     table = _table(outcomes, measure)
     if reference not in table:
-        raise AnalysisError(f"reference: expected one of {', '.join(table.columns)}, got {reference!r}.")
+        raise AnalysisError(
+            f"reference: expected one of {', '.join(table.columns)}, got {reference!r}; "
+            "choose an agent that the frame has."
+        )
     settings: dict[str, Any] = {"confidence": confidence, "num_resamples": num_resamples, "seed": seed}
     lines = []
     for agent in table.columns.drop(reference):

@@ -29,6 +29,7 @@ from analysis.samples import LONGEST_TEXT, Revealed, printable, read_samples, re
 from analysis.verdict import Verdict, judge
 
 REPORT_FILE = "report.html"
+"""The report's name in the folder of runs."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def write_report(
 def render_report(path: str | os.PathLike[str], *, num_samples: int = 3) -> str:
     """Returns the report as HTML; the same runs give the same text. Arguments and errors: as in ``write_report``."""
     if num_samples < 0:
-        raise AnalysisError(f"samples: expected a number from 0, got {num_samples}.")
+        raise AnalysisError(f"samples: expected a number from 0, got {num_samples}; pass 0 or more.")
     frame = load_runs(path)
     root = Path(path)
     folders = {str(name): _folder(root, str(name)) for name in frame["run"].unique()}

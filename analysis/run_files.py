@@ -22,7 +22,9 @@ FORMAT_VERSION = 1
 """The layout of a run folder that this module reads."""
 
 CONFIG_FILE = "config.json"
+"""What a run is, in its folder."""
 TRAJECTORY_FILE = "trajectory.jsonl"
+"""A row a window, in a run's folder."""
 
 RunStatus = Literal["finished", "unfinished", "empty", "damaged", "unreadable"]
 """What a run folder is in; ``load_runs`` says which are kept, flagged or refused."""
@@ -80,6 +82,7 @@ class Run:
         return None if version is None else str(version)
 
     def sort_key(self) -> tuple[str, str, int, str]:
+        """Returns what runs are ordered by: environment, agent, seed, name."""
         return self.env_id, self.agent, -1 if self.seed is None else self.seed, self.name
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 SAMPLES_FILE = "samples.jsonl"
+"""Sample rollouts, in a run's folder."""
 
 LONGEST_TEXT = 6000
 """Characters of a prompt or a rollout that are shown."""

@@ -79,7 +79,7 @@ def final_outcomes(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """
     unknown = [metric for metric in metrics if metric not in METRICS]
     if unknown:
-        raise AnalysisError(f"metric: expected one of {', '.join(METRICS)}, got {unknown[0]!r}.")
+        raise AnalysisError(f"metric: expected one of {', '.join(METRICS)}, got {unknown[0]!r}; pass one of these.")
     env_ids = sorted(frame["env_id"].unique())
     if len(env_ids) != 1:
         raise AnalysisError(

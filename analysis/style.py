@@ -17,8 +17,11 @@ from analysis.columns import unit_of
 # Okabe and Ito's colours, which colour-blind people tell apart; no yellow, which is lost on white. With the line styles
 # and markers, whose numbers share no divisor, a combination repeats only after 280 agents.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+"""Okabe and Ito's colours, told apart by colour-blind readers."""
 LINE_STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+"""Matplotlib's line styles, so that lines differ in grey as well."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">")
+"""Matplotlib's markers, so that points differ in grey as well."""
 
 COLOUR_MAP = "cividis"
 """For maps: its lightness grows evenly, so that it reads the same in grey and to the colour-blind."""

@@ -22,6 +22,7 @@ from torch.nn import functional
 from atesd_env.errors import ConfigError, StudentError
 
 Bank = Literal["student", "teacher"]
+"""Whose adapters: the students' own, or their teachers'."""
 LowRank = tuple[Tensor, Tensor]
 """Adapters of S students as right-hand factors, (A [S, in, m], B [S, m, out]), the scale in B: they add x A B."""
 _PEFT_PREFIX = "base_model.model."
@@ -282,7 +283,8 @@ def _matching_layers(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.L
     if missing:
         linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
         raise ConfigError(
-            f"lora_targets: expected names of linear layers ({', '.join(sorted(linear))}), got {missing}."
+            f"lora_targets: expected names of linear layers ({', '.join(sorted(linear))}), got {missing}; "
+            "name layers that the student has."
         )
     return layers
 

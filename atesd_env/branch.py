@@ -61,12 +61,14 @@ def counterfactual(
     base = env.unwrapped
     config = base.config
     if len(ratios) == 0:
-        raise ConfigError("ratios: expected at least one reveal ratio, got none.")
+        raise ConfigError(
+            "ratios: expected at least one reveal ratio, got none; pass the ratios to follow, such as [0.0, 1.0]."
+        )
     if windows < 1:
-        raise ConfigError(f"windows: expected at least 1, got {windows!r}.")
+        raise ConfigError(f"windows: expected at least 1, got {windows!r}; pass the number of windows to follow.")
     gamma = config.gamma if gamma is None else gamma
     if not 0.0 <= gamma <= 1.0:
-        raise ConfigError(f"gamma: expected a discount in [0, 1], got {gamma!r}.")
+        raise ConfigError(f"gamma: expected a discount in [0, 1], got {gamma!r}; pass None for the configuration's.")
     checked = np.stack([checked_ratios(ratio, config.groups) for ratio in ratios])
     students = _branches(base, student, len(checked))
     lines: list[dict[str, Any]] = []
@@ -123,7 +125,9 @@ def _present_state(env: Any, student: int) -> tuple[Any, bool]:
     """Returns a student's state, as its population takes it, and whether its episode is running."""
     num_students = env.num_envs if isinstance(env, TeacherExposureVectorEnv) else 1
     if not 0 <= student < num_students:
-        raise ConfigError(f"student: expected a student in 0..{num_students - 1}, got {student!r}.")
+        raise ConfigError(
+            f"student: expected a student in 0..{num_students - 1}, got {student!r}; count the students from 0."
+        )
     if isinstance(env, TeacherExposureVectorEnv):
         return env.population.snapshot(student), bool(env.is_running[student])
     if isinstance(env, ToyExposureEnv):

@@ -249,20 +249,24 @@ def _checked(field: dataclasses.Field[Any], value: Any) -> Any:
         if not isinstance(value, str) or value not in choices:
             nearest = _nearest(str(value), choices)
             suggestion = f" Did you mean {nearest!r}?" if nearest else ""
-            raise ConfigError(f"{field.name}: expected one of {choices}, got {value!r}.{suggestion}")
+            raise ConfigError(
+                f"{field.name}: expected one of {choices}, got {value!r}; choose one of these.{suggestion}"
+            )
         return str(value)
     base = annotation.removesuffix(" | None")
     if base.startswith("tuple"):
         names = tuple(value) if isinstance(value, list | tuple) else ()
         if not names or not all(isinstance(name, str) and name for name in names):
-            raise ConfigError(f"{field.name}: expected a non-empty tuple of names, got {value!r}.")
+            raise ConfigError(f"{field.name}: expected a non-empty tuple of names, got {value!r}; pass them as a list.")
         return names
     plain = _plain(base, value)
     if plain is None:
-        raise ConfigError(f"{field.name}: expected {annotation}, got {value!r} ({type(value).__name__}).")
+        raise ConfigError(
+            f"{field.name}: expected {annotation}, got {value!r} ({type(value).__name__}); pass a value of that type."
+        )
     bounds = field.metadata.get("bounds")
     if bounds is not None and plain not in bounds:
-        raise ConfigError(f"{field.name}: expected a number in {bounds}, got {value!r}.")
+        raise ConfigError(f"{field.name}: expected a number in {bounds}, got {value!r}; pass one of these.")
     return plain
 
 

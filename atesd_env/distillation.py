@@ -74,7 +74,6 @@ class Learner:
         student: The frozen base.
         adapters: The students' adapters.
         settings: How to update, one for all students or one for each.
-        teacher_bank: Which adapters the teacher uses: "teacher", or None for the bare base model.
     """
 
     def __init__(

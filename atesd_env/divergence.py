@@ -32,6 +32,7 @@ from torch.autograd.function import once_differentiable
 from atesd_env.errors import ConfigError, NonFiniteError
 
 DivergenceKind = Literal["forward_kl", "reverse_kl", "jsd"]
+"""KL(teacher||student), KL(student||teacher), or the generalized Jensen-Shannon divergence."""
 
 # A chunk holds at least so many bytes of one model's logits: smaller ones save nothing worth having.
 _CHUNK_BYTES = 8 * 2**20

@@ -27,7 +27,9 @@ from atesd_env.statistics import (
 )
 
 DOCUMENTS = ("README.md", "docs/environment.md", "docs/analysis.md")
+"""Documents with marked blocks."""
 COLUMNS_FILE = "analysis/columns.json"
+"""The columns, as the package ``analysis`` carries them."""
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -105,6 +107,7 @@ def fields_table() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {"features": features_table, "columns": columns_table, "fields": fields_table}
+"""What makes each marked block, by its name."""
 
 
 def with_tables(text: str) -> str:

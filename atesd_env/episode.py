@@ -110,7 +110,7 @@ def checked_render_mode(render_mode: str | None) -> str | None:
         ConfigError: If it is neither None nor one of ``RENDER_MODES``.
     """
     if render_mode is not None and render_mode not in RENDER_MODES:
-        raise ConfigError(f"render_mode: expected 'ansi', 'rgb_array' or None, got {render_mode!r}.")
+        raise ConfigError(f"render_mode: expected 'ansi', 'rgb_array' or None, got {render_mode!r}; pass one of these.")
     return render_mode
 
 

@@ -93,7 +93,10 @@ def estimate(scores: NDArray[np.float64]) -> Estimate:
         ConfigError: If there is no problem or no sample.
     """
     if scores.ndim != 2 or 0 in scores.shape:
-        raise ConfigError(f"scores: expected [problems, samples] with at least one each, got shape {scores.shape}.")
+        raise ConfigError(
+            f"scores: expected [problems, samples] with at least one each, got shape {scores.shape}; "
+            "pass one line for each problem."
+        )
     num_problems, num_samples = scores.shape
     by_problem = scores.mean(axis=1)
     sampling_error = math.nan
@@ -137,7 +140,10 @@ def compare(first: Sequence[NDArray[np.float64]], second: Sequence[NDArray[np.fl
     """
     shapes = {scores.shape for scores in (*first, *second)}
     if not first or not second or len(shapes) != 1:
-        raise ConfigError(f"compare: expected the same problems and samples of both methods, got shapes {shapes}.")
+        raise ConfigError(
+            f"compare: expected the same problems and samples of both methods, got shapes {shapes}; "
+            "evaluate both on the same problems, equally often."
+        )
     # Sample by sample, because common random numbers make the two methods' samples depend on each other.
     differences = np.mean(np.stack(first), axis=0) - np.mean(np.stack(second), axis=0)
     by_problem = differences.mean(axis=1)

@@ -32,6 +32,7 @@ from atesd_env.tasks.data import normalised_problem
 CONTEST_PROMPT_TOKENS = 2048
 """Longest prompt beside a contest's token budget."""
 ADAPTER_FILE = "adapter_model.safetensors"
+"""The weights in a folder of peft's."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Evaluator:
     def __init__(self, config: EnvConfig, task: Task, spec: SamplingSpec, seed: int, batch_size: int) -> None:
         if batch_size < 1 or seed < 0:
             raise ConfigError(
-                f"evaluation: expected a seed of 0 or more and batches of at least 1, got {seed} and {batch_size}."
+                f"evaluation: expected a seed of 0 or more and batches of at least 1, got {seed} and {batch_size}; "
+                "raise them."
             )
         self.task = task
         self.spec = spec

@@ -18,7 +18,9 @@ from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files import failure, write_atomically
 
 SAMPLES_FILE = "samples.jsonl"
+"""Every sample, a line each, in an evaluation's folder."""
 SETTINGS_FILE = "evaluation.json"
+"""What an evaluation was asked for, in its folder."""
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ class PromptBuilder:
                 altogether, which counts as cut).
         """
         if kind not in get_args(ExposureKind):
-            raise ConfigError(f"exposure: expected one of {get_args(ExposureKind)}, got {kind!r}.")
+            raise ConfigError(f"exposure: expected one of {get_args(ExposureKind)}, got {kind!r}; pass one of these.")
         if kind == "none":
             num_shown_steps(reveal_ratio, 1)  # the same check of the ratio as for the other kinds
             token_ids = self.student_prompt(problem)

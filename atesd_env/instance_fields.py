@@ -44,7 +44,8 @@ def instance_configs(
         return [config] * num_students
     if len(changes) != num_students:
         raise ConfigError(
-            f"instances: expected one dictionary of fields for each of {num_students} students, got {len(changes)}."
+            f"instances: expected one dictionary of fields for each of {num_students} students, got {len(changes)}; "
+            "pass one each, empty for a student like the configuration."
         )
     for fields in changes:
         for name in fields:

@@ -59,7 +59,8 @@ class ParallelPopulation:
     ) -> None:
         if not 1 <= num_workers <= num_students:
             raise ConfigError(
-                f"workers: expected between 1 and {num_students} processes for {num_students} students, got {num_workers}."
+                f"workers: expected between 1 and {num_students} processes for {num_students} students, got {num_workers}; "
+                "lower workers, or train more students."
             )
         self.config = config
         self._configs = instance_configs(config, instances, num_students)

@@ -77,7 +77,20 @@ class StudentSnapshot:
 
 @dataclass(frozen=True)
 class Sample:
-    """One rollout for people to read, with both prompts."""
+    """One rollout for people to read, with both prompts.
+
+    Attributes:
+        problem_id: The problem's name.
+        problem: Its text.
+        student_prompt: What the student was given, with the chat template.
+        teacher_prompt: What the teacher was given: the same, and what the reveal ratio shows.
+        reveal_ratio: The ratio that was asked for, 0..1.
+        num_shown: Steps of the reference solution in the teacher's prompt.
+        num_steps: Steps that the reference solution has.
+        rollout: The student's text.
+        answer: The right answer.
+        is_correct: Whether the rollout's answer is right.
+    """
 
     problem_id: str
     problem: str

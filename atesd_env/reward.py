@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Reward = TypeVar("Reward", float, NDArray[np.float64])
+"""A reward, or one for each student."""
 
 
 def learning_progress(nll_before: float, nll_after: float, kind: Literal["positive", "signed"] = "positive") -> float:

@@ -40,6 +40,7 @@ SAMPLING_PRESETS = {
 """By name; "env" (an environment's rollout settings) and "greedy" come from the configuration, see ``sampling_preset``."""
 
 PRESET_NAMES = ("env", "greedy", *SAMPLING_PRESETS)
+"""What ``atesd evaluate --sampling`` takes."""
 
 
 def sampling_preset(name: str, config: EnvConfig) -> SamplingPreset:
@@ -58,5 +59,5 @@ def sampling_preset(name: str, config: EnvConfig) -> SamplingPreset:
     if name == "greedy":
         return SamplingPreset(SamplingSpec(config.max_new_tokens, temperature=0.0), config.enable_thinking)
     if name not in SAMPLING_PRESETS:
-        raise ConfigError(f"sampling: expected one of {', '.join(PRESET_NAMES)}, got {name!r}.")
+        raise ConfigError(f"sampling: expected one of {', '.join(PRESET_NAMES)}, got {name!r}; pass one of these.")
     return SAMPLING_PRESETS[name]

@@ -300,6 +300,7 @@ FEATURES: tuple[Feature, ...] = (
 """The features of the observation, in order: the paper's six first."""
 
 FEATURE_NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
+"""Names of the observation's entries, in order."""
 
 _LOW = np.asarray([feature.low for feature in FEATURES], dtype=np.float32)
 _HIGH = np.asarray([feature.high for feature in FEATURES], dtype=np.float32)

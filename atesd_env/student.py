@@ -239,7 +239,7 @@ def _converted_gguf(gguf_file: Path) -> Path:
         return target
     if importlib.util.find_spec("gguf") is None:
         raise StudentError(
-            "student: reading a .gguf file needs the package `gguf`; install it with `pip install gguf`."
+            "student: expected the package `gguf`, which reads a .gguf file, got none; install it with `pip install gguf`."
         )
     _logger.info("converting %s to safetensors, once, in %s", gguf_file, target)
     # transformers draws progress bars on stderr here that none of its switches turns off.
@@ -287,4 +287,6 @@ def _device(name: str) -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError as error:
-        raise StudentError(f'device: expected a torch device such as "cpu" or "cuda:0", got {name!r}.') from error
+        raise StudentError(
+            f'device: expected a torch device such as "cpu" or "cuda:0", got {name!r}; pass "auto" to have it chosen.'
+        ) from error

@@ -230,7 +230,10 @@ class SurrogateExposureVectorEnv(TeacherExposureVectorEnv):
 
     def save_adapter(self, index: int, directory: Path) -> None:
         """Raises ConfigError: a surrogate's students have no adapters."""
-        raise ConfigError("save_adapter: expected a language model as student, got a surrogate, which has no adapter.")
+        raise ConfigError(
+            "save_adapter: expected a language model as student, got a surrogate, which has no adapter; "
+            "save an adapter of the environment that it was fitted on."
+        )
 
     def _first_infos(self, students: Sequence[int]) -> dict[str, Any]:
         infos: dict[str, Any] = self.population.first_infos(students)
@@ -274,7 +277,9 @@ def _changed(config: EnvConfig, fields: dict[str, Any]) -> EnvConfig:
 
 def _checked_policy(on_extrapolation: OnExtrapolation) -> OnExtrapolation:
     if on_extrapolation not in ("truncate", "warn", "raise"):
-        raise ConfigError(f"on_extrapolation: expected 'truncate', 'warn' or 'raise', got {on_extrapolation!r}.")
+        raise ConfigError(
+            f"on_extrapolation: expected 'truncate', 'warn' or 'raise', got {on_extrapolation!r}; pass one of these."
+        )
     return on_extrapolation
 
 

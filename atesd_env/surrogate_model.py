@@ -24,6 +24,7 @@ from atesd_env.errors import ConfigError
 from atesd_env.statistics import FEATURE_NAMES, FEATURES, observation_bounds
 
 Array = NDArray[np.float64]
+"""Numbers of double precision."""
 
 FORMAT_VERSION = 1
 """Version of the layout of a surrogate's description."""
@@ -32,6 +33,7 @@ PHASES = ("first", "later")
 """The windows that have a model of their own: an episode's first, and all later ones."""
 
 Kind = Literal["change", "log", "share", "number"]
+"""How a quantity is transformed before it is fitted."""
 
 QUANTITIES: dict[str, Kind] = {
     "probe/nll": "change",

@@ -29,12 +29,16 @@ from atesd_env.surrogate_model import (
 )
 
 OnExtrapolation = Literal["truncate", "warn", "raise"]
+"""What happens in a window outside of what was fitted."""
 INTEGER_COLUMNS = tuple(column.name for column in COLUMNS if column.type == "int")
+"""Columns of whole numbers."""
 NULL_COLUMNS = ("probe/accuracy", "probe/pass_at_k")
 """Columns that a surrogate does not predict."""
 
 IS_EXTRAPOLATING = "surrogate/is_extrapolating"
+"""Name in ``info``: whether the window's inputs lie outside of what was fitted."""
 REASON = "surrogate/reason"
+"""Name in ``info``: why a window counts as outside."""
 
 _NOISE_PURPOSE = 12  # apart from the purposes of the other environments' random streams
 

@@ -27,8 +27,11 @@ FORMAT_VERSION = 1
 """Version of the layout of a run folder, written to ``config.json``."""
 
 CONFIG_FILE = "config.json"
+"""What a run is, in its folder."""
 TRAJECTORY_FILE = "trajectory.jsonl"
+"""A row a window, in a run's folder."""
 SAMPLES_FILE = "samples.jsonl"
+"""Sample rollouts, in a run's folder."""
 RUN_FILES = (CONFIG_FILE, TRAJECTORY_FILE, SAMPLES_FILE)
 """The files that a RunWriter owns; ``overwrite=True`` deletes these and nothing else."""
 

@@ -100,17 +100,22 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         instances: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         if isinstance(num_envs, bool) or not isinstance(num_envs, numbers.Integral) or num_envs < 1:
-            raise ConfigError(f"num_envs: expected a whole number of students, at least 1, got {num_envs!r}.")
+            raise ConfigError(
+                f"num_envs: expected a whole number of students, at least 1, got {num_envs!r}; pass num_envs=1 or more."
+            )
         most = 1 if config.student == "toy" else int(num_envs)
         if isinstance(workers, bool) or not isinstance(workers, numbers.Integral) or not 1 <= workers <= most:
             raise ConfigError(
-                f"workers: expected between 1 and {most} processes for {num_envs} students ({config.student!r}), got {workers!r}."
+                f"workers: expected between 1 and {most} processes for {num_envs} students ({config.student!r}), got {workers!r}; "
+                "change workers or num_envs."
             )
         self.config = config
         self.num_envs = int(num_envs)
         self.workers: int = int(workers)
         if instances is not None and config.student == "toy":
-            raise ConfigError("instances: expected None for the closed form; make one environment for each instance.")
+            raise ConfigError(
+                "instances: expected None for the closed form, got some; make one environment for each instance."
+            )
         self.configs: list[EnvConfig] = instance_configs(config, instances, self.num_envs)
         self.instances: tuple[dict[str, Any], ...] | None = (
             None if instances is None else tuple(dict(fields) for fields in instances)
@@ -294,7 +299,10 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
             ConfigError: If the students are closed forms, which have none.
         """
         if self.config.student == "toy":
-            raise ConfigError("save_adapter: expected a language model as student, got the closed form.")
+            raise ConfigError(
+                "save_adapter: expected a language model as student, got the closed form; "
+                "use an environment with a language model."
+            )
         self.population.save_adapter(index, directory)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -346,7 +354,10 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
             return [int(seed) + index for index in range(self.num_envs)]
         seeds = [None if one is None else int(one) for one in np.asarray(seed, dtype=object).tolist()]
         if len(seeds) != self.num_envs:
-            raise ConfigError(f"seed: expected one seed for each of {self.num_envs} students, got {len(seeds)}.")
+            raise ConfigError(
+                f"seed: expected one seed for each of {self.num_envs} students, got {len(seeds)}; "
+                "pass one each, or one number for the first."
+            )
         return seeds
 
     def _checked_mask(self, options: Mapping[str, Any] | None) -> NDArray[np.bool_]:
@@ -357,7 +368,8 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
             isinstance(mask, np.ndarray) and mask.dtype == np.bool_ and mask.shape == (self.num_envs,) and mask.any()
         ):
             raise ConfigError(
-                f"reset_mask: expected a bool array of shape ({self.num_envs},) with at least one True, got {mask!r}."
+                f"reset_mask: expected a bool array of shape ({self.num_envs},) with at least one True, got {mask!r}; "
+                "pass np.array([True, ...]), one for each student."
             )
         left_out = np.flatnonzero(~mask & ~self.is_started)
         if left_out.size:
@@ -372,7 +384,8 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         if len(actions) != self.num_envs:
             raise ConfigError(
                 f"actions: expected shape ({self.num_envs}, {self.config.groups}), a line of reveal ratios for each "
-                f"student, got {len(actions)} lines."
+                f"student, got {len(actions)} lines; "
+                "pass an array of that shape."
             )
         if isinstance(actions, np.ndarray) and actions.shape == (self.num_envs, self.config.groups):
             # All lines at once; only where one is refused are they looked at one by one, to say which.

@@ -100,7 +100,9 @@ class GridBandit(Agent):
             group: The group that the decision is for.
             deterministic: Prefer what is best by what is known, without exploring.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define preferences(observation, group, deterministic=).")
+        raise NotImplementedError(
+            f"{type(self).__name__}: expected a method preferences(observation, group, deterministic=), got none; define it."
+        )
 
     def context(self, observation: NDArray[np.float64], arms: NDArray[np.int64]) -> NDArray[np.float64]:
         """Hook: returns what a pull must remember of its moment, [c]."""
@@ -250,13 +252,13 @@ def checked_number(
     if not is_number or not math.isfinite(value) or value < least or value <= above or value > most:
         low = f"above {above:g}" if math.isfinite(above) else f"from {least:g}"
         high = f" to {most:g}" if math.isfinite(most) else ""
-        raise ConfigError(f"{name}: expected a number {low}{high}, got {value!r}.")
+        raise ConfigError(f"{name}: expected a number {low}{high}, got {value!r}; pass a number in that range.")
     return float(value)
 
 
 def _checked_count(name: str, value: int, *, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ConfigError(f"{name}: expected a whole number from {least}, got {value!r}.")
+        raise ConfigError(f"{name}: expected a whole number from {least}, got {value!r}; pass such a number.")
     return int(value)
 
 
@@ -267,11 +269,14 @@ def _checked_grid(grid: Sequence[float] | None, grid_size: int | None) -> NDArra
             0.0, 1.0, GRID_SIZE if grid_size is None else _checked_count("grid_size", grid_size, least=2)
         )
     if grid_size is not None:
-        raise ConfigError(f"grid: expected either grid or grid_size, got both ({grid!r} and {grid_size!r}).")
+        raise ConfigError(
+            f"grid: expected either grid or grid_size, got both ({grid!r} and {grid_size!r}); leave one out."
+        )
     is_list = isinstance(grid, Sequence | np.ndarray) and not isinstance(grid, str)
     are_ratios = is_list and all(isinstance(ratio, int | float | np.number) and 0.0 <= ratio <= 1.0 for ratio in grid)
     if not are_ratios or len(grid) < 2 or not all(np.diff(np.asarray(grid, dtype=np.float64)) > 0.0):
         raise ConfigError(
-            f"grid: expected at least two reveal ratios in [0, 1], rising, such as [0, 0.5, 1], got {grid!r}."
+            f"grid: expected at least two reveal ratios in [0, 1], rising, such as [0, 0.5, 1], got {grid!r}; "
+            "correct the list."
         )
     return np.array(grid, dtype=np.float64)

@@ -16,6 +16,7 @@ from atesd_env.errors import ConfigError
 from atesd_env.tasks.base import Problem, Task
 
 Split = Literal["training", "probe", "heldout"]
+"""Which of the disjoint sets of sums a problem is from."""
 
 # Of 16 checksum classes two are set apart. The classes are fixed for ever: moving them would leak held-out problems.
 _NUM_CLASSES = 16

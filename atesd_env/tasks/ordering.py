@@ -46,7 +46,8 @@ def ordered_rows(
     if seed < 0 or start < 0 or not 0 <= worker < num_workers or not len(rows):
         raise ConfigError(
             f"ordered_rows: expected rows, a seed and a start of 0 or more and a worker below num_workers, got {len(rows)} "
-            f"rows, seed {seed}, start {start}, worker {worker} of {num_workers}."
+            f"rows, seed {seed}, start {start}, worker {worker} of {num_workers}; "
+            "correct these arguments."
         )
 
     def share() -> Iterator[tuple[int, _Row]]:

@@ -174,7 +174,7 @@ def test_the_protocol_asks_for_predict_only():
 
 
 def test_an_agent_without_predict_says_so():
-    with pytest.raises(NotImplementedError, match="Agent must define predict"):
+    with pytest.raises(NotImplementedError, match="Agent: expected a method predict"):
         Agent(ToyExposureEnv()).learn(1)
 
 

@@ -146,7 +146,7 @@ def test_options_reach_the_constructor():
         ("fixed:0.5:ratio=0.7", "expected ratio once, got it behind the name and as an option"),
         ("beta:4", "expected beta, with 0 reveal ratio(s) after the name, got 1; options are written key=value"),
         ("Fixd:0.5", "got 'Fixd:0.5' (did you mean fixed:A?)"),
-        ("", "got ''."),
+        ("", "got ''; `atesd agents`"),
         ("linear", "expected linear:A:B, with 2 reveal ratio(s) after the name, got 0"),
         ("fixed:0.5:1", "expected fixed:A, with 1 reveal ratio(s) after the name, got 2"),
         ("random:1", "expected random, with 0 reveal ratio(s) after the name, got 1"),
