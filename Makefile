@@ -1,6 +1,7 @@
 # make demo   create .venv, install, train a student under two controllers, show where the picture is
 # make test   the same .venv, test extras, all checks and tests
 # make check  linter, formatter, type checker, import rules
+# make notebooks  run the notebooks and write their outputs into them
 # make clean  remove what these made
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -8,6 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test check clean
+.PHONY: notebooks
 
 demo: $(VENV)/installed
 	$(BIN)/atesd run --env ATESD-Tiny-v0 --agent beta fixed:1 --seeds 0 1 --out demo --overwrite
@@ -20,6 +22,10 @@ check: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+notebooks: $(VENV)/installed-test
+	$(PIP) --editable ".[notebooks]"
+	$(BIN)/python notebooks/execute.py
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
