@@ -27,7 +27,7 @@ SMALLER = {
     },
     "own_controller": {
         "%matplotlib inline\n": "",
-        "windows, seeds = 200, range(5)": "windows, seeds = 8, range(2)",
+        "windows, seeds = 200, range(3)": "windows, seeds = 8, range(2)",
         "iloc[[0, 49, 99, 149, 199]]": "iloc[[0, 7]]",
         "agent.learn(400)": "agent.learn(50)",
         '"ATESD-Tiny-v0", windows=10, probe_accuracy_every=5': (
