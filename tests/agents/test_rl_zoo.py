@@ -99,6 +99,7 @@ def test_an_agent_of_the_zoo_decides_in_a_run(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "zoo_agent.py").write_text(snippet)
     (entry,) = (entry for name, env_id, entry in ENTRIES if (name, env_id) == ("ppo", "ATESD-Toy-v0"))
     model = made("ppo", entry, n_steps=10, batch_size=10)
+    Path(path).parent.mkdir(parents=True)
     model.save(path)
     main(shlex.split(line)[1:])
     monkeypatch.delitem(sys.modules, "zoo_agent", raising=False)
