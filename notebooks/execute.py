@@ -11,6 +11,7 @@ import base64
 import hashlib
 import io
 import logging
+import os
 import time
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def main() -> None:
     names = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {', '.join(names)}")
+    # A library's progress bars miss a package that nothing here needs, and the warning names a path of this machine.
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in parser.parse_args().names or names:
         start = time.perf_counter()
