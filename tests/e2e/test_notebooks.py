@@ -31,7 +31,6 @@ SMALLER = {
         "%matplotlib inline\n": "",
         "windows, seeds = 200, range(3)": "windows, seeds = 8, range(2)",
         "iloc[[0, 49, 99, 149, 199]]": "iloc[[0, 7]]",
-        "agent.learn(400)": "agent.learn(50)",
         '"ATESD-Tiny-v0", windows=10, probe_accuracy_every=5': (
             f'"ATESD-Tiny-v0", windows=2, probe_accuracy_every=1, {_TINY}'
         ),
