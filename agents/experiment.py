@@ -17,7 +17,8 @@ from agents.checking import CheckedEnv, agent_failures
 from agents.interrupt import Interruption, deferred_interrupt
 from agents.registry import Spec, is_agent, label, resolve
 from agents.registry import make as make_agent
-from agents.resuming import RunCheckpoints, is_finished, resumed_agent
+from agents.replay import ReplayedEnv
+from agents.resuming import RunCheckpoints, is_finished, is_replayed, resumed_agent
 from agents.tracking import MakeTracker, TrackedRunWriter
 from atesd_env.config import EnvConfig
 from atesd_env.errors import AgentError, AtesdError, ConfigError, RunFilesError
@@ -164,27 +165,35 @@ def _execute_locked(
     else:
         env.reset(options={"state": found[1]})
         writer = TrackedRunWriter(spec.folder, description, track=track, keep_windows=found[0])
-        checked.num_windows = found[0]
     with writer, deferred_interrupt() as interruption:
         if found is None:
             checkpoints.begin()
-        else:
+        elif not is_replayed(found[1]):
             agent = resumed_agent(agent, found[1], checked)
-            _report_written(spec, report)
+            checked.num_windows = found[0]
         diagnostics = _Diagnostics(agent)
         recorded = RecordTrajectory(env, writer, extra=diagnostics)
-        checked.env = recorded if report is None else _ReportWindows(recorded, report)
+        shown = ReplayedEnv(recorded if report is None else _ReportWindows(recorded, report), label(spec.agent))
+        checked.env = shown
+        if found is not None:
+            _report_written(spec, report)
+            if is_replayed(found[1]):
+                shown.replay(found[1].arrays, read_rows(spec.folder / TRAJECTORY_FILE))
 
         def goes_on() -> bool:
+            if shown.is_replaying:
+                return True
             diagnostics.raise_failure()
+            if recorded.finished:
+                return False
             with recorded.outside_controller():
-                checkpoints.after_window(writer.num_rows, env.unwrapped, agent, writer)
-            if interruption.is_requested and not recorded.finished:
-                raise _interrupted(spec, env.unwrapped, agent, checkpoints, writer)
-            return not recorded.finished
+                checkpoints.after_window(writer.num_rows, env.unwrapped, agent, shown, writer)
+            if interruption.is_requested:
+                raise _interrupted(spec, env.unwrapped, agent, shown, checkpoints, writer)
+            return True
 
         with agent_failures(checked, folder=spec.folder):
-            if found is None:
+            if found is None or is_replayed(found[1]):
                 _play_episode(agent, checked, spec, goes_on)
                 _check_finished(spec, writer.num_rows, is_finished=recorded.finished)
             elif agent.last_observation is not None:
@@ -225,19 +234,18 @@ def _check_finished(spec: RunSpec, num_windows: int, *, is_finished: bool) -> No
 
 
 def _interrupted(
-    spec: RunSpec, env: Any, agent: Any, checkpoints: RunCheckpoints, writer: TrackedRunWriter
+    spec: RunSpec, env: Any, agent: Any, shown: ReplayedEnv, checkpoints: RunCheckpoints, writer: TrackedRunWriter
 ) -> KeyboardInterrupt:
     """Saves agent and run after a window that Ctrl-C came in; returns what to raise."""
     saved = []
     if hasattr(agent, "save"):
         agent.save(spec.folder / "agent")
         saved.append("its agent")
-    if checkpoints.write(writer.num_rows, env, agent, writer):
-        saved.append("its checkpoint, to go on from")
-    what = f"saved {' and '.join(saved)}" if saved else "wrote its rows"
+    checkpoints.write(writer.num_rows, env, agent, shown, writer)
+    saved.append("its checkpoint, to go on from")
     return KeyboardInterrupt(
-        f"interrupted; the windows written so far can be read. {spec.folder}: {what}, after window {writer.num_rows} of "
-        f"{spec.config.windows}. The same arguments and --resume (in Python: resume=True) go on."
+        f"interrupted; the windows written so far can be read. {spec.folder}: saved {' and '.join(saved)}, after window "
+        f"{writer.num_rows} of {spec.config.windows}. The same arguments and --resume (in Python: resume=True) go on."
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.base import Agent
+from agents.replay import ReplayedEnv
 from atesd_env.checkpoint import Checkpoint, delete_numbered, latest_whole, write_numbered
 from atesd_env.errors import ConfigError
 from atesd_env.files import failure
@@ -19,12 +20,14 @@ TIME_SHARE = 1 / 20
 """Most of a run's time that checkpoints take where no number of windows is asked for."""
 
 _AGENT = "agent/"
+_IS_REPLAYED = "is_replayed"
 
 
 class RunCheckpoints:
     """The checkpoints of one run.
 
-    Only agents that derive from ``agents.base.Agent`` tell their state; runs of others have no checkpoints.
+    Agents that derive from ``agents.base.Agent`` tell their state; for others, the checkpoint holds what they were shown
+    (agents/replay.py).
 
     Args:
         folder: Folder of the run.
@@ -58,40 +61,36 @@ class RunCheckpoints:
             raise failure(self.folder, "a folder for checkpoints", error) from error
         delete_numbered(self.folder)
 
-    def after_window(self, window: int, env: Any, agent: Any, writer: RunWriter) -> None:
+    def after_window(self, window: int, env: Any, agent: Any, shown: ReplayedEnv, writer: RunWriter) -> None:
         """Writes a checkpoint if one is due.
 
         Args:
             window: The window that was just made, and that the agent has learned from.
             env: The environment, unwrapped.
             agent: The agent.
+            shown: What the agent was shown.
             writer: The run's files: what they hold must survive wherever the checkpoint does.
 
         Raises:
             RunFilesError: If it cannot be written; the one before is then intact.
         """
         if self._is_due(window):
-            self.write(window, env, agent, writer)
+            self.write(window, env, agent, shown, writer)
 
-    def write(self, window: int, env: Any, agent: Any, writer: RunWriter) -> bool:
-        """Writes a checkpoint now; arguments and errors as in ``after_window``. Returns whether the agent can have one."""
-        if not isinstance(agent, Agent) or not agent.is_resumable:
-            return False
+    def write(self, window: int, env: Any, agent: Any, shown: ReplayedEnv, writer: RunWriter) -> None:
+        """Writes a checkpoint now; arguments and errors as in ``after_window``."""
         started = time.perf_counter()
         writer.sync()
         checkpoint = env.checkpoint()
-        arrays, description = agent.state()
-        write_numbered(
-            self.folder,
-            window,
-            Checkpoint(
-                {**checkpoint.arrays, **{f"{_AGENT}{name}": array for name, array in arrays.items()}},
-                {**checkpoint.description, "agent": description},
-            ),
-        )
+        if isinstance(agent, Agent) and agent.is_resumable:
+            arrays, description = agent.state()
+            arrays = {f"{_AGENT}{name}": array for name, array in arrays.items()}
+        else:
+            arrays, description = shown.arrays(), {_IS_REPLAYED: True}
+        content = Checkpoint({**checkpoint.arrays, **arrays}, {**checkpoint.description, "agent": description})
+        write_numbered(self.folder, window, content)
         self._last_end_sec = time.perf_counter()
         self._last_cost_sec = self._last_end_sec - started
-        return True
 
     def _is_due(self, window: int) -> bool:
         if self.every > 0:
@@ -121,6 +120,11 @@ def is_finished(folder: Path) -> bool:
         return False
     rows = read_rows(trajectory)
     return bool(rows) and rows[-1]["status"] != "running"
+
+
+def is_replayed(checkpoint: Checkpoint) -> bool:
+    """Returns whether a checkpoint holds what its agent was shown, and not the agent's state."""
+    return bool(checkpoint.description["agent"].get(_IS_REPLAYED, False))
 
 
 def resumed_agent(agent: Agent, checkpoint: Checkpoint, env: Any) -> Agent:

@@ -125,7 +125,7 @@ class EnvConfig:
     [OPSD]"""
     divergence_top_k: int | None = _number(None, 1)
     """Keep the teacher's k most likely tokens and one bucket for all others; None is the full vocabulary. [OPSD]"""
-    divergence_chunk: int = _number(64, 1)
+    divergence_chunk: int = _number(128, 1)
     """Scored tokens whose vocabulary is held in memory at once. [ours]"""
 
     # Update

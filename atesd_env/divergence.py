@@ -33,9 +33,13 @@ from atesd_env.errors import ConfigError, NonFiniteError
 
 DivergenceKind = Literal["forward_kl", "reverse_kl", "jsd"]
 
-# Elementwise work runs on blocks of rows of about this size: small enough to stay in a cache, large enough that
-# threads seldom wait for each other. Chunks of less have no point either: they grow until their logits reach it.
-_BLOCK_BYTES = 8 * 2**20
+# A chunk holds at least so many bytes of one model's logits: smaller ones save nothing worth having.
+_CHUNK_BYTES = 8 * 2**20
+
+# Elementwise work runs on blocks of rows of about this size for each thread: on a CPU the block and what is made of it
+# stay in the second-level cache, where they cost half of what they would in memory. On a GPU large kernels are what pays.
+_BLOCK_BYTES_PER_THREAD = 2**20
+_BLOCK_BYTES_GPU = 8 * 2**20
 
 # exp() of more than this is not needed: a word this much likelier for the teacher has p_S below 1e-34.
 _LARGEST_LOG_RATIO = 80.0
@@ -55,10 +59,10 @@ class DivergenceSpec:
             words and one tail bucket that holds all the rest of the mass, the student's and the teacher's. The tail is
             never dropped. At most the full loss; equal to it for ``top_k >= V``.
         chunk_size: Scored tokens whose logits exist at the same time, at least. Memory is at most
-            ``2 * chunk_size * V`` numbers for logits and 56 MiB (or 7 V numbers) for scratch: with Qwen3's vocabulary
-            in float32 130 MiB, or 204 MiB for a chunk of 128, which saves about a tenth of the time. Where one model's
-            logits of a chunk would take less than 8 MiB (small vocabularies), a chunk holds more tokens, up to that.
-            Changes results only by rounding.
+            ``2 * chunk_size * V`` numbers for logits and, on a CPU, 7 MiB a thread (or 7 V numbers) for scratch: with
+            Qwen3's vocabulary in float32 and two threads about 160 MiB. Larger chunks are faster, by little. Where one
+            model's logits of a chunk would take less than 8 MiB (small vocabularies), a chunk holds more tokens, up to
+            that. Changes results only by rounding.
 
     Raises:
         ConfigError: A field is out of its range; the message names the field.
@@ -68,7 +72,7 @@ class DivergenceSpec:
     jsd_beta: float = 0.5
     token_clip: float | None = None
     top_k: int | None = None
-    chunk_size: int = 64
+    chunk_size: int = 128
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be used."""
@@ -261,9 +265,9 @@ def _measure(
     """Loss and statistics [N], and dL/dhidden [N, D] if asked for, chunk by chunk."""
     num_tokens, vocabulary = student_hidden.shape[0], head_weight.shape[0]
     dtype = torch.promote_types(student_hidden.dtype, torch.float32)
-    rows_in_block = max(1, _BLOCK_BYTES // (vocabulary * dtype.itemsize))
-    chunk_size = max(1, min(num_tokens, max(spec.chunk_size, rows_in_block)))
-    block_size = min(chunk_size, rows_in_block)
+    row_bytes = vocabulary * dtype.itemsize
+    chunk_size = _even_share(num_tokens, max(spec.chunk_size, _CHUNK_BYTES // row_bytes))
+    block_size = min(chunk_size, _rows_in_block(row_bytes, student_hidden.device))
 
     measured = TokenDivergence(*student_hidden.new_empty(len(TokenDivergence._fields), num_tokens, dtype=dtype))
     hidden_gradient = student_hidden.new_empty(student_hidden.shape) if needs_gradient else None
@@ -276,7 +280,7 @@ def _measure(
         hidden = torch.cat([student_hidden[chunk], teacher_hidden[chunk]])
         logits = logits_buffer[: len(hidden)]
         # In slices of the vocabulary: with several threads one large product may hold a second copy of its result.
-        slice_size = max(1, _BLOCK_BYTES // (len(hidden) * logits.itemsize))
+        slice_size = max(1, _CHUNK_BYTES // (len(hidden) * logits.itemsize))
         for words in range(0, vocabulary, slice_size):
             torch.mm(hidden, head_weight[words : words + slice_size].T, out=logits[:, words : words + slice_size])
         if head_bias is not None:
@@ -295,6 +299,19 @@ def _measure(
         if hidden_gradient is not None:
             torch.mm(student_logits, head_weight, out=hidden_gradient[chunk])
     return measured, hidden_gradient
+
+
+def _even_share(num_tokens: int, most: int) -> int:
+    """Size of chunks of at most `most` tokens that are as equal as can be: a small last one would be slow for its size."""
+    num_chunks = max(1, math.ceil(num_tokens / most))
+    return max(1, math.ceil(num_tokens / num_chunks))
+
+
+def _rows_in_block(row_bytes: int, device: torch.device) -> int:
+    """Rows that the elementwise work takes at a time: at least one for each thread, which share it out by rows."""
+    if device.type != "cpu":
+        return max(1, _BLOCK_BYTES_GPU // row_bytes)
+    return torch.get_num_threads() * max(1, _BLOCK_BYTES_PER_THREAD // row_bytes)
 
 
 def _measure_block(

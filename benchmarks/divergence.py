@@ -10,7 +10,7 @@ repeat; read the ratios, not the seconds. Peak memory is that of a fresh process
 take.
 
 Example:
-    OMP_NUM_THREADS=2 python benchmarks/divergence.py --tokens 256 --repeats 5
+    OMP_NUM_THREADS=2 python benchmarks/divergence.py --tokens 256 1024 --repeats 7
 """
 
 import argparse
@@ -37,6 +37,7 @@ Outputs = tuple[TokenDivergence, Tensor]  # values, and the gradient [N, D] of t
 
 SMALL = {"tokens": 1000, "vocabulary": 60, "width": 128}  # the packaged student's size
 MIB = 2**20
+TITLES = ["sec", "naive / it", "at fastest", "peak MiB", "naive / it"]
 
 
 def make_inputs(num_tokens: int, vocabulary: int, width: int) -> Inputs:
@@ -113,6 +114,7 @@ METHODS: dict[str, Callable[[Inputs], Outputs]] = {
     "checkpoint_64": partial(run_checkpoint, chunk_size=64),
     "ours_64": partial(run_ours, chunk_size=64),
     "ours_128": partial(run_ours, chunk_size=128),
+    "ours_256": partial(run_ours, chunk_size=256),
     "products_only": run_products_only,
 }
 
@@ -163,19 +165,12 @@ def measure_peak_here(method: str, num_tokens: int, vocabulary: int, width: int)
     return round((peak_rss_bytes() - before) / MIB, 1)
 
 
-def measure_peaks(arguments: argparse.Namespace) -> dict[str, float]:
+def measure_peaks(num_tokens: int, vocabulary: int, width: int) -> dict[str, float]:
     """Peak of each method in MiB, each in its own process; call it while this process is still small."""
     peaks = {}
     for name in METHODS:
-        sizes = [
-            "--memory-tokens",
-            arguments.memory_tokens,
-            "--vocabulary",
-            arguments.vocabulary,
-            "--width",
-            arguments.width,
-        ]
-        command = [sys.executable, __file__, "--peak-of", name, *map(str, sizes)]
+        sizes = map(str, ["--tokens", num_tokens, "--vocabulary", vocabulary, "--width", width])
+        command = [sys.executable, __file__, "--peak-of", name, *sizes]
         peaks[name] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return peaks
 
@@ -189,7 +184,7 @@ def measure_agreement(inputs: Inputs) -> dict[str, dict[str, float]]:
     """Relative difference (norms) from naive autograd in the same dtype."""
     expected_values, expected_gradient = METHODS["naive"](inputs)
     agreement = {}
-    for name in ("checkpoint_64", "ours_64"):
+    for name in ("checkpoint_64", "ours_128"):
         values, gradient = METHODS[name](inputs)
         agreement[name] = {
             "loss": relative_difference(values.loss, expected_values.loss),
@@ -208,8 +203,7 @@ def current_commit() -> str | None:
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=256, help="scored tokens N in the timed calls")
-    parser.add_argument("--memory-tokens", type=int, default=512, help="scored tokens N in the memory measurement")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[256, 1024], help="scored tokens N, one or several")
     parser.add_argument("--vocabulary", type=int, default=151_936, help="words V (Qwen3: 151936)")
     parser.add_argument("--width", type=int, default=1024, help="hidden size D")
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats, at least 5 for a claim")
@@ -221,13 +215,16 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, print a table, write the JSON file."""
     arguments = parse_arguments()
+    vocabulary, width = arguments.vocabulary, arguments.width
     if arguments.peak_of:
-        print(measure_peak_here(arguments.peak_of, arguments.memory_tokens, arguments.vocabulary, arguments.width))
+        print(measure_peak_here(arguments.peak_of, arguments.tokens[0], vocabulary, width))
         return
-    peaks = measure_peaks(arguments)
-    inputs = make_inputs(arguments.tokens, arguments.vocabulary, arguments.width)
-    agreement = measure_agreement(inputs)
-    large = measure_times(inputs, arguments.repeats)
+    peaks = {num_tokens: measure_peaks(num_tokens, vocabulary, width) for num_tokens in arguments.tokens}
+    agreement = measure_agreement(make_inputs(arguments.tokens[0], vocabulary, width))
+    times = {
+        num_tokens: measure_times(make_inputs(num_tokens, vocabulary, width), arguments.repeats)
+        for num_tokens in arguments.tokens
+    }
     small = measure_times(make_inputs(*SMALL.values()), 5 * arguments.repeats)
 
     result = {
@@ -241,34 +238,38 @@ def main() -> None:
             "torch": torch.__version__,
         },
         "dtype": "float32",
-        "large": {
-            "tokens": arguments.tokens,
-            "vocabulary": arguments.vocabulary,
-            "width": arguments.width,
-            "repeats": arguments.repeats,
-            "times": large,
+        "vocabulary": vocabulary,
+        "width": width,
+        "repeats": arguments.repeats,
+        "by_tokens": {
+            str(num_tokens): {
+                "times": times[num_tokens],
+                "peak_mib": peaks[num_tokens],
+                "naive_peak_over_own": {name: ratio(peaks[num_tokens], name) for name in METHODS},
+            }
+            for num_tokens in arguments.tokens
         },
         "small": {**SMALL, "repeats": 5 * arguments.repeats, "times": small},
-        "peak_memory": {
-            "tokens": arguments.memory_tokens,
-            "mib": peaks,
-            "naive_over": {name: round(peaks["naive"] / peak, 1) for name, peak in peaks.items()},
-        },
         "relative_difference_from_naive": agreement,
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
-    print(f"V = {arguments.vocabulary}, D = {arguments.width}, float32, {torch.get_num_threads()} threads")
-    titles = ["sec", "naive / it", "at fastest", "peak MiB", "naive / it", "V = 60, ms", "naive / it"]
-    print(f"{'':16} " + " ".join(f"{title:>11}" for title in titles))
-    for name in METHODS:
-        time_columns = f"{large[name]['wall_sec']:11.2f} {large[name]['speedup_over_naive']:11.2f}"
-        time_columns += f" {large[name]['fastest_speedup_over_naive']:11.2f}"
-        memory_columns = f"{peaks[name]:11.0f} {peaks['naive'] / peaks[name]:11.1f}"
-        small_columns = f"{1000 * small[name]['wall_sec']:11.2f} {small[name]['speedup_over_naive']:11.2f}"
-        print(f"{name:16} {time_columns} {memory_columns} {small_columns}")
+    print(f"V = {vocabulary}, D = {width}, float32, {torch.get_num_threads()} threads")
+    for num_tokens in arguments.tokens:
+        print(f"\n{num_tokens:5} tokens      " + " ".join(f"{title:>11}" for title in TITLES))
+        for name in METHODS:
+            own, peak = times[num_tokens][name], peaks[num_tokens][name]
+            columns = [own["wall_sec"], own["speedup_over_naive"], own["fastest_speedup_over_naive"]]
+            columns += [peak, ratio(peaks[num_tokens], name)]
+            print(f"{name:16} " + " ".join(f"{column:11.2f}" for column in columns))
+    print(f"\nV = {SMALL['vocabulary']}: naive over ours_128 {small['ours_128']['speedup_over_naive']:.2f}")
     print(f"wrote {arguments.out}")
+
+
+def ratio(peaks: dict[str, float], name: str) -> float:
+    """How many times a method's own peak naive's is."""
+    return round(peaks["naive"] / max(peaks[name], 0.1), 1)
 
 
 if __name__ == "__main__":

@@ -289,7 +289,7 @@ def test_ctrl_c_in_the_last_window_completes_the_run(tmp_path: Path, pressed_in:
 def test_ctrl_c_with_an_agent_that_only_decides_keeps_the_rows(tmp_path: Path, pressed_in: Any):
     (spec,) = plan_runs("ATESD-Toy-v0", TOY, [Base], [0], tmp_path)
     pressed_in(2)
-    with pytest.raises(KeyboardInterrupt, match="wrote its rows, after window 2 of 3"):
+    with pytest.raises(KeyboardInterrupt, match="saved its checkpoint, to go on from, after window 2 of 3"):
         execute(spec)
     assert windows_of(spec.folder) == [1, 2]
 

@@ -16,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from atesd_env.divergence import (
     DivergenceSpec,
     TokenDivergence,
+    _even_share,
+    _rows_in_block,
     forward_kl,
     jsd,
     reverse_kl,
@@ -346,6 +348,20 @@ def test_never_negative_and_never_above_its_bounds(
 # Chunks and memory.
 
 
+def take_blocks_of(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let chunks be as small as they are asked to be, and the elementwise work take so many rows at a time."""
+    monkeypatch.setattr("atesd_env.divergence._CHUNK_BYTES", 1)
+    monkeypatch.setattr("atesd_env.divergence._rows_in_block", lambda *_: rows)
+
+
+def test_chunks_are_of_equal_size_and_blocks_give_every_thread_a_row() -> None:
+    assert [_even_share(tokens, 128) for tokens in (0, 1, 128, 129, 256, 300)] == [1, 1, 128, 65, 128, 100]
+    qwen_row, tiny_row = 151_936 * 4, 60 * 4
+    rows, threads = _rows_in_block(qwen_row, torch.device("cpu")), torch.get_num_threads()
+    assert rows == threads
+    assert _rows_in_block(tiny_row, torch.device("cpu")) == threads * (2**20 // tiny_row)
+
+
 @every_spec
 @pytest.mark.parametrize(("chunk_size", "rows_in_block"), [(1, 1), (4, 3), (7, 7), (64, 5)])
 def test_chunked_equals_whole(
@@ -353,7 +369,7 @@ def test_chunked_equals_whole(
 ) -> None:
     student, teacher, head, tokens = make_inputs(23)
     whole, whole_gradient = by_token_divergence(student, teacher, head, tokens, spec)
-    monkeypatch.setattr("atesd_env.divergence._BLOCK_BYTES", rows_in_block * 13 * 8)
+    take_blocks_of(rows_in_block, monkeypatch)
     chunked_spec = DivergenceSpec(spec.kind, spec.jsd_beta, spec.token_clip, spec.top_k, chunk_size)
     chunked, chunked_gradient = by_token_divergence(student, teacher, head, tokens, chunked_spec)
     torch.testing.assert_close(chunked, whole, rtol=1e-12, atol=1e-14)
@@ -385,7 +401,7 @@ def test_memory_does_not_grow_with_tokens_times_vocabulary(
     spec: DivergenceSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vocabulary, chunk_size, rows_in_block = 3000, 8, 2
-    monkeypatch.setattr("atesd_env.divergence._BLOCK_BYTES", rows_in_block * vocabulary * 4)
+    take_blocks_of(rows_in_block, monkeypatch)
     chunked_spec = DivergenceSpec(spec.kind, spec.jsd_beta, spec.token_clip, spec.top_k, chunk_size)
 
     def measure(num_tokens: int) -> MemoryMeter:

@@ -95,7 +95,7 @@ def shell_lines() -> list[str]:
 
 def inline_commands() -> list[str]:
     prose = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
-    return list(dict.fromkeys(re.findall(r"`((?:atesd|make|pip|source) [^`]+|python -m \w[^`]*)`", prose)))
+    return list(dict.fromkeys(re.findall(r"`((?:atesd|make|pip|source|bash) [^`]+|python -m \w[^`]*)`", prose)))
 
 
 def recipe(line: str) -> str:
@@ -273,13 +273,33 @@ def test_the_agents_numbers_are_the_measured_ones():
         for cells in (line.split("|") for line in table.splitlines() if line.startswith("| "))
     }
     for agent in ("beta", "random", "ucb", "thompson", "linucb", "exp3s", "ppo", "a2c", "td3", "dqn"):
-        assert rows(f"`{agent}`")[1:] == measured[f"`{agent}`"], agent
-    assert rows("`fixed:A`")[1:] == measured["best fixed ratio"]
+        assert rows(f"`{agent}`")[1:3] == measured[f"`{agent}`"], agent
+    assert rows("`fixed:A`")[1:3] == measured["best fixed ratio"]
     last = [measured[f"`{agent}`"][0].split()[0] for agent in ("sac", "tqc", "recurrent_ppo")]
     assert rows("`sac`, `tqc`, `recurrent_ppo`")[1] == ", ".join(last)
     result = json.loads((ROOT / "benchmarks" / "results" / "agents_on_toy.json").read_text())
     assert f"commit `{result['commit'][:7]}`" in README
     assert f"`{result['command']}`" in README
+
+
+def test_the_numbers_on_tiny_are_the_measured_ones():
+    table = (ROOT / "docs" / "results" / "controllers.md").read_text()
+    lines = (line.split("|") for line in table.splitlines() if line.startswith("| "))
+    measured = {cells[1].strip(): cells[2].strip() for cells in lines}
+    for agent, there in {
+        "`beta`": "`beta:credit=grounded`",
+        "`random`": "`random`",
+        "`thompson`": "`thompson`",
+        "`fixed:A`": "`fixed:0.75`",
+        "`linear:A:B`, `cosine:A:B`": "`linear:1:0`",
+        "`ppo`": "PPO trained on the population",
+    }.items():
+        assert rows(agent)[3].partition(" (")[0] == measured[there], agent
+    (script,) = (line.split()[1] for line in inline_commands() if line.startswith("bash "))
+    result = json.loads((ROOT / "benchmarks" / "results" / "controllers_on_tiny.json").read_text())
+    assert result["command"].startswith(f"bash {script}")
+    assert (ROOT / script).exists()
+    assert f"commit `{result['commit'][:7]}`" in README
 
 
 def test_the_sweeps_numbers_are_the_measured_ones():
