@@ -1,14 +1,15 @@
 # make demo   create .venv, install, train a student under two controllers, show where the picture is
 # make test   the same .venv, test extras, all checks and tests
-# make docs   build the documentation site into site/, strictly, without network
+# make docs   run the notebooks, then build the documentation site into site/, strictly, without network
 # make check  linter, formatter, type checker, import rules
+# make notebooks  run the notebooks and write their outputs into them
 # make clean  remove what these made
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test docs check clean
+.PHONY: demo test docs check notebooks clean
 
 demo: $(VENV)/installed
 	$(BIN)/atesd run --env ATESD-Tiny-v0 --agent beta fixed:1 --seeds 0 1 --out demo --overwrite
@@ -16,7 +17,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-test check
 	$(BIN)/python -m pytest
 
-docs: $(VENV)/installed-docs
+docs: $(VENV)/installed-docs notebooks
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean
 
 check: $(VENV)/installed-test
@@ -24,6 +25,10 @@ check: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+notebooks: $(VENV)/installed-test
+	$(PIP) --editable ".[notebooks]"
+	$(BIN)/python notebooks/execute.py
 
 clean:
 	rm -rf $(VENV) demo site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Literal, overload
 
@@ -14,9 +13,8 @@ from analysis.checks import require_columns, require_measured, require_one_envir
 from analysis.errors import AnalysisError
 from analysis.exposure import mismatch_by_ratio, mismatch_trend
 from analysis.paired import agent_means
+from analysis.statistics import fixed_ratio
 from analysis.style import COLOUR_MAP, COLOURS, agent_styles, draw_legend, label_of, new_figure
-
-_FIXED = re.compile(r"fixed:([0-9.]+(?:e-?[0-9]+)?)")
 
 
 @overload
@@ -102,8 +100,7 @@ def plot_ratio_sweep(
         AnalysisError: If there is no agent ``fixed:A``, or an agent has two runs with one seed.
     """
     data = agent_means(outcomes, measure, seed=seed)
-    matches = [_FIXED.fullmatch(agent) for agent in data["agent"]]
-    data.insert(1, "reveal_ratio", [float(match[1]) if match else np.nan for match in matches])
+    data.insert(1, "reveal_ratio", data["agent"].map(fixed_ratio).astype(float))
     data = data.sort_values(["reveal_ratio", "agent"], ignore_index=True)
     fixed, others = data[data["reveal_ratio"].notna()], data[data["reveal_ratio"].isna()]
     if fixed.empty:
