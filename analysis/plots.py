@@ -227,5 +227,5 @@ def _draw_forest(axes: Axes, rows: pd.DataFrame, kind: str) -> None:
         axes.set_xlabel(f"{first['metric']} (better: {direction})", fontsize=8)
         return
     axes.axvline(0.0, color="black", linewidth=0.8)
-    other = first["reference"] if kind == "to_reference" else "best fixed ratio"
+    other = plain_label(first["reference"]) if kind == "to_reference" else "best fixed ratio"
     axes.set_xlabel(f"{first['metric']} minus {other} (better: {direction})", fontsize=8)

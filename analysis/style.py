@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -57,7 +58,8 @@ def plain_label(text: object, longest: int = 44) -> str:
     >>> plain_label("a$b$"), plain_label("x" * 9, longest=7)
     ('a\\$b\\$', 'xxx ... xxx')
     """
-    line = " ".join(printable(text, 1000).split())
+    # Fonts have a sign for what is no character, and none for the names of control characters.
+    line = re.sub("[\u2400-\u241f]", "\ufffd", " ".join(printable(text, 1000).split()))
     if len(line) > longest:
         line = f"{line[: longest // 2]} ... {line[-(longest // 2) :]}"
     return line.replace("$", r"\$")
