@@ -62,7 +62,7 @@ def plot_credit(parts: pd.DataFrame, *, return_data: bool = False) -> Figure | t
     )
     drawn.append(pd.DataFrame({"agent": rows["agent"].astype(str), "part": "returns", "value": returns, "begin": 0.0}))
     axes.axvline(0.0, color="black", linewidth=0.9)
-    axes.set_yticks(places, [plain_label(agent) for agent in rows["agent"]], fontsize=8)
+    axes.set_yticks(places, [plain_label(agent, 34) for agent in rows["agent"]], fontsize=8)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("Mean over decisions (nats/token)", fontsize=9)

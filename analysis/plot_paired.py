@@ -52,7 +52,7 @@ def plot_paired_differences(
             )
             text = f"{row.num_pairs} {'pair' if row.num_pairs == 1 else 'pairs'}, P(better) {row.improvement:.2f}"
             axes.annotate(text, (1.01, place), xycoords=("axes fraction", "data"), fontsize=8, va="center")
-        axes.set_yticks(places, [plain_label(agent) for agent in rows["agent"]], fontsize=8)
+        axes.set_yticks(places, [plain_label(agent, 34) for agent in rows["agent"]], fontsize=8)
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.grid(visible=False, axis="y")
         first = rows.iloc[0]

@@ -217,7 +217,7 @@ def _draw_forest(axes: Axes, rows: pd.DataFrame, kind: str) -> None:
     places = range(len(rows))[::-1]
     axes.hlines(places, rows[f"{prefix}low"], rows[f"{prefix}high"], color=_COLOURS[0], linewidth=2)
     axes.plot(rows[kind], places, "o", color=_COLOURS[0], markersize=5)
-    axes.set_yticks(places, [plain_label(agent) for agent in rows["agent"]], fontsize=8)
+    axes.set_yticks(places, [plain_label(agent, 34) for agent in rows["agent"]], fontsize=8)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="x", alpha=0.25, linewidth=0.6)

@@ -210,7 +210,7 @@ def _drawn(picture: Picture, frame: pd.DataFrame) -> DrawnPicture:
             figure, data = picture.draw(frame)
             source = _data_address(figure)
     except ValueError as error:  # AnalysisError, or matplotlib's
-        return DrawnPicture(picture.title, "", str(error))
+        return DrawnPicture(picture.title, "", f"It takes {picture.needs}. ({error})" if picture.needs else str(error))
     width, height = (round(float(inches) * figure.dpi) for inches in figure.get_size_inches())
     caption = " ".join(filter(None, (picture.caption, picture.find(data) if picture.find else "")))
     return DrawnPicture(picture.title, source, picture.describe(data), caption, width, height)

@@ -40,6 +40,7 @@ class Picture:
         describe: Says what the data drawn holds, number by number, for those who cannot see it.
         caption: What to look for.
         find: Says in one sentence what that is in the data drawn; None says nothing.
+        needs: What runs it takes, for the line that says why it was left out.
     """
 
     title: str
@@ -47,6 +48,7 @@ class Picture:
     describe: Callable[[pd.DataFrame], str]
     caption: str = ""
     find: Callable[[pd.DataFrame], str] | None = None
+    needs: str = ""
 
 
 def _number(value: float, column: str = "") -> str:
@@ -202,7 +204,7 @@ def _find_mismatch(data: pd.DataFrame) -> str:
 def _draw_sweep(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     outcomes, metric = judged_outcomes(frame)
     if outcomes["agent"].map(fixed_ratio).nunique() < 2:
-        raise AnalysisError("it takes finished runs of at least two fixed ratios, such as fixed:0 and fixed:1.")
+        raise AnalysisError("frame: expected two fixed ratios, got fewer; add runs of fixed:0 and fixed:1.")
     return plot_ratio_sweep(outcomes, metric, return_data=True)
 
 
@@ -331,6 +333,7 @@ PICTURES: list[Picture] = [
         _describe_learning,
         "What the students learned. Bands that overlap do not tell agents apart, see the paired differences below.",
         _find_learning,
+        "measurements of the probe",
     ),
     Picture(
         "Exposure trajectories",
@@ -338,6 +341,7 @@ PICTURES: list[Picture] = [
         _describe_exposure,
         "What each agent let the teacher see: does the ratio rise as the student learns, and do runs agree?",
         _find_exposure,
+        "reveal ratios",
     ),
     Picture(
         "Beta density over time",
@@ -345,6 +349,7 @@ PICTURES: list[Picture] = [
         _describe_density,
         "What a Beta controller believed: a band that narrows or moves is learning, one that stays as it began is not.",
         _find_density,
+        "runs of an agent with a Beta policy, such as beta",
     ),
     Picture(
         "Mismatch by reveal ratio",
@@ -352,6 +357,7 @@ PICTURES: list[Picture] = [
         _describe_mismatch,
         "Does the teacher move away from the student as it sees more? Where controllers chose ratios, the state differs with them.",
         _find_mismatch,
+        "measurements of the mismatch",
     ),
     Picture(
         "Fixed ratios, and agents that choose",
@@ -359,6 +365,7 @@ PICTURES: list[Picture] = [
         _describe_sweep,
         "An agent that learns is worth its while where its line lies beyond the best of the fixed ratios.",
         _find_sweep,
+        "finished runs of two fixed ratios or more, such as fixed:0 and fixed:1",
     ),
     Picture(
         "Paired differences",
@@ -366,6 +373,7 @@ PICTURES: list[Picture] = [
         _describe_differences,
         "Agents against the reference on the same seeds: what lies beside 0 with its whole interval is a difference.",
         _find_differences,
+        "finished runs of two agents or more, one for each agent and seed",
     ),
     Picture(
         "Health of the students",
@@ -373,6 +381,7 @@ PICTURES: list[Picture] = [
         _describe_health,
         "Signs of collapse: rollouts that grow until they are cut, entropy that falls to 0, pass@k that falls while accuracy rises.",
         _find_health,
+        "measurements of rollouts or of the probe",
     ),
     Picture(
         "What decisions were credited for",
@@ -380,6 +389,7 @@ PICTURES: list[Picture] = [
         _describe_credit,
         "The return R that controllers learn from, in its parts. Where later windows outweigh the own one, credit comes late.",
         _find_credit,
+        "runs longer than the lookahead",
     ),
 ]
 """The pictures of each comparison, in order; append to show more."""
