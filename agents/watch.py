@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -22,10 +23,23 @@ from rich.text import Text
 from analysis.samples import printable
 from atesd_env.trajectory import CONFIG_FILE, TRAJECTORY_FILE
 
-State = Literal["running", "finished", "broke", "no row yet", "unreadable"]
+State = Literal["running", "silent", "no row yet", "unreadable", "broke", "finished"]
 """How a run stands, as its files tell."""
-_ORDER: tuple[State, ...] = ("running", "no row yet", "unreadable", "broke", "finished")
-_STYLES = {"running": "cyan", "finished": "green", "broke": "red", "no row yet": "dim", "unreadable": "red"}
+_ORDER: tuple[State, ...] = ("running", "silent", "no row yet", "unreadable", "broke", "finished")
+_STYLES = {
+    "running": "cyan",
+    "silent": "yellow",
+    "no row yet": "dim",
+    "unreadable": "red",
+    "broke": "red",
+    "finished": "green",
+}
+
+SILENT_AFTER_WINDOWS = 10.0
+"""A run without a new row for as long as this many of its last window (and ``SILENT_AFTER_SEC``) is "silent"."""
+
+SILENT_AFTER_SEC = 60.0
+"""The least seconds without a new row that make a run "silent"."""
 
 _TAIL_BYTES = 65_536
 """Bytes at the end of a trajectory that are read: some dozen rows."""
@@ -37,7 +51,8 @@ class RunStatus:
 
     Attributes:
         name: The run folder's path below the folder that is watched.
-        state: "running" until a row says otherwise: a killed run stays "running", with a growing ``age_sec``.
+        state: "running" until a row says otherwise, or "silent" where none came for long: killed, interrupted, or its machine
+            is gone or busy. Files cannot tell which.
         agent: Spec of its agent; empty where that cannot be read.
         seed: Its seed, as text.
         window: Windows made.
@@ -47,6 +62,7 @@ class RunStatus:
         accuracy: Last measured among the last rows.
         window_sec: Seconds that the last window took.
         age_sec: Seconds since the last row was written.
+        problem: Why it is unreadable.
     """
 
     name: str
@@ -60,6 +76,7 @@ class RunStatus:
     accuracy: float | None = None
     window_sec: float | None = None
     age_sec: float | None = None
+    problem: str = ""
 
 
 def run_statuses(root: Path) -> list[RunStatus]:
@@ -84,7 +101,7 @@ def _run_folders(root: Path) -> list[Path]:
 def _run_status(folder: Path, root: Path) -> RunStatus:
     name = folder.relative_to(root).as_posix() if folder != root else folder.resolve().name
     try:
-        config = json.loads((folder / CONFIG_FILE).read_bytes())
+        config = _config(folder / CONFIG_FILE)
         agent, seed, windows = str(config["agent"]), str(config["seed"]), int(config["config"]["windows"])
         rows = _last_rows(folder / TRAJECTORY_FILE)
         age_sec = max(0.0, time.time() - (folder / TRAJECTORY_FILE).stat().st_mtime)
@@ -94,9 +111,11 @@ def _run_status(folder: Path, root: Path) -> RunStatus:
         states: dict[Any, State] = {"truncated": "finished", "terminated": "broke"}
         seconds = [value for column, value in last.items() if column.startswith("time/") and _is_number(value)]
         whole = last.get("time/window_sec")
+        window_sec = whole if _is_number(whole) else sum(seconds) if seconds else None
+        is_silent = age_sec > max(SILENT_AFTER_SEC, SILENT_AFTER_WINDOWS * (window_sec or 0.0))
         return RunStatus(
             name=name,
-            state=states.get(last.get("status"), "running"),
+            state=states.get(last.get("status"), "silent" if is_silent else "running"),
             agent=agent,
             seed=seed,
             window=int(last["window"]),
@@ -104,11 +123,23 @@ def _run_status(folder: Path, root: Path) -> RunStatus:
             reveal_ratio=_latest(rows[-1:], "exposure/reveal_ratio"),
             probe_nll=_latest(rows, "probe/nll"),
             accuracy=_latest(rows, "probe/accuracy"),
-            window_sec=whole if _is_number(whole) else sum(seconds) if seconds else None,
+            window_sec=window_sec,
             age_sec=age_sec,
         )
-    except (OSError, ValueError, KeyError, TypeError):
-        return RunStatus(name, "unreadable")
+    except KeyError as error:
+        return RunStatus(name, "unreadable", problem=f"expected the field {error}, got none")
+    except (OSError, ValueError, TypeError) as error:
+        return RunStatus(name, "unreadable", problem=str(error))
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path.name}: expected JSON, got something else ({getattr(error, 'msg', error)})") from error
+    if not isinstance(config, dict) or not isinstance(config.get("config"), dict):
+        raise ValueError(f"{path.name}: expected what a run writes, got something else")
+    return config
 
 
 def _last_rows(path: Path) -> list[dict[str, Any]]:
@@ -119,11 +150,14 @@ def _last_rows(path: Path) -> list[dict[str, Any]]:
         file.seek(start)
         lines = file.read().split(b"\n")
     whole = lines[1:-1] if start else lines[:-1]  # the first one may be cut by where we began to read
-    rows = [json.loads(line) for line in whole if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
+    try:
+        rows = [json.loads(line) for line in whole if line.strip()]
+    except ValueError as error:
         raise ValueError(
-            f"{path}: expected a JSON object in each line, got something else; mend or leave out that run."
-        )
+            f"{path.name}: expected JSON in each line, got something else ({getattr(error, 'msg', error)}); mend or leave out that run"
+        ) from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path.name}: expected a JSON object in each line, got something else; mend or leave out that run")
     return rows
 
 
@@ -135,52 +169,60 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def status_table(statuses: Sequence[RunStatus], most: int | None = None) -> Group:
-    """Returns the runs as a table, with a line that counts them.
+_COLUMNS = ("run", "agent", "seed", "state", "windows", "ratio", "probe NLL", "accuracy", "last row", "time left")
+_LEFT_OUT_WHERE_NARROW = ("agent", "seed", "last row")
+
+WIDE = 112
+"""Characters that the whole table takes; where there are fewer, agent, seed (which names of runs tell) and age are left out."""
+
+
+def status_table(statuses: Sequence[RunStatus], most: int | None = None, width: int = WIDE) -> Group:
+    """Returns the runs as a table, with a line that counts them and one for each that cannot be read.
 
     Args:
         statuses: What ``run_statuses`` returns.
         most: Lines of the table; None shows all.
+        width: Characters in a line of the terminal.
     """
-    table = Table()
-    for heading in (
-        "run",
-        "agent",
-        "seed",
-        "state",
-        "windows",
-        "ratio",
-        "probe NLL",
-        "accuracy",
-        "last row",
-        "time left",
-    ):
-        is_text = heading in ("run", "agent", "state")
-        table.add_column(heading, justify="left" if is_text else "right", no_wrap=True, overflow="ellipsis")
+    names = [name for name in _COLUMNS if width >= WIDE or name not in _LEFT_OUT_WHERE_NARROW]
+    table = Table() if width >= WIDE else Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in names:
+        is_text = name in ("run", "agent", "state")
+        # Where there is too little room, it is the run's name that is cut.
+        least = None if name in ("run", "agent") else len(name)
+        table.add_column(
+            name, justify="left" if is_text else "right", no_wrap=True, overflow="ellipsis", min_width=least
+        )
     shown = statuses if most is None else statuses[:most]
     for status in shown:
-        left = (status.windows - status.window) * (status.window_sec or 0.0) if status.state == "running" else 0.0
-        # Text, and without control characters: names come from files, and are no markup.
-        table.add_row(
-            Text(printable(status.name, 80)),
-            Text(printable(status.agent, 40)),
-            Text(printable(status.seed, 20)),
-            Text(status.state, style=_STYLES[status.state]),
-            f"{status.window}/{status.windows}" if status.windows else "-",
-            _number(status.reveal_ratio, ".2f"),
-            _number(status.probe_nll, ".3f"),
-            _number(status.accuracy, ".1%"),
-            "-"
-            if status.age_sec is None or status.state in ("finished", "broke")
-            else f"{_duration(status.age_sec)} ago",
-            f"~{_duration(left)}" if left > 0 else "-",
-        )
+        cells = _cells(status)
+        table.add_row(*(cells[name] for name in names))
     counts = ", ".join(
         f"{number} {state}" for state in _ORDER if (number := sum(status.state == state for status in statuses))
     )
     hidden = len(statuses) - len(shown)
-    line = f"{counts or 'no runs yet'}{f' ({hidden} more not shown)' if hidden else ''}"
-    return Group(table, Text(line))
+    lines = [f"{counts or 'no runs yet'}{f' ({hidden} more not shown)' if hidden else ''}"]
+    lines += [f"{printable(status.name, 80)}: {printable(status.problem, 300)}" for status in shown if status.problem]
+    return Group(table, *(Text(line) for line in lines))
+
+
+def _cells(status: RunStatus) -> dict[str, Text | str]:
+    """Returns what stands in each column of a run's line."""
+    left = (status.windows - status.window) * (status.window_sec or 0.0) if status.state == "running" else 0.0
+    is_over = status.state in ("finished", "broke")
+    return {
+        # Text, and without control characters: names come from files, and are no markup.
+        "run": Text(printable(status.name, 80)),
+        "agent": Text(printable(status.agent, 40)),
+        "seed": Text(printable(status.seed, 20)),
+        "state": Text(status.state, style=_STYLES[status.state]),
+        "windows": f"{status.window}/{status.windows}" if status.windows else "-",
+        "ratio": _number(status.reveal_ratio, ".2f"),
+        "probe NLL": _number(status.probe_nll, ".3f"),
+        "accuracy": _number(status.accuracy, ".1%"),
+        "last row": "-" if status.age_sec is None or is_over else f"{_duration(status.age_sec)} ago",
+        "time left": f"~{_duration(left)}" if left > 0 else "-",
+    }
 
 
 def watch(root: Path, *, once: bool = False, every_sec: float = 2.0, console: Console | None = None) -> None:
@@ -196,12 +238,15 @@ def watch(root: Path, *, once: bool = False, every_sec: float = 2.0, console: Co
     if not console.is_terminal:
         console = Console(file=console.file, width=max(120, console.width))
     if once:
-        console.print(status_table(run_statuses(root)))
+        console.print(status_table(run_statuses(root), width=console.width))
         return
     try:
         with Live(console=console, auto_refresh=False, screen=False) as live:
             while True:
-                live.update(status_table(run_statuses(root), most=max(1, console.height - 6)), refresh=True)
+                statuses = run_statuses(root)
+                # Six lines beside those of the runs, and those that say what is wrong, which may take two each.
+                most = max(1, console.height - 6 - 2 * sum(bool(status.problem) for status in statuses))
+                live.update(status_table(statuses, most, console.width), refresh=True)
                 time.sleep(every_sec)
     except KeyboardInterrupt as interrupt:
         if type(interrupt) is not KeyboardInterrupt:

@@ -7,6 +7,7 @@ from analysis.errors import AnalysisError, DamagedRunError, NoRunsError
 from analysis.exposure import exposure_by_group, exposure_by_progress, mismatch_by_ratio, mismatch_trend
 from analysis.load import list_runs, load_runs
 from analysis.paired import agent_means, paired_differences
+from analysis.plot_credit import plot_credit
 from analysis.plot_exposures import plot_beta_density, plot_exposure_trajectories
 from analysis.plot_learning import plot_health, plot_learning_curves
 from analysis.plot_paired import plot_paired_differences
@@ -37,6 +38,7 @@ __all__ = [
     "plot_beta_density",
     "plot_comparison",
     "plot_counterfactual",
+    "plot_credit",
     "plot_exposure",
     "plot_exposure_trajectories",
     "plot_health",

@@ -6,14 +6,17 @@ from typing import Any, Literal, overload
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.checks import group_numbers, require_columns, require_measured, require_one_environment
 from analysis.errors import AnalysisError
 from analysis.exposure import RATIO
-from analysis.style import COLOUR_MAP, agent_styles, draw_legend, new_figure, run_labels
+from analysis.style import COLOUR_MAP, agent_styles, draw_legend, new_figure, plain_label, run_labels
 
 
 @overload
@@ -75,7 +78,7 @@ def plot_exposure_trajectories(
         axes.set_ylabel("Reveal ratio" if group is None else f"Reveal ratio,\ngroup {group}", fontsize=9)
     panels[-1, 0].set_xlabel("Hold window", fontsize=9)
     panels[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.suptitle(f"Exposure, {frame['env_id'].iloc[0]}", fontsize=11)
+    figure.suptitle(f"Exposure, {plain_label(frame['env_id'].iloc[0])}", fontsize=11)
     draw_legend(figure, styles, "Thick line: mean over runs. Thin lines: the runs.", run_labels(frame, styles))
     return (figure, data) if return_data else figure
 
@@ -89,19 +92,20 @@ def plot_beta_density(
 def plot_beta_density(
     frame: pd.DataFrame, *, num_ratios: int = 101, return_data: bool = False
 ) -> Figure | tuple[Figure, pd.DataFrame]:
-    """Draws the density of the Beta policy over windows, from the concentrations that it logged; a panel for each group.
+    """Draws the density of the Beta policy over windows, from the concentrations logged; a panel for each agent and group.
 
     The density is the mean over runs of theirs, so that runs that disagree show as two ridges and not as one between. The
     line is the mean of the policies, the dots are the ratios that were drawn from them.
 
     Args:
-        frame: Rows of runs of one environment and one agent, with the columns ``agent/c1`` and ``agent/c2`` (with several
-            groups ``agent/c1_0``, ...); other agents' rows, which lack them, are left out.
+        frame: Rows of runs of one environment, with the columns ``agent/c1`` and ``agent/c2`` (with several groups
+            ``agent/c1_0``, ...); rows of agents without a Beta policy, which lack them, are left out.
         num_ratios: Ratios between 0 and 1 at which the density is taken.
-        return_data: Also return what was drawn: columns group (null with a single one), window, reveal_ratio, density.
+        return_data: Also return what was drawn: columns agent, group (null with a single one), window, reveal_ratio, density,
+            ``mean`` (of the window's policies).
 
     Raises:
-        AnalysisError: If no row has concentrations, two agents have them, or the frame is empty or mixes environments.
+        AnalysisError: If no row has concentrations, or the frame is empty or mixes environments.
     """
     require_columns(frame, ("run", "env_id", "agent", "window", RATIO))
     groups: list[int | None] = [*group_numbers(frame, "agent/c1")] or [None]
@@ -116,53 +120,54 @@ def plot_beta_density(
         )
     require_one_environment(rows)
     agents = sorted(rows["agent"].astype(str).unique())
-    if len(agents) > 1:
-        raise AnalysisError(
-            f"frame: expected one agent with a Beta policy, got {', '.join(agents)}; choose one, such as "
-            f"frame[frame['agent'] == {agents[0]!r}]."
-        )
     ratios = np.linspace(0.0, 1.0, num_ratios)
-    figure, panels = new_figure(len(groups), sharex=True, height=2.2 if len(groups) > 1 else 3.4)
+    places = [(agent, group) for agent in agents for group in groups]
+    figure, panels = new_figure(len(places), sharex=True, height=2.2 if len(places) > 1 else 3.4)
     parts = []
-    for axes, (group, (first, second)) in zip(panels[:, 0], names.items(), strict=True):
-        c1, c2 = (rows[name].to_numpy(dtype=float)[:, None] for name in (first, second))
-        density: Any = stats.beta.pdf(ratios, c1, c2)
-        table = pd.DataFrame(density).groupby(rows["window"].to_numpy()).mean()
-        windows = table.index.to_numpy()
-        column = RATIO if group is None else f"{RATIO}_{group}"
-        # The edges of cells: a window reaches half a window to both sides.
-        mesh = axes.pcolormesh(windows, ratios, table.to_numpy().T, cmap=COLOUR_MAP, shading="nearest", rasterized=True)
-        mean = (rows[first] / (rows[first] + rows[second])).groupby(rows["window"]).mean()
-        axes.plot(mean.index, mean, color="white", linewidth=3.4)
-        axes.plot(mean.index, mean, color="black", linewidth=1.6, label="mean of the policies")
-        axes.plot(
-            rows["window"],
-            rows[column],
-            "o",
-            markersize=3.5,
-            color="white",
-            markeredgecolor="black",
-            markeredgewidth=0.6,
-            label="ratios drawn",
-        )
-        axes.grid(visible=False)
-        axes.set_ylim(0.0, 1.0)
+    for axes, (agent, group) in zip(panels[:, 0], places, strict=True):
+        ours = rows[rows["agent"].astype(str) == agent]
+        data, mesh = _draw_density(axes, ours, names[group], RATIO if group is None else f"{RATIO}_{group}", ratios)
         axes.set_ylabel("Reveal ratio" if group is None else f"Reveal ratio,\ngroup {group}", fontsize=9)
+        if len(agents) > 1:
+            axes.set_title(f"{plain_label(agent)} ({_counted(ours['run'].nunique())})", fontsize=9)
         bar = figure.colorbar(mesh, ax=axes)
         bar.set_label("Density", fontsize=8)
         bar.ax.tick_params(labelsize=8)
-        part = table.rename_axis("window").melt(ignore_index=False, var_name="reveal_ratio", value_name="density")
-        part = part.reset_index().assign(group=group)
-        part["reveal_ratio"] = ratios[part["reveal_ratio"].to_numpy(dtype=int)]
-        parts.append(part)
+        parts.append(data.assign(agent=agent, group=group))
     panels[-1, 0].set_xlabel("Hold window", fontsize=9)
     panels[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
-    num_runs = rows["run"].nunique()
-    runs = f"{num_runs} {'run' if num_runs == 1 else 'runs'}"
-    figure.suptitle(f"Policy of {agents[0]}, {rows['env_id'].iloc[0]} ({runs})", fontsize=11)
+    whose = f"Policy of {plain_label(agents[0])}" if len(agents) == 1 else "Beta policies"
+    figure.suptitle(f"{whose}, {plain_label(rows['env_id'].iloc[0])} ({_counted(rows['run'].nunique())})", fontsize=11)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     legend.set_title("Colour: density of the Beta policy, mean over runs.", prop={"size": 8})
-    data = pd.concat(parts, ignore_index=True)[["group", "window", "reveal_ratio", "density"]]
-    data = data.sort_values(["group", "window", "reveal_ratio"], ignore_index=True)
-    return (figure, data) if return_data else figure
+    whole = pd.concat(parts, ignore_index=True)[["agent", "group", "window", "reveal_ratio", "density", "mean"]]
+    return (figure, whole) if return_data else figure
+
+
+def _draw_density(
+    axes: Axes, rows: pd.DataFrame, names: tuple[str, ...], column: str, ratios: NDArray[np.float64]
+) -> tuple[pd.DataFrame, QuadMesh]:
+    """Draws one agent's and group's density, and returns it with the mesh that the colours are read from."""
+    first, second = names
+    c1, c2 = (rows[name].to_numpy(dtype=float)[:, None] for name in names)
+    density: Any = stats.beta.pdf(ratios, c1, c2)
+    table = pd.DataFrame(density, columns=ratios).groupby(rows["window"].to_numpy()).mean()
+    # A cell reaches half a window to both sides.
+    mesh = axes.pcolormesh(
+        table.index.to_numpy(), ratios, table.to_numpy().T, cmap=COLOUR_MAP, shading="nearest", rasterized=True
+    )
+    mean = (rows[first] / (rows[first] + rows[second])).groupby(rows["window"]).mean()
+    axes.plot(mean.index, mean, color="white", linewidth=3.4)
+    axes.plot(mean.index, mean, color="black", linewidth=1.6, label="mean of the policies")
+    dots = {"color": "white", "markeredgecolor": "black", "markeredgewidth": 0.6, "markersize": 3.5}
+    axes.plot(rows["window"], rows[column], "o", label="ratios drawn", **dots)
+    axes.grid(visible=False)
+    axes.set_ylim(0.0, 1.0)
+    data = table.rename_axis("window").melt(ignore_index=False, var_name="reveal_ratio", value_name="density")
+    data = data.reset_index().astype({"reveal_ratio": float}).sort_values(["window", "reveal_ratio"])
+    return data.assign(mean=data["window"].map(mean)), mesh
+
+
+def _counted(num_runs: int) -> str:
+    return f"{num_runs} {'run' if num_runs == 1 else 'runs'}"

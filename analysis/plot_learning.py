@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis.checks import require_columns, require_one_environment
 from analysis.curves import learning_curves
 from analysis.errors import AnalysisError
-from analysis.style import agent_styles, draw_legend, draw_line, label_of, new_figure, run_labels
+from analysis.style import agent_styles, draw_legend, draw_line, label_of, new_figure, plain_label, run_labels
 
 HEALTH = (
     "rollout/length",
@@ -68,7 +68,7 @@ def plot_learning_curves(
     panels[-1, 0].set_xlabel("Hold window", fontsize=9)
     panels[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.align_ylabels(panels[:, 0])
-    figure.suptitle(f"Learning, {frame['env_id'].iloc[0]}", fontsize=11)
+    figure.suptitle(f"Learning, {plain_label(frame['env_id'].iloc[0])}", fontsize=11)
     draw_legend(figure, styles, "Line: mean over runs. Band: its 95% bootstrap interval.", run_labels(frame, styles))
     return (figure, data) if return_data else figure
 
@@ -126,6 +126,6 @@ def plot_health(frame: pd.DataFrame, *, return_data: bool = False) -> Figure | t
         axes.tick_params(labelbottom=True)
         axes.set_xlabel("Hold window", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.suptitle(f"Health of the students, {frame['env_id'].iloc[0]}", fontsize=11)
+    figure.suptitle(f"Health of the students, {plain_label(frame['env_id'].iloc[0])}", fontsize=11)
     draw_legend(figure, styles, "Thick line: mean over runs. Thin lines: the runs.", run_labels(frame, styles))
     return (figure, data) if return_data else figure

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.checks import require_columns
-from analysis.style import COLOURS, label_of, new_figure
+from analysis.style import COLOURS, label_of, new_figure, plain_label
 
 
 @overload
@@ -50,14 +50,17 @@ def plot_paired_differences(
             axes.plot(
                 row.mean, place, marker, color=COLOURS[0], markerfacecolor=face, markersize=6, markeredgewidth=1.5
             )
-            text = f"{row.num_pairs} pairs, P(better) {row.improvement:.2f}"
+            text = f"{row.num_pairs} {'pair' if row.num_pairs == 1 else 'pairs'}, P(better) {row.improvement:.2f}"
             axes.annotate(text, (1.01, place), xycoords=("axes fraction", "data"), fontsize=8, va="center")
-        axes.set_yticks(places, rows["agent"], fontsize=8)
+        axes.set_yticks(places, [plain_label(agent, 34) for agent in rows["agent"]], fontsize=8)
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.grid(visible=False, axis="y")
         first = rows.iloc[0]
         name = " ".join(label_of(measure).split("\n"))
         better = "right" if first["higher_is_better"] else "left"
-        axes.set_xlabel(f"{name}, minus {first['reference']} (better: {better})", fontsize=9)
+        axes.set_xlabel(f"{name}, minus {plain_label(first['reference'])} (better: {better})", fontsize=9)
     figure.suptitle("Differences paired by seed: mean and 95% bootstrap interval", fontsize=11)
+    marks = ["filled: the interval leaves out 0"] if data["low"].notna().any() else []
+    marks += ["cross: a single pair"] if data["low"].isna().any() else []
+    panels[0, 0].set_title(", ".join(marks).capitalize(), fontsize=8)
     return (figure, data) if return_data else figure

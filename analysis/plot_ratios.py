@@ -14,7 +14,7 @@ from analysis.errors import AnalysisError
 from analysis.exposure import mismatch_by_ratio, mismatch_trend
 from analysis.paired import agent_means
 from analysis.statistics import fixed_ratio
-from analysis.style import COLOUR_MAP, COLOURS, agent_styles, draw_legend, label_of, new_figure
+from analysis.style import COLOUR_MAP, COLOURS, agent_styles, draw_legend, label_of, new_figure, plain_label
 
 
 @overload
@@ -71,7 +71,9 @@ def plot_mismatch_by_ratio(
         if np.isfinite(trend["p_value"])
         else "too few ratios or seeds with all of them for a trend test"
     )
-    figure.suptitle(f"{label_of(column).splitlines()[0]} by reveal ratio, {data['env_id'].iloc[0]}", fontsize=11)
+    figure.suptitle(
+        f"{label_of(column).splitlines()[0]} by reveal ratio, {plain_label(data['env_id'].iloc[0])}", fontsize=11
+    )
     axes.set_title(f"Mean over seeds, 95% bootstrap interval; {tested}", fontsize=8)
     return (figure, data) if return_data else figure
 
@@ -100,7 +102,8 @@ def plot_ratio_sweep(
         AnalysisError: If there is no agent ``fixed:A``, or an agent has two runs with one seed.
     """
     data = agent_means(outcomes, measure, seed=seed)
-    data.insert(1, "reveal_ratio", data["agent"].map(fixed_ratio).astype(float))
+    ratios = pd.Series([fixed_ratio(agent) for agent in data["agent"]], dtype=float)  # None is NaN
+    data.insert(1, "reveal_ratio", ratios)
     data = data.sort_values(["reveal_ratio", "agent"], ignore_index=True)
     fixed, others = data[data["reveal_ratio"].notna()], data[data["reveal_ratio"].isna()]
     if fixed.empty:
@@ -109,7 +112,7 @@ def plot_ratio_sweep(
         )
     figure, panels = new_figure(width=6.0, height=3.0)
     axes = panels[0, 0]
-    styles = agent_styles(["a fixed ratio", *others["agent"]])
+    styles = agent_styles(data["agent"])  # of all, so that an agent looks as it does in the other pictures
     styles = {"a fixed ratio": {"color": "#000000", "linestyle": "-", "marker": "o"}} | {
         agent: styles[agent] | {"marker": ""} for agent in others["agent"]
     }
@@ -125,7 +128,7 @@ def plot_ratio_sweep(
     axes.set_ylabel(label_of(measure), fontsize=9)
     figure.suptitle("Fixed ratios, and agents that choose", fontsize=11)
     counts = outcomes.astype({"agent": str}).groupby("agent")["seed"].nunique()
-    labels = ["a fixed ratio", *(f"{agent} ({counts[agent]} seeds)" for agent in others["agent"])]
+    labels = ["a fixed ratio", *(f"{plain_label(agent)} ({counts[agent]} seeds)" for agent in others["agent"])]
     draw_legend(figure, styles, "Means over seeds, 95% bootstrap intervals.", labels)
     return (figure, data) if return_data else figure
 

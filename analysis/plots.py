@@ -17,6 +17,7 @@ from analysis.load import AnalysisError
 from analysis.style import COLOURS as _COLOURS
 from analysis.style import LINE_STYLES as _LINE_STYLES
 from analysis.style import MARKERS as _MARKERS
+from analysis.style import legend_columns, plain_label
 
 _PANELS = {
     "exposure/reveal_ratio": "Reveal ratio\n(0..1)",
@@ -65,7 +66,7 @@ def plot_exposure(frame: pd.DataFrame, *, return_data: bool = False) -> Figure |
             "marker": _MARKERS[index % len(_MARKERS)],
         }
         shift = 0.6 * (index - (len(agents) - 1) / 2) / len(agents)
-        label = f"{agent} ({num_runs} {'run' if num_runs == 1 else 'runs'})"
+        label = f"{plain_label(agent)} ({num_runs} {'run' if num_runs == 1 else 'runs'})"
         handles.append(Line2D([], [], label=label, markersize=5, **style))
         for axes, name in zip(panels, columns, strict=True):
             _draw(axes, data[(data["agent"] == agent) & (data["column"] == name)], style, shift)
@@ -83,12 +84,12 @@ def plot_exposure(frame: pd.DataFrame, *, return_data: bool = False) -> Figure |
     panels[-1].set_xlim(first - margin, last + margin)
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.align_ylabels(panels)
-    figure.suptitle(f"Exposure and learning, {frame['env_id'].iloc[0]}", fontsize=11)
+    figure.suptitle(f"Exposure and learning, {plain_label(frame['env_id'].iloc[0])}", fontsize=11)
     figure.legend(
         handles=handles,
         title=_caption(frame, data),
         loc="outside lower center",
-        ncols=min(len(agents), 3),
+        ncols=legend_columns(figure, [handle.get_label() for handle in handles]),
         fontsize=8,
         title_fontsize=8,
         frameon=False,
@@ -165,7 +166,11 @@ def _caption(frame: pd.DataFrame, data: pd.DataFrame) -> str:
     return text + (" Cross: a run ended early." if is_broken else "")
 
 
-def plot_comparison(comparison: pd.DataFrame) -> Figure:
+@overload
+def plot_comparison(comparison: pd.DataFrame, *, return_data: Literal[False] = False) -> Figure: ...
+@overload
+def plot_comparison(comparison: pd.DataFrame, *, return_data: Literal[True]) -> tuple[Figure, pd.DataFrame]: ...
+def plot_comparison(comparison: pd.DataFrame, *, return_data: bool = False) -> Figure | tuple[Figure, pd.DataFrame]:
     """Draws a forest plot: for each metric, every agent's mean paired difference with its interval.
 
     A row of panels is a metric, a panel the difference to the fixed reference ratio or to the best fixed one; without
@@ -173,6 +178,8 @@ def plot_comparison(comparison: pd.DataFrame) -> Figure:
 
     Args:
         comparison: What ``analysis.statistics.compare_agents`` returns; it is left unchanged.
+        return_data: Also return what was drawn: columns metric, agent, ``kind`` ("to_reference", "to_best_fixed" or "mean"), mean,
+            low, high.
 
     Raises:
         AnalysisError: If the frame is empty.
@@ -193,7 +200,16 @@ def plot_comparison(comparison: pd.DataFrame) -> Figure:
         for axes in line[1:]:
             axes.tick_params(labelleft=False)
     figure.suptitle("Mean over seeds, 95% bootstrap interval; differences are paired by seed", fontsize=10)
-    return figure
+    data = pd.concat([_forest(comparison, kind) for kind in kinds], ignore_index=True)
+    return (figure, data) if return_data else figure
+
+
+def _forest(comparison: pd.DataFrame, kind: str) -> pd.DataFrame:
+    prefix = "" if kind == "mean" else f"{kind}_"
+    names = {kind: "mean", f"{prefix}low": "low", f"{prefix}high": "high"}
+    drawn = comparison[["metric", "agent", *names]].rename(columns=names)
+    drawn.insert(2, "kind", kind)
+    return drawn
 
 
 def _draw_forest(axes: Axes, rows: pd.DataFrame, kind: str) -> None:
@@ -201,7 +217,7 @@ def _draw_forest(axes: Axes, rows: pd.DataFrame, kind: str) -> None:
     places = range(len(rows))[::-1]
     axes.hlines(places, rows[f"{prefix}low"], rows[f"{prefix}high"], color=_COLOURS[0], linewidth=2)
     axes.plot(rows[kind], places, "o", color=_COLOURS[0], markersize=5)
-    axes.set_yticks(places, rows["agent"], fontsize=8)
+    axes.set_yticks(places, [plain_label(agent, 34) for agent in rows["agent"]], fontsize=8)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="x", alpha=0.25, linewidth=0.6)
@@ -211,5 +227,5 @@ def _draw_forest(axes: Axes, rows: pd.DataFrame, kind: str) -> None:
         axes.set_xlabel(f"{first['metric']} (better: {direction})", fontsize=8)
         return
     axes.axvline(0.0, color="black", linewidth=0.8)
-    other = first["reference"] if kind == "to_reference" else "best fixed ratio"
+    other = plain_label(first["reference"]) if kind == "to_reference" else "best fixed ratio"
     axes.set_xlabel(f"{first['metric']} minus {other} (better: {direction})", fontsize=8)

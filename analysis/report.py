@@ -3,7 +3,7 @@
 The file stands alone. Pictures are inside of it, it holds no script, and a content security policy forbids it to load
 anything, so that it reads the same from a mail attachment in ten years. Every text is escaped by the template engine.
 
-A new picture is a new entry of ``PICTURES``.
+A new picture is a new entry of ``PICTURES`` (``report_pictures.py``).
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,30 +24,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.load import AnalysisError, load_runs
-from analysis.plots import plot_exposure
+from analysis.credit import SETTINGS
+from analysis.errors import AnalysisError
+from analysis.load import load_runs
+from analysis.report_pictures import PICTURES, Picture
 from analysis.samples import LONGEST_TEXT, Revealed, printable, read_samples, revealed_part
 from analysis.verdict import Verdict, judge
 
 REPORT_FILE = "report.html"
 """The report's name in the folder of runs."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture of the report.
-
-    Attributes:
-        title: Its heading.
-        plot: Makes it from the rows of comparable runs; a ``ValueError`` (such as an ``AnalysisError``) leaves it out and says why.
-        describe: Says the same in words, for those who cannot see it.
-        caption: What to look for.
-    """
-
-    title: str
-    plot: Callable[[pd.DataFrame], Figure]
-    describe: Callable[[pd.DataFrame], str]
-    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,6 +43,8 @@ class DrawnPicture:
     source: str
     description: str
     caption: str = ""
+    width: int = 0
+    height: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,30 +105,6 @@ class Report:
     longest_text: int = field(default=LONGEST_TEXT)
 
 
-def describe_exposure(frame: pd.DataFrame) -> str:
-    """Returns in words what ``plot_exposure`` draws: each agent's mean reveal ratio and probe NLL, first and last window."""
-    sentences = []
-    for agent, runs in frame.groupby("agent", observed=True):
-        first, last = (runs[runs["window"] == window] for window in (runs["window"].min(), runs["window"].max()))
-        ratio, nll = (
-            f"{first[name].mean():.{digits}f} to {last[name].mean():.{digits}f}"
-            for name, digits in (("exposure/reveal_ratio", 2), ("probe/nll", 3))
-        )
-        sentences.append(f"{agent}: reveal ratio from {ratio}, probe NLL from {nll} nats per token.")
-    return "Means over runs, first to last window. " + " ".join(sentences)
-
-
-PICTURES: list[Picture] = [
-    Picture(
-        "Exposure and learning",
-        plot_exposure,
-        describe_exposure,
-        "What each agent showed the teacher, and what its students learned from it.",
-    ),
-]
-"""The pictures of each comparison, in order; append to show more."""
-
-
 def write_report(
     path: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, *, num_samples: int = 3
 ) -> Path:
@@ -187,6 +151,9 @@ def render_report(path: str | os.PathLike[str], *, num_samples: int = 3) -> str:
         rows = frame[frame["run"].isin(names)].copy()
         for column in ("env_id", "agent"):
             rows[column] = rows[column].cat.remove_unused_categories()
+        shared = configs[names[0]]["config"]
+        for name in (*SETTINGS, "windows"):
+            rows[f"config/{name}"] = _float(shared.get(name))
         anchor = f"comparison-{len(comparisons) + 1}"
         runs = tuple(
             _run_page(f"{anchor}-run-{number}", str(name), run, folders[str(name)], num_samples)
@@ -213,6 +180,10 @@ def render_report(path: str | os.PathLike[str], *, num_samples: int = 3) -> str:
     return engine.get_template("report.html").render(report=report)
 
 
+def _float(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
 def _folder(root: Path, name: str) -> Path:
     folder = root / name
     return folder if folder.is_dir() else root  # a run folder itself is named after itself
@@ -237,10 +208,13 @@ def _drawn(picture: Picture, frame: pd.DataFrame) -> DrawnPicture:
         with warnings.catch_warnings():
             # An agent's name may hold letters that the font lacks; the words beside the picture have them.
             warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-            source = _data_address(picture.plot(frame))
-        return DrawnPicture(picture.title, source, picture.describe(frame), picture.caption)
-    except ValueError as error:  # AnalysisError, or matplotlib's about a name that is no formula, such as "a$b$"
-        return DrawnPicture(picture.title, "", f"Not drawn: {error}")
+            figure, data = picture.draw(frame)
+            source = _data_address(figure)
+    except ValueError as error:  # AnalysisError, or matplotlib's
+        return DrawnPicture(picture.title, "", f"It takes {picture.needs}. ({error})" if picture.needs else str(error))
+    width, height = (round(float(inches) * figure.dpi) for inches in figure.get_size_inches())
+    caption = " ".join(filter(None, (picture.caption, picture.find(data) if picture.find else "")))
+    return DrawnPicture(picture.title, source, picture.describe(data), caption, width, height)
 
 
 def _data_address(figure: Figure) -> str:
@@ -263,7 +237,7 @@ def _run_page(anchor: str, name: str, run: pd.DataFrame, folder: Path, num_sampl
         seed="none" if pd.isna(last["seed"]) else str(last["seed"]),
         state=state if reason is None or pd.isna(reason) else f"{state}: {reason}",
         numbers=tuple(_run_numbers(run)),
-        picture=_drawn(Picture("Reveal ratio and probe NLL", _plot_run, _describe_run), run),
+        picture=_drawn(Picture("Reveal ratio and probe NLL", _draw_run, _describe_run), run),
         samples=tuple(_sample_text(sample) for sample in samples),
         num_damaged=num_damaged,
     )
@@ -291,7 +265,7 @@ def _run_numbers(run: pd.DataFrame) -> Iterable[tuple[str, str]]:
 _RUN_PANELS = (("exposure/reveal_ratio", "Reveal ratio", "#0072B2"), ("probe/nll", "Probe NLL", "#D55E00"))
 
 
-def _plot_run(run: pd.DataFrame) -> Figure:
+def _draw_run(run: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Draws reveal ratio and probe NLL of one run side by side."""
     figure = Figure(figsize=(7.0, 1.9), dpi=90)
     for axes, (name, label, colour) in zip(figure.subplots(1, 2), _RUN_PANELS, strict=True):
@@ -307,7 +281,7 @@ def _plot_run(run: pd.DataFrame) -> Figure:
             axes.set_ylim(-0.04, 1.04)
     # Fixed margins: to lay out a hundred figures by measuring their labels would take most of the report's time.
     figure.subplots_adjust(left=0.09, right=0.98, top=0.95, bottom=0.24, wspace=0.27)
-    return figure
+    return figure, run
 
 
 def _describe_run(run: pd.DataFrame) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from analysis.columns import unit_of
+from analysis.samples import printable
 
 # Okabe and Ito's colours, which colour-blind people tell apart; no yellow, which is lost on white. With the line styles
 # and markers, whose numbers share no divisor, a combination repeats only after 280 agents.
@@ -51,6 +53,19 @@ def label_of(column: str) -> str:
     """Returns a column's label: its name and, in a second line, its unit."""
     unit = unit_of(column)
     return NAMES.get(column, column) + (f"\n({unit})" if unit else "")
+
+
+def plain_label(text: object, longest: int = 44) -> str:
+    r"""Returns a name of a user's or a file's as a label: one line, no formula, the middle left out where it is long.
+
+    >>> plain_label("a$b$"), plain_label("x" * 9, longest=7)
+    ('a\\$b\\$', 'xxx ... xxx')
+    """
+    # Fonts have a sign for what is no character, and none for the names of control characters.
+    line = re.sub("[\u2400-\u241f]", "\ufffd", " ".join(printable(text, 1000).split()))
+    if len(line) > longest:
+        line = f"{line[: longest // 2]} ... {line[-(longest // 2) :]}"
+    return line.replace("$", r"\$")
 
 
 def agent_styles(agents: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -102,15 +117,15 @@ def draw_legend(figure: Figure, styles: dict[str, dict[str, Any]], caption: str,
         caption: The sentence.
         labels: One for each agent, if it is not its name.
     """
+    names = [plain_label(label) for label in labels or styles]
     handles = [
-        Line2D([], [], label=label, markersize=5, **style)
-        for label, style in zip(labels or styles, styles.values(), strict=True)
+        Line2D([], [], label=name, markersize=5, **style) for name, style in zip(names, styles.values(), strict=True)
     ]
     figure.legend(
         handles=handles,
         title=caption,
         loc="outside lower center",
-        ncols=min(max(len(styles), 1), 3),
+        ncols=legend_columns(figure, names),
         fontsize=8,
         title_fontsize=8,
         frameon=False,
@@ -118,7 +133,14 @@ def draw_legend(figure: Figure, styles: dict[str, dict[str, Any]], caption: str,
     )
 
 
+def legend_columns(figure: Figure, labels: Sequence[object]) -> int:
+    """Returns how many columns of a legend, three at most, fit into a figure's width."""
+    # A letter of a legend is about 0.07 inches wide, and a handle takes 0.7.
+    widest = 0.07 * max((len(str(label)) for label in labels), default=0) + 0.7
+    return int(np.clip(figure.get_figwidth() // widest, 1, min(max(len(labels), 1), 3)))
+
+
 def run_labels(frame: pd.DataFrame, agents: Iterable[str]) -> list[str]:
     """Returns each agent's name with its number of runs, such as "beta (3 runs)"."""
     counts = frame.groupby(frame["agent"].astype(str))["run"].nunique()
-    return [f"{agent} ({counts[agent]} {'run' if counts[agent] == 1 else 'runs'})" for agent in agents]
+    return [f"{plain_label(agent)} ({counts[agent]} {'run' if counts[agent] == 1 else 'runs'})" for agent in agents]

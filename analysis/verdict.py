@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.load import AnalysisError
+from analysis.checks import require_columns
+from analysis.errors import AnalysisError
 from analysis.statistics import METRICS, final_outcomes, mean_interval
 
 ENOUGH_SEEDS = 8
@@ -80,16 +81,36 @@ def judge(frame: pd.DataFrame) -> Verdict:
     if finished.empty:
         return _nothing("No verdict yet: no run is finished.", remarks)
     try:
-        outcomes = final_outcomes(finished, [name for name in _CANDIDATES if _is_measured(finished, name)])
+        outcomes, metric = _judged(finished)
     except AnalysisError as error:
         return _nothing(f"No verdict: {error}", remarks)
-    metric = _metric(outcomes)
     num_broken = int(outcomes["is_broken"].sum())
     if num_broken:
         remarks.append(
             f"In {_counted(num_broken, 'run')} the student broke; what counts is its last measurement, which may be from before."
         )
     return _compared(outcomes, metric, remarks)
+
+
+def judged_outcomes(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Returns what the verdict is about: the outcomes of finished runs with a seed, and the metric that they are judged by.
+
+    Args:
+        frame: As for ``judge``.
+
+    Raises:
+        AnalysisError: If there is no such run, a column is missing, or a seed of an agent has two runs.
+    """
+    require_columns(frame, _REQUIRED)
+    finished, _ = _finished_runs(frame)
+    if finished.empty:
+        raise AnalysisError("frame: expected a finished run with a seed, got none; wait for one.")
+    return _judged(finished)
+
+
+def _judged(finished: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    outcomes = final_outcomes(finished, [name for name in _CANDIDATES if _is_measured(finished, name)])
+    return outcomes, _metric(outcomes)
 
 
 def _finished_runs(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -161,12 +182,17 @@ def _compared(outcomes: pd.DataFrame, metric: str, remarks: list[str]) -> Verdic
 def _headline(best: str, second: str, table: pd.DataFrame, metric: str, gap: tuple[float, float, float]) -> str:
     mean, low, high = gap
     level = _number(float(table[best].mean()), metric)
-    begin = f"{best} did best: {_NAMES[metric]} {level}{_UNITS.get(metric, '')}"
+    result = f"{_NAMES[metric]} {level}{_UNITS.get(metric, '')}"
+    begin = f"{best} did best: {result}"
     if math.isnan(mean):
         return f"{begin}; {second}, the next, shares no seed with it."
-    word = "better" if mean >= 0 else "worse"
     unit = " points" if metric == "probe/accuracy" else ""
-    begin = f"{begin}, {_number(abs(mean), metric, is_difference=True)}{unit} {word} than {second}, the next, on shared seeds"
+    lead = f"{_number(abs(mean), metric, is_difference=True)}{unit}"
+    if lead == f"{_number(0.0, metric, is_difference=True)}{unit}":
+        begin = f"{best} and {second} did best, and equally well: {result}, a difference of {lead} on shared seeds"
+    else:
+        word = "better" if mean >= 0 else "worse"
+        begin = f"{begin}, {lead} {word} than {second}, the next, on shared seeds"
     if math.isnan(low):
         return f"{begin}."
     ends = [_number(end, metric, is_difference=True) for end in (low, high)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +46,46 @@ def test_runs_are_found_at_any_depth_and_unfinished_ones_come_first(tmp_path: Pa
 
 def test_the_newest_numbers_are_shown_and_an_unfinished_line_is_left_out(tmp_path: Path):
     write_run(tmp_path / "a", [row(1, **{"probe/accuracy": 0.5}), row(2)], rest='{"window": 3, "stat')
-    os.utime(tmp_path / "a" / "trajectory.jsonl", (0, 0))
     (status,) = run_statuses(tmp_path)
     assert (status.window, status.windows, status.seed, status.agent) == (2, 10, "3", "beta")
     assert status.probe_nll == pytest.approx(2.8)
     assert status.accuracy == 0.5, "measured a window earlier"
     assert status.window_sec == 4.0
-    assert status.age_sec is not None
-    assert status.age_sec > 1e9
     text = text_of([status])
     assert "2/10" in text
     assert "50.0%" in text
     assert "~32 s" in text
+
+
+@pytest.mark.parametrize(
+    ("age_sec", "window_sec", "state"),
+    [
+        (50, 1.0, "running"),
+        (3700, 1.0, "silent"),
+        (3700, 600.0, "running"),
+        (7000, 600.0, "silent"),
+        (3700, None, "silent"),
+    ],
+)
+def test_a_run_without_a_new_row_for_long_is_silent(tmp_path: Path, age_sec: float, window_sec: Any, state: str):
+    """Ten windows and at least a minute, with seconds to spare for the machine that runs this."""
+    timed = {"time/window_sec": window_sec, "time/probe_sec": None}
+    folder = write_run(tmp_path / "a", [row(1, **timed)])
+    changed = time.time() - age_sec
+    os.utime(folder / "trajectory.jsonl", (changed, changed))
+    (status,) = run_statuses(tmp_path)
+    assert status.state == state
+    assert status.age_sec is not None
+    assert status.age_sec >= age_sec
+    text = text_of([status])
+    assert f"1 {state}" in text
+    assert ("~" in text) == (state == "running" and window_sec is not None), "nobody knows what is left of a silent run"
+
+
+def test_a_finished_run_is_never_silent(tmp_path: Path):
+    folder = write_run(tmp_path / "a", [row(1, "truncated")])
+    os.utime(folder / "trajectory.jsonl", (0, 0))
+    assert run_statuses(tmp_path)[0].state == "finished"
 
 
 def test_only_the_end_of_a_long_trajectory_is_read(tmp_path: Path):
@@ -79,6 +108,7 @@ def test_a_damaged_run_never_ends_the_watching(tmp_path: Path, damage: str):
     }
     name, text = content[damage]
     (folder / name).write_text(text)
+    assert f"bad: {name}: expected" in text_of(run_statuses(tmp_path))
     assert {status.name: status.state for status in run_statuses(tmp_path)} == {"good": "running", "bad": "unreadable"}
 
 
@@ -96,6 +126,18 @@ def test_the_table_says_what_it_leaves_out():
     assert "run2" not in text
     assert "5 running (3 more not shown)" in text
     assert "no runs yet" in text_of([])
+
+
+def test_a_terminal_of_eighty_columns_shows_whole_numbers(tmp_path: Path):
+    write_run(tmp_path / ("long-name-" * 6), [row(1, **{"probe/accuracy": 0.125})])
+    write_run(tmp_path / "fixed-0.5-seed1", [row(1, "truncated")])
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, color_system=None)
+    watch(tmp_path, once=True, console=console)
+    assert all(len(line) <= 80 for line in out.getvalue().splitlines())
+    long, short = out.getvalue().splitlines()[3:5]
+    assert long.split()[1:] == ["running", "1/10", "0.25", "2.900", "12.5%", "~36", "s"]
+    assert short.split() == ["fixed-0.5-seed1", "finished", "1/10", "0.25", "2.900", "-", "-"]
 
 
 def test_once_prints_one_table_and_live_ends_on_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -15,11 +15,15 @@ import analysis
 from analysis import (
     AnalysisError,
     agent_means,
+    compare_agents,
     learning_curves,
     mismatch_by_ratio,
     paired_differences,
     plot_beta_density,
+    plot_comparison,
     plot_counterfactual,
+    plot_credit,
+    plot_exposure,
     plot_exposure_trajectories,
     plot_health,
     plot_learning_curves,
@@ -92,6 +96,19 @@ def counterfactual_of() -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def credit_of() -> pd.DataFrame:
+    """Parts of R of two agents, one of them with a part below 0 on each side."""
+    lines = [("beta", 0.5, 1.0, -0.25, -0.125), ("fixed:1", 0.25, -0.5, 0.125, 0.0)]
+    frame = pd.DataFrame(lines, columns=["agent", "own_progress", "later_progress", "discount", "grounded"])
+    return frame.assign(env_id="ATESD-Tiny-v0", returns=frame.drop(columns="agent").sum(axis=1))
+
+
+def comparison_of() -> pd.DataFrame:
+    """What ``compare_agents`` returns."""
+    costs = {"is_broken": False, "num_updates": 4, "num_tokens": 10, "controller_sec": 1.0, "run_sec": 2.0}
+    return compare_agents(outcomes_of().assign(**costs), ["probe/nll"], num_resamples=100)
+
+
 PLOTS: dict[str, tuple[Callable[..., Any], Callable[[], pd.DataFrame], dict[str, Any]]] = {
     "trajectories": (plot_exposure_trajectories, frame_of, {}),
     "trajectories of groups": (plot_exposure_trajectories, lambda: frame_of(groups=3), {}),
@@ -104,6 +121,9 @@ PLOTS: dict[str, tuple[Callable[..., Any], Callable[[], pd.DataFrame], dict[str,
     "sweep": (plot_ratio_sweep, outcomes_of, {"measure": "probe/nll"}),
     "forest": (plot_paired_differences, differences_of, {}),
     "counterfactual": (plot_counterfactual, counterfactual_of, {}),
+    "credit": (plot_credit, credit_of, {}),
+    "exposure and learning": (plot_exposure, frame_of, {}),
+    "comparison": (plot_comparison, comparison_of, {}),
 }
 
 
@@ -143,7 +163,7 @@ def test_every_plot_refuses_an_empty_frame(
 def test_every_public_plot_is_among_these() -> None:
     tested = {plot.__name__ for plot, _, _ in PLOTS.values()}
     public = {name for name in analysis.__all__ if name.startswith("plot_")}
-    assert public - tested <= {"plot_exposure", "plot_comparison"}, "those have tests of their own"
+    assert public == tested
 
 
 @pytest.mark.parametrize(
@@ -199,11 +219,23 @@ def test_the_density_is_the_mean_of_the_runs_densities() -> None:
     assert len(dots.get_xdata()) == 3 * 4
 
 
-def test_a_density_is_of_one_agent() -> None:
+def test_a_second_agent_with_a_beta_policy_has_a_panel_of_its_own() -> None:
     frame = frame_of()
     other = frame[frame["agent"] == "beta"].astype({"agent": str}).assign(agent="beta:credit=one-step")
-    with pytest.raises(AnalysisError, match="expected one agent with a Beta policy, got beta, beta:credit=one-step"):
-        plot_beta_density(pd.concat([frame.astype({"agent": str}), other]))
+    other["agent/c1"] = 6.0
+    both = pd.concat([frame.astype({"agent": str}), other])
+    figure, data = plot_beta_density(both, num_ratios=5, return_data=True)
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == ["beta (3 runs)", "beta:credit=one-step (3 runs)"]
+    alone = plot_beta_density(frame, num_ratios=5, return_data=True)[1]
+    pd.testing.assert_frame_equal(data[data["agent"] == "beta"].reset_index(drop=True), alone)
+    second = data[data["agent"] == "beta:credit=one-step"]
+    np.testing.assert_allclose(second["mean"], 0.6)
+    np.testing.assert_allclose(second.loc[second["window"] == 1, "density"], stats.beta.pdf(np.linspace(0, 1, 5), 6, 4))
+
+
+def test_a_density_needs_an_agent_with_a_beta_policy() -> None:
+    frame = frame_of()
     with pytest.raises(AnalysisError, match="pass runs of the agent beta"):
         plot_beta_density(frame[frame["agent"] != "beta"])
     with pytest.raises(AnalysisError, match="got none of agent/c1, agent/c2; pass runs of the agent beta"):
@@ -275,7 +307,7 @@ def test_the_forest_has_the_best_on_top_and_fills_what_is_clear() -> None:
     assert [text.get_text() for text in axes.texts] == [
         "5 pairs, P(better) 0.90",
         "5 pairs, P(better) 0.60",
-        "1 pairs, P(better) 1.00",
+        "1 pair, P(better) 1.00",
     ]
 
 
@@ -298,3 +330,56 @@ def test_a_state_with_a_branch_that_ended_early_is_left_out() -> None:
     assert data["done"].unique().tolist() == [0]
     with pytest.raises(AnalysisError, match="follow fewer windows"):
         plot_counterfactual(cut[cut["done"] == 6])
+
+
+def test_the_bars_of_credit_by_hand() -> None:
+    figure, data = plot_credit(credit_of(), return_data=True)
+    table = data.set_index(["agent", "part"])
+    # beta: 0.5, then 1.0 from there on; what is taken away begins at 0 and goes to the left, one part after the other.
+    assert table.loc["beta", "begin"].to_dict() == {
+        "own_progress": 0.0,
+        "later_progress": 0.5,
+        "discount": 0.0,
+        "grounded": -0.25,
+        "returns": 0.0,
+    }
+    assert table.loc[("beta", "returns"), "value"] == 1.125
+    # fixed:1: 0.25 to the right, 0.5 to the left, 0.125 to the right from 0.25 on.
+    assert table.loc["fixed:1", "begin"].tolist()[:3] == [0.0, 0.0, 0.25]
+    axes = figure.axes[0]
+    edges = {(round(bar.get_x(), 6), round(bar.get_x() + bar.get_width(), 6)) for bar in axes.patches}
+    assert {(0.0, 0.5), (0.5, 1.5), (0.0, -0.25), (-0.25, -0.375), (0.0, -0.5), (0.25, 0.375)} <= edges
+    diamonds = axes.get_lines()[0]
+    assert list(zip(diamonds.get_xdata(), diamonds.get_ydata(), strict=True)) == [(1.125, 1), (-0.125, 0)]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["beta", "fixed:1"]
+
+
+def test_an_agent_looks_the_same_in_the_sweep_as_in_its_curves() -> None:
+    outcomes = outcomes_of()
+    others = outcomes.astype({"agent": str}).replace({"agent": {"beta": "random"}})
+    sweep = plot_ratio_sweep(others, "probe/nll").axes[0].get_lines()[0]
+    curves = plot_learning_curves(frame_of().astype({"agent": str}).replace({"agent": {"beta": "random"}}))
+    assert sweep.get_color() == curves.axes[0].get_lines()[3].get_color()
+
+
+HOSTILE = {
+    "beta": "a$b$ \\frac{\nx}",
+    "fixed:0": "mine.package.module:" + "VeryLong" * 30,
+    "fixed:1": "\u202eevil\x1b[2J",
+}
+
+
+@pytest.mark.parametrize("name", ["learning", "beta", "sweep", "forest", "credit", "comparison"])
+def test_names_that_are_long_or_look_like_formulas_are_drawn_inside_of_the_picture(name: str, tmp_path: Path) -> None:
+    plot, make_frame, arguments = PLOTS[name]
+    frame = make_frame()
+    for column in {"agent", "reference"} & set(frame):
+        frame[column] = frame[column].astype(str).replace(HOSTILE)
+    figure = plot(frame, **arguments)
+    figure.savefig(tmp_path / "plot.png")
+    for legend in figure.legends:
+        box = legend.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1
+    for axes in figure.axes:
+        assert axes.get_window_extent().width > 0.2 * figure.bbox.width or axes.get_label() == "<colorbar>"
+        assert all(label.get_window_extent().x0 >= figure.bbox.x0 for label in axes.get_yticklabels())

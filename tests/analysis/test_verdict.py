@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.verdict import judge
+from analysis import AnalysisError
+from analysis.verdict import judge, judged_outcomes
 
 
 def make_frame(results: dict[str, list[float]], *, accuracy: bool = True, unfinished: str = "") -> pd.DataFrame:
@@ -42,6 +43,27 @@ def test_the_best_agent_is_named_with_its_lead():
     )
     assert [(standing.agent, standing.wins) for standing in verdict.standings] == [("good", ""), ("worse", "3 of 3")]
     assert verdict.standings[1].difference == "-10.0 [-10.0, -10.0] points"
+
+
+def test_agents_that_came_out_even_are_both_named():
+    verdict = judge(make_frame({"one": [0.25, 0.5], "other": [0.5, 0.25], "worse": [0.1, 0.1]}))
+    assert verdict.sentence == (
+        "one and other did best, and equally well: probe accuracy 37.5%, a difference of 0.0 points on shared seeds "
+        "(95% interval -25.0 to 25.0)."
+    )
+    assert verdict.certainty.startswith("Not settled")
+
+
+def test_what_is_judged_are_the_finished_runs_by_the_verdicts_metric():
+    outcomes, metric = judged_outcomes(make_frame({"good": [0.5, 0.9], "other": [0.4, 0.5]}, unfinished="good-1"))
+    assert metric == "probe/accuracy"
+    assert outcomes[["agent", "seed", metric]].to_numpy().tolist() == [
+        ["good", 0, 0.5],
+        ["other", 0, 0.4],
+        ["other", 1, 0.5],
+    ]
+    with pytest.raises(AnalysisError, match="expected a finished run with a seed"):
+        judged_outcomes(make_frame({"a": [0.5]}, unfinished="a-0"))
 
 
 def test_less_nll_is_better():
