@@ -92,9 +92,9 @@ class ReplayedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         window = self._position
         if not np.array_equal(action, self._actions[window]):
             raise AgentError(
-                f"agent {self._agent_name!r}, window {window + 1}: to go on, it is shown the recorded windows again, and should "
-                f"decide {self._actions[window].tolist()} as before, but it decides {action.tolist()}. Its decisions must follow "
-                "from its seed and what it sees (with the same versions of libraries); pass --overwrite to begin anew."
+                f"agent {self._agent_name!r}, window {window + 1}: expected {self._actions[window].tolist()}, which it decided before (to "
+                f"go on, it is shown the recorded windows again), got {action.tolist()}. Make its decisions follow from its seed and "
+                "what it sees, with the same versions of libraries; or pass --overwrite to begin anew."
             )
         self._position = window + 1 if window + 1 < len(self._actions) else None
         return self._observations[window + 1].copy(), self._rewards[window], False, False, dict(self._infos[window])

@@ -154,10 +154,13 @@ def _last_rows(path: Path) -> list[dict[str, Any]]:
         rows = [json.loads(line) for line in whole if line.strip()]
     except ValueError as error:
         raise ValueError(
-            f"{path.name}: expected JSON in each line, got something else ({getattr(error, 'msg', error)}); mend or leave out that run"
+            f"{path.name}: expected JSON in each line, got something else ({getattr(error, 'msg', error)}); mend or leave "
+            "out that run"
         ) from error
     if not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path.name}: expected a JSON object in each line, got something else; mend or leave out that run")
+        raise ValueError(
+            f"{path.name}: expected a JSON object in each line, got something else; mend or leave out that run"
+        )
     return rows
 
 
@@ -188,10 +191,9 @@ def status_table(statuses: Sequence[RunStatus], most: int | None = None, width: 
     table = Table() if width >= WIDE else Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in names:
         is_text = name in ("run", "agent", "state")
-        # Where there is too little room, it is the run's name that is cut.
-        least = None if name in ("run", "agent") else len(name)
+        # Where there is too little room, it is the names that are cut: rich narrows columns that may be wrapped.
         table.add_column(
-            name, justify="left" if is_text else "right", no_wrap=True, overflow="ellipsis", min_width=least
+            name, justify="left" if is_text else "right", no_wrap=name not in ("run", "agent"), overflow="ellipsis"
         )
     shown = statuses if most is None else statuses[:most]
     for status in shown:

@@ -160,7 +160,7 @@ def _draw_density(
     mean = (rows[first] / (rows[first] + rows[second])).groupby(rows["window"]).mean()
     axes.plot(mean.index, mean, color="white", linewidth=3.4)
     axes.plot(mean.index, mean, color="black", linewidth=1.6, label="mean of the policies")
-    dots = {"color": "white", "markeredgecolor": "black", "markeredgewidth": 0.6, "markersize": 3.5}
+    dots: Any = {"color": "white", "markeredgecolor": "black", "markeredgewidth": 0.6, "markersize": 3.5}
     axes.plot(rows["window"], rows[column], "o", label="ratios drawn", **dots)
     axes.grid(visible=False)
     axes.set_ylim(0.0, 1.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -108,6 +109,10 @@ def _find_learning(data: pd.DataFrame) -> str:
     return " ".join(sentences)
 
 
+def _of_group(words: str, group: Any) -> str:
+    return "" if pd.isna(group) else f"{words} {int(group)}"
+
+
 # --- exposure
 
 
@@ -118,7 +123,7 @@ def _draw_exposure(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
 def _describe_exposure(data: pd.DataFrame) -> str:
     sentences = ["Lines over hold windows: thick ones are means over runs, thin ones the runs."]
     for group, rows in data.groupby("group", dropna=False):
-        where = "" if pd.isna(group) else f" of group {int(group)}"
+        where = _of_group(" of group", group)
         ways = []
         for agent, ours in rows.groupby("agent"):
             means, low, high = ours[ours["run"].isna()], ours["reveal_ratio"].min(), ours["reveal_ratio"].max()
@@ -135,8 +140,8 @@ def _describe_exposure(data: pd.DataFrame) -> str:
 def _find_exposure(data: pd.DataFrame) -> str:
     means = data[data["run"].isna()]
     if data["group"].notna().any():
-        means = means.groupby(["agent", "window"], as_index=False)["reveal_ratio"].mean()
-    moving = [agent for agent, rows in data.groupby("agent") if rows["reveal_ratio"].nunique() > 1]
+        means = cast("pd.DataFrame", means.groupby(["agent", "window"], as_index=False)["reveal_ratio"].mean())
+    moving = [str(agent) for agent, rows in data.groupby("agent") if rows["reveal_ratio"].nunique() > 1]
     if not moving:
         return "Every agent here held one ratio."
     ways = (f"{agent} from {_ends(means[means['agent'] == agent], 'reveal_ratio')}" for agent in moving)
@@ -153,7 +158,7 @@ def _draw_density(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
 def _find_density(data: pd.DataFrame) -> str:
     sentences = []
     for (agent, group), rows in data.groupby(["agent", "group"], dropna=False):
-        where = "" if pd.isna(group) else f", group {int(group)}"
+        where = _of_group(", group", group)
         windows = rows.groupby("window")["mean"].first()
         sentences.append(
             f"{agent}{where}: {windows.iloc[0]:.2f} in window {windows.index[0]} to {windows.iloc[-1]:.2f} in window {windows.index[-1]}"
@@ -164,7 +169,7 @@ def _find_density(data: pd.DataFrame) -> str:
 def _describe_density(data: pd.DataFrame) -> str:
     peaks = []
     for (agent, group), rows in data.groupby(["agent", "group"], dropna=False):
-        where = "" if pd.isna(group) else f", group {int(group)}"
+        where = _of_group(", group", group)
         last = rows[rows["window"] == rows["window"].max()]
         peak = last.loc[last["density"].idxmax()]
         peaks.append(f"{agent}{where} at ratio {peak['reveal_ratio']:.2f} with density {peak['density']:.2g}")
@@ -224,7 +229,7 @@ def _find_sweep(data: pd.DataFrame) -> str:
     fixed, others = data[data["reveal_ratio"].notna()], data[data["reveal_ratio"].isna()]
 
     def best(rows: pd.DataFrame) -> str:
-        row = rows.loc[rows["mean"].idxmax() if METRICS[metric] else rows["mean"].idxmin()]
+        row = rows.sort_values("mean", ascending=not METRICS[metric], kind="stable").iloc[0]
         return f"{row['agent']}, {_number(row['mean'], metric)}"
 
     text = f"Best fixed ratio by {_name(metric).lower()}: {best(fixed)}"
@@ -315,7 +320,7 @@ def _describe_credit(data: pd.DataFrame) -> str:
 
 def _find_credit(data: pd.DataFrame) -> str:
     returns = data[data["part"] == "returns"].set_index("agent")["value"]
-    best = returns.idxmax()
+    best = str(returns.idxmax())
     parts = data[(data["agent"] == best) & (data["part"] != "returns")].set_index("part")["value"]
     share = parts["own_progress"] / returns[best] if returns[best] > 0 else np.nan
     text = f"Largest mean R: {best}, {_number(returns[best])} nats per token"

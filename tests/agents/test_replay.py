@@ -115,7 +115,7 @@ def test_the_student_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.Mo
 def test_an_agent_that_decides_otherwise_is_found_out_and_its_rows_stay(tmp_path: Path):
     spec = run(tmp_path, Unseeded)
     execute_until(spec, 12)
-    with pytest.raises(AgentError, match=r"'.*Unseeded', window 1: .* as before, but it decides .* --overwrite"):
+    with pytest.raises(AgentError, match=r"'.*Unseeded', window 1: expected .* got .* --overwrite"):
         execute(spec, resume=True)
     assert len((spec.folder / "trajectory.jsonl").read_bytes().splitlines()) == 10
     execute(spec, overwrite=True)
