@@ -264,7 +264,10 @@ def _summary(
     for label, summary in summaries.items():
         if summary.timeouts:
             listed = ", ".join(f"{problem} sample {sample}" for problem, sample in summary.timeouts)
-            print(f"{label}: {len(summary.timeouts)} answers took too long to check and count as wrong: {listed}")
+            print(
+                f"{label}: {len(summary.timeouts)} answers could not be checked (time, memory or a crash) and count as wrong: "
+                f"{listed}"
+            )
     return {
         "summaries": {label: summary.as_json() for label, summary in summaries.items()},
         "comparisons": [

@@ -64,7 +64,8 @@ class HubDataSet:
 HUB_DATA_SETS = {
     known.id: known
     for known in (
-        HubDataSet("siyanzhao/Openthoughts_math_30k_opsd"),
+        # Its "Answer" may be empty; the solution's last box stands in then.
+        HubDataSet("siyanzhao/Openthoughts_math_30k_opsd", names={"answer": "Answer"}),
         HubDataSet("HuggingFaceH4/aime_2024"),
         HubDataSet("yentinglin/aime_2025"),
         HubDataSet("MathArena/hmmt_feb_2025", names={"id": "problem_idx"}),
