@@ -273,6 +273,13 @@ def fit_surrogate(arguments: Sequence[str]) -> None:
     command(arguments)
 
 
+def plan(arguments: Sequence[str]) -> None:
+    """``atesd plan``."""
+    from agents.plan_command import plan as command
+
+    command(arguments)
+
+
 _VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "run": (run, "train a student under each agent and seed"),
     "agents": (list_agents, "list the agents, or the options of one"),
@@ -283,6 +290,7 @@ _VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "compare": (compare, "run agents x seeds in several processes and compare them, paired by seed"),
     "fit-surrogate": (fit_surrogate, "fit a fast environment to logged runs"),
     "evaluate": (evaluate, "answer a benchmark k times with a base model and its adapters"),
+    "plan": (plan, "show a run's memory, tokens and hours, and what to change if it does not fit"),
     "data": (data, "show, filter and clean a file of worked problems"),
 }
 

@@ -118,11 +118,16 @@ def memory_plan(
     probe_rows = min(config.probe_batch_size, config.probe_size)
     probe_tokens = probe_rows * (lengths.teacher_prompt + lengths.reference - 1)
     rollouts = num_students * config.num_rollouts
+    cache = cache_bytes(shape, rollouts, lengths.student_prompt + config.max_new_tokens, width)
     phases = {
-        "rollout": {
-            "key-value cache": cache_bytes(shape, rollouts, lengths.student_prompt + config.max_new_tokens, width)
-            * (1 if rollouts == 1 else 1 + KEPT_SHARE / 2),  # rows that go on are copied, keys before values
+        "prompts": {
+            "key-value cache": cache,
             "activations": forward_bytes(rollouts * lengths.student_prompt, shape, width),
+            "adapters laid together": num_students * joined_adapter_bytes(shape),
+        },
+        "decoding": {
+            # Rows that go on are copied when others have ended, keys before values.
+            "key-value cache": cache * (1 if rollouts == 1 else 1 + KEPT_SHARE / 2),
             "adapters laid together": num_students * joined_adapter_bytes(shape),
             "logits": rollouts * shape.vocabulary_size * _SAMPLING_BYTES,
         },
@@ -222,8 +227,8 @@ class Remedy:
 
 def remedies(
     config: EnvConfig, shape: ModelShape, device_bytes: float, lengths: Lengths | None = None, num_students: int = 1
-) -> tuple[list[Remedy], EnvConfig]:
-    """Returns what to change until a run fits, and the changed configuration; it may still not fit, when nothing is left.
+) -> tuple[list[Remedy], bool]:
+    """Returns what to change until a run fits, and whether it fits then.
 
     What leaves the student's numbers as they are (up to rounding) comes first, what changes the experiment last.
     """
@@ -240,7 +245,7 @@ def remedies(
                 break
         else:
             break
-    return found, config
+    return found, plan.fits(device_bytes)
 
 
 def _cut(lengths: Lengths, config: EnvConfig) -> Lengths:
