@@ -157,14 +157,18 @@ def _print_hours(
     if batch == 0:
         print("evaluation: no contest answer of 38,912 tokens fits beside the weights; lower --sampling-tokens.")
     else:
-        answers = dataclasses.replace(lengths, student_prompt=min(lengths.student_prompt, 256), completion=command.answer)
+        answers = dataclasses.replace(
+            lengths, student_prompt=min(lengths.student_prompt, 256), completion=command.answer
+        )
         samples = _CONTEST_PROBLEMS * _CONTEST_SAMPLES
         of_contests = evaluation_hours(shape, device, samples, batch, answers, width)
         print(
             f"evaluation of one adapter on the three contests ({samples} samples, batches as long as {command.answer:,} "
             f"tokens): at most --batch {batch}, about {of_contests:.1f} hours"
         )
-    print("hours are estimated from data sheets with assumed efficiencies, not measured: expect a factor of two either way.")
+    print(
+        "hours are estimated from data sheets with assumed efficiencies, not measured: expect a factor of two either way."
+    )
 
 
 def _print_remedies(command: PlanCommand, shape: ModelShape, device: Device, lengths: Lengths) -> None:

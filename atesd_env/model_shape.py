@@ -142,7 +142,13 @@ def student_shape(student: str, lora_r: int, lora_targets: Sequence[str]) -> Mod
     """
     if student in PUBLISHED:
         return shape_of(PUBLISHED[student], lora_r, lora_targets)
-    source = str(TINY_DIRECTORY) if student == "tiny" else str(Path(student).expanduser()) if Path(student).exists() else student
+    source = (
+        str(TINY_DIRECTORY)
+        if student == "tiny"
+        else str(Path(student).expanduser())
+        if Path(student).exists()
+        else student
+    )
     try:
         return shape_of(AutoConfig.from_pretrained(source), lora_r, lora_targets)
     except (OSError, ValueError, AttributeError) as error:

@@ -33,7 +33,14 @@ from atesd_env.config import EnvConfig, preset
 from benchmarks.common import save
 
 _SUMS = {"probe_accuracy_every": 0, "windows": 2}
-_NARROW = {"student": "narrow", "lora_r": 16, "lora_alpha": 32.0, "num_rollouts": 16, "probe_size": 16, "probe_batch_size": 8}
+_NARROW = {
+    "student": "narrow",
+    "lora_r": 16,
+    "lora_alpha": 32.0,
+    "num_rollouts": 16,
+    "probe_size": 16,
+    "probe_batch_size": 8,
+}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "Tiny": ("ATESD-Tiny-v0", _SUMS),
     "Tiny, 64 rollouts": ("ATESD-Tiny-v0", {**_SUMS, "num_rollouts": 64}),
