@@ -256,7 +256,11 @@ def _summary(
     names = list(methods)
     pairs = [(second, first) for index, first in enumerate(names) for second in names[index + 1 :]]
     comparisons = {
-        pair: compare(*([correctness(tables[label]) for label in methods[name]] for name in pair)) for pair in pairs
+        pair: compare(
+            *([correctness(tables[label]) for label in methods[name]] for name in pair),
+            is_second_untrained=pair[1] == "base",
+        )
+        for pair in pairs
     }
     if comparisons:
         _print_comparisons(comparisons)

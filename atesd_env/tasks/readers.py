@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -70,7 +69,7 @@ class ParquetReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._group = lru_cache(maxsize=1)(self._read_group)
+        self._last: tuple[int, Any] = (-1, None)
 
     def scan(self) -> Iterator[tuple[int, int, Any]]:
         pyarrow, parquet = self._libraries()
@@ -92,7 +91,9 @@ class ParquetReader:
                 while place >= first + file.metadata.row_group(group).num_rows:
                     first += file.metadata.row_group(group).num_rows
                     group += 1
-            return self._group(group).slice(place - first, 1).to_pylist()[0]
+            if self._last[0] != group:
+                self._last = (group, self._read_group(group))
+            return self._last[1].slice(place - first, 1).to_pylist()[0]
         except (OSError, pyarrow.ArrowException) as error:
             raise unreadable(self.path, "Parquet", error) from error
 
