@@ -119,7 +119,7 @@ def memory_plan(
     probe_tokens = probe_rows * (lengths.teacher_prompt + lengths.reference - 1)
     rollouts = num_students * config.num_rollouts
     cache = cache_bytes(shape, rollouts, lengths.student_prompt + config.max_new_tokens, width)
-    phases = {
+    phases: dict[str, dict[str, float]] = {
         "prompts": {
             "key-value cache": cache,
             "activations": forward_bytes(rollouts * lengths.student_prompt, shape, width),

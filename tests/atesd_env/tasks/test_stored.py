@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 import atesd_env  # noqa: F401  (registers the ids)
 from atesd_env.errors import DataError
+from atesd_env.student import TINY_DIRECTORY
 from atesd_env.tasks.base import Problem
 from atesd_env.tasks.math import MathTask
 
@@ -78,7 +80,7 @@ def test_shared_problems_and_ids_of_several_files_and_restriction(tmp_path: Path
 def test_memory_stays_small(tmp_path: Path) -> None:
     path = tmp_path / "long.jsonl"
     with path.open("w") as file:
-        for index in range(600):
+        for index in range(300):
             solution = f"{index}+1={index + 1}\n" + "filled up " * 3000
             file.write(json.dumps({"problem": f"{index}+1", "solution": solution, "answer": str(index + 1)}) + "\n")
     peaks = []
@@ -107,14 +109,19 @@ def test_the_environment_trains_the_same_student(tmp_path: Path) -> None:
         for b in range(31, 35)
     ]
     path = write(tmp_path / "sums.jsonl", rows)
+    # One token a character: the requests of worked problems need a longer context than the packaged student states.
+    student = shutil.copytree(TINY_DIRECTORY, tmp_path / "student")
+    sizes = json.loads((student / "config.json").read_text())
+    (student / "config.json").write_text(json.dumps({**sizes, "max_position_embeddings": 1024}))
     seen = []
     for on_disk in (False, True):
         env = gym.make(
             "ATESD-Tiny-v0",
+            student=student,
             task="math",
             data_path=path,
             data_on_disk=on_disk,
-            max_prompt_tokens=420,
+            max_prompt_tokens=600,
             windows=2,
             hold_window=1,
             num_rollouts=2,
