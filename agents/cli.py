@@ -283,6 +283,13 @@ def doctor(arguments: Sequence[str]) -> None:
     command(arguments)
 
 
+def plan(arguments: Sequence[str]) -> None:
+    """``atesd plan``."""
+    from agents.plan_command import plan as command
+
+    command(arguments)
+
+
 _VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "run": (run, "train a student under each agent and seed"),
     "agents": (list_agents, "list the agents, or the options of one"),
@@ -293,6 +300,7 @@ _VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "compare": (compare, "run agents x seeds in several processes and compare them, paired by seed"),
     "fit-surrogate": (fit_surrogate, "fit a fast environment to logged runs"),
     "evaluate": (evaluate, "answer a benchmark k times with a base model and its adapters"),
+    "plan": (plan, "show a run's memory, tokens and hours, and what to change if it does not fit"),
     "data": (data, "show, filter and clean a file of worked problems"),
     "doctor": (doctor, "tell what an issue about an installation needs: versions, devices, threads, conflicts"),
     "completion": (completion, "print a script with which bash completes the command"),
@@ -308,6 +316,7 @@ EXAMPLES: dict[str, str] = {
     "compare": "atesd compare --env ATESD-Tiny-v0 --agents beta random fixed:0.5 fixed:1 --seeds 0 1 2 3 --out runs/compare",
     "fit-surrogate": "atesd fit-surrogate runs/first runs/compare --out surrogate.safetensors",
     "evaluate": "atesd evaluate --benchmark heldout --max-problems 20 --k 4 --sampling env --out evaluations/tiny",
+    "plan": "atesd plan ATESD-Qwen3-8B-v0 --gpus 1xH100-80GB --runs 6",
     "data": "atesd data gsm8k",
     "doctor": "atesd doctor",
     "completion": 'eval "$(atesd completion)"',

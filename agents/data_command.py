@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from atesd_env.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from atesd_env.tasks.data import DataRow
 
 _RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _BAR_WIDTH = 40
@@ -58,32 +61,38 @@ def data(arguments: Sequence[str]) -> None:
 
     from atesd_env.contamination import find_overlaps
     from atesd_env.tasks.benchmarks import read_benchmark
-    from atesd_env.tasks.data import read_rows
     from atesd_env.tasks.filters import LengthLimits, measured
     from atesd_env.tasks.registry import PACKAGED_DATA
+    from atesd_env.tasks.stored import index_rows
 
-    rows, report = read_rows(PACKAGED_DATA / "train.jsonl" if command.source == "gsm8k" else command.source)
-    print(report)
+    # Rows stay on disk and are read as often as they are needed: a file may be larger than memory.
+    index = index_rows(PACKAGED_DATA / "train.jsonl" if command.source == "gsm8k" else command.source)
+    print(index.report)
+    num_rows = len(index.places)
     limits = LengthLimits(command.min_steps, command.max_steps, command.max_problem_tokens, command.max_solution_tokens)
     kept = []
     dropped: dict[str, int] = {}
-    for row, lengths in measured(rows, _token_counter(command.student)):
+    rows = (index.row(position) for position in range(num_rows))
+    for position, (_, lengths) in enumerate(measured(rows, _token_counter(command.student))):
         breach = lengths.breach(limits)
         if breach is None:
-            kept.append((row, lengths))
+            kept.append((position, lengths))
         else:
             dropped[breach] = dropped.get(breach, 0) + 1
     for name, count in dropped.items():
         print(f"left out by {name}: {count}")
     for name in command.benchmark:
         texts = {problem.id: problem.problem for problem in read_benchmark(name).problems}
-        overlaps = find_overlaps(((row.id, row.problem) for row, _ in kept), texts)
+        overlaps = find_overlaps(
+            ((row.id, row.problem) for row in (index.row(position) for position, _ in kept)), texts
+        )
         print(f"shares 13 words in a row with {name}: {len(overlaps)}")
         for overlap in overlaps[:10]:
             print(f"  {overlap.training_id} ~ {overlap.benchmark_id} ({overlap.shared_ratio:.0%}): {overlap.example}")
         found = {overlap.training_id for overlap in overlaps}
-        kept = [(row, lengths) for row, lengths in kept if row.id not in found]
-    print(f"kept: {len(kept)} of {len(rows)}")
+        if found:
+            kept = [(position, lengths) for position, lengths in kept if index.row(position).id not in found]
+    print(f"kept: {len(kept)} of {num_rows}")
     if not kept:
         raise DataError(f"{command.source}: expected at least one row within the limits, got none; relax them.")
 
@@ -94,10 +103,11 @@ def data(arguments: Sequence[str]) -> None:
         (f"{unit} of a solution", [lengths.solution_tokens for _, lengths in kept]),
     ):
         print(f"\n{title}\n{histogram(values)}")
-    for row, _ in kept[: command.examples]:
+    for position, _ in kept[: command.examples]:
+        row = index.row(position)
         print(f"\n{_example(row.id, row.problem, row.solution, row.answer)}")
     if command.out is not None:
-        _write(command.out, [row for row, _ in kept])
+        _write(command.out, (index.row(position) for position, _ in kept))
         print(f"\nwritten: {command.out}")
 
 
@@ -158,17 +168,20 @@ def _token_counter(student: str | None) -> Callable[[str], int]:
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
 
-def _write(path: Path, rows: Sequence[Any]) -> None:
-    from atesd_env.files import failure, write_atomically
+def _write(path: Path, rows: Iterable[DataRow]) -> None:
+    """Writes the rows as a whole file, or not at all; never all of them in memory."""
+    from atesd_env.files import failure
 
-    lines = []
-    for row in rows:
-        fields = {"id": row.id, "problem": row.problem, "solution": row.solution, "answer": row.answer}
-        if row.level is not None:
-            fields["level"] = row.level
-        lines.append(json.dumps(fields) + "\n")
+    partial = path.with_name(f".{path.name}.partial")
     try:
         os.makedirs(path.parent, exist_ok=True)
+        with partial.open("w", encoding="ascii") as file:
+            for row in rows:
+                fields = {"id": row.id, "problem": row.problem, "solution": row.solution, "answer": row.answer}
+                level = {} if row.level is None else {"level": row.level}
+                file.write(json.dumps(fields | level) + "\n")
+        partial.replace(path)
     except OSError as error:
-        raise failure(path.parent, "a folder to write to", error) from error
-    write_atomically(path, "".join(lines).encode())
+        raise failure(path, "a file that can be written", error) from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -258,7 +258,11 @@ def _summary(
     names = list(methods)
     pairs = [(second, first) for index, first in enumerate(names) for second in names[index + 1 :]]
     comparisons = {
-        pair: compare(*([correctness(tables[label]) for label in methods[name]] for name in pair)) for pair in pairs
+        pair: compare(
+            *([correctness(tables[label]) for label in methods[name]] for name in pair),
+            is_second_untrained=pair[1] == "base",
+        )
+        for pair in pairs
     }
     if comparisons:
         _print_comparisons(comparisons)
@@ -266,7 +270,10 @@ def _summary(
     for label, summary in summaries.items():
         if summary.timeouts:
             listed = ", ".join(f"{problem} sample {sample}" for problem, sample in summary.timeouts)
-            print(f"{label}: {len(summary.timeouts)} answers took too long to check and count as wrong: {listed}")
+            print(
+                f"{label}: {len(summary.timeouts)} answers could not be checked (time, memory or a crash) and count as wrong: "
+                f"{listed}"
+            )
     return {
         "summaries": {label: summary.as_json() for label, summary in summaries.items()},
         "comparisons": [

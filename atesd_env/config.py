@@ -87,9 +87,13 @@ class EnvConfig:
     task: Literal["arithmetic", "math"] = _choice("arithmetic", "arithmetic", "math")
     """Where problems come from: generated running sums, or JSONL rows of problem, solution, answer. [ours]"""
     data_path: str | None = None
-    """Task math: JSONL file of training problems; "gsm8k" is a packaged sample of GSM8K. [ours]"""
+    """Task math: training problems, a JSONL or Parquet file or a data set of the hub by its id; "gsm8k" is a packaged sample of
+    GSM8K. [ours]"""
     probe_data_path: str | None = None
     """Task math: JSONL file of probe problems; None sets apart problems of data_path. [ours]"""
+    data_on_disk: bool = False
+    """Task math: read each problem from its file when it is needed, for data larger than memory; the same problems in the same
+    order. [ours]"""
     min_addends: int = _number(4, 2, 20)
     """Task arithmetic: fewest numbers in a sum. [ours]"""
     max_addends: int = _number(5, 2, 20)

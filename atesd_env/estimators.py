@@ -116,7 +116,8 @@ class Comparison:
     Attributes:
         by_problem: [N], difference of the shares solved, first minus second.
         difference: Their mean and its errors.
-        seed_error: Standard error from the training seeds; NaN unless both methods have at least two.
+        seed_error: Standard error from the training seeds; NaN unless both methods have at least two, or the second is
+            untrained.
         num_better: Problems on which the first solves more.
         num_worse: Problems on which the second solves more.
     """
@@ -128,12 +129,15 @@ class Comparison:
     num_worse: int
 
 
-def compare(first: Sequence[NDArray[np.float64]], second: Sequence[NDArray[np.float64]]) -> Comparison:
+def compare(
+    first: Sequence[NDArray[np.float64]], second: Sequence[NDArray[np.float64]], *, is_second_untrained: bool = False
+) -> Comparison:
     """Returns the paired comparison of two methods.
 
     Args:
         first: Correctness [N, k] of each training seed.
         second: The same of the other method; row i is the same problem, column j was drawn with the same random numbers.
+        is_second_untrained: The other is the base model, which no training seed changes.
 
     Raises:
         ConfigError: If the shapes differ, or there is none.
@@ -148,8 +152,9 @@ def compare(first: Sequence[NDArray[np.float64]], second: Sequence[NDArray[np.fl
     differences = np.mean(np.stack(first), axis=0) - np.mean(np.stack(second), axis=0)
     by_problem = differences.mean(axis=1)
     seed_error = math.nan
-    if min(len(first), len(second)) > 1:
-        variances = [np.var([scores.mean() for scores in seeds], ddof=1) / len(seeds) for seeds in (first, second)]
+    trained = (first,) if is_second_untrained else (first, second)
+    if min(len(seeds) for seeds in trained) > 1:
+        variances = [np.var([scores.mean() for scores in seeds], ddof=1) / len(seeds) for seeds in trained]
         seed_error = math.sqrt(sum(variances))
     return Comparison(
         by_problem, estimate(differences), seed_error, int((by_problem > 0).sum()), int((by_problem < 0).sum())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,13 @@ from atesd_env.config import EnvConfig
 from atesd_env.errors import ConfigError, StudentError
 from atesd_env.evaluation_files import SampleRow
 from atesd_env.exposure import PromptBuilder
-from atesd_env.rollout import SamplingSpec, decode_texts, generate
+from atesd_env.rollout import Rollouts, SamplingSpec, decode_texts, generate
 from atesd_env.sampling_presets import CONTEST_TOKENS, SamplingPreset
 from atesd_env.streams import torch_stream
 from atesd_env.student import Student, bare_copy, load_student
 from atesd_env.tasks.base import Problem, Task
 from atesd_env.tasks.data import normalised_problem
+from atesd_env.verification import MAX_WORKERS
 
 CONTEST_PROMPT_TOKENS = 2048
 """Longest prompt beside a contest's token budget."""
@@ -105,26 +107,40 @@ class Evaluator:
         if not requests:
             return
         student, using = self._with_adapter(adapter)
-        for start in range(0, len(requests), self.batch_size):
-            batch = requests[start : start + self.batch_size]
-            prompts = [self.builder.student_prompt(request.problem) for request in batch]
-            with using():
-                rollouts = generate(student, prompts, self.spec, self._uniforms(batch))
-            texts = decode_texts(student, rollouts)
-            lengths, is_finished = rollouts.lengths.tolist(), rollouts.is_finished.tolist()
-            for request, text, num_tokens, finished in zip(batch, texts, lengths, is_finished, strict=True):
-                verdict = self.task.judge(text, request.problem)
-                yield SampleRow(
-                    adapter=label,
-                    problem=request.problem.id,
-                    sample=request.sample,
-                    num_tokens=num_tokens,
-                    is_finished=finished,
-                    answer=self.task.extract_answer(text),
-                    is_correct=verdict is True,
-                    has_timed_out=verdict is None,
-                    text=text,
-                )
+        # A thread only waits for the process that checks its answer; one that takes long does not hold up the others.
+        with ThreadPoolExecutor(MAX_WORKERS) as judges:
+            for start in range(0, len(requests), self.batch_size):
+                batch = requests[start : start + self.batch_size]
+                prompts = [self.builder.student_prompt(request.problem) for request in batch]
+                with using():
+                    rollouts = generate(student, prompts, self.spec, self._uniforms(batch))
+                texts = decode_texts(student, rollouts)
+                yield from self._judged(label, batch, rollouts, texts, judges)
+
+    def _judged(
+        self,
+        label: str,
+        batch: Sequence[Request],
+        rollouts: Rollouts,
+        texts: Sequence[str],
+        judges: ThreadPoolExecutor,
+    ) -> Iterator[SampleRow]:
+        verdicts = judges.map(self.task.judge, texts, [request.problem for request in batch])
+        lengths, is_finished = rollouts.lengths.tolist(), rollouts.is_finished.tolist()
+        for request, text, num_tokens, finished, verdict in zip(
+            batch, texts, lengths, is_finished, verdicts, strict=True
+        ):
+            yield SampleRow(
+                adapter=label,
+                problem=request.problem.id,
+                sample=request.sample,
+                num_tokens=num_tokens,
+                is_finished=finished,
+                answer=self.task.extract_answer(text),
+                is_correct=verdict is True,
+                has_timed_out=verdict is None,
+                text=text,
+            )
 
     def _uniforms(self, batch: Sequence[Request]) -> Tensor | None:
         if self.spec.temperature == 0:

@@ -35,7 +35,8 @@ class SampleRow:
         is_finished: False where it was cut at the token budget.
         answer: The final answer that it states, or None.
         is_correct: Whether that is the problem's.
-        has_timed_out: The comparison was given up, so the sample counts as wrong.
+        has_timed_out: The comparison was given up (it took too long or too much memory, or math-verify crashed), so the
+            sample counts as wrong.
         text: The answer's text, special tokens left out.
     """
 

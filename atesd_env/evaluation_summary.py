@@ -108,8 +108,16 @@ def summarise(table: Sequence[Sequence[SampleRow]], same: Callable[[str, str], b
     num_samples = len(table[0])
     counts = [sum(row.is_correct for row in samples) for samples in table]
     sizes = sorted({2**power for power in range(num_samples.bit_length()) if 2**power <= num_samples} | {num_samples})
+    unchecked = {row.answer for row in rows if row.has_timed_out}
+
+    def same_vote(first: str, second: str) -> bool:
+        # What could not be compared with the reference would blow up here too, once for each class of answers.
+        return first == second if {first, second} & unchecked else same(first, second)
+
     votes = [
-        majority_vote(equivalence_classes([row.answer for row in samples], same), [row.is_correct for row in samples])
+        majority_vote(
+            equivalence_classes([row.answer for row in samples], same_vote), [row.is_correct for row in samples]
+        )
         for samples in table
     ]
     return Summary(

@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -29,7 +30,9 @@ TIME_LIMIT_SEC = 5.0
 START_LIMIT_SEC = 120.0
 """Seconds that the worker process may take to load math-verify."""
 MEMORY_LIMIT_BYTES = 4 * 2**30
-"""Address space of the worker process, where the system can limit it."""
+"""Address space of a worker process, where the system can limit it."""
+MAX_WORKERS = max(2, min(8, os.cpu_count() or 2))
+"""Most worker processes of this process; as many threads can have answers compared at the same time."""
 
 
 @lru_cache(maxsize=4096)
@@ -44,12 +47,51 @@ def verified(given: str, expected: str) -> bool | None:
         AtesdError: If math-verify cannot be started.
     """
     # Cached because the same greedy answers come back in every window, and a time-out should be paid for once.
-    return _worker.verify(given, expected)
+    return _pool.verify(given, expected)
 
 
 def num_grading_timeouts() -> int:
     """Returns how many comparisons of this process were given up, because of time, memory or a crash of math-verify."""
-    return _worker.num_timeouts
+    return _pool.num_timeouts
+
+
+class _Pool:
+    """Worker processes that compare answers, one pair each at a time. A caller without rivals meets the same one again."""
+
+    def __init__(self, max_workers: int) -> None:
+        self.workers = [_Worker() for _ in range(max_workers)]
+        # Last in, first out: so no more processes are started than there are callers at the same time.
+        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
+        self._fill()
+
+    @property
+    def num_timeouts(self) -> int:
+        """Comparisons that were given up."""
+        return sum(worker.num_timeouts for worker in self.workers)
+
+    def verify(self, given: str, expected: str) -> bool | None:
+        """Returns what ``verified`` does, when a worker is free."""
+        worker = self._idle.get()
+        try:
+            return worker.verify(given, expected)
+        finally:
+            self._idle.put(worker)
+
+    def close(self) -> None:
+        """Ends the processes."""
+        for worker in self.workers:
+            worker.close()
+
+    def forget(self) -> None:
+        """Leaves the processes to the parent, after a fork."""
+        for worker in self.workers:
+            worker.forget()
+        self._idle = queue.LifoQueue()
+        self._fill()
+
+    def _fill(self) -> None:
+        for worker in self.workers:
+            self._idle.put(worker)
 
 
 class _Worker:
@@ -77,7 +119,8 @@ class _Worker:
                 self._stop()
                 self.num_timeouts += 1
                 _logger.warning(
-                    "comparing the answers %.80r and %.80r was given up (the limit is %g s); they count as different.",
+                    "comparing the answers %.80r and %.80r was given up (more than %g s, too much memory, or a crash); they "
+                    "count as different.",
                     given,
                     expected,
                     TIME_LIMIT_SEC,
@@ -189,7 +232,7 @@ def _deadline(limit_sec: float) -> Iterator[None]:
         yield
 
 
-_worker = _Worker()
-atexit.register(_worker.close)
+_pool = _Pool(MAX_WORKERS)
+atexit.register(_pool.close)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_worker.forget)
+    os.register_at_fork(after_in_child=_pool.forget)

@@ -23,7 +23,9 @@ def make_task(config: EnvConfig) -> Task:
     from atesd_env.tasks.math import MathTask
 
     if config.data_path == "gsm8k":
-        probe_path = config.probe_data_path or str(PACKAGED_DATA / "test.jsonl")
-        return MathTask(str(PACKAGED_DATA / "train.jsonl"), probe_path, probe_size=config.probe_size)
-    assert config.data_path is not None  # EnvConfig has checked it
-    return MathTask(config.data_path, config.probe_data_path, probe_size=config.probe_size)
+        probe_path: str | None = config.probe_data_path or str(PACKAGED_DATA / "test.jsonl")
+        training_path = str(PACKAGED_DATA / "train.jsonl")
+    else:
+        assert config.data_path is not None  # EnvConfig has checked it
+        training_path, probe_path = config.data_path, config.probe_data_path
+    return MathTask(training_path, probe_path, probe_size=config.probe_size, on_disk=config.data_on_disk)

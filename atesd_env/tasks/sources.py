@@ -6,7 +6,6 @@ are given our names (problem, solution, answer); any other data set must have th
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from atesd_env.errors import DataError
+from atesd_env.tasks.readers import HubReader, JsonlReader, ParquetReader, Reader
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FILE_SUFFIXES = (".jsonl", ".json", ".parquet")
-_BATCH_ROWS = 256
 
 
 def _gsm8k(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,6 +84,21 @@ def is_hub_id(source: str | Path) -> bool:
     return _HUB_ID.fullmatch(text) is not None and not text.lower().endswith(_FILE_SUFFIXES) and not Path(text).exists()
 
 
+def open_source(source: str | Path) -> Reader:
+    """Returns a reader of a source's rows.
+
+    Args:
+        source: Path of a JSONL or Parquet file, or a hub id.
+
+    Raises:
+        DataError: If it is the hub's and cannot be loaded; a file is looked at when it is read.
+    """
+    if is_hub_id(source):
+        return HubReader(HUB_DATA_SETS.get(str(source), HubDataSet(str(source))))
+    path = Path(source)
+    return ParquetReader(path) if path.suffix.lower() == ".parquet" else JsonlReader(path)
+
+
 def raw_rows(source: str | Path) -> Iterator[tuple[int, Any]]:
     """Yields (line, fields) of each row: lines of a file, or row numbers from 1. Fields are not checked.
 
@@ -94,91 +108,5 @@ def raw_rows(source: str | Path) -> Iterator[tuple[int, Any]]:
     Raises:
         DataError: If it cannot be read, a line is no JSON, or a library that it needs is not installed.
     """
-    if is_hub_id(source):
-        return _hub_rows(HUB_DATA_SETS.get(str(source), HubDataSet(str(source))))
-    path = Path(source)
-    return _parquet_rows(path) if path.suffix.lower() == ".parquet" else _jsonl_rows(path)
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise _unreadable(path, "JSONL", error) from error
-    with file:
-        try:
-            # Lines of bytes end at "\n" alone; str.splitlines also cuts at characters that may stand inside a JSON string.
-            for line, raw in enumerate(file, start=1):
-                content = raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw
-                if content.strip():
-                    yield line, parse_json_line(path, line, content.removesuffix(b"\n"))
-        except OSError as error:
-            raise _unreadable(path, "JSONL", error) from error
-
-
-def parse_json_line(path: Path, line: int, raw: bytes) -> Any:
-    """Returns the JSON value of one line.
-
-    Raises:
-        DataError: If it is not UTF-8 or not JSON.
-    """
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}, line {line}: expected UTF-8, got byte 0x{raw[error.start]:02x} at position {error.start}; "
-            "save the file as UTF-8."
-        ) from error
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        shown = repr(text.strip())
-        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-        raise DataError(
-            f"{path}, line {line}: expected one JSON object a line, got {shown} ({error}); mend or remove the line."
-        ) from error
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise _missing("pyarrow", f"{path}", "save it as JSONL") from error
-    line = 0
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-                for fields in batch.to_pylist():
-                    line += 1
-                    yield line, fields
-    except (OSError, pyarrow.ArrowException) as error:
-        raise _unreadable(path, "Parquet", error) from error
-
-
-def _hub_rows(data_set: HubDataSet) -> Iterator[tuple[int, Any]]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise _missing("datasets", data_set.id, "pass a local JSONL or Parquet file") from error
-    try:
-        loaded = datasets.load_dataset(data_set.id, data_set.config, split=data_set.split)
-    except Exception as error:  # the library raises many kinds, and those of its HTTP client
-        raise DataError(
-            f"{data_set.id}: expected to load this data set of the hub (split {data_set.split!r}), got "
-            f"{type(error).__name__}: {str(error)[:200]}; check the id and the connection, or pass a local JSONL or Parquet file."
-        ) from error
-    for line, theirs in enumerate(loaded, start=1):
-        yield line, data_set.row(theirs)
-
-
-def _unreadable(path: Path, kind: str, error: Exception) -> DataError:
-    reason = (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {str(error)[:120]}"
-    return DataError(f"{path}: expected a readable {kind} file, got {reason}; check the path.")
-
-
-def _missing(package: str, source: str, instead: str) -> DataError:
-    return DataError(
-        f"{source}: expected the package {package!r}, which reads it, got none; install it (pip install "
-        f"'atesd-env[data]'), or {instead}."
-    )
+    for _, line, fields in open_source(source).scan():
+        yield line, fields

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import torch
 from agents.cli import main
 from agents.data_command import histogram
 from agents.evaluate_command import named_adapters
-from atesd_env import answers, evaluation
+from atesd_env import answers, evaluation, verification
 from atesd_env.adapters import AdapterStack
 from atesd_env.config import preset
 from atesd_env.errors import ConfigError
@@ -78,6 +82,35 @@ def test_an_interrupted_evaluation_has_the_samples_of_an_uninterrupted_one(whole
     evaluate(tmp_path, "--resume", "--batch", "2")
     assert samples(tmp_path) == samples(whole)
     assert (tmp_path / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
+
+
+def test_a_killed_evaluation_goes_on_without_losing_or_repeating_a_sample(whole: Path, tmp_path: Path):
+    out = tmp_path / "killed"
+    script = f"""
+        import os, signal
+        from agents.cli import main
+        from atesd_env import evaluation_files
+
+        append = evaluation_files.SampleFile.append
+
+        def killed(self, row):
+            if len(self.rows) == 4:
+                self._file.write(b'{{"adapter": "ba')
+                self._file.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+            append(self, row)
+
+        evaluation_files.SampleFile.append = killed
+        main({["evaluate", *ARGUMENTS, "--out", str(out), "--batch", "2"]!r})
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, check=False, timeout=600)
+    assert ran.returncode == -signal.SIGKILL
+    lines = (out / "samples.jsonl").read_bytes().splitlines(keepends=True)
+    assert len(lines) == 5
+    assert not lines[-1].endswith(b"\n"), "the kill came within a line"
+    evaluate(out, "--resume")
+    assert (out / "samples.jsonl").read_bytes().startswith(b"".join(lines[:4])), "no sample is drawn again"
+    assert samples(out) == samples(whole)
 
 
 def test_ctrl_c_keeps_what_was_judged(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
@@ -146,7 +179,56 @@ def test_a_time_out_costs_its_answer_only_and_is_listed(tmp_path: Path, monkeypa
     odd = [key[1:] for key, row in samples(tmp_path).items() if len(row["text"]) % 2]
     assert sorted(map(tuple, summary["timeouts"])) == sorted(odd)
     if odd:
-        assert f"{len(odd)} answers took too long" in capsys.readouterr().out
+        assert f"{len(odd)} answers could not be checked" in capsys.readouterr().out
+
+
+FAKE_MATH_VERIFY = """
+import os
+
+
+def parse(text, parsing_timeout=None):
+    return text
+
+
+def verify(expected, given, timeout_seconds=None):
+    while "endless" in given:
+        pass
+    if "crash" in given:
+        os.abort()
+    return len(bytearray(2**34)) if "memory" in given else True
+"""
+
+
+def test_answers_that_blow_up_cost_themselves_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    """Endless, out of memory, and a crash of the process: real ones, in a checker that does them at a word."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "math_verify.py").write_text(FAKE_MATH_VERIFY)
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    pool = verification._Pool(3)
+    monkeypatch.setattr(verification, "_pool", pool)
+    monkeypatch.setattr(verification, "TIME_LIMIT_SEC", 2.0)
+    texts = [rf"\boxed{{{word}+{word}}}" for word in ("endless", "x", "crash", "y", "memory", "z", "endless")]
+    texts += [r"\boxed{no}", "no box"]
+    monkeypatch.setattr(evaluation, "decode_texts", lambda student, rollouts: texts)
+    from atesd_env.tasks.arithmetic import ArithmeticTask
+    from atesd_env.tasks.math import MathTask
+
+    monkeypatch.setattr(ArithmeticTask, "extract_answer", MathTask.extract_answer)
+    monkeypatch.setattr(ArithmeticTask, "judge", lambda self, text, problem: MathTask.judge(self, text, problem))
+    monkeypatch.setattr(ArithmeticTask, "same_answer", MathTask.same_answer)
+    try:
+        summary = evaluate(tmp_path / "out")["summaries"]["base"]
+    finally:
+        pool.close()
+    rows = list(samples(tmp_path / "out").values())
+    assert [row["has_timed_out"] for row in rows] == [True, False, True, False, True, False, True, False, False]
+    assert [row["is_correct"] for row in rows] == [False, True, False, True, False, True, False, True, False]
+    listed = [(row["problem"], row["sample"]) for row in rows if row["has_timed_out"]]
+    assert list(map(tuple, summary["timeouts"])) == listed
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "4 answers could not be checked" in shown
+    assert all(f"{problem} sample {sample}" in shown for problem, sample in listed)
+    assert pool.num_timeouts == 4, "votes ask about none of them again"
 
 
 def test_names_of_adapters():

@@ -1,7 +1,9 @@
 """Final answers: which one a rollout states, and when two of them are the same."""
 
 import logging
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -201,6 +203,27 @@ def test_a_comparison_that_takes_too_long_is_given_up_and_counted(
     assert num_grading_timeouts() == before + 1
     assert "given up" in caplog.text
     assert answers_match(r"\frac{89}{144}", "178/288"), "math-verify must run again after a time-out"
+
+
+def test_an_endless_check_holds_up_no_other_and_a_crash_costs_its_own_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "TIME_LIMIT_SEC", 10 * HANG_SEC)  # so that only the crash ends it
+    pool = verification._Pool(2)
+    outcome: list[bool | None] = []
+    try:
+        assert pool.verify(r"\frac{3}{7}", "6/14")
+        endless = threading.Thread(target=lambda: outcome.append(pool.verify(r"\binom{1000000000}{500000000}", "5")))
+        endless.start()
+        assert [pool.verify(rf"\frac{{{n}}}{{13}}", f"{2 * n}/26") for n in range(1, 4)] == [True] * 3
+        assert endless.is_alive()
+        (busy,) = [worker for worker in pool.workers if worker._lock.locked()]
+        assert busy._process is not None
+        os.kill(busy._process.pid, signal.SIGSEGV)
+        endless.join(HANG_SEC)
+        assert outcome == [None]
+        assert pool.num_timeouts == 1
+        assert pool.verify(r"\frac{5}{17}", "10/34"), "a new process takes the place of the one that crashed"
+    finally:
+        pool.close()
 
 
 def test_without_math_verify_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,9 @@ def test_a_comparison_is_paired_and_cancels_how_hard_problems_are():
     several = compare([better, hard], [hard, hard])
     assert several.difference.mean == pytest.approx(0.025)
     assert several.seed_error == pytest.approx(0.025)
+    against_base = compare([better, hard], [hard], is_second_untrained=True)
+    assert (against_base.difference.mean, against_base.seed_error) == (pytest.approx(0.025), pytest.approx(0.025))
+    assert np.isnan(compare([better, hard], [hard]).seed_error)
 
 
 def test_other_problems_cannot_be_compared():
