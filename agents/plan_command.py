@@ -66,7 +66,7 @@ def plan(arguments: Sequence[str]) -> None:
     if min(command.runs, command.students, command.answer) < 1:
         raise ConfigError(
             f"plan: expected runs, students and answer of at least 1, got {command.runs}, {command.students} and "
-            f"{command.answer}."
+            f"{command.answer}; pass whole numbers from 1."
         )
 
     # Heavy imports only now, so that --help is quick.
