@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import datetime
 import os
+import signal
 import sys
+import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -213,6 +215,10 @@ class DistributedPopulation(Population):
 
 def _serve(calls: _Calls) -> None:
     """Makes rank 0's calls until it is through."""
+    # Launchers pass Ctrl-C and SIGTERM on to every process; rank 0 decides what comes of them, and takes the others with it.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     populations: dict[int, Population] = {}
     while True:
         dropped, (method, *arguments) = calls.heard()

@@ -94,8 +94,9 @@ def others_answering() -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, RankError):
             raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[0].rpartition("] ")[2] or lines[0]  # behind the place in the library's source
         raise RankError(
             "ranks: expected every process of the run to answer, but one has ended or does not answer within rank_timeout_sec: "
-            f"{reason} Rows and checkpoints written before are intact; the same command with --resume goes on."
+            f"{reason.rstrip('.')}. Rows and checkpoints written before are intact; the same command with --resume goes on."
         ) from error
