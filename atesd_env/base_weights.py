@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import fully_shard
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from atesd_env.config import EnvConfig
@@ -35,6 +35,17 @@ def quantization_options(config: EnvConfig, device: torch.device) -> dict[str, A
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, config.dtype)
     )
     return {"quantization_config": quantization, "device_map": {"": device}}
+
+
+def differentiable_on_cpu(model: nn.Module) -> None:
+    """Keeps bitsandbytes' 4-bit layers from a layout of their weights through which a CPU gives no right gradient.
+
+    It packs them anew in the first pass without gradients, where the CPU has bf16 instructions, and the packed product has no
+    backward pass: gradients of the layers before would be lost with no more than a warning.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def shard_base(model: PreTrainedModel, ranks: Ranks, device: torch.device) -> None:
@@ -66,7 +77,7 @@ def shard_base(model: PreTrainedModel, ranks: Ranks, device: torch.device) -> No
     model.requires_grad_(False)  # before sharding: parameters that get no gradient need no buffers for one
     for layer in layers:
         # Each layer by itself, its weights given back as soon as it is through: there is no root whose weights would stay.
-        cast(FSDPModule, fully_shard(layer, mesh=mesh, reshard_after_forward=True))
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     shards = {id(parameter) for layer in layers for parameter in layer.parameters()}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from atesd_env.adapters import StackedLoRALinear
-from atesd_env.base_weights import quantization_options, shard_base
+from atesd_env.base_weights import differentiable_on_cpu, quantization_options, shard_base
 from atesd_env.config import EnvConfig
 from atesd_env.errors import StudentError
 from atesd_env.forward import FusedBody, is_known
@@ -98,10 +98,11 @@ def load_student(config: EnvConfig, ranks: Ranks = ALONE) -> Student:
     options = {"dtype": getattr(torch, config.dtype), **quantization_options(config, device)}
     model = _from_pretrained(AutoModelForCausalLM, directory, config.student, **options)
     tokenizer = _from_pretrained(AutoTokenizer, directory, config.student)
+    if config.base_quantization != "none":
+        differentiable_on_cpu(model)  # it is on its device already
+        return wrap_student(model, tokenizer, source, config)
     if config.base_sharding == "none":
-        return wrap_student(
-            model if config.base_quantization != "none" else model.to(device), tokenizer, source, config
-        )
+        return wrap_student(model.to(device), tokenizer, source, config)
     shard_base(model, ranks, device)
     student = wrap_student(model, tokenizer, source, config.replace(forward="modules"))
     return dataclasses.replace(student, lockstep=ranks)
