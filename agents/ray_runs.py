@@ -13,7 +13,7 @@ from typing import Any
 
 from agents.compare import FailedRun, Progress, attempt
 from agents.experiment import RunSpec
-from atesd_env.errors import AtesdError, ConfigError
+from atesd_env.errors import ConfigError
 from atesd_env.trajectory import TRAJECTORY_FILE
 
 _POLL_SEC = 0.5
