@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pandas
 
 _RUN_EXAMPLE = "atesd run --env ATESD-Tiny-v0 --agent beta fixed:1 --seeds 0 1 2 --out runs/first"
+_SHARED_VERBS = ("run", "train")
 _AGENTS_EXAMPLE = "atesd agents beta"
 
 
@@ -343,7 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if {"-h", "--help"} & set(arguments[1:]) and verb in EXAMPLES:
         print(f"example: {EXAMPLES[verb]}\n")
     try:
-        with _terminable():
+        with _terminable(), _several_processes(verb):
             _VERBS[verb][0](arguments[1:])
     except ConfigError as error:
         print(f"atesd {verb}: {error}", file=sys.stderr)
@@ -366,6 +368,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         print(f"atesd {verb}: {message}", file=sys.stderr)
         sys.exit(143 if isinstance(interrupt, _Terminated) else 130)
+
+
+def _several_processes(verb: str) -> AbstractContextManager[None]:
+    """Lets the other processes of a launcher (``torchrun``) help the first one, for the verbs that train in its process."""
+    # Asked of the environment first: torch takes a second to import, and most commands need none.
+    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
+        return nullcontext()
+    from atesd_env.distributed import is_launched, several_processes
+
+    if is_launched() and verb not in _SHARED_VERBS:
+        raise ConfigError(
+            f"{verb}: expected one process, got {os.environ['WORLD_SIZE']} of a launcher, which are for the verbs "
+            f"{' and '.join(_SHARED_VERBS)}; start `atesd {verb}` by itself (many runs on many machines: `atesd compare --ray`)."
+        )
+    return several_processes()
 
 
 class _Terminated(KeyboardInterrupt):

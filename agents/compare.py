@@ -161,22 +161,27 @@ def _work(connection: Connection, options: dict[str, Any]) -> None:
 
     with suppress(KeyboardInterrupt, EOFError, BrokenPipeError):
         signal.signal(signal.SIGTERM, stop)
-        from agents.experiment import execute
-
         while True:
             spec = connection.recv()
             counter = _WindowCounter(connection)
-            reason = details = ""
-            try:
-                execute(spec, report=counter, **options)
-            except AgentError as error:
-                # Our own error in form; what its user needs to see is the place in the agent.
-                reason, details = str(error), traceback.format_exc()
-            except AtesdError as error:
-                reason = str(error)
-            except (Exception, SystemExit) as error:
-                reason, details = f"{type(error).__name__}: {error}", traceback.format_exc()
+            reason, details = attempt(spec, options, counter)
             connection.send((counter.num_unsent, True, reason, details))
+
+
+def attempt(spec: RunSpec, options: dict[str, Any], report: Callable[[dict[str, Any]], None] | None) -> tuple[str, str]:
+    """Executes one run in this process; returns why it failed and a traceback, both empty where it did not."""
+    from agents.experiment import execute
+
+    try:
+        execute(spec, report=report, **options)
+    except AgentError as error:
+        # Our own error in form; what its user needs to see is the place in the agent.
+        return str(error), traceback.format_exc()
+    except AtesdError as error:
+        return str(error), ""
+    except (Exception, SystemExit) as error:
+        return f"{type(error).__name__}: {error}", traceback.format_exc()
+    return "", ""
 
 
 class _WindowCounter:

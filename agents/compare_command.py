@@ -50,6 +50,15 @@ class CompareCommand:
     """Seeds of the runs."""
     processes: int = 0
     """Processes at once, each with cores / processes threads; 0 is one for each core."""
+    ray: str | None = None
+    """Run on a Ray cluster instead (docs/many-devices.md): its address, such as auto or 10.0.0.1:6379; without a value the
+    cluster that runs on this machine, or one started for these runs."""
+    ray_cpus: float = 1.0
+    """With --ray: cores of a run, which are its threads."""
+    ray_gpus: float = 0.0
+    """With --ray: GPUs of a run; 0.5 lets two runs share one."""
+    ray_retries: int = 3
+    """With --ray: how often a run whose worker died goes on at its last checkpoint."""
     metric: tuple[str, ...] = ()
     """What runs are judged by: probe/accuracy, probe/nll, probe/pass_at_k, probe/grounded, rollout/success_rate,
     student/mismatch, student/loss, return. Without one, probe accuracy (where it is measured) and probe NLL."""
@@ -84,19 +93,24 @@ def compare(arguments: Sequence[str]) -> None:
         refuse_existing(specs)
     processes = min(command.processes or num_cores(), len(specs))
     began_sec = time.perf_counter()
+    options: dict[str, Any] = {
+        "overwrite": command.overwrite,
+        "resume": command.resume,
+        "checkpoint_every": command.checkpoint_every,
+    }
     with _progress_bar(len(specs), command.config.windows, quiet=command.quiet) as report:
-        failed = execute_all(
-            specs,
-            processes=processes,
-            overwrite=command.overwrite,
-            resume=command.resume,
-            checkpoint_every=command.checkpoint_every,
-            report=report,
-        )
+        if command.ray is None:
+            failed = execute_all(specs, processes=processes, report=report, **options)
+        else:
+            from agents.ray_runs import RaySettings, execute_on_ray
+
+            settings = RaySettings(command.ray or None, command.ray_cpus, command.ray_gpus, command.ray_retries)
+            failed = execute_on_ray(specs, settings, report=report, **options)
     names = {spec.folder.name for spec in specs} - {failure.spec.folder.name for failure in failed}
     if names:
         wall_sec = time.perf_counter() - began_sec
-        _evaluate(command, names, {"processes": processes, "wall_sec": wall_sec, "failed": _described(failed)})
+        where = {"processes": processes} if command.ray is None else {"ray": command.ray or "local"}
+        _evaluate(command, names, {**where, "wall_sec": wall_sec, "failed": _described(failed)})
     _report_failures(failed, len(specs))
 
 
@@ -107,7 +121,7 @@ def _parsed(arguments: Sequence[str]) -> CompareCommand:
     chosen.add_argument("--env", default="ATESD-Tiny-v0")
     env_id = chosen.parse_known_args(arguments)[0].env
     default = CompareCommand(out=tyro.MISSING, agents=tyro.MISSING, env=env_id, config=preset(env_id))
-    command = tyro.cli(CompareCommand, args=list(arguments), default=default, prog="atesd compare")
+    command = tyro.cli(CompareCommand, args=_with_ray_value(arguments), default=default, prog="atesd compare")
     if any(seed < 0 for seed in command.seeds):
         raise ConfigError(f"seeds: expected whole numbers from 0, got {list(command.seeds)}; correct --seeds.")
     if command.processes < 0:
@@ -120,6 +134,14 @@ def _parsed(arguments: Sequence[str]) -> CompareCommand:
     if unknown:  # found out now, not after the runs
         raise ConfigError(f"metric: expected one of {', '.join(METRICS)}, got {unknown[0]!r}; correct --metric.")
     return command
+
+
+def _with_ray_value(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with the empty address behind a ``--ray`` that stands alone."""
+    completed: list[str] = []
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        completed += [argument, ""] if argument == "--ray" and following.startswith("-") else [argument]
+    return completed
 
 
 def _evaluate(command: CompareCommand, names: set[str], facts: dict[str, Any]) -> None:
@@ -150,10 +172,13 @@ def _evaluate(command: CompareCommand, names: set[str], facts: dict[str, Any]) -
     plot_comparison(comparison).savefig(picture, dpi=150)
     for _, rows in comparison.groupby("metric", sort=False):
         _print_table(rows)
+    where = (
+        f"with\n{facts['processes']} process(es) side by side" if "processes" in facts else "in\ntasks of a Ray cluster"
+    )
     print(
         "[low, high]: 95% bootstrap interval over seeds. Differences are agent minus the other on the same seed; the best\n"
-        "fixed ratio is chosen for each seed by the other seeds. Costs are means over runs; seconds were measured with\n"
-        f"{facts['processes']} process(es) side by side, checkpoints and loading left out. "
+        "fixed ratio is chosen for each seed by the other seeds. Costs are means over runs; seconds were measured "
+        f"{where}, checkpoints and loading left out. "
         f"Wall time of everything: {facts['wall_sec']:.0f} s."
     )
     print(f"picture: {picture}")

@@ -72,6 +72,13 @@ class EnvConfig:
     Qwen3), or through transformers' modules. The same numbers up to rounding. [ours]"""
     device: str = "auto"
     """Torch device, such as "cpu" or "cuda:0"; "auto" takes a GPU if there is one. [ours]"""
+    base_sharding: Literal["none", "fsdp2"] = _choice("none", "none", "fsdp2")
+    """On several devices (`torchrun`): each holds the whole frozen base, or "fsdp2": its layers are shared out and gathered one
+    at a time while they compute. Runs through the modules (`forward`). [ours]"""
+    base_quantization: Literal["none", "nf4"] = _choice("none", "none", "nf4")
+    """"nf4" keeps the frozen base's linear layers in 4 bits (package bitsandbytes). Runs through the modules (`forward`). [ours]"""
+    rank_timeout_sec: float = _number(600.0, 0, open_low=True)
+    """On several devices: how long a process waits for another one before the run ends with an error. [ours]"""
     enable_thinking: bool = False
     """Passed to the chat template (Qwen3's thinking switch; other templates ignore it). [ours]"""
     gradient_checkpointing: bool = False
@@ -209,6 +216,11 @@ class EnvConfig:
             raise ConfigError(
                 f"data_path: expected None with task='arithmetic', which generates its problems, got "
                 f"{self.data_path or self.probe_data_path!r}; pass task='math' to train on a file."
+            )
+        if self.base_sharding != "none" and self.base_quantization != "none":
+            raise ConfigError(
+                f"base_quantization: expected 'none' with base_sharding={self.base_sharding!r}, got {self.base_quantization!r}: 4-bit "
+                "weights are not shared out; choose one of the two."
             )
         if self.task == "math" and not self.data_path:
             raise ConfigError(

@@ -17,6 +17,7 @@ from torch.nn import functional
 from atesd_env.adapters import AdapterStack, Bank
 from atesd_env.divergence import DivergenceSpec, rollout_weights, token_divergence
 from atesd_env.errors import NonFiniteError
+from atesd_env.ranks import ALONE, Ranks
 from atesd_env.rollout import Rollouts, left_pad, position_ids
 from atesd_env.student import Student
 
@@ -74,11 +75,17 @@ class Learner:
         student: The frozen base.
         adapters: The students' adapters.
         settings: How to update, one for all students or one for each.
+        ranks: The processes that share a batch's rows; their gradients are added up before clipping.
     """
 
     def __init__(
-        self, student: Student, adapters: AdapterStack, settings: UpdateSettings | Sequence[UpdateSettings]
+        self,
+        student: Student,
+        adapters: AdapterStack,
+        settings: UpdateSettings | Sequence[UpdateSettings],
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.student = student
         self.adapters = adapters
         self.settings = [settings] * adapters.num_students if isinstance(settings, UpdateSettings) else list(settings)
@@ -99,13 +106,20 @@ class Learner:
         """Forgets a student's optimizer state."""
         self.optimizers[index] = self._new_optimizer(index)
 
-    def update(self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]]) -> UpdateStatistics:
+    def update(
+        self,
+        index: int,
+        rollouts: Rollouts,
+        teacher_prompts: Sequence[Sequence[int]],
+        num_rollouts: int | None = None,
+    ) -> UpdateStatistics:
         """Makes one optimizer step of student ``index``.
 
         Args:
             index: Which student.
-            rollouts: Its B rollouts behind the problem-only prompts.
+            rollouts: Its B rollouts behind the problem-only prompts; with several processes this one's share of them.
             teacher_prompts: B teacher prompts of token ids, row by row.
+            num_rollouts: Rollouts of the whole batch; None where these are all of them.
 
         Returns:
             The update's statistics, measured before the step.
@@ -115,8 +129,8 @@ class Learner:
         """
         settings = self.settings[index]
         self.adapters.flat_grad[index].zero_()
-        totals = self._accumulate(index, rollouts, teacher_prompts)
         gradient = self.adapters.flat_grad[index]
+        totals = self._accumulate_together(index, rollouts, teacher_prompts, num_rollouts)
         grad_norm = float(torch.linalg.vector_norm(gradient))
         if not torch.isfinite(torch.tensor([grad_norm, float(totals[0])])).all():
             raise NonFiniteError(
@@ -133,10 +147,34 @@ class Learner:
             loss, mismatch, student_entropy, teacher_entropy, top1_disagreement, log_confidence, grad_norm
         )
 
-    def _accumulate(self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Adds the whole batch's gradient in micro-batches; returns the weighted means [6] in ``UpdateStatistics``' order."""
+    def _accumulate_together(
+        self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], num_rollouts: int | None
+    ) -> Tensor:
+        """Adds up the gradients of all processes' shares of the batch; returns the means [6] over the whole batch."""
+        if self.ranks.size == 1:
+            return self._accumulate(index, rollouts, teacher_prompts, num_rollouts)
+        failure = ""
+        totals = torch.zeros(6, dtype=torch.float64)
+        try:
+            totals = self._accumulate(index, rollouts, teacher_prompts, num_rollouts)
+        except NonFiniteError as error:
+            failure = str(error)
+        # What is wrong with one process's rows is an end for all of them: nobody may wait for a gradient that never comes.
+        flagged = torch.cat([totals, totals.new_tensor([float(bool(failure))])])
+        self.ranks.sum_(flagged)
+        if flagged[6] > 0:
+            raise NonFiniteError(next(text for text in self.ranks.gathered([failure]) if text))
+        self.ranks.sum_(self.adapters.flat_grad[index])
+        return flagged[:6]
+
+    def _accumulate(
+        self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], num_rollouts: int | None
+    ) -> Tensor:
+        """Adds these rows' gradient in micro-batches; returns the weighted means [6] in ``UpdateStatistics``' order."""
         weights = rollout_weights(rollouts.completion_mask)
         num_rows = len(teacher_prompts)
+        if num_rollouts is not None and num_rollouts != num_rows:
+            weights = weights * (num_rows / num_rollouts)
         size = self.settings[index].micro_batch_size or num_rows
         totals = torch.zeros(6, dtype=torch.float64)
         for start in range(0, num_rows, size):
@@ -160,6 +198,21 @@ class Learner:
         finally:
             self.student.model.eval()
 
+    @contextmanager
+    def _failing_together(self) -> Iterator[None]:
+        """Where the base is shared out, lets none of the processes begin a backward pass that another one will not make."""
+        lockstep = self.student.lockstep
+        if lockstep is None:
+            yield
+            return
+        failure: NonFiniteError | None = None
+        try:
+            yield
+        except NonFiniteError as error:
+            failure = error
+        if lockstep.largest(int(failure is not None)):
+            raise failure or NonFiniteError("another process's rows")
+
     def _backward(
         self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], token_weights: Tensor
     ) -> Tensor:
@@ -175,15 +228,16 @@ class Learner:
                 rollouts,
                 recompute_activations=settings.recompute_activations,
             )
-            tokens = token_divergence(
-                student_hidden,
-                teacher_hidden,
-                self.student.head_weight,
-                rollouts.completion_ids[rollouts.completion_mask],
-                settings.divergence,
-                head_bias=self.student.head_bias,
-                rows_owner=f"student {index}",
-            )
+            with self._failing_together():
+                tokens = token_divergence(
+                    student_hidden,
+                    teacher_hidden,
+                    self.student.head_weight,
+                    rollouts.completion_ids[rollouts.completion_mask],
+                    settings.divergence,
+                    head_bias=self.student.head_bias,
+                    rows_owner=f"student {index}",
+                )
             loss = (token_weights * tokens.loss).sum()
             loss.backward()
         per_token = torch.stack(

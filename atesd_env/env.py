@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from atesd_env.actions import checked_ratios
 from atesd_env.checkpoint import Checkpoint, opened_checkpoint, write_checkpoint
 from atesd_env.config import EnvConfig, preset
+from atesd_env.distributed import make_population
 from atesd_env.episode import (
     RESET_FIRST,
     Observation,
@@ -65,7 +66,7 @@ class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     def population(self) -> Population:
         """The population of one that does the work; loads the base model at first use."""
         if self._population is None:
-            self._population = Population(self.config)
+            self._population = make_population(self.config)
         return self._population
 
     @property

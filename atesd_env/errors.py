@@ -41,3 +41,7 @@ class RunFilesError(AtesdError, OSError):
 
 class ExtrapolationError(AtesdError, ValueError):
     """A surrogate was asked for a window unlike those that it was fitted on."""
+
+
+class RankError(AtesdError, RuntimeError):
+    """Another process of a run on several devices ended, hangs or disagrees; rows written before stay intact."""

@@ -14,6 +14,7 @@ from atesd_env.distillation import UpdateSettings
 from atesd_env.divergence import DivergenceSpec
 from atesd_env.exposure import PromptBuilder
 from atesd_env.probe import Probe
+from atesd_env.ranks import ALONE, Ranks
 from atesd_env.student import Student
 from atesd_env.tasks.base import Task
 from atesd_env.tasks.groups import DifficultyGroups
@@ -41,7 +42,7 @@ class Instance:
     settings: UpdateSettings
 
 
-def make_instance(config: EnvConfig, student: Student, adapters: AdapterStack) -> Instance:
+def make_instance(config: EnvConfig, student: Student, adapters: AdapterStack, ranks: Ranks = ALONE) -> Instance:
     """Reads an instance's data and tokenizes its probe.
 
     Raises:
@@ -57,6 +58,7 @@ def make_instance(config: EnvConfig, student: Student, adapters: AdapterStack) -
         task.probe_problems(config.probe_size),
         config.probe_max_tokens,
         config.probe_batch_size,
+        ranks,
     )
     groups = DifficultyGroups.from_task(task, config.groups)
     return Instance(config, task, builder, groups, probe, _update_settings(config))

@@ -26,6 +26,7 @@ from atesd_env.errors import NonFiniteError
 from atesd_env.exposure import TeacherPrompt
 from atesd_env.instance import Instance, make_instance
 from atesd_env.instance_fields import instance_configs
+from atesd_env.ranks import ALONE, Ranks
 from atesd_env.reward import learning_progress, window_reward
 from atesd_env.rollout import SamplingSpec, decode_texts, generate
 from atesd_env.statistics import COLUMNS, Row, RunningStatistics, advance, group_columns, initial_statistics
@@ -112,6 +113,7 @@ class Population:
         num_students: K.
         student: The frozen base without adapters; None loads it.
         instances: For each student the fields of the configuration in which it differs (``INSTANCE_FIELDS``), or None.
+        ranks: The processes that share each batch's rows (``distributed.DistributedPopulation``); each calls the same methods.
 
     Attributes:
         instances: Each student's problems and settings; equal ones are one object.
@@ -129,18 +131,21 @@ class Population:
         num_students: int = 1,
         student: Student | None = None,
         instances: Sequence[Mapping[str, Any]] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.config = config
         self.num_students = num_students
         configs = instance_configs(config, instances, num_students)
-        self.student = load_student(config) if student is None else student
+        self.student = load_student(config, ranks) if student is None else student
         keep_teacher = config.teacher == "ema" or config.adapter is not None
         self.adapters = AdapterStack(
             self.student.model, num_students, config.lora_r, config.lora_alpha, config.lora_targets, keep_teacher
         )
-        different = {one: make_instance(one, self.student, self.adapters) for one in dict.fromkeys(configs)}
+        different = {one: make_instance(one, self.student, self.adapters, ranks) for one in dict.fromkeys(configs)}
         self.instances: list[Instance] = [different[one] for one in configs]
-        self.learner = Learner(self.student, self.adapters, [instance.settings for instance in self.instances])
+        settings = [instance.settings for instance in self.instances]
+        self.learner = Learner(self.student, self.adapters, settings, ranks)
         self.sampling = SamplingSpec(config.max_new_tokens, config.temperature, config.top_p, config.top_k)
         self.runs = [RunState(seed=0) for _ in range(num_students)]
         self.timings: dict[str, float] = {}
@@ -180,13 +185,14 @@ class Population:
         """
         students = list(range(self.num_students)) if students is None else list(students)
         self.timings = dict.fromkeys(("time/rollout_sec", "time/update_sec", "time/probe_sec"), 0.0)
-        windows = [WindowTotals(reveal_ratios[position]) for position in range(len(students))]
+        windows = [WindowTotals(reveal_ratios[position], self.ranks) for position in range(len(students))]
         for _ in range(self.config.hold_window):
             going = [position for position, student in enumerate(students) if self.runs[student].broken is None]
             if going:
                 self._update_together(
                     [students[position] for position in going], [windows[position] for position in going]
                 )
+        self.ranks.check_same(self.adapters.flat, "adapters")
         started = time.perf_counter()
         rows = [self._finish_window(student, window) for student, window in zip(students, windows, strict=True)]
         self.timings["time/probe_sec"] = time.perf_counter() - started
@@ -195,8 +201,12 @@ class Population:
     def _update_together(self, students: list[int], windows: list[WindowTotals]) -> None:
         """Samples rollouts of several students in one batch, then updates them one by one."""
         started = time.perf_counter()
-        size = self.config.num_rollouts
-        batches = [self._next_problems(student) for student in students]
+        mine = self.ranks.share(self.config.num_rollouts)
+        size = mine.stop - mine.start
+        batches = [
+            (problems[mine], others[mine])
+            for problems, others in (self._next_problems(student) for student in students)
+        ]
         prompts = [
             self.instances[student].builder.student_prompt(problem)
             for student, (problems, _) in zip(students, batches, strict=True)
@@ -205,10 +215,10 @@ class Population:
         uniforms = torch.cat(
             [
                 torch.rand(
-                    size,
+                    self.config.num_rollouts,
                     self.config.max_new_tokens,
                     generator=torch_stream(self.runs[student].seed, "rollout", self.runs[student].num_updates),
-                )
+                )[mine]
                 for student in students
             ]
         )
@@ -228,7 +238,9 @@ class Population:
             part = rollouts.rows(selection)
             self._last_batches[student] = (problems, ratios, teacher_prompts, texts[selection])
             try:
-                update = self.learner.update(student, part, [prompt.token_ids for prompt in teacher_prompts])
+                update = self.learner.update(
+                    student, part, [prompt.token_ids for prompt in teacher_prompts], self.config.num_rollouts
+                )
             except NonFiniteError as error:
                 self.runs[student].broken = f"non-finite: {error}"
                 continue
@@ -351,7 +363,7 @@ class Population:
             num_students: How many, which costs the memory of as many adapters and their optimizers.
             index: Whose configuration they have.
         """
-        return Population(self.instances[index].config, num_students, bare_copy(self.student))
+        return Population(self.instances[index].config, num_students, bare_copy(self.student), ranks=self.ranks)
 
     def snapshot(self, index: int) -> StudentSnapshot:
         """Returns a copy of everything that student ``index``'s future depends on."""

@@ -12,6 +12,7 @@ from atesd_env.adapters import AdapterStack, Bank
 from atesd_env.distillation import scored_hidden
 from atesd_env.estimators import pass_at_k
 from atesd_env.exposure import ExposureKind, PromptBuilder
+from atesd_env.ranks import ALONE, Ranks
 from atesd_env.rollout import Rollouts, SamplingSpec, decode_texts, generate, left_pad
 from atesd_env.student import Student
 from atesd_env.tasks.base import Problem
@@ -30,6 +31,7 @@ class Probe:
         problems: The probe's problems.
         max_tokens: Tokens of a reference solution that are scored.
         batch_size: Problems in one forward pass.
+        ranks: The processes that share each batch's rows.
     """
 
     def __init__(
@@ -40,7 +42,9 @@ class Probe:
         problems: Sequence[Problem],
         max_tokens: int,
         batch_size: int,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.student = student
         self.adapters = adapters
         self.builder = builder
@@ -116,27 +120,38 @@ class Probe:
         for start in range(0, len(prompts), self.batch_size):
             batch = prompts[start : start + self.batch_size]
             uniforms = None if generator is None else torch.rand(len(batch), spec.max_new_tokens, generator=generator)
+            share, counts = self._share(len(batch))
+            if uniforms is not None:
+                uniforms = uniforms[share]
             with self.adapters.use("student", [index]):
-                texts = decode_texts(self.student, generate(self.student, batch, spec, uniforms))
-            correct += [
-                self.builder.task.is_correct(text, problem)
-                for text, problem in zip(texts, problems[start : start + self.batch_size], strict=True)
+                texts = decode_texts(self.student, generate(self.student, batch[share], spec, uniforms))
+            its_problems = problems[start : start + self.batch_size][share]
+            judged = [
+                self.builder.task.is_correct(text, problem) for text, problem in zip(texts, its_problems, strict=True)
             ]
+            correct += self.ranks.gathered(judged if counts else [])
         return correct
 
-    @torch.inference_mode()
+    def _share(self, num_rows: int) -> tuple[slice, bool]:
+        """Returns this process's rows of a batch, and whether they count: a process without rows runs along with the first."""
+        share = self.ranks.share(num_rows)
+        return (share, True) if share.start < share.stop else (slice(0, 1), False)
+
     def _mean_log_prob(self, bank: Bank | None, index: int, prompts: Sequence[Sequence[int]]) -> float:
-        total = 0.0
+        total = torch.zeros((), dtype=torch.float64)
         for start in range(0, len(prompts), self.batch_size):
-            selection = slice(start, start + self.batch_size)
+            share, counts = self._share(len(prompts[start : start + self.batch_size]))
+            selection = slice(start + share.start, start + share.stop)
             batch = forced_rollouts(self.student, prompts[selection], self._references[selection])
-            with self.adapters.use(bank, [index]):
+            with self.student.inference(), self.adapters.use(bank, [index]):
                 hidden = scored_hidden(self.student, batch.prompt_ids, batch.prompt_mask, batch)
-            tokens = batch.completion_ids[batch.completion_mask]
-            log_probs = torch.zeros_like(batch.completion_mask, dtype=torch.float64)
-            log_probs[batch.completion_mask] = token_log_probs(self.student, hidden, tokens).double()
-            total += float((log_probs.sum(dim=1) / batch.lengths).sum())
-        return total / len(prompts)
+                tokens = batch.completion_ids[batch.completion_mask]
+                log_probs = torch.zeros_like(batch.completion_mask, dtype=torch.float64)
+                log_probs[batch.completion_mask] = token_log_probs(self.student, hidden, tokens).double()
+                if counts:
+                    total += (log_probs.sum(dim=1) / batch.lengths).sum().cpu()
+        self.ranks.sum_(total)
+        return float(total) / len(prompts)
 
 
 def forced_rollouts(student: Student, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Rollouts:

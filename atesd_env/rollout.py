@@ -152,7 +152,7 @@ def generate(
     prompt_ids, prompt_mask = left_pad(prompts, student.pad_token_id, student.device)
     if uniforms is None:
         uniforms = torch.zeros(len(prompts), spec.max_new_tokens)
-    with torch.inference_mode():
+    with student.inference():
         decoded = _decode(student, prompt_ids, prompt_mask, spec, uniforms.to(student.device), num_students)
     # Autograd refuses tensors made in inference mode, and an update indexes with these: copies are ordinary tensors.
     return Rollouts(prompt_ids, prompt_mask, *(tensor.clone() for tensor in decoded))
@@ -177,6 +177,8 @@ def _decode(
         num_tokens += 1
         # Every student goes on with as many rows as the one that has most left.
         num_left = int((~has_ended).view(num_students, -1).sum(dim=1).max())
+        if student.lockstep is not None:
+            num_left = student.lockstep.largest(num_left)
         if num_left == 0 or num_tokens == spec.max_new_tokens:
             break
         if num_left <= KEPT_SHARE * len(rows) / num_students:

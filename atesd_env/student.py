@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import tempfile
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from atesd_env.adapters import StackedLoRALinear
+from atesd_env.base_weights import differentiable_on_cpu, quantization_options, shard_base
 from atesd_env.config import EnvConfig
 from atesd_env.errors import StudentError
 from atesd_env.forward import FusedBody, is_known
+from atesd_env.ranks import ALONE, Ranks
 
 _logger = logging.getLogger(__name__)
 
@@ -49,6 +52,8 @@ class Student:
         pad_token_id: Token that fills; always masked.
         source: Where the weights came from, for the log.
         fused: ``body``, written out; None to go through ``body`` itself.
+        lockstep: The processes that the base's layers are shared out to: they must make the same passes. None where each
+            process holds the whole base.
     """
 
     model: PreTrainedModel
@@ -60,6 +65,12 @@ class Student:
     pad_token_id: int
     source: str
     fused: FusedBody | None = None
+    lockstep: Ranks | None = None
+
+    def inference(self) -> AbstractContextManager[Any]:
+        """Returns a context for passes without gradients."""
+        # Buffers that a shared-out base gathers its weights in are made once: made in inference mode, training could not use them.
+        return torch.inference_mode() if self.lockstep is None else torch.no_grad()
 
     @property
     def device(self) -> torch.device:
@@ -72,16 +83,29 @@ class Student:
         return self.head_weight.shape[0]
 
 
-def load_student(config: EnvConfig) -> Student:
+def load_student(config: EnvConfig, ranks: Ranks = ALONE) -> Student:
     """Loads the base model and the tokenizer that ``config.student`` names.
+
+    Args:
+        config: Names them, and says how the base's weights are held.
+        ranks: The processes that ``base_sharding`` shares the base out to.
 
     Raises:
         StudentError: If the model cannot be found or is of a kind that is not supported.
     """
     directory, source = _locate(config.student)
-    model = _from_pretrained(AutoModelForCausalLM, directory, config.student, dtype=getattr(torch, config.dtype))
+    device = _device(config.device)
+    options = {"dtype": getattr(torch, config.dtype), **quantization_options(config, device)}
+    model = _from_pretrained(AutoModelForCausalLM, directory, config.student, **options)
     tokenizer = _from_pretrained(AutoTokenizer, directory, config.student)
-    return wrap_student(model.to(_device(config.device)), tokenizer, source, config)
+    if config.base_quantization != "none":
+        differentiable_on_cpu(model)  # it is on its device already
+        return wrap_student(model, tokenizer, source, config)
+    if config.base_sharding == "none":
+        return wrap_student(model.to(device), tokenizer, source, config)
+    shard_base(model, ranks, device)
+    student = wrap_student(model, tokenizer, source, config.replace(forward="modules"))
+    return dataclasses.replace(student, lockstep=ranks)
 
 
 def wrap_student(model: PreTrainedModel, tokenizer: Any, source: str, config: EnvConfig) -> Student:

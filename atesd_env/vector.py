@@ -148,9 +148,9 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
             from atesd_env.parallel import ParallelPopulation
 
             return ParallelPopulation(self.config, self.num_envs, self.workers, self.instances)
-        from atesd_env.population import Population
+        from atesd_env.distributed import make_population
 
-        return Population(self.config, self.num_envs, instances=self.instances)
+        return make_population(self.config, self.num_envs, self.instances)
 
     @property
     def is_running(self) -> NDArray[np.bool_]:

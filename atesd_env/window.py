@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from atesd_env.config import EnvConfig
 from atesd_env.distillation import UpdateStatistics
 from atesd_env.exposure import TeacherPrompt
+from atesd_env.ranks import ALONE, Ranks
 from atesd_env.rollout import Rollouts
 from atesd_env.statistics import COLUMNS, Row, group_columns
 
@@ -20,9 +21,11 @@ class WindowTotals:
 
     Args:
         reveal_ratios: [groups], the window's action.
+        ranks: The processes that share an update's rollouts.
     """
 
-    def __init__(self, reveal_ratios: NDArray[np.float64]) -> None:
+    def __init__(self, reveal_ratios: NDArray[np.float64], ranks: Ranks = ALONE) -> None:
+        self._ranks = ranks
         self.reveal_ratios = reveal_ratios
         self._updates: list[UpdateStatistics] = []
         self._rollout_rows: list[tuple[float, float, float, float, float, float]] = []
@@ -39,10 +42,11 @@ class WindowTotals:
         self._updates.append(update)
         lengths = rollouts.lengths.tolist()
         is_truncated = (~rollouts.is_finished).tolist()
-        for row, prompt in enumerate(prompts):
-            self._rollout_rows.append(
-                (ratios[row], prompt.shown_ratio, prompt.is_cut, is_correct[row], lengths[row], is_truncated[row])
-            )
+        rows: list[tuple[float, float, float, float, float, float]] = [
+            (ratios[row], prompt.shown_ratio, prompt.is_cut, is_correct[row], lengths[row], is_truncated[row])
+            for row, prompt in enumerate(prompts)
+        ]
+        self._rollout_rows += self._ranks.gathered(rows)
 
     def means(self) -> Row:
         """Returns the row's columns on exposure, student, teacher and rollouts."""
