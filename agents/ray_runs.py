@@ -40,7 +40,8 @@ class RaySettings:
     def __post_init__(self) -> None:
         if self.cpus <= 0 or self.gpus < 0 or self.retries < 0:
             raise ConfigError(
-                f"ray: expected more than 0 cores and at least 0 GPUs and retries, got {self.cpus}, {self.gpus} and {self.retries}."
+                f"ray: expected more than 0 cores and at least 0 GPUs and retries, got {self.cpus}, {self.gpus} and {self.retries}; "
+                "change --ray-cpus, --ray-gpus or --ray-retries."
             )
 
 

@@ -143,7 +143,7 @@ def _ranks(config: EnvConfig) -> Ranks:
     if config.base_sharding != "none" and config.num_rollouts % size:
         raise ConfigError(
             f"num_rollouts: expected a multiple of the {size} processes with base_sharding={config.base_sharding!r}, got "
-            f"{config.num_rollouts}: all must make the same passes."
+            f"{config.num_rollouts}; change num_rollouts, so that all make the same passes."
         )
     timeout = config.rank_timeout_sec
     if timeout not in _groups:

@@ -61,7 +61,9 @@ class TestOnAGpu:
         """Through the modules attention is transformers' SDPA."""
         plain = adapter_after_a_window(temperature=0.0, device="cuda")
 
-        torch.testing.assert_close(adapter_after_a_window(temperature=0.0, device="cuda", **fields), plain, rtol=0, atol=2e-3)
+        torch.testing.assert_close(
+            adapter_after_a_window(temperature=0.0, device="cuda", **fields), plain, rtol=0, atol=2e-3
+        )
 
     def test_bf16_base_learns(self) -> None:
         population = Population(preset("ATESD-Tiny-v0", **SMALL, dtype="bfloat16", device="cuda"))
@@ -74,7 +76,9 @@ class TestOnAGpu:
     def test_checkpointed_window_of_qwen3_1_7b_shape(
         self, gpu_window: ModuleType, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        arguments = gpu_window.parsed(["--rollouts", "8", "--new-tokens", "128", "--micro-batch", "4", "--windows", "1"])
+        arguments = gpu_window.parsed(
+            ["--rollouts", "8", "--new-tokens", "128", "--micro-batch", "4", "--windows", "1"]
+        )
         found = gpu_window.measure("qwen3-1.7b", gpu_window.window_config(arguments, "cuda"), "cuda", windows=1)
         with capsys.disabled():
             sys.stdout.write(
