@@ -17,7 +17,7 @@ from torch import Tensor
 
 from atesd_env.errors import RankError
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Ranks:
             dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.group)
         return int(found)
 
-    def gathered(self, items: Sequence[Item]) -> list[Item]:
+    def gathered(self, items: Sequence[_Item]) -> list[_Item]:
         """Returns the items of all processes, rank by rank: those of ``share``'s rows are then in the rows' order."""
         if self.size == 1:
             return list(items)
