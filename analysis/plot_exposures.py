@@ -39,7 +39,8 @@ def plot_exposure_trajectories(
     require_columns(frame, ("run", "env_id", "agent", "window", RATIO))
     require_one_environment(frame)
     require_measured(frame, [RATIO])
-    groups: list[int | None] = [*group_numbers(frame, RATIO)] or [None]
+    measured = [group for group in group_numbers(frame, RATIO) if frame[f"{RATIO}_{group}"].notna().any()]
+    groups: list[int | None] = [*measured] or [None]
     columns = {group: RATIO if group is None else f"{RATIO}_{group}" for group in groups}
     parts: list[Any] = []
     for group, column in columns.items():
