@@ -23,7 +23,7 @@ from atesd_env.distillation import Learner
 from atesd_env.errors import AtesdError, NonFiniteError
 from atesd_env.population import Population
 
-OUT = Path(sys.argv[1])
+OUT = Path(sys.argv[-1])
 COMMON: dict[str, Any] = {
     "windows": 3,
     "hold_window": 1,
