@@ -23,6 +23,9 @@ from atesd_env.student import Student
 
 _logger = logging.getLogger(__name__)
 
+FIRST_PAUSE_SEC = 1.0
+"""Pause before an engine that failed is asked again the first time."""
+
 
 class ExternalEngine:
     """A rollout engine (``rollout_engine.RolloutEngine``) made of a backend.
@@ -34,8 +37,7 @@ class ExternalEngine:
         backend: The way to the engine.
         adapter_form: "lora" hands over LoRA adapters, "merged" whole weights, one student after the other.
         folder: Where adapters are written for the engine; None is a temporary folder.
-        retries: How often a dead or silent engine is asked again.
-        pause_sec: Pause before it is asked again; it doubles from try to try.
+        retries: How often a dead or silent engine is asked again, after pauses that double from ``FIRST_PAUSE_SEC`` on.
     """
 
     def __init__(
@@ -44,12 +46,10 @@ class ExternalEngine:
         adapter_form: Literal["lora", "merged"] = "lora",
         folder: Path | None = None,
         retries: int = 2,
-        pause_sec: float = 1.0,
     ) -> None:
         self.backend = backend
         self.adapter_form = adapter_form
         self.retries = retries
-        self.pause_sec = pause_sec
         # Several runs may share a folder and a server: names must not meet.
         self._token = secrets.token_hex(4)
         self._num_written = 0
@@ -133,7 +133,7 @@ class ExternalEngine:
                     "%s; %d of %d rollouts have arrived, asking again (%d of %d)",
                     *(failure, len(done), len(prompts), attempt + 1, self.retries),
                 )
-                time.sleep(self.pause_sec * 2**attempt)
+                time.sleep(FIRST_PAUSE_SEC * 2**attempt)
             else:
                 raise EngineUnavailableError(
                     f"{failure} Asked {self.retries + 1} times (engine_retries={self.retries}); {len(done)} of {len(prompts)} rollouts "
