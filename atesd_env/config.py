@@ -290,7 +290,7 @@ def check_rollout_engine(engine: str) -> None:
         suggestion = f" Did you mean {nearest!r}?" if nearest else ""
         raise ConfigError(
             f'rollout_engine: expected "own", "vllm" or the address of a vLLM server such as "http://localhost:8000", got '
-            f"{engine!r}.{suggestion}"
+            f"{engine!r}; give one of these.{suggestion}"
         )
 
 

@@ -208,5 +208,5 @@ def _check_adapter(
     )
     raise EngineError(
         f"{engine.description}: expected log-probabilities of the adapter that it was given, to {tolerance:g} nats a token "
-        f"(engine_tolerance), got a mean difference of {measured:.4f}: {reason}."
+        f"(engine_tolerance), got a mean difference of {measured:.4f}: {reason}; correct its settings, or raise the tolerance."
     )

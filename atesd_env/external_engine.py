@@ -115,7 +115,9 @@ class ExternalEngine:
                 requests = [CompletionRequest(prompts[row], seeds[row], names[row // share]) for row in left]
                 answers = self.backend.complete(requests, spec, student.eos_token_ids)
                 if len(answers) != len(requests):
-                    raise EngineError(f"{self.description}: expected {len(requests)} answers, got {len(answers)}.")
+                    raise EngineError(
+                        f"{self.description}: expected {len(requests)} answers, got {len(answers)}; look at its log."
+                    )
                 for row, answer in zip(left, answers, strict=True):
                     if isinstance(answer, EngineUnavailableError):
                         failure = answer
@@ -136,8 +138,9 @@ class ExternalEngine:
                 time.sleep(FIRST_PAUSE_SEC * 2**attempt)
             else:
                 raise EngineUnavailableError(
-                    f"{failure} Asked {self.retries + 1} times (engine_retries={self.retries}); {len(done)} of {len(prompts)} rollouts "
-                    "had arrived. The window was not made: its student is as before it, and the run can go on from there."
+                    f"{failure} Asked {self.retries + 1} times (engine_retries={self.retries}) it was expected to give {len(prompts)} "
+                    f"rollouts, but {len(done)} arrived. The window was not made: its student is as before it, and the run can go on from "
+                    "there."
                 ) from failure
         raise AssertionError("unreachable")
 

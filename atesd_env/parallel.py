@@ -64,7 +64,7 @@ class ParallelPopulation:
             )
         if config.rollout_engine == "vllm":
             raise ConfigError(
-                f"workers: expected one process with rollout_engine='vllm', which would be started in each of {num_workers}; give "
+                f"workers: expected one process with rollout_engine='vllm', which each would start, got {num_workers}; give "
                 "the address of a vLLM server, or one process."
             )
         self.config = config

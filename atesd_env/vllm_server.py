@@ -82,7 +82,9 @@ class VllmServer:
                     if error.status in (404, 405)
                     else "it must see engine_folder under the same path, and allow the rank (--max-lora-rank)"
                 )
-                raise EngineError(f"{error} Expected it to load the adapter {directory}; {hint}.") from error
+                raise EngineError(
+                    f"{error} It was expected to load the adapter {directory}, but refused; {hint}."
+                ) from error
             self._loaded.append(name)
         for name in earlier:
             self._unload(name)
@@ -103,8 +105,8 @@ class VllmServer:
             self._ask("/reset_prefix_cache", {})
         except _RefusedError as error:
             raise EngineError(
-                f"{error} Expected it to reload its weights from {directory}; start it with VLLM_SERVER_DEV_MODE=1, and let it see "
-                "engine_folder under the same path."
+                f"{error} It was expected to reload its weights from {directory}, but refused; start it with "
+                "VLLM_SERVER_DEV_MODE=1, and let it see engine_folder under the same path."
             ) from error
 
     def complete(
