@@ -77,7 +77,7 @@ class EnvConfig:
     """On several devices (`torchrun`): each holds the whole frozen base, or "fsdp2": its layers are shared out and gathered one
     at a time while they compute. Runs through the modules (`forward`). [ours]"""
     base_quantization: Literal["none", "nf4"] = _choice("none", "none", "nf4")
-    """"nf4" keeps the frozen base's linear layers in 4 bits (package bitsandbytes). Runs through the modules (`forward`). [ours]"""
+    """Keep the frozen base's linear layers in 4 bits, "nf4" (package bitsandbytes). Runs through the modules (`forward`). [ours]"""
     rank_timeout_sec: float = _number(600.0, 0, open_low=True)
     """On several devices: how long a process waits for another one before the run ends with an error. [ours]"""
     enable_thinking: bool = False
