@@ -14,6 +14,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -76,7 +77,7 @@ class EnvConfig:
     """On several devices (`torchrun`): each holds the whole frozen base, or "fsdp2": its layers are shared out and gathered one
     at a time while they compute. Runs through the modules (`forward`). [ours]"""
     base_quantization: Literal["none", "nf4"] = _choice("none", "none", "nf4")
-    """"nf4" keeps the frozen base's linear layers in 4 bits (package bitsandbytes). Runs through the modules (`forward`). [ours]"""
+    """Keep the frozen base's linear layers in 4 bits, "nf4" (package bitsandbytes). Runs through the modules (`forward`). [ours]"""
     rank_timeout_sec: float = _number(600.0, 0, open_low=True)
     """On several devices: how long a process waits for another one before the run ends with an error. [ours]"""
     enable_thinking: bool = False
@@ -125,6 +126,31 @@ class EnvConfig:
     """Nucleus sampling: smallest set of tokens with at least this probability; 1 is off. [OPSD: 0.95]"""
     top_k: int = _number(0, 0)
     """Sample among this many most likely tokens; 0 is off. [OPSD: 20]"""
+
+    # Rollout engine (docs/rollout-engines.md)
+    rollout_engine: str = "own"
+    """What samples the rollouts: "own" (this package's decode loop), "vllm" (vLLM in a process of this machine), or the address
+    of a vLLM server, such as "http://localhost:8000". [ours]"""
+    engine_adapter: Literal["lora", "merged"] = _choice("lora", "lora", "merged")
+    """How another engine gets the student at every update: as a LoRA adapter, or as whole weights with the adapter added.
+    [ours]"""
+    engine_folder: str | None = None
+    """Folder through which adapters or weights go to the engine, which must see it under the same path; None is a temporary
+    one. [ours]"""
+    engine_cache_gib: float = _number(4.0, 0, open_low=True)
+    """Memory for the key-value cache of vLLM in process, in GiB. [ours]"""
+    engine_sleep: bool = True
+    """Let vLLM in process give its device memory back between rollouts, where the device can (a GPU). [ours]"""
+    engine_timeout_sec: float = _number(600.0, 0, open_low=True)
+    """Seconds that another engine may take to start, to load an adapter or to answer the rollouts of an update. [ours]"""
+    engine_retries: int = _number(2, 0)
+    """How often another engine that is dead or silent is asked again before the step fails. [ours]"""
+    engine_tolerance: float = _number(0.1, 0, open_low=True)
+    """Largest mean difference between another engine's and the trainer's log-probabilities that its start-up test accepts,
+    in nats a token. [ours]"""
+    importance_cap: float | None = _number(None, 1)
+    """Multiply a token's loss by min(importance_cap, p_trainer / p_engine), which corrects for another engine's other
+    numbers; 2 is usual. None is off; the own engine needs none. [ours]"""
 
     # Divergence
     divergence: Literal["forward_kl", "reverse_kl", "jsd"] = _choice("forward_kl", "forward_kl", "reverse_kl", "jsd")
@@ -208,6 +234,7 @@ class EnvConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+        check_rollout_engine(self.rollout_engine)
         if self.min_addends > self.max_addends:
             raise ConfigError(
                 f"min_addends: expected at most max_addends ({self.max_addends}), got {self.min_addends}; set both."
@@ -241,6 +268,30 @@ class EnvConfig:
                     f"{name}: expected the name of a configuration field, got {name!r}; {_hint(name, names, 'fields')}"
                 )
         return dataclasses.replace(self, **changes)
+
+
+def is_server(engine: str) -> bool:
+    """Returns whether a rollout engine is given as the address of a server."""
+    try:
+        address = urlsplit(engine)
+        return address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:  # a port that is no number
+        return False
+
+
+def check_rollout_engine(engine: str) -> None:
+    """Refuses what is neither "own", "vllm" nor the address of a server.
+
+    Raises:
+        ConfigError: If it is something else.
+    """
+    if engine not in ("own", "vllm") and not is_server(engine):
+        nearest = _nearest(engine, ("own", "vllm"))
+        suggestion = f" Did you mean {nearest!r}?" if nearest else ""
+        raise ConfigError(
+            f'rollout_engine: expected "own", "vllm" or the address of a vLLM server such as "http://localhost:8000", got '
+            f"{engine!r}; give one of these.{suggestion}"
+        )
 
 
 def _hint(name: str, names: list[str], kind: str) -> str:
@@ -359,6 +410,44 @@ PRESETS: dict[str, EnvConfig] = {
 """The configuration behind each environment id."""
 
 
+CARRYING_OUT_FIELDS = (
+    "engine_folder",
+    "engine_cache_gib",
+    "engine_sleep",
+    "engine_timeout_sec",
+    "engine_retries",
+    "engine_tolerance",
+)
+"""Fields that say how a run is carried out, not what it is: it may go on with other values of them."""
+
+
+def differing_fields(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> list[str]:
+    """Returns what differs between two configurations in a way that matters, as texts "name (value there, value here)".
+
+    A run may go on with another server, and with other ``CARRYING_OUT_FIELDS``. A field that the older one does not have yet
+    had its default: new fields change nothing by themselves.
+
+    Args:
+        there: The fields of the older one, as JSON gives them back (lists for tuples).
+        here: The fields of the newer one.
+        where: How the newer one is called, such as "here".
+    """
+    defaults = {field.name: _as_json(field.default) for field in dataclasses.fields(EnvConfig)}
+    different = []
+    for name, value in here.items():
+        old, new = there.get(name, defaults.get(name, "nothing")), _as_json(value)
+        if name in CARRYING_OUT_FIELDS or old == new:
+            continue
+        if name == "rollout_engine" and is_server(str(old)) and is_server(str(new)):
+            continue
+        different.append(f"{name} ({old!r} there, {value!r} {where})")
+    return different
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def check_same_config(config: EnvConfig, saved: Mapping[str, Any]) -> None:
     """Refuses a state that was saved under another configuration, where it would not go on as it was.
 
@@ -369,11 +458,7 @@ def check_same_config(config: EnvConfig, saved: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: If they differ; the message names the fields.
     """
-    different = []
-    for name, value in dataclasses.asdict(config).items():
-        there = saved.get(name, "nothing")
-        if (list(value) if isinstance(value, tuple) else value) != there:
-            different.append(f"{name} ({there!r} there, {value!r} here)")
+    different = differing_fields(saved, dataclasses.asdict(config), "here")
     if different:
         raise ConfigError(
             f"state: expected one saved under this configuration, got other values of {', '.join(different)}; make the "

@@ -17,6 +17,7 @@ from torch.nn import functional
 from atesd_env.adapters import AdapterStack, Bank
 from atesd_env.divergence import DivergenceSpec, rollout_weights, token_divergence
 from atesd_env.errors import NonFiniteError
+from atesd_env.importance import Agreement, agreement, importance_weights
 from atesd_env.ranks import ALONE, Ranks
 from atesd_env.rollout import Rollouts, left_pad, position_ids
 from atesd_env.student import Student
@@ -34,6 +35,7 @@ class UpdateSettings:
         micro_batch_size: Rollouts in memory at once; None is all of them.
         ema_decay: None keeps the teacher; otherwise the share of its old weights that the averaging teacher keeps.
         recompute_activations: Gradient checkpointing.
+        importance_cap: Largest weight of a token's loss where another engine sampled it (``importance``); None is off.
     """
 
     divergence: DivergenceSpec
@@ -43,6 +45,7 @@ class UpdateSettings:
     micro_batch_size: int | None
     ema_decay: float | None
     recompute_activations: bool
+    importance_cap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class UpdateStatistics:
         top1_disagreement: Share of tokens where the two prefer different ones, 0..1.
         log_confidence: Student's log-probability of its own tokens.
         grad_norm: Before clipping.
+        agreement: Of another engine's log-probabilities with the student's; None where the own loop sampled.
     """
 
     loss: float
@@ -66,6 +70,7 @@ class UpdateStatistics:
     top1_disagreement: float
     log_confidence: float
     grad_norm: float
+    agreement: Agreement | None = None
 
 
 class Learner:
@@ -130,7 +135,7 @@ class Learner:
         settings = self.settings[index]
         self.adapters.flat_grad[index].zero_()
         gradient = self.adapters.flat_grad[index]
-        totals = self._accumulate_together(index, rollouts, teacher_prompts, num_rollouts)
+        totals, agreed = self._accumulate_together(index, rollouts, teacher_prompts, num_rollouts)
         grad_norm = float(torch.linalg.vector_norm(gradient))
         if not torch.isfinite(torch.tensor([grad_norm, float(totals[0])])).all():
             raise NonFiniteError(
@@ -144,19 +149,19 @@ class Learner:
             self.adapters.teacher_flat[index].lerp_(self.adapters.flat[index], 1.0 - settings.ema_decay)
         loss, mismatch, student_entropy, teacher_entropy, top1_disagreement, log_confidence = totals.tolist()
         return UpdateStatistics(
-            loss, mismatch, student_entropy, teacher_entropy, top1_disagreement, log_confidence, grad_norm
+            loss, mismatch, student_entropy, teacher_entropy, top1_disagreement, log_confidence, grad_norm, agreed
         )
 
     def _accumulate_together(
         self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], num_rollouts: int | None
-    ) -> Tensor:
-        """Adds up the gradients of all processes' shares of the batch; returns the means [6] over the whole batch."""
+    ) -> tuple[Tensor, Agreement | None]:
+        """Adds up the gradients of all processes' shares of the batch; returns what ``_accumulate`` does, over the whole batch."""
         if self.ranks.size == 1:
             return self._accumulate(index, rollouts, teacher_prompts, num_rollouts)
         failure = ""
         totals = torch.zeros(6, dtype=torch.float64)
         try:
-            totals = self._accumulate(index, rollouts, teacher_prompts, num_rollouts)
+            totals, _ = self._accumulate(index, rollouts, teacher_prompts, num_rollouts)
         except NonFiniteError as error:
             failure = str(error)
         # What is wrong with one process's rows is an end for all of them: nobody may wait for a gradient that never comes.
@@ -165,26 +170,33 @@ class Learner:
         if flagged[6] > 0:
             raise NonFiniteError(next(text for text in self.ranks.gathered([failure]) if text))
         self.ranks.sum_(self.adapters.flat_grad[index])
-        return flagged[:6]
+        return flagged[:6], None
 
     def _accumulate(
         self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], num_rollouts: int | None
-    ) -> Tensor:
-        """Adds these rows' gradient in micro-batches; returns the weighted means [6] in ``UpdateStatistics``' order."""
+    ) -> tuple[Tensor, Agreement | None]:
+        """Adds these rows' gradient in micro-batches.
+
+        Returns:
+            The weighted means [6] in ``UpdateStatistics``' order, and another engine's agreement.
+        """
         weights = rollout_weights(rollouts.completion_mask)
         num_rows = len(teacher_prompts)
         if num_rollouts is not None and num_rollouts != num_rows:
             weights = weights * (num_rows / num_rollouts)
         size = self.settings[index].micro_batch_size or num_rows
         totals = torch.zeros(6, dtype=torch.float64)
+        agreed = None if rollouts.token_log_probs is None else Agreement()
         for start in range(0, num_rows, size):
             selection = slice(start, min(start + size, num_rows))
             part = rollouts.rows(selection)
             if part.completion_ids.shape[1] == 0:
                 continue
             token_weights = weights[selection, : part.completion_ids.shape[1]][part.completion_mask]
-            totals += self._backward(index, part, teacher_prompts[selection], token_weights)
-        return totals
+            means, part_agreed = self._backward(index, part, teacher_prompts[selection], token_weights)
+            totals += means
+            agreed = agreed + part_agreed if agreed is not None and part_agreed is not None else agreed
+        return totals, agreed
 
     @contextmanager
     def _recomputing_activations(self, is_asked_for: bool) -> Iterator[None]:
@@ -215,7 +227,7 @@ class Learner:
 
     def _backward(
         self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], token_weights: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, Agreement | None]:
         settings = self.settings[index]
         prompt_ids, prompt_mask = left_pad(teacher_prompts, self.student.pad_token_id, self.student.device)
         with torch.no_grad(), self.adapters.use(self.teacher_bank, [index]):
@@ -238,11 +250,17 @@ class Learner:
                     head_bias=self.student.head_bias,
                     rows_owner=f"student {index}",
                 )
-            loss = (token_weights * tokens.loss).sum()
+            token_loss, agreed = tokens.loss, None
+            if rollouts.token_log_probs is not None:
+                engine_log_probs = rollouts.token_log_probs[rollouts.completion_mask]
+                compared = tokens.student_log_prob, engine_log_probs, settings.importance_cap
+                agreed = agreement(*compared)
+                token_loss = importance_weights(*compared) * token_loss
+            loss = (token_weights * token_loss).sum()
             loss.backward()
         per_token = torch.stack(
             [
-                tokens.loss.detach(),
+                token_loss.detach(),
                 tokens.mismatch,
                 tokens.student_entropy,
                 tokens.teacher_entropy,
@@ -250,7 +268,7 @@ class Learner:
                 tokens.student_log_prob,
             ]
         )
-        return (per_token.double() @ token_weights.double()).cpu()
+        return (per_token.double() @ token_weights.double()).cpu(), agreed
 
 
 def scored_hidden(

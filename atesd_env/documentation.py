@@ -17,6 +17,7 @@ from pathlib import Path
 from atesd_env import config
 from atesd_env.statistics import (
     COLUMNS,
+    ENGINE_COLUMNS,
     FEATURES,
     LOG_COLUMNS,
     TIME_COLUMNS,
@@ -62,6 +63,7 @@ def columns_table() -> str:
         return f"`{column.name}`", column.type, column.unit, where, column.meaning
 
     rows = [line(column, "info, log") for column in COLUMNS]
+    rows += [line(column, "engine: info, log") for column in ENGINE_COLUMNS]
     rows += [line(column, "toy: info, log") for column in TOY_COLUMNS]
     rows += [line(column, "log") for column in (*TIME_COLUMNS, *LOG_COLUMNS)]
     return markdown_table(("column", "type", "unit", "where", "meaning"), rows)
@@ -77,7 +79,7 @@ def columns_json() -> str:
     ]
     lines = [
         json.dumps([column.name, column.type, column.unit, column.meaning], ensure_ascii=False)
-        for column in (*COLUMNS, *groups, *TOY_COLUMNS, *TIME_COLUMNS, *LOG_COLUMNS)
+        for column in (*COLUMNS, *groups, *ENGINE_COLUMNS, *TOY_COLUMNS, *TIME_COLUMNS, *LOG_COLUMNS)
     ]
     return "[\n" + ",\n".join(lines) + "\n]\n"
 

@@ -122,6 +122,11 @@ class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         """Writes the student's adapter as a plain peft adapter directory."""
         self.population.save_adapter(0, directory)
 
+    def close(self) -> None:
+        """Lets go of the rollout engine's memory and processes; a later step would start it again."""
+        if self._population is not None:
+            self._population.close()
+
     def snapshot(self) -> tuple[StudentSnapshot, bool]:
         """Returns an opaque copy of the run's state, for ``restore``."""
         return self.population.snapshot(0), self._is_running

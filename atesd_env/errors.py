@@ -31,6 +31,14 @@ class NonFiniteError(AtesdError, ArithmeticError):
     """A number that must be finite is not; the message names the student."""
 
 
+class EngineError(AtesdError, RuntimeError):
+    """A rollout engine cannot be used, or answers what it was not asked for; rows written before stay intact."""
+
+
+class EngineUnavailableError(EngineError):
+    """A rollout engine is dead, or did not answer in time; asking again may help."""
+
+
 class AgentError(AtesdError, RuntimeError):
     """An agent raised, or decided something that cannot be used; rows written before stay intact."""
 

@@ -79,4 +79,5 @@ def _update_settings(config: EnvConfig) -> UpdateSettings:
         micro_batch_size=config.micro_batch_size,
         ema_decay=config.ema_decay if config.teacher == "ema" else None,
         recompute_activations=config.gradient_checkpointing,
+        importance_cap=config.importance_cap,
     )

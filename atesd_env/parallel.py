@@ -62,6 +62,11 @@ class ParallelPopulation:
                 f"workers: expected between 1 and {num_students} processes for {num_students} students, got {num_workers}; "
                 "lower workers, or train more students."
             )
+        if config.rollout_engine == "vllm":
+            raise ConfigError(
+                f"workers: expected one process with rollout_engine='vllm', which each would start, got {num_workers}; give "
+                "the address of a vLLM server, or one process."
+            )
         self.config = config
         self._configs = instance_configs(config, instances, num_students)
         self.num_students = num_students

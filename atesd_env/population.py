@@ -9,27 +9,37 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from atesd_env.adapters import AdapterStack
 from atesd_env.config import EnvConfig
 from atesd_env.distillation import Learner
-from atesd_env.errors import NonFiniteError
+from atesd_env.engine_check import check_engine
+from atesd_env.errors import EngineError, NonFiniteError
 from atesd_env.exposure import TeacherPrompt
 from atesd_env.instance import Instance, make_instance
 from atesd_env.instance_fields import instance_configs
 from atesd_env.ranks import ALONE, Ranks
 from atesd_env.reward import learning_progress, window_reward
-from atesd_env.rollout import SamplingSpec, decode_texts, generate
-from atesd_env.statistics import COLUMNS, Row, RunningStatistics, advance, group_columns, initial_statistics
+from atesd_env.rollout import SamplingSpec, decode_texts
+from atesd_env.rollout_engine import RolloutEngine, make_engine
+from atesd_env.statistics import (
+    COLUMNS,
+    Row,
+    RunningStatistics,
+    advance,
+    engine_columns,
+    group_columns,
+    initial_statistics,
+)
 from atesd_env.streams import stream_seed, torch_stream
 from atesd_env.student import Student, bare_copy, load_student
 from atesd_env.tasks.base import Problem
@@ -114,8 +124,10 @@ class Population:
         student: The frozen base without adapters; None loads it.
         instances: For each student the fields of the configuration in which it differs (``INSTANCE_FIELDS``), or None.
         ranks: The processes that share each batch's rows (``distributed.DistributedPopulation``); each calls the same methods.
+        engine: What samples rollouts; None makes what ``config.rollout_engine`` names.
 
     Attributes:
+        engine: What samples rollouts.
         instances: Each student's problems and settings; equal ones are one object.
         runs: The state of each student's run.
         timings: Seconds that the last window spent on rollouts, updates and probe, by column name.
@@ -123,6 +135,7 @@ class Population:
     Raises:
         StudentError: If the base model or the starting adapter cannot be loaded.
         DataError: If the task's data cannot be used.
+        EngineError: If the rollout engine needs a package that is not installed.
     """
 
     def __init__(
@@ -132,11 +145,14 @@ class Population:
         student: Student | None = None,
         instances: Sequence[Mapping[str, Any]] | None = None,
         ranks: Ranks = ALONE,
+        engine: RolloutEngine | None = None,
     ) -> None:
         self.ranks = ranks
         self.config = config
         self.num_students = num_students
         configs = instance_configs(config, instances, num_students)
+        self.engine = make_engine(config, num_students, ranks) if engine is None else engine
+        self._is_engine_tested = config.rollout_engine == "own"
         self.student = load_student(config, ranks) if student is None else student
         keep_teacher = config.teacher == "ema" or config.adapter is not None
         self.adapters = AdapterStack(
@@ -182,21 +198,63 @@ class Population:
         Returns:
             One row for each of them. A student that broke has ``runs[k].broken`` set, and a row without measurements if its
             loss was not finite.
+
+        Raises:
+            EngineError: If the rollout engine fails; the students are as before the window, which can be made again.
         """
         students = list(range(self.num_students)) if students is None else list(students)
         self.timings = dict.fromkeys(("time/rollout_sec", "time/update_sec", "time/probe_sec"), 0.0)
         windows = [WindowTotals(reveal_ratios[position], self.ranks) for position in range(len(students))]
-        for _ in range(self.config.hold_window):
-            going = [position for position, student in enumerate(students) if self.runs[student].broken is None]
-            if going:
-                self._update_together(
-                    [students[position] for position in going], [windows[position] for position in going]
-                )
+        with self._undone_without_engine(students):
+            for _ in range(self.config.hold_window):
+                going = [position for position, student in enumerate(students) if self.runs[student].broken is None]
+                if going:
+                    self._update_together(
+                        [students[position] for position in going], [windows[position] for position in going]
+                    )
         self.ranks.check_same(self.adapters.flat, "adapters")
         started = time.perf_counter()
         rows = [self._finish_window(student, window) for student, window in zip(students, windows, strict=True)]
         self.timings["time/probe_sec"] = time.perf_counter() - started
         return rows
+
+    @contextmanager
+    def _undone_without_engine(self, students: Sequence[int]) -> Iterator[None]:
+        """Puts students back to where they were if the rollout engine fails in between; the own one cannot."""
+        before = (
+            {} if self.config.rollout_engine == "own" else {student: self.snapshot(student) for student in students}
+        )
+        try:
+            if not self._is_engine_tested:
+                self.test_engine()
+            yield
+        except EngineError:
+            for student, snapshot in before.items():
+                self.restore(student, snapshot)
+            raise
+
+    def test_engine(self) -> float:
+        """Makes the engine's start-up test (``engine_check``); called before its first rollouts.
+
+        Returns:
+            Mean difference between its and the trainer's log-probabilities in the test, in nats a token.
+
+        Raises:
+            EngineError: If the engine fails it.
+        """
+        instance = self.instances[0]
+        problems = instance.probe.problems[:4]
+        difference = check_engine(
+            self.engine,
+            self.student,
+            self.adapters,
+            [instance.builder.student_prompt(problem) for problem in problems],
+            [instance.builder.reference_ids(problem, self.config.probe_max_tokens) for problem in problems],
+            self.sampling,
+            self.config.engine_tolerance,
+        )
+        self._is_engine_tested = True
+        return difference
 
     def _update_together(self, students: list[int], windows: list[WindowTotals]) -> None:
         """Samples rollouts of several students in one batch, then updates them one by one."""
@@ -212,18 +270,10 @@ class Population:
             for student, (problems, _) in zip(students, batches, strict=True)
             for problem in problems
         ]
-        uniforms = torch.cat(
-            [
-                torch.rand(
-                    self.config.num_rollouts,
-                    self.config.max_new_tokens,
-                    generator=torch_stream(self.runs[student].seed, "rollout", self.runs[student].num_updates),
-                )[mine]
-                for student in students
-            ]
-        )
-        with self.adapters.use("student", students):
-            rollouts = generate(self.student, prompts, self.sampling, uniforms, len(students))
+        generators = [
+            torch_stream(self.runs[student].seed, "rollout", self.runs[student].num_updates) for student in students
+        ]
+        rollouts = self.engine.sample(self.student, self.adapters, prompts, self.sampling, students, generators)
         texts = decode_texts(self.student, rollouts)
         self.timings["time/rollout_sec"] += time.perf_counter() - started
         started = time.perf_counter()
@@ -299,7 +349,8 @@ class Population:
             "reward/progress": progress,
             "reward/total": -self.config.collapse_nll if run.broken else reward,
         }
-        names = [column.name for column in (*COLUMNS, *group_columns(self.config.groups))]
+        columns = (*COLUMNS, *group_columns(self.config.groups), *engine_columns(self.config.rollout_engine))
+        names = [column.name for column in columns]
         row = {name: measured[name] for name in names}
         run.statistics = advance(
             run.statistics,
@@ -363,7 +414,15 @@ class Population:
             num_students: How many, which costs the memory of as many adapters and their optimizers.
             index: Whose configuration they have.
         """
-        return Population(self.instances[index].config, num_students, bare_copy(self.student), ranks=self.ranks)
+        twins = Population(
+            self.instances[index].config, num_students, bare_copy(self.student), ranks=self.ranks, engine=self.engine
+        )
+        twins._is_engine_tested = self._is_engine_tested
+        return twins
+
+    def close(self) -> None:
+        """Lets go of the rollout engine's memory and processes, which the next window would start again."""
+        self.engine.close()
 
     def snapshot(self, index: int) -> StudentSnapshot:
         """Returns a copy of everything that student ``index``'s future depends on."""

@@ -14,13 +14,13 @@ from atesd_env.errors import ConfigError
 from atesd_env.statistics import COLUMNS
 from atesd_env.trajectory import RunWriter
 
-_EXTRA_COLUMN = re.compile(r"exposure/reveal_ratio_\d+|toy/\w+")
+_EXTRA_COLUMN = re.compile(r"exposure/reveal_ratio_\d+|toy/\w+|engine/\w+")
 
 
 class RecordTrajectory(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Writes a row after each window of the first episode, and sample rollouts beside it.
 
-    A row holds the window's columns (from ``info``: ``COLUMNS``, group columns and the closed form's own), the
+    A row holds the window's columns (from ``info``: ``COLUMNS``, group columns, those of an engine and the closed form's own), the
     environment's ``timings``, the seconds of window and controller, the agent's numbers as ``agent/<name>``, ``status``
     ("running", "truncated" or "terminated") and ``reason`` (null unless terminated); the first one also the base model's
     ``probe/nll_before``.

@@ -47,6 +47,8 @@ class Rollouts:
         completion_ids: [R, T] long, right-padded; T is the longest answer's length.
         completion_mask: [R, T] bool; the end token counts.
         is_finished: [R] bool; False where the answer was cut at max_new_tokens.
+        token_log_probs: [R, T] float32, what another engine says the tokens' log-probabilities were (at temperature 1, over the
+            full vocabulary; 0 where masked). None where the trainer's own numbers were sampled from.
     """
 
     prompt_ids: Tensor
@@ -54,6 +56,7 @@ class Rollouts:
     completion_ids: Tensor
     completion_mask: Tensor
     is_finished: Tensor
+    token_log_probs: Tensor | None = None
 
     @property
     def lengths(self) -> Tensor:
@@ -70,6 +73,7 @@ class Rollouts:
             self.completion_ids[selection, :longest],
             mask[:, :longest],
             self.is_finished[selection],
+            None if self.token_log_probs is None else self.token_log_probs[selection, :longest],
         )
 
 

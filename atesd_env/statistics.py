@@ -168,6 +168,30 @@ def group_columns(groups: int) -> tuple[Column, ...]:
     )
 
 
+ENGINE_COLUMNS: tuple[Column, ...] = (
+    Column(
+        "engine/log_prob_difference",
+        "float",
+        "nats/token",
+        "Mean absolute difference between the trainer's and the rollout engine's log-probability of a rollout token.",
+    ),
+    Column("engine/log_prob_difference_max", "float", "nats", "The largest of these differences in the window."),
+    Column(
+        "engine/importance_weight",
+        "float",
+        "1",
+        "Mean weight that the tokens' losses were multiplied with; 1 without importance_cap.",
+    ),
+    Column("engine/capped_rate", "float", "0..1", "Share of tokens whose weight was cut at importance_cap."),
+)
+"""Columns that a row has only with a rollout engine other than the own one, after all others."""
+
+
+def engine_columns(rollout_engine: str) -> tuple[Column, ...]:
+    """Returns the extra columns of an environment whose rollouts come from this engine (none for "own")."""
+    return () if rollout_engine == "own" else ENGINE_COLUMNS
+
+
 TOY_COLUMNS: tuple[Column, ...] = (
     Column(
         "toy/optimal_nll", "float", "nats/token", "Noise-free probe NLL of the optimal policy after as many windows."

@@ -169,6 +169,15 @@ def bare_copy(student: Student) -> Student:
     return dataclasses.replace(student, model=model, body=getattr(model, model.base_model_prefix), fused=fused)
 
 
+def model_directory(name: str) -> str:
+    """Returns where other programs find the base model that a configuration names: a model directory, or a hub id.
+
+    Raises:
+        StudentError: If it cannot be found.
+    """
+    return _locate(name)[0]
+
+
 def _locate(name: str) -> tuple[str, str]:
     """Returns (what ``from_pretrained`` is given, description for the log)."""
     if name == "tiny":

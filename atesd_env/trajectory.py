@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from atesd_env.config import differing_fields
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files import failure, write_atomically
 
@@ -224,8 +225,7 @@ def check_same_run(folder: Path, description: Mapping[str, Any]) -> None:
         found = json.loads(path.read_bytes())
         asked = json.loads(_config_content(folder, description))
         fields = {name: value for name, value in asked.items() if name in _REQUIRED_KEYS and name != "config"}
-        fields |= asked["config"]
-        there = {**found, **found["config"]}
+        different = differing_fields(found["config"], asked["config"], "now")
     except OSError as error:
         raise failure(path, "a readable file", error) from error
     except (ValueError, KeyError, TypeError) as error:
@@ -233,10 +233,10 @@ def check_same_run(folder: Path, description: Mapping[str, Any]) -> None:
             f"{path}: expected a run's description, got something else ({error}); start anew."
         ) from error
     different = [
-        f"{name} ({there.get(name, 'nothing')!r} there, {value!r} now)"
+        f"{name} ({found.get(name, 'nothing')!r} there, {value!r} now)"
         for name, value in fields.items()
-        if there.get(name, "nothing") != value
-    ]
+        if found.get(name, "nothing") != value
+    ] + different
     if different:
         raise ConfigError(
             f"{folder}: expected the run that was begun there, got other values of {', '.join(different)}; give the same "

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from atesd_env.config import EnvConfig
 from atesd_env.distillation import UpdateStatistics
 from atesd_env.exposure import TeacherPrompt
+from atesd_env.importance import Agreement
 from atesd_env.ranks import ALONE, Ranks
 from atesd_env.rollout import Rollouts
-from atesd_env.statistics import COLUMNS, Row, group_columns
+from atesd_env.statistics import COLUMNS, Row, engine_columns, group_columns
 
 
 class WindowTotals:
@@ -49,11 +50,13 @@ class WindowTotals:
         self._rollout_rows += self._ranks.gathered(rows)
 
     def means(self) -> Row:
-        """Returns the row's columns on exposure, student, teacher and rollouts."""
+        """Returns the row's columns on exposure, student, teacher, rollouts and (for those that have them) engine."""
         updates = {
             name: float(np.mean([getattr(update, name) for update in self._updates]))
             for name in (entry.name for entry in dataclasses.fields(UpdateStatistics))
+            if name != "agreement"
         }
+        agreements = [update.agreement for update in self._updates if update.agreement is not None]
         rollout_rows = np.asarray(self._rollout_rows, dtype=np.float64)
         reveal_ratio, shown_ratio, cut_rate, success_rate, length, truncation_rate = rollout_rows.mean(axis=0).tolist()
         return {
@@ -72,12 +75,16 @@ class WindowTotals:
             "rollout/truncation_rate": truncation_rate,
             "rollout/num_tokens": int(rollout_rows[:, 4].sum()),
             **{f"exposure/reveal_ratio_{group}": float(ratio) for group, ratio in enumerate(self.reveal_ratios)},
+            **sum(agreements, Agreement()).means(),
         }
 
 
 def broken_row(number: int, num_updates: int, reveal_ratios: NDArray[np.float64], config: EnvConfig) -> Row:
     """Returns the row of a window in which the loss was not finite: nothing measured, the reward a penalty."""
-    row: Row = {column.name: None for column in (*COLUMNS, *group_columns(config.groups))}
+    row: Row = {
+        column.name: None
+        for column in (*COLUMNS, *group_columns(config.groups), *engine_columns(config.rollout_engine))
+    }
     row |= {"window": number, "update": num_updates, "exposure/reveal_ratio": float(reveal_ratios.mean())}
     row |= {
         column.name: float(ratio) for column, ratio in zip(group_columns(config.groups), reveal_ratios, strict=False)

@@ -20,7 +20,15 @@ from atesd_env.documentation import (
     markdown_table,
     with_tables,
 )
-from atesd_env.statistics import COLUMNS, FEATURE_NAMES, FEATURES, LOG_COLUMNS, TIME_COLUMNS, TOY_COLUMNS
+from atesd_env.statistics import (
+    COLUMNS,
+    ENGINE_COLUMNS,
+    FEATURE_NAMES,
+    FEATURES,
+    LOG_COLUMNS,
+    TIME_COLUMNS,
+    TOY_COLUMNS,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +46,8 @@ def test_the_columns_table_has_every_column_once():
     in_info = [[f"`{c.name}`", c.type, c.unit, "info, log", c.meaning] for c in COLUMNS]
     logged = [[f"`{c.name}`", c.type, c.unit, "log", c.meaning] for c in (*TIME_COLUMNS, *LOG_COLUMNS)]
     toys = [[f"`{c.name}`", c.type, c.unit, "toy: info, log", c.meaning] for c in TOY_COLUMNS]
-    assert rows == in_info + toys + logged
+    engines = [[f"`{c.name}`", c.type, c.unit, "engine: info, log", c.meaning] for c in ENGINE_COLUMNS]
+    assert rows == in_info + engines + toys + logged
     assert len({row[0] for row in rows}) == len(rows)
 
 
