@@ -125,7 +125,8 @@ def describe_exposure(frame: pd.DataFrame) -> str:
             f"{first[name].mean():.{digits}f} to {last[name].mean():.{digits}f}"
             for name, digits in (("exposure/reveal_ratio", 2), ("probe/nll", 3))
         )
-        sentences.append(f"{agent}: reveal ratio from {ratio}, probe NLL from {nll} nats per token.")
+        shown = f"reveal ratio from {ratio}" if runs["exposure/reveal_ratio"].notna().any() else "no reveal ratio"
+        sentences.append(f"{agent}: {shown}, probe NLL from {nll} nats per token.")
     return "Means over runs, first to last window. " + " ".join(sentences)
 
 
@@ -283,7 +284,7 @@ def _run_numbers(run: pd.DataFrame) -> Iterable[tuple[str, str]]:
         if name in run and run[name].notna().any():
             measured = run.loc[run[name].notna()].iloc[-1]
             yield f"{label}, window {measured['window']}", pattern.format(measured[name])
-    if "reward/total" in run:
+    if "reward/total" in run and run["reward/total"].notna().any():  # a baseline has none
         yield "return", f"{run['reward/total'].sum():.3f}"
 
 

@@ -83,7 +83,7 @@ class TrlBaseline(Baseline):
         """Returns the student's frozen weights in modules of their own, with its adapter as a plain peft adapter."""
         population = self.measured.population
         config = population.adapters.peft_config(self.config.student)
-        config.inference_mode = False
+        config.inference_mode, config.base_model_name_or_path = False, None  # peft fills in the name
         model = get_peft_model(bare_copy(population.student).model, config)
         set_peft_model_state_dict(model, population.adapters.state_dict(0))
         return model
@@ -136,10 +136,13 @@ class Sft(TrlBaseline):
     def make_trainer(self, model: PeftModel, arguments: dict[str, Any], num_updates: int) -> Any:
         builder = self.measured.population.instances[0].builder
         size = self.config.num_rollouts
+        most = max(
+            self.config.max_new_tokens, self.config.probe_max_tokens
+        )  # what the student's context was checked for
         rows = []
         for problem in self.problems(size * num_updates):
             prompt = builder.student_prompt(problem)
-            solution = builder.reference_ids(problem, self.config.max_new_tokens)
+            solution = builder.reference_ids(problem, most)
             rows.append({"input_ids": [*prompt, *solution], "labels": [-100] * len(prompt) + list(solution)})
         lengths = [sum(label != -100 for label in row["labels"]) for row in rows]
         self._num_tokens = [sum(lengths[start : start + size]) for start in range(0, len(lengths), size)]
