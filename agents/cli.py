@@ -213,7 +213,9 @@ class _Progress:
         )
 
         def report(info: dict[str, Any]) -> None:
-            parts = [f"ratio {info['exposure/reveal_ratio']:.2f}"]
+            parts = []
+            if info["exposure/reveal_ratio"] is not None:
+                parts.append(f"ratio {info['exposure/reveal_ratio']:.2f}")
             if info["probe/nll"] is not None:
                 parts.append(f"probe NLL {info['probe/nll']:.3f}")
             if info["probe/accuracy"] is not None:
@@ -243,7 +245,7 @@ def _print_summary(frame: pandas.DataFrame) -> None:
             _mean_and_spread(last["probe/nll"], "{:.3f}"),
             _mean_and_spread(last["probe/accuracy"], "{:.1%}"),
             _mean_and_spread(by_run["exposure/reveal_ratio"].mean(), "{:.2f}"),
-            _mean_and_spread(by_run["reward/total"].sum(), "{:.3f}"),
+            _mean_and_spread(by_run["reward/total"].sum(min_count=1), "{:.3f}"),
             _mean_and_spread(seconds, "{:.0f}"),
         )
     Console(width=None if sys.stdout.isatty() else 120).print(table)

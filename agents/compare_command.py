@@ -173,11 +173,12 @@ def _evaluate(command: CompareCommand, names: set[str], facts: dict[str, Any]) -
     for _, rows in comparison.groupby("metric", sort=False):
         _print_table(rows)
     where = (
-        f"with\n{facts['processes']} process(es) side by side" if "processes" in facts else "in\ntasks of a Ray cluster"
+        f"with {facts['processes']} process(es) side by side" if "processes" in facts else "in tasks of a Ray cluster"
     )
     print(
         "[low, high]: 95% bootstrap interval over seeds. Differences are agent minus the other on the same seed; the best\n"
-        "fixed ratio is chosen for each seed by the other seeds. Costs are means over runs; seconds were measured "
+        "fixed ratio is chosen for each seed by the other seeds. Costs are means over runs: updates, tokens sampled and answer\n"
+        "tokens trained on (neither has the probe's, which is the same for all), seconds of the controller and of the run, measured\n"
         f"{where}, checkpoints and loading left out. "
         f"Wall time of everything: {facts['wall_sec']:.0f} s."
     )
@@ -212,7 +213,8 @@ def _print_table(rows: pd.DataFrame) -> None:
         f"minus {first['reference'] or 'fixed:1'}",
         f"minus best fixed: {first['best_fixed'] or 'none'}",
         "updates",
-        "tokens",
+        "sampled",
+        "trained",
         "controller s",
         "s",
     ]
@@ -228,6 +230,7 @@ def _print_table(rows: pd.DataFrame) -> None:
             _interval_text(row["to_best_fixed"], row["to_best_fixed_low"], row["to_best_fixed_high"], sign="+"),
             f"{row['num_updates']:.0f}",
             f"{row['num_tokens']:.0f}",
+            f"{row['num_trained_tokens']:.0f}",
             "-" if math.isnan(row["controller_sec"]) else f"{row['controller_sec']:.2g}",
             f"{row['run_sec']:.3g}",
         )

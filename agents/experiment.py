@@ -15,7 +15,7 @@ import atesd_env  # noqa: F401  (registers the ids)
 from agents.base import Agent
 from agents.checking import CheckedEnv, agent_failures
 from agents.interrupt import Interruption, deferred_interrupt
-from agents.registry import Spec, is_agent, label, resolve
+from agents.registry import Spec, is_agent, is_baseline, label, resolve
 from agents.registry import make as make_agent
 from agents.replay import ReplayedEnv
 from agents.resuming import RunCheckpoints, is_finished, is_replayed, resumed_agent
@@ -65,6 +65,11 @@ def plan_runs(env_id: str, config: EnvConfig, agents: Sequence[Spec], seeds: Seq
     """
     for agent in agents:
         resolve(agent)  # a misspelt second agent must not be found out after the first one's run
+        if is_baseline(agent) and config.student == "toy":
+            raise ConfigError(
+                f"agent {label(agent)}: expected an environment whose student is a language model, got {env_id}, which has "
+                "none to train; choose another --env, such as ATESD-Tiny-v0."
+            )
         if is_agent(agent) and hasattr(agent, "learn") and len(seeds) > 1:
             raise ConfigError(
                 f"agent {label(agent)}: expected one seed with an object that learns, got {list(seeds)}: its second run would "
@@ -129,7 +134,7 @@ def execute(
         checkpoints.clean()
         _report_written(spec, report)
         return
-    env = gymnasium.make(spec.env_id, **_fields(spec.config), disable_env_checker=True)
+    env = _make_env(spec)
     source = getattr(getattr(env.unwrapped, "population", None), "student", None)
     description = {**_identity(spec), "student_source": getattr(source, "source", "closed form")}
     with locked_folder(spec.folder):
@@ -139,6 +144,16 @@ def execute(
                 spec, env, description, checkpoints, overwrite=overwrite, resume=resume, report=report, track=track
             )
     env.close()
+
+
+def _make_env(spec: RunSpec) -> gymnasium.Env[Any, Any]:
+    """Returns what the run is played in; a baseline trains the same student by itself."""
+    env = gymnasium.make(spec.env_id, **_fields(spec.config), disable_env_checker=True)
+    if not is_baseline(spec.agent):
+        return env
+    from agents.baselines.environment import BaselineEnv
+
+    return BaselineEnv(env)
 
 
 def _execute_locked(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib.metadata
+import importlib.util
 import inspect
 import json
 import os
@@ -49,6 +50,7 @@ class Entry:
         target: The class, "module:Class", or a function with the arguments (env, seed=0, **options).
         ratios: The constructor's arguments that the reveal ratios go to, in order.
         least: If given, any number of ratios from this many may follow; they all go to the one name in ``ratios``.
+        needs: Module of an extra without which it cannot be used, or None.
     """
 
     form: str
@@ -56,6 +58,7 @@ class Entry:
     target: str
     ratios: tuple[str, ...] = ()
     least: int | None = None
+    needs: str | None = None
 
     @property
     def name(self) -> str:
@@ -133,6 +136,23 @@ AGENTS: tuple[Entry, ...] = (
 )
 """The agents that come with the package."""
 
+BASELINES: tuple[Entry, ...] = (
+    Entry("base", "Baseline: the base model, not trained.", "agents.baselines.base:BaseModel"),
+    Entry(
+        "sft",
+        "Baseline: fine-tuning on the reference solutions, by TRL's SFTTrainer.",
+        "agents.baselines.trl_trainers:Sft",
+        needs="trl",
+    ),
+    Entry(
+        "grpo",
+        "Baseline: GRPO with the reward of a right answer, by TRL's GRPOTrainer (num_generations=8).",
+        "agents.baselines.trl_trainers:Grpo",
+        needs="trl",
+    ),
+)
+"""Ways to train without a teacher: they take no reveal ratio, so ``make`` refuses them; runs take them (`atesd run`)."""
+
 OWN_CLASS = "package.module:Class"
 """How a class of the user's own is written."""
 SAVED_FILE = "path/to/agent.safetensors"
@@ -147,7 +167,7 @@ _OPTION = re.compile(r":(?=[A-Za-z_]\w*=)")
 def available() -> dict[str, str]:
     """Returns the forms of a spec, each with one sentence; entry points are listed without being imported."""
     return {
-        **{entry.form: entry.meaning for entry in AGENTS},
+        **{entry.form: entry.meaning for entry in (*AGENTS, *BASELINES)},
         **{
             name: f"{point.value}, from the installed package {point.dist.name if point.dist else '(unknown)'}."
             for name, point in _entry_points().items()
@@ -196,6 +216,11 @@ def make(spec: Spec, env: gymnasium.Env[Any, Any], seed: int = 0, **options: Any
 def is_agent(spec: object) -> bool:
     """Whether this is an agent already, not a description of one."""
     return isinstance(spec, AgentProtocol) and not inspect.isclass(spec)
+
+
+def is_baseline(spec: Spec) -> bool:
+    """Whether this names a baseline (``BASELINES``): a way to train that takes no reveal ratio."""
+    return isinstance(spec, str) and spec.partition(":")[0] in {entry.name for entry in BASELINES}
 
 
 def label(spec: Spec) -> str:
@@ -315,8 +340,13 @@ def _factory(spec: str, head: str) -> tuple[Factory, dict[str, Any]]:
             raise RunFilesError(f"{head}: expected the file of a saved agent, found none; check the path.")
         return functools.partial(load_zip if Path(head).suffix == ".zip" else _load_own, Path(head)), {}
     name, *texts = head.split(":")
-    for entry in AGENTS:
+    for entry in (*AGENTS, *BASELINES):
         if entry.name == name:
+            if entry.needs is not None and importlib.util.find_spec(entry.needs) is None:
+                raise ConfigError(
+                    f"agent {spec!r}: expected the package {entry.needs}, found none; install it with "
+                    f"`pip install atesd-env[{entry.needs}]`."
+                )
             return import_target(spec, entry.target), _ratios(spec, entry, texts)
     if (point := _entry_points().get(name)) is not None:
         if texts:
@@ -352,7 +382,7 @@ def _load_own(
 
 def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
     """Returns the entry points of installed packages whose names are not ours, by name."""
-    ours = {entry.name for entry in AGENTS}
+    ours = {entry.name for entry in (*AGENTS, *BASELINES)}
     return {
         point.name: point
         for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)

@@ -258,7 +258,7 @@ def _run_numbers(run: pd.DataFrame) -> Iterable[tuple[str, str]]:
         if name in run and run[name].notna().any():
             measured = run.loc[run[name].notna()].iloc[-1]
             yield f"{label}, window {measured['window']}", pattern.format(measured[name])
-    if "reward/total" in run:
+    if "reward/total" in run and run["reward/total"].notna().any():  # a baseline has none
         yield "return", f"{run['reward/total'].sum():.3f}"
 
 

@@ -31,6 +31,9 @@ METRICS: dict[str, bool] = {
 }
 """What agents can be compared by -> whether more is better; "return" is the sum of a run's rewards."""
 
+COSTS = ("num_updates", "num_tokens", "num_trained_tokens", "controller_sec", "run_sec")
+"""What a run cost: columns of ``final_outcomes``."""
+
 CONFIDENCE = 0.95
 """Confidence level of the intervals."""
 
@@ -70,7 +73,8 @@ def final_outcomes(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
     Returns:
         Columns run, agent, seed; ``is_broken`` (the student broke, so that the last measurement is from before);
-        ``num_windows``, ``num_updates``, ``num_tokens`` (sampled); ``controller_sec`` and ``run_sec`` (windows and
+        ``num_windows``, ``num_updates``, ``num_tokens`` (sampled), ``num_trained_tokens`` (that updates learned from: in runs
+        that do not say so, all that were sampled); ``controller_sec`` and ``run_sec`` (windows and
         controller); then each metric: its last measurement in the run, or the sum of rewards for "return".
 
     Raises:
@@ -88,6 +92,9 @@ def final_outcomes(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     rows = frame.sort_values(["run", "window"])
     runs = rows.groupby("run", observed=True)
     names = runs.last()
+    trained = rows["rollout/num_tokens"]
+    if "update/num_tokens" in rows:
+        trained = rows["update/num_tokens"].fillna(trained)
     seconds = rows["time/controller_sec"] if "time/controller_sec" in rows else pd.Series(math.nan, index=rows.index)
     outcomes = pd.DataFrame(
         {
@@ -97,13 +104,14 @@ def final_outcomes(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
             "num_windows": names["window"].astype(int),
             "num_updates": names["update"].astype(int),
             "num_tokens": runs["rollout/num_tokens"].sum().astype(int),
+            "num_trained_tokens": trained.groupby(rows["run"]).sum().astype(int),
             "controller_sec": seconds.groupby(rows["run"]).sum(min_count=1),
             "run_sec": run_seconds(rows),
         }
     )
     for metric in metrics:
         if metric == "return":
-            outcomes[metric] = runs["reward/total"].sum()
+            outcomes[metric] = runs["reward/total"].sum(min_count=1)  # a baseline has none, which is not a return of 0
         elif metric not in rows or rows[metric].isna().all():
             raise AnalysisError(
                 f"metric: expected {metric} to be measured in these runs, got only nulls; leave it out."
@@ -146,9 +154,9 @@ def compare_agents(
         null), ``num_pairs``, ``to_reference``, ``to_reference_low``, ``to_reference_high``: the mean difference, agent
         minus reference; ``best_fixed`` (the chosen ones and for how many seeds, or null), ``num_best_pairs``,
         ``to_best_fixed``, ``to_best_fixed_low``, ``to_best_fixed_high``; and means over runs of num_updates, num_tokens,
-        controller_sec and run_sec. NaN where nothing can be said.
+        num_trained_tokens, controller_sec and run_sec. NaN where nothing can be said.
     """
-    costs = outcomes.groupby("agent")[["num_updates", "num_tokens", "controller_sec", "run_sec"]].mean()
+    costs = outcomes.groupby("agent")[[*COSTS]].mean()
     num_broken = outcomes.groupby("agent")["is_broken"].sum()
     lines: list[dict[str, Any]] = []
     for metric in metrics:

@@ -36,6 +36,7 @@ class Standing:
         result: Mean over runs with its interval, as text.
         difference: Mean difference to the best agent on shared seeds with its interval, as text; empty for the best.
         wins: On how many shared seeds the best agent was better, as text; empty for the best.
+        costs: What a run cost, means as text: updates, tokens sampled, tokens trained on, seconds.
     """
 
     agent: str
@@ -44,6 +45,7 @@ class Standing:
     result: str
     difference: str
     wins: str
+    costs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ def _compared(outcomes: pd.DataFrame, metric: str, remarks: list[str]) -> Verdic
                 result=_text(mean_interval(table[agent]), metric),
                 difference="" if agent == best else _text(mean_interval(difference), metric, is_difference=True),
                 wins="" if agent == best else f"{int(is_worse.sum())} of {len(difference)}",
+                costs=_costs(outcomes[outcomes["agent"] == agent]),
             )
         )
     direction = "more is better" if higher_is_better else "less is better"
@@ -177,6 +180,11 @@ def _compared(outcomes: pd.DataFrame, metric: str, remarks: list[str]) -> Verdic
     sentence = _headline(best, second, table, metric, (mean, low, high))
     certainty = _certainty(best, second, gap.dropna(), low)
     return Verdict(sentence, certainty, described, tuple(standings), tuple(remarks))
+
+
+def _costs(outcomes: pd.DataFrame) -> tuple[str, ...]:
+    counts = (f"{outcomes[name].mean():,.0f}" for name in ("num_updates", "num_tokens", "num_trained_tokens"))
+    return (*counts, f"{outcomes['run_sec'].mean():,.3g}")
 
 
 def _headline(best: str, second: str, table: pd.DataFrame, metric: str, gap: tuple[float, float, float]) -> str:

@@ -7,7 +7,7 @@ gradient clipping, an average of weights and a snapshot are one operation on ``[
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -241,28 +241,41 @@ class AdapterStack:
         config.save_pretrained(str(directory))
         save_file(self.state_dict(student), directory / "adapter_model.safetensors", metadata={"format": "pt"})
 
-    @torch.no_grad()
     def load(self, student: int, directory: Path) -> None:
         """Reads a plain peft LoRA adapter into a student's slot.
 
         Raises:
             StudentError: If the directory holds no adapter, or one of another kind, rank, scale or set of layers.
         """
-        state = _read_peft_adapter(directory, self)
+        self.load_state_dict(student, _read_peft_adapter(directory, self), str(directory))
+
+    @torch.no_grad()
+    def load_state_dict(self, student: int, state: Mapping[str, Tensor], source: str) -> None:
+        """Copies matrices under peft's names (as ``state_dict`` returns them) into a student's slot.
+
+        Args:
+            student: Which student.
+            state: Name -> matrix.
+            source: What messages call the adapter.
+
+        Raises:
+            StudentError: If a matrix is missing, of another shape, or of a layer that has no adapter here.
+        """
+        rest = dict(state)
         for slot in self.slots:
             matrices = self._matrices(self.flat[student : student + 1], slot)
             for matrix, kind in zip(matrices, ("lora_A", "lora_B"), strict=True):
                 name = f"{_PEFT_PREFIX}{slot.name}.{kind}.weight"
-                if name not in state or state[name].shape != matrix.shape[1:]:
-                    found = tuple(state[name].shape) if name in state else "nothing"
+                if name not in rest or rest[name].shape != matrix.shape[1:]:
+                    found = tuple(rest[name].shape) if name in rest else "nothing"
                     raise StudentError(
-                        f"adapter {directory}: expected {name} of shape {tuple(matrix.shape[1:])}, found {found}; it was made "
+                        f"adapter {source}: expected {name} of shape {tuple(matrix.shape[1:])}, found {found}; it was made "
                         f"for another base model or other lora_targets."
                     )
-                matrix[0].copy_(state.pop(name))
-        if state:
+                matrix[0].copy_(rest.pop(name))
+        if rest:
             raise StudentError(
-                f"adapter {directory}: expected only layers in lora_targets={self.targets}, but it also has {sorted(state)[0]}; "
+                f"adapter {source}: expected only layers in lora_targets={self.targets}, but it also has {sorted(rest)[0]}; "
                 f"set lora_targets to the adapter's target_modules."
             )
 

@@ -306,14 +306,45 @@ class Population:
         """Returns the next update's problems, and for each of them another one (for the control ``other``)."""
         run = self.runs[student]
         size = self.config.num_rollouts
-        order = stream_seed(run.seed, "problems")
         first = run.num_updates * size
-        task = self.instances[student].task
-        drawn = [task.training_problem(order, first + offset) for offset in range(size + 2)]
+        drawn = [self.training_problem(student, first + offset) for offset in range(size + 2)]
         problems = drawn[:size]
         # Two problems on, where the next one is the same problem (the seam between two passes over the data).
         others = [drawn[i + 1] if drawn[i + 1].id != drawn[i].id else drawn[i + 2] for i in range(size)]
         return problems, others
+
+    def training_problem(self, student: int, number: int) -> Problem:
+        """Returns problem ``number`` (from 0) in the order that a student's run trains on."""
+        order = stream_seed(self.runs[student].seed, "problems")
+        return self.instances[student].task.training_problem(order, number)
+
+    def measure_probe(self, student: int, window: int) -> Row:
+        """Returns what the probe says of a student's adapter as it is now, and keeps the NLL.
+
+        Args:
+            student: Which student.
+            window: Number of the window that has just ended: it decides whether accuracy is measured.
+
+        Returns:
+            ``probe/nll``, and ``probe/accuracy`` and ``probe/pass_at_k``, which are None where they are not measured.
+        """
+        run = self.runs[student]
+        run.probe_nll = self.instances[student].probe.nll(student)
+        return {
+            "probe/nll": run.probe_nll,
+            "probe/accuracy": self._accuracy(student, window),
+            "probe/pass_at_k": self._pass_at_k(student, window),
+        }
+
+    def collapse(self, student: int) -> str | None:
+        """Returns why a student counts as broken by its latest probe NLL, or None."""
+        run = self.runs[student]
+        if np.isfinite(run.probe_nll) and run.probe_nll - run.initial_nll <= self.config.collapse_nll:
+            return None
+        return (
+            f"collapsed: probe NLL {run.probe_nll:.3f} exceeds the initial {run.initial_nll:.3f} by more than "
+            f"collapse_nll={self.config.collapse_nll:g}"
+        )
 
     def _finish_window(self, student: int, window: WindowTotals) -> Row:
         """Measures the probe, decides on reward and health, and appends the row."""
@@ -323,7 +354,8 @@ class Population:
             row = broken_row(number, run.num_updates, window.reveal_ratios, self.config)
             run.rows.append(row)
             return row
-        nll_before, run.probe_nll = run.probe_nll, probe.nll(student)
+        nll_before = run.probe_nll
+        probed = self.measure_probe(student, number)
         progress = learning_progress(nll_before, run.probe_nll, self.config.progress)
         grounded = probe.grounded(
             student,
@@ -332,20 +364,14 @@ class Population:
             self.learner.teacher_bank,
             is_fixed=self.config.teacher == "initial",
         )
-        if not np.isfinite(run.probe_nll) or run.probe_nll - run.initial_nll > self.config.collapse_nll:
-            run.broken = (
-                f"collapsed: probe NLL {run.probe_nll:.3f} exceeds the initial {run.initial_nll:.3f} by more than "
-                f"collapse_nll={self.config.collapse_nll:g}"
-            )
+        run.broken = self.collapse(student)
         reward = window_reward(progress, grounded, self.config.grounded_weight)
         measured: Row = {
             "window": number,
             "update": run.num_updates,
             **window.means(),
-            "probe/nll": run.probe_nll,
+            **probed,
             "probe/grounded": grounded,
-            "probe/accuracy": self._accuracy(student, number),
-            "probe/pass_at_k": self._pass_at_k(student, number),
             "reward/progress": progress,
             "reward/total": -self.config.collapse_nll if run.broken else reward,
         }

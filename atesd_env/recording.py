@@ -115,8 +115,11 @@ class RecordTrajectory(gymnasium.Wrapper[Any, Any, Any, Any]):
             {
                 **_row_columns(info),
                 **first,
-                **getattr(self.env.unwrapped, "timings", {}),
+                # Every rollout token is learned from, unless the environment says otherwise.
+                "update/num_tokens": getattr(self.env.unwrapped, "num_trained_tokens", info.get("rollout/num_tokens")),
                 **seconds,
+                # Last: where somebody else trains between two steps, only the environment knows a window's time.
+                **getattr(self.env.unwrapped, "timings", {}),
                 **{f"agent/{name}": value for name, value in extra.items()},
                 "status": status,
                 "reason": info.get("termination_reason"),

@@ -138,6 +138,12 @@ TIME_COLUMNS: tuple[Column, ...] = (
 
 LOG_COLUMNS: tuple[Column, ...] = (
     Column(
+        "update/num_tokens",
+        "int or null",
+        "tokens",
+        "Answer tokens that the window's updates learned from: the rollouts', or of a baseline what it trained on.",
+    ),
+    Column(
         "probe/nll_before",
         "float",
         "nats/token",

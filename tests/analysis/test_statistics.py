@@ -52,6 +52,7 @@ def outcomes_of(metric: str, **by_agent: list[float]) -> pd.DataFrame:
                 "is_broken": False,
                 "num_updates": 10,
                 "num_tokens": 100,
+                "num_trained_tokens": 100,
                 "controller_sec": 1.0 + seed,
                 "run_sec": 5.0,
                 metric: value,
@@ -80,6 +81,7 @@ def test_an_outcome_is_the_last_measurement_and_costs_add_up():
         "num_windows": 3,
         "num_updates": 6,
         "num_tokens": 30,
+        "num_trained_tokens": 30,
         "controller_sec": 1.5,
         "run_sec": 13.5,
         "probe/nll": 1.5,
@@ -87,6 +89,17 @@ def test_an_outcome_is_the_last_measurement_and_costs_add_up():
         "return": 6.0,
     }
     pd.testing.assert_frame_equal(frame, before)
+
+
+def test_a_baseline_trains_on_other_tokens_than_it_samples_and_has_no_return():
+    """Of two runs in one frame; the one without the column learned from all that it sampled, as every controller does."""
+    baseline = {"rollout/num_tokens": [0, 0], "update/num_tokens": [7, 8], "reward/total": [math.nan, math.nan]}
+    frame = frame_of(make_rows("sft", 0, [2.0, 1.0], **baseline), make_rows("beta", 0, [2.0, 1.0]))
+    outcomes = final_outcomes(frame, ["probe/nll", "return"]).set_index("agent")
+    assert outcomes.loc["sft", ["num_tokens", "num_trained_tokens"]].tolist() == [0, 15]
+    assert outcomes.loc["beta", ["num_tokens", "num_trained_tokens"]].tolist() == [20, 20]
+    assert math.isnan(outcomes.loc["sft", "return"])
+    assert compare_agents(outcomes.reset_index(), ["probe/nll"])["num_trained_tokens"].tolist() == [20, 15]
 
 
 def test_rows_in_any_order_give_the_same_outcome():

@@ -348,6 +348,7 @@ def test_a_row_holds_columns_times_agent_numbers_and_status(tmp_path: Path) -> N
         "probe/accuracy": None,
         "exposure/reveal_ratio_0": 0.25,
         "exposure/reveal_ratio_10": 0.75,
+        "update/num_tokens": None,
         "time/probe_sec": 0.5,
         "agent/entropy": 0.1,
         "status": "running",
