@@ -234,7 +234,7 @@ def _print_table(rows: pd.DataFrame) -> None:
             "-" if math.isnan(row["controller_sec"]) else f"{row['controller_sec']:.2g}",
             f"{row['run_sec']:.3g}",
         )
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    Console(width=None if sys.stdout.isatty() else 180).print(table)
 
 
 def _interval_text(mean: float, low: float, high: float, sign: str = "") -> str:

@@ -257,10 +257,11 @@ def _interrupted(
     if hasattr(agent, "save"):
         agent.save(spec.folder / "agent")
         saved.append("its agent")
-    checkpoints.write(writer.num_rows, env, agent, shown, writer)
-    saved.append("its checkpoint, to go on from")
+    if checkpoints.write(writer.num_rows, env, agent, shown, writer):
+        saved.append("its checkpoint, to go on from")
+    what = f"saved {' and '.join(saved)}" if saved else "wrote its rows"
     return KeyboardInterrupt(
-        f"interrupted; the windows written so far can be read. {spec.folder}: saved {' and '.join(saved)}, after window "
+        f"interrupted; the windows written so far can be read. {spec.folder}: {what}, after window "
         f"{writer.num_rows} of {spec.config.windows}. The same arguments and --resume (in Python: resume=True) go on."
     )
 

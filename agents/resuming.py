@@ -79,8 +79,14 @@ class RunCheckpoints:
         if self._is_due(window):
             self.write(window, env, agent, shown, writer)
 
-    def write(self, window: int, env: Any, agent: Any, shown: ReplayedEnv, writer: RunWriter) -> None:
-        """Writes a checkpoint now; arguments and errors as in ``after_window``."""
+    def write(self, window: int, env: Any, agent: Any, shown: ReplayedEnv, writer: RunWriter) -> bool:
+        """Writes a checkpoint now; arguments and errors as in ``after_window``.
+
+        Returns:
+            Whether there is one now: a student that another library trains (agents/baselines) has no state of ours.
+        """
+        if not hasattr(env, "checkpoint"):
+            return False
         started = time.perf_counter()
         writer.sync()
         checkpoint = env.checkpoint()
@@ -93,6 +99,7 @@ class RunCheckpoints:
         write_numbered(self.folder, window, content)
         self._last_end_sec = time.perf_counter()
         self._last_cost_sec = self._last_end_sec - started
+        return True
 
     def _is_due(self, window: int) -> bool:
         if self.every > 0:

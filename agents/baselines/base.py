@@ -53,7 +53,7 @@ class Baseline:
     def finish_window(self, training: WindowTraining, callback: Callback | None) -> bool:
         """Measures what was trained, which writes the window's row; returns whether to go on."""
         self.measured.training = training
-        _, _, terminated, truncated, info = self.env.step(np.zeros(self.env.action_space.shape, dtype=np.float32))  # type: ignore[arg-type]
+        _, _, terminated, truncated, info = self.env.step(np.zeros(self.env.action_space.shape, dtype=np.float32))
         wants_more = callback is None or callback({"self": self, "infos": [info]}, {}) is not False
         return wants_more and not (terminated or truncated)
 

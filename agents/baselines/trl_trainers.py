@@ -50,9 +50,9 @@ class TrlBaseline(Baseline):
         self.config = self.measured.config
         self.learning_rate = self.config.learning_rate if learning_rate is None else learning_rate
         if isinstance(self.learning_rate, bool) or not isinstance(self.learning_rate, int | float):
-            raise ConfigError(f"learning_rate: expected a number from 0, got {learning_rate!r}.")
+            raise ConfigError(f"learning_rate: expected a number from 0, got {learning_rate!r}; change the option.")
         if not self.learning_rate >= 0:
-            raise ConfigError(f"learning_rate: expected a number from 0, got {learning_rate!r}.")
+            raise ConfigError(f"learning_rate: expected a number from 0, got {learning_rate!r}; change the option.")
 
     @abstractmethod
     def make_trainer(self, model: PeftModel, arguments: dict[str, Any], num_updates: int) -> Any:
@@ -202,7 +202,7 @@ class Grpo(TrlBaseline):
             ("num_problems", self.num_problems, 1),
         ):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"{name}: expected a whole number from {least}, got {value!r}.")
+                raise ConfigError(f"{name}: expected a whole number from {least}, got {value!r}; change the option.")
         if self.config.temperature == 0:
             raise ConfigError("temperature: expected a number above 0 for grpo, got 0; rollouts would all be equal.")
 
