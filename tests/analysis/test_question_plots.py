@@ -105,7 +105,8 @@ def credit_of() -> pd.DataFrame:
 
 def comparison_of() -> pd.DataFrame:
     """What ``compare_agents`` returns."""
-    costs = {"is_broken": False, "num_updates": 4, "num_tokens": 10, "controller_sec": 1.0, "run_sec": 2.0}
+    costs = {"is_broken": False, "num_updates": 4, "num_tokens": 10, "num_trained_tokens": 10}
+    costs |= {"controller_sec": 1.0, "run_sec": 2.0}
     return compare_agents(outcomes_of().assign(**costs), ["probe/nll"], num_resamples=100)
 
 
