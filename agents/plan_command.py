@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,8 +24,6 @@ _CONTEST_SAMPLES = 12
 @dataclass(frozen=True)
 class PlanCommand:
     """Show what a run needs: memory by part, tokens, hours; and what to change when it does not fit the device.
-
-    Example: atesd plan ATESD-Qwen3-8B-v0 --gpus 1xH100-80GB --runs 6
 
     Nothing is loaded or downloaded. Memory is checked against measured peaks (benchmarks/plan_against_measured.py); hours are
     arithmetic on data sheets. Every field of the environment's configuration is a flag, such as --num-rollouts; its default
@@ -55,8 +52,6 @@ class PlanCommand:
 
 def plan(arguments: Sequence[str]) -> None:
     """``atesd plan``."""
-    only_env = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    only_env.add_argument("env", nargs="?", default="ATESD-Tiny-v0")
     first = arguments[0] if arguments and not arguments[0].startswith("-") else "ATESD-Tiny-v0"
     command = tyro.cli(
         PlanCommand, args=list(arguments), default=PlanCommand(env=first, config=preset(first)), prog="atesd plan"
