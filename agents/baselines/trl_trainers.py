@@ -49,9 +49,8 @@ class TrlBaseline(Baseline):
         super().__init__(env, seed)
         self.config = self.measured.config
         self.learning_rate = self.config.learning_rate if learning_rate is None else learning_rate
-        if isinstance(self.learning_rate, bool) or not isinstance(self.learning_rate, int | float):
-            raise ConfigError(f"learning_rate: expected a number from 0, got {learning_rate!r}; change the option.")
-        if not self.learning_rate >= 0:
+        is_number = isinstance(self.learning_rate, int | float) and not isinstance(self.learning_rate, bool)
+        if not (is_number and self.learning_rate >= 0):
             raise ConfigError(f"learning_rate: expected a number from 0, got {learning_rate!r}; change the option.")
 
     @abstractmethod
