@@ -17,7 +17,7 @@ import gymnasium
 import tyro
 
 import atesd_env  # noqa: F401  (registers the ids)
-from agents.registry import AGENTS
+from agents.registry import AGENTS, BASELINES
 
 _SCRIPT = """\
 _atesd() {{
@@ -62,7 +62,7 @@ def script(options: Mapping[str, Sequence[str]]) -> str:
     return _SCRIPT.format(
         verbs=" ".join(options),
         env_ids=" ".join(env_id for env_id in gymnasium.registry if env_id.startswith("ATESD-")),
-        agents=" ".join(entry.name for entry in AGENTS),
+        agents=" ".join(entry.name for entry in (*AGENTS, *BASELINES)),
         cases=cases,
     )
 

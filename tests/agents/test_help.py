@@ -41,7 +41,8 @@ def test_bash_completes_verbs_options_environments_and_agents():
             ("atesd ", "report ", "--s"),
             ("atesd ", "run ", "--env ", "ATESD-To"),
             ("atesd ", "run ", "--agent ", "exp"),
+            ("atesd ", "run ", "--agent ", "sf"),
         )
     )
     result = subprocess.run(["bash", "-c", completion + asked], capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines() == ["run report --help", "report", "--samples", "ATESD-Toy-v0", "exp3s"]
+    assert result.stdout.splitlines() == ["run report --help", "report", "--samples", "ATESD-Toy-v0", "exp3s", "sft"]
