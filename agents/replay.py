@@ -43,6 +43,11 @@ class ReplayedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Whether recorded windows are still to be shown."""
         return self._position is not None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything since the run's reset was shown through here: an agent that came with its own state saw the rest."""
+        return len(self._observations) == len(self._actions) + 1
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Returns what was shown and decided, for a checkpoint: W windows, observations [W + 1, num_features]."""
         return {

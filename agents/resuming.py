@@ -83,14 +83,16 @@ class RunCheckpoints:
         """Writes a checkpoint now; arguments and errors as in ``after_window``.
 
         Returns:
-            Whether there is one now: a student that another library trains (agents/baselines) has no state of ours.
+            Whether there is one now: a student that another library trains (agents/baselines) has no state of ours, and an
+            agent that was resumable once and is no longer can't be shown what it saw before its resumption.
         """
-        if not hasattr(env, "checkpoint"):
+        has_state = isinstance(agent, Agent) and agent.is_resumable
+        if not hasattr(env, "checkpoint") or not (has_state or shown.is_whole):
             return False
         started = time.perf_counter()
         writer.sync()
         checkpoint = env.checkpoint()
-        if isinstance(agent, Agent) and agent.is_resumable:
+        if has_state:
             arrays, description = agent.state()
             arrays = {f"{_AGENT}{name}": array for name, array in arrays.items()}
         else:

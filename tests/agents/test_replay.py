@@ -12,10 +12,11 @@ import pytest
 
 from agents.experiment import RunSpec, execute, plan_runs
 from agents.replay import ReplayedEnv
-from agents.resuming import CHECKPOINT_FOLDER
+from agents.resuming import CHECKPOINT_FOLDER, RunCheckpoints
 from atesd_env.config import preset
 from atesd_env.errors import AgentError
 from atesd_env.toy import ToyExposureEnv
+from atesd_env.trajectory import RunWriter
 
 CONFIG = preset("ATESD-Toy-v0", windows=24, toy_noise=0.1)
 
@@ -138,3 +139,21 @@ def test_what_is_shown_again_cannot_be_changed_by_the_agent():
     assert (same_reward, terminated, truncated, info) == (reward, False, False, {"window": 1})
     assert not again.is_replaying
     np.testing.assert_array_equal(again.arrays()["replay/observations"], np.stack([first, second]))
+
+
+def test_no_checkpoint_holds_half_of_what_an_agent_saw(tmp_path: Path):
+    """As after a resumption by the agent's own state, if the agent then begins to pass a state on."""
+    env, spec = ToyExposureEnv(), run(tmp_path, Counting)
+    env.reset(seed=0)
+    shown, agent = ReplayedEnv(env, "agent"), Counting(env)
+    checkpoints = RunCheckpoints(spec.folder)
+    with RunWriter(spec.folder, {"env_id": spec.env_id, "agent": "agent", "seed": 0, "config": spec.config}) as writer:
+        checkpoints.begin()
+        shown.step(np.asarray([0.5], dtype=np.float32))
+        assert not checkpoints.write(1, env, agent, shown, writer)
+        assert checkpoints.latest() is None
+        shown = ReplayedEnv(env, "agent")
+        shown.reset(seed=0)
+        shown.step(np.asarray([0.5], dtype=np.float32))
+        assert checkpoints.write(1, env, agent, shown, writer)
+        assert checkpoints.latest() is not None
