@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -65,11 +66,8 @@ def plan_runs(env_id: str, config: EnvConfig, agents: Sequence[Spec], seeds: Seq
     """
     for agent in agents:
         resolve(agent)  # a misspelt second agent must not be found out after the first one's run
-        if is_baseline(agent) and config.student == "toy":
-            raise ConfigError(
-                f"agent {label(agent)}: expected an environment whose student is a language model, got {env_id}, which has "
-                "none to train; choose another --env, such as ATESD-Tiny-v0."
-            )
+        if is_baseline(agent):
+            _check_baseline(label(agent), env_id, config)
         if is_agent(agent) and hasattr(agent, "learn") and len(seeds) > 1:
             raise ConfigError(
                 f"agent {label(agent)}: expected one seed with an object that learns, got {list(seeds)}: its second run would "
@@ -87,6 +85,22 @@ def plan_runs(env_id: str, config: EnvConfig, agents: Sequence[Spec], seeds: Seq
             f"{[label(agent) for agent in agents]} and seeds {list(seeds)}; leave out the repeated ones."
         )
     return specs
+
+
+def _check_baseline(name: str, env_id: str, config: EnvConfig) -> None:
+    if config.student == "toy":
+        raise ConfigError(
+            f"agent {name}: expected an environment whose student is a language model, got {env_id}, which has none to train; "
+            "choose another --env, such as ATESD-Tiny-v0."
+        )
+    from atesd_env.distributed import is_launched
+
+    if is_launched():
+        # Its trainer makes passes that the other processes are not told of: they would wait for ever.
+        raise ConfigError(
+            f"agent {name}: expected one process for a baseline, got a launcher's several (WORLD_SIZE="
+            f"{os.environ['WORLD_SIZE']}); start it without torchrun or accelerate."
+        )
 
 
 def refuse_existing(specs: Sequence[RunSpec]) -> None:
@@ -168,6 +182,7 @@ def _execute_locked(
     track: Sequence[MakeTracker],
 ) -> None:
     found = checkpoints.latest() if resume else None
+    has_its_state = found is not None and not is_replayed(found[1])
     # The agent is made before the run's files are touched: one that cannot be made leaves them as they are. What records
     # is put inside of the environment that it holds as soon as there are files.
     checked = CheckedEnv(env, label(spec.agent))
@@ -184,7 +199,7 @@ def _execute_locked(
     with writer, deferred_interrupt() as interruption:
         if found is None:
             checkpoints.begin()
-        elif not is_replayed(found[1]):
+        elif has_its_state:
             agent = resumed_agent(agent, found[1], checked)
             checked.num_windows = found[0]
         diagnostics = _Diagnostics(agent)
@@ -193,7 +208,7 @@ def _execute_locked(
         checked.env = shown
         if found is not None:
             _report_written(spec, report)
-            if is_replayed(found[1]):
+            if not has_its_state:
                 shown.replay(found[1].arrays, read_rows(spec.folder / TRAJECTORY_FILE))
 
         def goes_on() -> bool:
@@ -209,11 +224,13 @@ def _execute_locked(
             return True
 
         with agent_failures(checked, folder=spec.folder):
-            if found is None or is_replayed(found[1]):
+            if not has_its_state:
                 _play_episode(agent, checked, spec, goes_on)
                 _check_finished(spec, writer.num_rows, is_finished=recorded.finished)
             elif agent.last_observation is not None:
-                agent.learn(spec.config.windows - found[0], callback=lambda *_: goes_on(), reset_num_timesteps=False)
+                agent.learn(
+                    spec.config.windows - writer.num_rows, callback=lambda *_: goes_on(), reset_num_timesteps=False
+                )
                 _check_finished(spec, writer.num_rows, is_finished=recorded.finished)
             _save_results(env.unwrapped, agent, spec.folder)
         writer.sync()

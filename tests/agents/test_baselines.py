@@ -221,6 +221,16 @@ def test_a_closed_form_has_nothing_to_train(tmp_path: Path):
         execute(RunSpec("ATESD-Toy-v0", config, "base", 0, tmp_path / "run"))
 
 
+def test_a_launchers_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The others would wait for ever for a trainer that does not call them."""
+    launched = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    assert plan_runs("ATESD-Tiny-v0", CONFIG, ["fixed:1"], [0], tmp_path)
+    with pytest.raises(ConfigError, match=r"agent sft: expected one process .*WORLD_SIZE=2.*without torchrun"):
+        plan_runs("ATESD-Tiny-v0", CONFIG, ["fixed:1", "sft"], [0], tmp_path)
+
+
 def test_without_trl_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "trl" else found(name, *rest))
