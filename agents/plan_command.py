@@ -52,10 +52,10 @@ class PlanCommand:
 
 def plan(arguments: Sequence[str]) -> None:
     """``atesd plan``."""
-    first = arguments[0] if arguments and not arguments[0].startswith("-") else "ATESD-Tiny-v0"
-    command = tyro.cli(
-        PlanCommand, args=list(arguments), default=PlanCommand(env=first, config=preset(first)), prog="atesd plan"
-    )
+    env = arguments[0] if arguments and not arguments[0].startswith("-") else "ATESD-Tiny-v0"
+    command = _parse(arguments, env)
+    if command.env != env:  # it stood behind an option
+        command = _parse(arguments, command.env)
     if command.config.student == "toy":
         raise ConfigError(f"env: expected an environment with a language model, got {command.env}; pass another id.")
     if min(command.runs, command.students, command.answer) < 1:
@@ -92,6 +92,13 @@ def plan(arguments: Sequence[str]) -> None:
     _print_hours(command, shape, device, lengths, number, name)
     if not memory.fits(device.memory_bytes):
         _print_remedies(command, shape, device, lengths)
+
+
+def _parse(arguments: Sequence[str], env: str) -> PlanCommand:
+    """Returns the command whose defaults are an environment's."""
+    return tyro.cli(
+        PlanCommand, args=list(arguments), default=PlanCommand(env=env, config=preset(env)), prog="atesd plan"
+    )
 
 
 def _lengths(command: PlanCommand) -> Lengths:

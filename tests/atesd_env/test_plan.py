@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import pytest
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from agents.cli import main
 from atesd_env.adapters import AdapterStack
 from atesd_env.config import preset
 from atesd_env.errors import ConfigError, StudentError
@@ -93,15 +91,3 @@ def test_devices_and_models_that_are_not_known() -> None:
         parse_gpus("H100-81GB")
     with pytest.raises(StudentError, match=r"config\.json can be read, got '\./nothing'"):
         student_shape("./nothing", 8, ("q_proj",))
-
-
-def test_the_command(capsys: Any) -> None:
-    main(["plan", "ATESD-Qwen3-8B-v0", "--gpus", "2xRTX4090-24GB", "--runs", "3"])
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "does not fit one RTX4090-24GB" in shown
-    assert "--max-prompt-tokens 2048" in shown
-    assert "3 runs on 2" in shown
-    main(["plan", "ATESD-Tiny-v0"])
-    assert "weights' file, mapped" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        main(["plan", "ATESD-Toy-v0"])
