@@ -69,7 +69,8 @@ class EvaluateCommand:
     seed: int = 0
     """Seed of the samples' random numbers."""
     batch: int = 16
-    """Samples drawn together: memory against speed."""
+    """Samples drawn together: memory against speed. Another engine (--config.rollout-engine) gets as many at once, and may take
+    --config.engine-timeout-sec for them."""
     base: bool = True
     """Also evaluate the base model without an adapter."""
     training_data: str | None = None
@@ -120,7 +121,11 @@ def evaluate(arguments: Sequence[str]) -> None:
     checked = command.config.replace(**given)
     spec = dataclasses.replace(chosen.spec, **{name: getattr(checked, name) for name in given})
     thinking = chosen.enable_thinking if command.thinking is None else command.thinking
-    config = evaluation_config(command.config, dataclasses.replace(chosen, spec=spec, enable_thinking=thinking))
+    config = evaluation_config(
+        command.config,
+        dataclasses.replace(chosen, spec=spec, enable_thinking=thinking),
+        [directory for directory in directories.values() if directory is not None],
+    )
     task = make_task(config)
     benchmark = _benchmark(command, task)
     settings = {
@@ -136,6 +141,8 @@ def evaluate(arguments: Sequence[str]) -> None:
         "seed": command.seed,
         "num_samples": command.k,
         "adapters": {label: adapter_checksum(path) for label, path in directories.items()},
+        # Another engine gives other samples; which server it is does not matter.
+        **({} if config.rollout_engine == "own" else {"rollout_engine": "vllm"}),
     }
     overlaps = _contaminated(command, benchmark)
     with locked_folder(command.out), SampleFile(command.out, settings, resume=command.resume) as file:
@@ -146,6 +153,8 @@ def evaluate(arguments: Sequence[str]) -> None:
             raise type(interrupt)(
                 f"interrupted; {len(file.rows)} samples are kept. The same arguments and --resume go on from there."
             ) from None
+        finally:
+            evaluator.close()
         summary = _summary(file, benchmark, task, methods, command.k)
     content = {**summary, "contaminated_training_problems": overlaps}
     write_atomically(command.out / SUMMARY_FILE, (json.dumps(content, indent=2) + "\n").encode())

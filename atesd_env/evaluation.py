@@ -8,22 +8,25 @@ none of the others, and two adapters answer with the same random numbers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftConfig
-from torch import Tensor
 
 from atesd_env.adapters import AdapterStack
+from atesd_env.completions import SEED_LIMIT
 from atesd_env.config import EnvConfig
+from atesd_env.engine_check import TEST_TOKENS, check_engine
 from atesd_env.errors import ConfigError, StudentError
 from atesd_env.evaluation_files import SampleRow
 from atesd_env.exposure import PromptBuilder
+from atesd_env.external_engine import ExternalEngine
 from atesd_env.rollout import Rollouts, SamplingSpec, decode_texts, generate
+from atesd_env.rollout_engine import make_external_engine
 from atesd_env.sampling_presets import CONTEST_TOKENS, SamplingPreset
 from atesd_env.streams import torch_stream
 from atesd_env.student import Student, bare_copy, load_student
@@ -50,8 +53,14 @@ class Request:
     sample: int
 
 
-def evaluation_config(config: EnvConfig, preset: SamplingPreset) -> EnvConfig:
-    """Returns the configuration under which a base model is loaded for an evaluation: lengths that the preset needs."""
+def evaluation_config(config: EnvConfig, preset: SamplingPreset, adapters: Iterable[Path] = ()) -> EnvConfig:
+    """Returns the configuration under which a base model is loaded for an evaluation.
+
+    Args:
+        config: The environment's.
+        preset: Gives lengths and the thinking switch.
+        adapters: Directories of those that will answer: an engine of another kind must be started for their largest rank.
+    """
     prompt_tokens = config.max_prompt_tokens
     if preset.spec.max_new_tokens >= CONTEST_TOKENS:
         prompt_tokens = min(prompt_tokens, CONTEST_PROMPT_TOKENS)
@@ -61,6 +70,8 @@ def evaluation_config(config: EnvConfig, preset: SamplingPreset) -> EnvConfig:
         probe_max_tokens=1,
         enable_thinking=preset.enable_thinking,
         gradient_checkpointing=False,
+        lora_r=max([config.lora_r, *(_lora_config(adapter).r for adapter in adapters)]),
+        engine_sleep=False,  # nothing is trained between two batches
     )
 
 
@@ -76,6 +87,7 @@ class Evaluator:
 
     Raises:
         StudentError: If the model cannot be loaded, or its context is too short.
+        EngineError: If the rollout engine that the configuration names cannot be used.
         ConfigError: If a number is out of range.
     """
 
@@ -91,6 +103,9 @@ class Evaluator:
         self.batch_size = batch_size
         self.base = load_student(config)
         self.builder = PromptBuilder(task, self.base.tokenizer, config.max_prompt_tokens, config.enable_thinking)
+        self._config = config
+        self._engine = None if config.rollout_engine == "own" else make_external_engine(config)
+        self._is_engine_tested = False
 
     def samples(self, label: str, adapter: Path | None, requests: Sequence[Request]) -> Iterator[SampleRow]:
         """Yields the judged samples in the order of the requests.
@@ -103,17 +118,18 @@ class Evaluator:
         Raises:
             StudentError: If the adapter does not fit the model.
             DataError: If a problem does not fit the prompt.
+            EngineError: If another rollout engine fails its start-up test, or does not answer.
         """
         if not requests:
             return
-        student, using = self._with_adapter(adapter)
+        if self._engine is not None and not self._is_engine_tested:
+            self._test(self._engine, list({request.problem.id: request.problem for request in requests}.values())[:4])
+        student, stack = self._with_adapter(adapter)
         # A thread only waits for the process that checks its answer; one that takes long does not hold up the others.
         with ThreadPoolExecutor(MAX_WORKERS) as judges:
             for start in range(0, len(requests), self.batch_size):
                 batch = requests[start : start + self.batch_size]
-                prompts = [self.builder.student_prompt(request.problem) for request in batch]
-                with using():
-                    rollouts = generate(student, prompts, self.spec, self._uniforms(batch))
+                rollouts = self._rollouts(student, stack, batch)
                 texts = decode_texts(student, rollouts)
                 yield from self._judged(label, batch, rollouts, texts, judges)
 
@@ -142,39 +158,59 @@ class Evaluator:
                 text=text,
             )
 
-    def _uniforms(self, batch: Sequence[Request]) -> Tensor | None:
-        if self.spec.temperature == 0:
-            return None
-        rows = []
-        for request in batch:
-            generator = torch_stream(self.seed, "evaluation", _stream_index(request))
-            rows.append(torch.rand(self.spec.max_new_tokens, generator=generator))
-        return torch.stack(rows)
+    def _rollouts(self, student: Student, stack: AdapterStack | None, batch: Sequence[Request]) -> Rollouts:
+        prompts = [self.builder.student_prompt(request.problem) for request in batch]
+        streams = [torch_stream(self.seed, "evaluation", _stream_index(request)) for request in batch]
+        if self._engine is not None:
+            seeds = [int(torch.randint(0, SEED_LIMIT, (), generator=stream)) for stream in streams]
+            assert stack is not None
+            return self._engine.answers(student, stack, prompts, seeds, self.spec)
+        uniforms = None
+        if self.spec.temperature > 0:
+            uniforms = torch.stack([torch.rand(self.spec.max_new_tokens, generator=stream) for stream in streams])
+        with nullcontext() if stack is None else stack.use("student", [0]):
+            return generate(student, prompts, self.spec, uniforms)
 
-    def _with_adapter(self, adapter: Path | None) -> tuple[Student, _Using]:
-        if adapter is None:
-            return self.base, _Using(None)
-        peft_config = PeftConfig.from_pretrained(str(adapter))
-        if not isinstance(peft_config, LoraConfig) or not isinstance(peft_config.target_modules, set | list | tuple):
-            raise StudentError(
-                f"adapter {adapter}: expected plain LoRA with a list of target_modules, got "
-                f"{type(peft_config).__name__}; not supported."
-            )
+    def _test(self, engine: ExternalEngine, problems: Sequence[Problem]) -> None:
         student = bare_copy(self.base)
-        targets = sorted(peft_config.target_modules)
-        stack = AdapterStack(student.model, 1, peft_config.r, float(peft_config.lora_alpha), targets)
+        check_engine(
+            engine,
+            student,
+            self._new_stack(student),
+            [self.builder.student_prompt(problem) for problem in problems],
+            [self.builder.reference_ids(problem, TEST_TOKENS) for problem in problems],
+            self.spec,
+            self._config.engine_tolerance,
+        )
+        self._is_engine_tested = True
+
+    def _new_stack(self, student: Student) -> AdapterStack:
+        config = self._config
+        return AdapterStack(student.model, 1, config.lora_r, config.lora_alpha, config.lora_targets)
+
+    def _with_adapter(self, adapter: Path | None) -> tuple[Student, AdapterStack | None]:
+        student = bare_copy(self.base)
+        if adapter is None:
+            # Another engine is always given one; a new one changes nothing.
+            return student, None if self._engine is None else self._new_stack(student)
+        lora = _lora_config(adapter)
+        stack = AdapterStack(student.model, 1, lora.r, float(lora.lora_alpha), sorted(lora.target_modules or ()))
         stack.load(0, adapter)
-        return student, _Using(stack)
+        return student, stack
+
+    def close(self) -> None:
+        """Lets go of another rollout engine's memory and processes."""
+        if self._engine is not None:
+            self._engine.close()
 
 
-@dataclass(frozen=True)
-class _Using:
-    """Switches an adapter on for one forward pass, if there is one."""
-
-    stack: AdapterStack | None
-
-    def __call__(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.stack is None else self.stack.use("student", [0])
+def _lora_config(adapter: Path) -> LoraConfig:
+    config = PeftConfig.from_pretrained(str(adapter))
+    if not isinstance(config, LoraConfig) or not isinstance(config.target_modules, set | list | tuple):
+        raise StudentError(
+            f"adapter {adapter}: expected plain LoRA with a list of target_modules, got {type(config).__name__}; not supported."
+        )
+    return config
 
 
 def _stream_index(request: Request) -> int:

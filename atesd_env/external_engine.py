@@ -94,6 +94,22 @@ class ExternalEngine:
             completions += self._sample_group(student, adapters, prompts[rows], seeds[rows], spec, group)
         return _as_rollouts(student, prompts, completions)
 
+    def answers(
+        self,
+        student: Student,
+        adapters: AdapterStack,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        spec: SamplingSpec,
+    ) -> Rollouts:
+        """Samples one answer to each prompt from the first student, each with a seed of its own in [0, SEED_LIMIT).
+
+        Raises:
+            EngineUnavailableError: If the engine is still dead or silent after all retries.
+            EngineError: If it cannot be used, or answers what it was not asked for.
+        """
+        return _as_rollouts(student, prompts, self._sample_group(student, adapters, prompts, seeds, spec, [0]))
+
     def _sample_group(
         self,
         student: Student,
@@ -139,7 +155,7 @@ class ExternalEngine:
             else:
                 raise EngineUnavailableError(
                     f"{failure} Asked {self.retries + 1} times (engine_retries={self.retries}) it was expected to give {len(prompts)} "
-                    f"rollouts, but {len(done)} arrived. The window was not made: its student is as before it, and the run can go on from "
+                    f"rollouts, but {len(done)} arrived. None of them was used: everything is as before them, and --resume goes on from "
                     "there."
                 ) from failure
         raise AssertionError("unreachable")

@@ -116,6 +116,11 @@ def make_engine(config: EnvConfig, num_students: int = 1, ranks: Ranks = ALONE) 
             f"rollout_engine: expected 'own' with {ranks.size} processes, got {config.rollout_engine!r}; start one process, or leave "
             "rollout_engine out."
         )
+    return make_external_engine(config, num_students)
+
+
+def make_external_engine(config: EnvConfig, num_students: int = 1) -> ExternalEngine:
+    """Returns the engine that ``config.rollout_engine`` names, which is not the own one; arguments and errors as above."""
     context = config.max_prompt_tokens + config.max_new_tokens
     folder = None if config.engine_folder is None else Path(config.engine_folder)
     if config.rollout_engine == "vllm":
