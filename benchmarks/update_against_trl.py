@@ -25,10 +25,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
-from peft import LoraConfig
 from transformers import TrainerCallback
-from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 
 from atesd_env.config import EnvConfig, preset
 from atesd_env.parallel import ParallelPopulation
@@ -36,6 +33,7 @@ from atesd_env.population import Population
 from atesd_env.student import load_student
 from atesd_env.tasks.registry import make_task
 from benchmarks.common import save
+from benchmarks.trl_sdft import sdft_trainer
 
 
 class Interleaved(TrainerCallback):
@@ -65,70 +63,13 @@ class Interleaved(TrainerCallback):
         self.our_lengths.append(float(np.mean([row["rollout/length"] for row in rows])))
 
 
-def trl_trainer(config: EnvConfig, updates: int, folder: str) -> SDFTTrainer:
-    """Returns TRL's trainer on the same problems and prompts."""
-    student = load_student(config)
-    task = make_task(config)
-    problems = [task.training_problem(0, index) for index in range(config.num_rollouts * updates)]
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": task.student_request(problem)}],
-            "privileged_context": task.teacher_request(problem, problem.steps, problem.answer).removeprefix(
-                task.student_request(problem)
-            ),
-        }
-        for problem in problems
-    ]
-    arguments = SDFTConfig(
-        output_dir=folder,
-        per_device_train_batch_size=config.num_rollouts,
-        num_generations=1,
-        max_steps=updates,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="constant",
-        max_grad_norm=config.max_grad_norm,
-        weight_decay=0.0,
-        max_completion_length=config.max_new_tokens,
-        max_prompt_length=config.max_prompt_tokens,
-        temperature=config.temperature,
-        top_p=config.top_p,
-        top_k=config.top_k,
-        distillation_mode="full_logits",
-        distillation_alpha=0.0,
-        distillation_is_clip=None,
-        teacher_model_kind="base",
-        teacher_prompt_template="{prompt}{privileged_context}",
-        shuffle_dataset=False,
-        report_to=[],
-        save_strategy="no",
-        logging_strategy="no",
-        use_cpu=student.device.type == "cpu",
-        bf16=config.dtype == "bfloat16",
-        gradient_checkpointing=False,
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-    )
-    lora = LoraConfig(
-        r=config.lora_r,
-        lora_alpha=config.lora_alpha,
-        target_modules=list(config.lora_targets),
-        lora_dropout=0.0,
-        task_type="CAUSAL_LM",
-    )
-    return SDFTTrainer(
-        model=student.model,
-        args=arguments,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=student.tokenizer,
-        peft_config=lora,
-    )
-
-
 def train_trl(config: EnvConfig, updates: int, callback: Interleaved) -> list[float]:
     """Runs TRL's trainer; returns the mean length of each update's rollouts."""
     lengths: list[float] = []
+    student, task = load_student(config), make_task(config)
+    problems = [task.training_problem(0, index) for index in range(config.num_rollouts * updates)]
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trl_trainer(config, updates, folder)
+        trainer = sdft_trainer(config, student.model, student.tokenizer, task, problems, folder)
         trainer.add_callback(callback)
         sample = trainer.sample_rollouts
 

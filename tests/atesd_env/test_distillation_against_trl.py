@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+from peft import set_peft_model_state_dict
 from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
 
@@ -45,8 +45,7 @@ def config_of(**changes: Any) -> EnvConfig:
 
 
 def compared(folder: Path) -> dict[str, Any]:
-    from datasets import Dataset
-    from trl.experimental.sdft import SDFTConfig, SDFTTrainer
+    from benchmarks.trl_sdft import sdft_trainer
 
     config = config_of()
     population = Population(config)
@@ -56,57 +55,12 @@ def compared(folder: Path) -> dict[str, Any]:
     flat.copy_(0.05 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(1)))
     instance, student = population.instances[0], population.student
     problems = [population.training_problem(0, number) for number in range(NUM_ROWS)]
-    lora = LoraConfig(
-        r=config.lora_r,
-        lora_alpha=config.lora_alpha,
-        target_modules=list(config.lora_targets),
-        lora_dropout=0.0,
-        task_type="CAUSAL_LM",
+    base = bare_copy(student).model
+    trainer = sdft_trainer(
+        config, base, student.tokenizer, instance.task, problems, str(folder), logging_strategy="steps", logging_steps=1
     )
-    model = get_peft_model(bare_copy(student).model, lora)
+    model = trainer.model
     set_peft_model_state_dict(model, population.adapters.state_dict(0))
-    requests = [instance.task.student_request(problem) for problem in problems]
-    trainer = SDFTTrainer(
-        model=model,
-        args=SDFTConfig(
-            output_dir=str(folder),
-            per_device_train_batch_size=NUM_ROWS,
-            num_generations=1,
-            max_steps=1,
-            max_completion_length=config.max_new_tokens,
-            max_prompt_length=config.max_prompt_tokens,
-            temperature=config.temperature,
-            top_p=config.top_p,
-            top_k=config.top_k,
-            distillation_mode="full_logits",
-            distillation_alpha=0.0,
-            distillation_is_clip=None,
-            teacher_model_kind="base",
-            teacher_prompt_template="{prompt}{privileged_context}",
-            shuffle_dataset=False,
-            report_to=[],
-            use_cpu=True,
-            bf16=False,
-            gradient_checkpointing=False,
-            dataloader_pin_memory=False,
-            max_grad_norm=config.max_grad_norm,
-            logging_steps=1,
-            save_strategy="no",
-            disable_tqdm=True,
-        ),
-        train_dataset=Dataset.from_list(
-            [
-                {
-                    "prompt": [{"role": "user", "content": request}],
-                    "privileged_context": instance.task.teacher_request(
-                        problem, problem.steps, problem.answer
-                    ).removeprefix(request),
-                }
-                for request, problem in zip(requests, problems, strict=True)
-            ]
-        ),
-        processing_class=student.tokenizer,
-    )
     gradients: dict[str, Tensor] = {}
     batch: dict[str, Tensor] = {}
     prepare = trainer._prepare_training_batch
