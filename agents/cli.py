@@ -101,10 +101,11 @@ def run(arguments: Sequence[str]) -> None:
             )
     frame = load_runs(command.out)
     frame = frame[frame["run"].isin([spec.folder.name for spec in specs])]
-    picture = command.out / "exposure.png"
-    plot_exposure(frame).savefig(picture, dpi=150)
     _print_summary(frame)
-    print(f"picture: {picture}")
+    if frame["exposure/reveal_ratio"].notna().any():  # baselines have none
+        picture = command.out / "exposure.png"
+        plot_exposure(frame).savefig(picture, dpi=150)
+        print(f"picture: {picture}")
     print(f"runs:    {command.out}")
 
 

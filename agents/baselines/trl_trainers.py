@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import tempfile
 import time
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -70,7 +71,12 @@ class TrlBaseline(Baseline):
     def learn(self, total_timesteps: int, callback: Callback | None = None) -> Self:
         self.env.reset(seed=self.seed)
         num_updates = total_timesteps * self.config.hold_window
-        with _global_generators_kept(), _without_telemetry(), tempfile.TemporaryDirectory() as folder:
+        with (
+            _global_generators_kept(),
+            _without_telemetry(),
+            _without_old_names(),
+            tempfile.TemporaryDirectory() as folder,
+        ):
             model = self._peft_model()
             trainer = self.make_trainer(model, self._arguments(folder, num_updates), num_updates)
             trainer.remove_callback(PrinterCallback)
@@ -334,3 +340,11 @@ def _without_telemetry() -> Iterator[None]:
         yield
     finally:
         hub_constants.HF_HUB_DISABLE_TELEMETRY = before
+
+
+@contextmanager
+def _without_old_names() -> Iterator[None]:
+    """Keeps quiet that TRL 1.16 and peft 0.21 ask transformers 5.24 by older names, which no user can change."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is deprecated and will be removed in v6", FutureWarning)
+        yield

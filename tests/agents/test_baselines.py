@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import agents
 from agents.baselines.environment import BaselineEnv, WindowTraining
+from agents.cli import main
 from agents.experiment import RunSpec, execute, plan_runs
 from agents.resuming import CHECKPOINT_FOLDER
 from agents.training import TrainSpec, train
@@ -29,8 +30,6 @@ from atesd_env.student import TINY_DIRECTORY
 needs_trl = pytest.mark.skipif(
     importlib.util.find_spec("trl") is None, reason="needs the package trl (pip install atesd-env[trl])"
 )
-# trl 1.16 asks transformers 5.24 by older names.
-pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed in v6:FutureWarning")
 
 CONFIG = preset(
     "ATESD-Tiny-v0",
@@ -155,6 +154,8 @@ class TestRuns:
         execute(spec, resume=True, report=reported.append)  # finished: read, not made again
         assert [row["window"] for row in reported] == [1, 2]
 
+    # trl 1.16 asks transformers 5.24 by older names; ``learn`` keeps that quiet.
+    @pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed in v6:FutureWarning")
     def test_grpo_learns_from_its_own_rewards(self, tmp_path: Path):
         """Rewards, prompts and groups as TRL sees them: the environment's prompts, each once for every rollout of it."""
         from agents.baselines.trl_trainers import Grpo
@@ -203,6 +204,15 @@ class TestRuns:
     def test_greedy_rollouts_are_refused(self, tmp_path: Path):
         with pytest.raises(ConfigError, match="temperature: expected a number above 0 for grpo, got 0"):
             execute(run_of("grpo", tmp_path / "run", CONFIG.replace(temperature=0)))
+
+
+def test_runs_without_a_reveal_ratio_have_no_picture_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    small = ["--windows", "1", "--hold-window", "1", "--num-rollouts", "2", "--probe-size", "2"]
+    main(["run", "--agent", "base", "--seeds", "0", "--out", str(tmp_path / "runs"), "--quiet", *small])
+    shown = capsys.readouterr().out
+    assert "runs: " in shown
+    assert "picture: " not in shown
+    assert [row["window"] for row in rows_of(tmp_path / "runs" / "base-seed0")] == [1]
 
 
 def test_a_baseline_is_no_controller(tmp_path: Path):
