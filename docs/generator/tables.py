@@ -18,6 +18,7 @@ from agents.registry import available
 from agents.training import EVALUATION_COLUMNS
 from atesd_env.config import EnvConfig
 from atesd_env.documentation import field_texts, markdown_table, with_tables
+from docs.generator.plan_tables import measured_table, presets_table, seeds_table
 from docs.generator.public_names import ROOT, loaded
 
 
@@ -146,6 +147,9 @@ MADE: dict[str, Callable[[], str]] = {
     "surrogate": surrogate_table,
     "sweep": sweep_table,
     "mismatch": mismatch_table,
+    "plan_of_presets": presets_table,
+    "plan_against_measured": measured_table,
+    "seeds": seeds_table,
 }
 """What makes each block, by its name."""
 

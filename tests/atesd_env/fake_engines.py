@@ -87,13 +87,17 @@ class Brain:
 class FakeVllmServer:
     """vLLM's endpoints, behind a port of this machine.
 
+    Args:
+        brain: What samples.
+        context: Tokens that it says it can hold.
+
     Attributes:
         adapters: What is loaded, by name.
         failures: Completions that are answered with a closed connection before it answers again.
         deaf: Everything hangs.
     """
 
-    def __init__(self, brain: Brain) -> None:
+    def __init__(self, brain: Brain, context: int = 4096) -> None:
         self.brain = brain
         self.adapters: dict[str, Handed] = {}
         self.weights: Handed = None
@@ -109,7 +113,7 @@ class FakeVllmServer:
 
             def do_GET(self) -> None:
                 if not fake.deaf:
-                    self.say(200, {"data": [{"id": "base", "parent": None, "max_model_len": 4096}]})
+                    self.say(200, {"data": [{"id": "base", "parent": None, "max_model_len": context}]})
                 fake.released.wait(0 if not fake.deaf else 60)
 
             def do_POST(self) -> None:
