@@ -40,7 +40,7 @@ SIZES = {
 SMALLER = {
     "siyanzhao/Openthoughts_math_30k_opsd --student Qwen/Qwen3-1.7B": "hub.jsonl --student ./qwen3",
     "--agent sft grpo": "--agent sft grpo:num_generations=2",
-    "--ray --ray-gpus 1 --ray-cpus 8": "",  # tests/agents/test_ray_runs.py
+    "--ray --ray-gpus 1 --ray-cpus 8": "--processes 1",  # tests/agents/test_ray_runs.py
     "torchrun --nproc-per-node 2 -m agents": "atesd",  # tests/atesd_env/test_distributed.py
     "--windows 2 --out runs/two`": "--out runs/two-windows`",
     "rollout-engine vllm": "rollout-engine ADDRESS",
