@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from atesd_env.adapters import LowRank, active_low_rank
-from atesd_env.operations import gather_rows, linear_with_adapter, rms_norm, scatter_rows, swiglu
+from atesd_env.operations import adapter_product, gather_rows, linear_with_adapter, rms_norm, scatter_rows, swiglu
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
 """The architectures that are known, by transformers' names."""
@@ -82,12 +82,11 @@ class Projection:
         if low_rank is None:
             return outputs
         matrix_a, matrix_b = low_rank
-        inputs = inputs.to(matrix_a.dtype)
+        if inputs.dtype != matrix_a.dtype:
+            return outputs + adapter_product(inputs, matrix_a, matrix_b)
         grouped = inputs.view(len(matrix_a), -1, inputs.shape[-1])
-        if inputs.dtype == outputs.dtype:
-            outputs.view(len(matrix_a), -1, outputs.shape[-1]).baddbmm_(torch.bmm(grouped, matrix_a), matrix_b)
-            return outputs
-        return outputs + torch.bmm(torch.bmm(grouped, matrix_a), matrix_b).flatten(0, 1).to(outputs.dtype)
+        outputs.view(len(matrix_a), -1, outputs.shape[-1]).baddbmm_(torch.bmm(grouped, matrix_a), matrix_b)
+        return outputs
 
 
 @dataclass(frozen=True)

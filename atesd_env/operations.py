@@ -16,11 +16,14 @@ from torch.nn import functional
 
 def rms_norm(inputs: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Root-mean-square norm over the last dimension, times ``weight`` (broadcast); computed in float32 or wider."""
-    if inputs.dtype in (torch.bfloat16, torch.float16):
-        return functional.rms_norm(inputs, inputs.shape[-1:], None, eps) * weight
-    output: Tensor = (
-        _RMSNorm.apply(inputs, weight, eps) if torch.is_grad_enabled() else _normed(inputs, eps)[0] * weight
-    )
+    is_half = inputs.dtype in (torch.bfloat16, torch.float16)
+    if is_half and inputs.is_cuda:
+        return functional.rms_norm(inputs, inputs.shape[-1:], None, eps) * weight  # one kernel there
+    if not torch.is_grad_enabled():
+        return (
+            _normed(inputs.float(), eps)[0].to(inputs.dtype) * weight if is_half else _normed(inputs, eps)[0] * weight
+        )
+    output: Tensor = (_HalfRMSNorm if is_half else _RMSNorm).apply(inputs, weight, eps)
     return output
 
 
@@ -47,6 +50,25 @@ class _RMSNorm(torch.autograd.Function):
         grad = grad * weight
         along = torch.linalg.vecdot(grad, normed).unsqueeze(-1).mul_(-1.0 / grad.shape[-1])
         return grad.addcmul_(normed, along).mul_(scale), None, None
+
+
+class _HalfRMSNorm(torch.autograd.Function):
+    """The same for 16-bit inputs, of which autograd would keep a float32 copy: here it is made again."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, eps: float) -> Tensor:
+        normed, scale = _normed(inputs.float(), eps)
+        ctx.save_for_backward(inputs, scale, weight)
+        return normed.to(inputs.dtype) * weight
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        inputs, scale, weight = ctx.saved_tensors
+        normed = inputs.float() * scale
+        wide = (grad * weight).float()
+        along = torch.linalg.vecdot(wide, normed).unsqueeze(-1).mul_(-1.0 / wide.shape[-1])
+        return wide.addcmul_(normed, along).mul_(scale).to(grad.dtype), None, None
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
@@ -111,6 +133,44 @@ class _LinearWithAdapter(torch.autograd.Function):
         inner_grad = grad @ matrix_b.t()
         inputs_grad = (grad @ weight.t()).addmm_(inner_grad, matrix_a.t()) if ctx.needs_input_grad[0] else None
         return inputs_grad, None, inputs.t() @ inner_grad, inner.t() @ grad
+
+
+def adapter_product(inputs: Tensor, matrix_a: Tensor, matrix_b: Tensor) -> Tensor:
+    """Maps 16-bit inputs [N, in] through adapters in float32 to [N, out] in the inputs' format.
+
+    Args:
+        inputs: N rows, in equal shares for K adapters, in order.
+        matrix_a: [K, in, m], float32.
+        matrix_b: [K, m, out], float32.
+    """
+    if not torch.is_grad_enabled():
+        grouped = inputs.to(matrix_a.dtype).view(len(matrix_a), -1, inputs.shape[-1])
+        return torch.bmm(torch.bmm(grouped, matrix_a), matrix_b).flatten(0, 1).to(inputs.dtype)
+    output: Tensor = _AdapterProduct.apply(inputs, matrix_a, matrix_b)
+    return output
+
+
+class _AdapterProduct(torch.autograd.Function):
+    """Keeps the 16-bit inputs, which are there anyway, where autograd would keep a float32 copy of them."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, matrix_a: Tensor, matrix_b: Tensor) -> Tensor:
+        grouped = inputs.to(matrix_a.dtype).view(len(matrix_a), -1, inputs.shape[-1])
+        inner = torch.bmm(grouped, matrix_a)
+        ctx.save_for_backward(inputs, inner, matrix_a, matrix_b)
+        return torch.bmm(inner, matrix_b).flatten(0, 1).to(inputs.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        inputs, inner, matrix_a, matrix_b = ctx.saved_tensors
+        wide = grad.to(matrix_b.dtype).view(len(matrix_b), -1, grad.shape[-1])
+        inner_grad = torch.bmm(wide, matrix_b.mT)
+        inputs_grad = None
+        if ctx.needs_input_grad[0]:
+            inputs_grad = torch.bmm(inner_grad, matrix_a.mT).flatten(0, 1).to(inputs.dtype)
+        grouped = inputs.to(matrix_a.dtype).view(len(matrix_a), -1, inputs.shape[-1])
+        return inputs_grad, torch.bmm(grouped.mT, inner_grad), torch.bmm(inner.mT, wide)
 
 
 def scatter_rows(parts: tuple[Tensor, Tensor], places: Tensor, num_places: int) -> Tensor:

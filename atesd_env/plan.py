@@ -182,14 +182,12 @@ def saved_bytes(num_tokens: int, num_scored: int, shape: ModelShape, width: int,
 
 
 def _saved_by_layer(shape: ModelShape, width: int) -> tuple[int, int]:
-    """Returns (attention's, MLP's) bytes of one token: what the norms, products and SwiGLU keep; an adapter's input is float32."""
+    """Returns (attention's, MLP's) bytes of one token: what the norms, products, adapters and SwiGLU keep."""
     rotated = shape.query_size + shape.key_value_size
     heads = shape.query_size + 2 * shape.key_value_size
-    in_base = shape.hidden_size + (rotated if shape.has_head_norm else 0) + heads + shape.query_size
-    attention = in_base * width + (shape.hidden_size + shape.query_size + 4 * shape.lora_r) * _FLOAT
-    mlp = (shape.hidden_size + 3 * shape.mlp_size) * width
-    mlp += (shape.hidden_size + shape.mlp_size + 3 * shape.lora_r) * _FLOAT
-    return attention, mlp
+    in_attention = 2 * shape.hidden_size + (rotated if shape.has_head_norm else 0) + heads + 2 * shape.query_size
+    in_mlp = 2 * shape.hidden_size + 4 * shape.mlp_size
+    return in_attention * width + 4 * shape.lora_r * _FLOAT, in_mlp * width + 3 * shape.lora_r * _FLOAT
 
 
 def joined_adapter_bytes(shape: ModelShape) -> int:

@@ -79,11 +79,18 @@ def measured_table() -> str:
             f"{case['planned_mebibytes']:,.0f}",
             f"{case['measured_mebibytes']:,.0f}",
             f"{case['planned_over_measured'] - 1:+.0%}",
-            f"{case['measured_mebibytes_by_default_allocator']:,.0f}",
+            f"{case['measured_mebibytes_by_defaults']:,.0f}",
         )
         for name, case in result["cases"].items()
     ]
-    headers = ("student", "phase of the peak", "planned, MiB", "measured, MiB", "off by", "with glibc's defaults, MiB")
+    headers = (
+        "student",
+        "phase of the peak",
+        "planned, MiB",
+        "measured, MiB",
+        "off by",
+        "with libraries' defaults, MiB",
+    )
     source = f"`{result['command']}`, commit `{result['commit'][:7]}`, torch {result['torch']}."
     return f"{markdown_table(headers, rows)}\n\n{source}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from atesd_env.operations import gather_rows, linear_with_adapter, rms_norm, scatter_rows, swiglu
+from atesd_env.operations import adapter_product, gather_rows, linear_with_adapter, rms_norm, scatter_rows, swiglu
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -34,6 +34,54 @@ def test_rms_norm_rounds_bfloat16_once():
     rounded = rms_norm(inputs.bfloat16(), torch.ones(32, dtype=torch.bfloat16), 1e-6)
     assert rounded.dtype == torch.bfloat16
     torch.testing.assert_close(rounded.float(), exact, rtol=2**-8, atol=0)
+
+
+def test_rms_norm_in_bfloat16_has_the_gradient_of_autograd():
+    """Each within a rounding or two of what autograd derives of the same steps, and none kept in float32."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.rand(32, generator=generator).bfloat16()
+    ours, theirs = (
+        torch.randn(64, 32, generator=torch.Generator().manual_seed(1)).bfloat16().requires_grad_() for _ in range(2)
+    )
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        output = rms_norm(ours, weight, 1e-6)
+    assert [tensor.dtype for tensor in kept if tensor.numel() == ours.numel()] == [torch.bfloat16]
+    expected = functional.rms_norm(theirs, (32,), None, 1e-6) * weight
+    torch.testing.assert_close(output, expected, rtol=2**-7, atol=0)
+    grad = torch.randn(64, 32, generator=generator).bfloat16()
+    output.backward(grad)
+    expected.backward(grad)
+    assert ours.grad is not None
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=2**-6, atol=2**-7)
+    with torch.no_grad():
+        assert torch.equal(rms_norm(ours, weight, 1e-6), output)
+
+
+def test_adapter_product_is_autograds_and_keeps_no_float32_copy():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(6, 5, generator=generator).bfloat16()
+    matrix_a, matrix_b = torch.randn(2, 5, 3, generator=generator), torch.randn(2, 3, 4, generator=generator)
+    grad = torch.randn(6, 4, generator=generator).bfloat16()
+    found = []
+    kept: list[torch.Tensor] = []
+    for is_ours in (True, False):
+        leaves = [tensor.clone().requires_grad_() for tensor in (inputs, matrix_a, matrix_b)]
+        if is_ours:
+            with torch.autograd.graph.saved_tensors_hooks(
+                lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor
+            ):
+                output = adapter_product(*leaves)
+        else:
+            output = (leaves[0].float().view(2, 3, 5) @ leaves[1] @ leaves[2]).flatten(0, 1).bfloat16()
+        output.backward(grad)
+        found.append([output, *(leaf.grad for leaf in leaves)])
+    for one, other in zip(*found, strict=True):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert [tensor.dtype for tensor in kept if tensor.shape == inputs.shape] == [torch.bfloat16]
+    with torch.no_grad():
+        assert torch.equal(adapter_product(inputs, matrix_a, matrix_b), found[0][0])
 
 
 def test_swiglu():
