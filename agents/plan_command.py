@@ -38,6 +38,8 @@ class PlanCommand:
     """Runs (agents x seeds) that are wanted."""
     students: int = 1
     """Students that share one base."""
+    processes: int = 1
+    """Processes that share the rollouts of one run (torchrun), each on a device of its own."""
     student_prompt: int | None = None
     """Tokens of the longest problem-only prompt; None takes max_prompt_tokens, the worst case."""
     teacher_prompt: int | None = None
@@ -58,10 +60,14 @@ def plan(arguments: Sequence[str]) -> None:
         command = _parse(arguments, command.env)
     if command.config.student == "toy":
         raise ConfigError(f"env: expected an environment with a language model, got {command.env}; pass another id.")
-    if min(command.runs, command.students, command.answer) < 1:
+    if min(command.runs, command.students, command.processes, command.answer) < 1:
         raise ConfigError(
-            f"plan: expected runs, students and answer of at least 1, got {command.runs}, {command.students} and "
-            f"{command.answer}; pass whole numbers from 1."
+            f"plan: expected runs, students, processes and answer of at least 1, got {command.runs}, {command.students}, "
+            f"{command.processes} and {command.answer}; pass whole numbers from 1."
+        )
+    if command.config.base_sharding != "none" and command.processes == 1:
+        raise ConfigError(
+            f"processes: expected 2 or more with base_sharding={command.config.base_sharding!r}, got 1; pass --processes."
         )
 
     # Heavy imports only now, so that --help is quick.
@@ -72,9 +78,18 @@ def plan(arguments: Sequence[str]) -> None:
     config = command.config
     shape = student_shape(config.student, config.lora_r, config.lora_targets)
     lengths = _lengths(command)
-    number, name, device = (1, "cpu", None) if command.gpus is None else parse_gpus(command.gpus)
+    number, name, device = (command.processes, "cpu", None) if command.gpus is None else parse_gpus(command.gpus)
+    if number < command.processes:
+        raise ConfigError(
+            f"gpus: expected at least {command.processes}, one for each of --processes, got {command.gpus}; name more."
+        )
     memory = memory_plan(
-        config, shape, lengths, command.students, is_mapped=device is None and config.dtype == "float32"
+        config,
+        shape,
+        lengths,
+        command.students,
+        num_processes=command.processes,
+        is_mapped=device is None and config.dtype == "float32",
     )
     print(
         f"{config.student}: {shape.num_parameters:,} parameters, {shape.num_adapter_parameters:,} in an adapter; prompts of "
@@ -119,7 +134,7 @@ def _print_memory(memory: MemoryPlan, device: Device | None, name: str) -> None:
 
     from atesd_env.plan import DEVICE_RESERVE
 
-    table = Table(title="memory by part (GB = 10^9 bytes, MB = 10^6)")
+    table = Table(title="memory of one device by part (GB = 10^9 bytes, MB = 10^6)")
     for heading in ("when", "part", "size"):
         table.add_column(heading, justify="right" if heading == "size" else "left")
     for part, size in memory.fixed.items():
@@ -143,19 +158,30 @@ def _print_hours(
     import dataclasses
 
     from atesd_env.evaluation import CONTEST_PROMPT_TOKENS
+    from atesd_env.plan import share_of_process
+    from atesd_env.plan_terms import base_bytes
     from atesd_env.plan_time import evaluation_batch, evaluation_hours, time_plan
     from atesd_env.sampling_presets import CONTEST_TOKENS
 
     config = command.config
-    hours = time_plan(config, shape, device, lengths)
-    rounds = math.ceil(command.runs / number)
+    hours = time_plan(share_of_process(config, command.processes), shape, device, lengths)
+    rounds = math.ceil(command.runs / (number // command.processes))
+    devices = f"{command.processes} {name}" if command.processes > 1 else f"one {name}"
     print(
-        f"hours of a run on one {name}: {hours.total_sec / 3600:.2f} (rollouts {hours.rollout_sec / 3600:.2f}, updates "
+        f"hours of a run on {devices}: {hours.total_sec / 3600:.2f} (rollouts {hours.rollout_sec / 3600:.2f}, updates "
         f"{hours.update_sec / 3600:.2f}, probe {hours.probe_sec / 3600:.2f}); {command.runs} runs on {number}: "
         f"{rounds * hours.total_sec / 3600:.2f}"
     )
+    not_counted = [
+        *(["rollouts by the own decode loop"] if config.rollout_engine != "own" else []),
+        *(["what the processes send each other left out"] if command.processes > 1 else []),
+        *(["unpacking the 4-bit weights left out"] if config.base_quantization != "none" else []),
+    ]
+    if not_counted:
+        print(f"counted here with {', '.join(not_counted)}.")
     width = 2 if config.dtype == "bfloat16" else 4
-    batch = evaluation_batch(shape, device, CONTEST_PROMPT_TOKENS + CONTEST_TOKENS, width)
+    base = sum(base_bytes(shape, width, quantization=config.base_quantization).values())
+    batch = evaluation_batch(shape, device, CONTEST_PROMPT_TOKENS + CONTEST_TOKENS, width, base)
     if batch == 0:
         print("evaluation: no contest answer of 38,912 tokens fits beside the weights; lower --sampling-tokens.")
     else:
@@ -176,7 +202,9 @@ def _print_hours(
 def _print_remedies(command: PlanCommand, shape: ModelShape, device: Device, lengths: Lengths) -> None:
     from atesd_env.plan import remedies
 
-    found, has_found_a_way = remedies(command.config, shape, device.memory_bytes, lengths, command.students)
+    found, has_found_a_way = remedies(
+        command.config, shape, device.memory_bytes, lengths, command.students, command.processes
+    )
     print("to make it fit, in this order:")
     for remedy in found:
         flags = " ".join(
@@ -185,7 +213,7 @@ def _print_remedies(command: PlanCommand, shape: ModelShape, device: Device, len
         )
         print(f"  {flags:40} -> {_size(remedy.peak)}")
     if not has_found_a_way:
-        print("  which is not enough: a larger device, or a base that is sharded or of 4 bits.")
+        print("  which is not enough: a larger device, or more --processes.")
 
 
 def _size(size: float) -> str:

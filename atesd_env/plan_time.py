@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from atesd_env.config import EnvConfig
 from atesd_env.errors import ConfigError
 from atesd_env.model_shape import ModelShape
-from atesd_env.plan import DEVICE_RESERVE, Lengths, cache_bytes
+from atesd_env.plan import DEVICE_RESERVE, Lengths
+from atesd_env.plan_terms import cache_bytes
 
 MATRIX_SHARE = 0.35
 """Share of the matrix rate that forward and backward passes reach. Assumed."""
@@ -156,12 +157,12 @@ def decode_sec(num_rows: int, lengths: Lengths, shape: ModelShape, device: Devic
     return prompts + lengths.completion * step
 
 
-def evaluation_batch(shape: ModelShape, device: Device, num_columns: int, width: int) -> int:
+def evaluation_batch(shape: ModelShape, device: Device, num_columns: int, width: int, base_bytes: float) -> int:
     """Returns how many samples of ``num_columns`` tokens (prompt and budget) fit a device beside the weights; 0 is none.
 
     Rows that go on are copied when others have ended, so the cache counts 1.375 times (see ``plan.memory_plan``).
     """
-    free = (1.0 - DEVICE_RESERVE) * device.memory_bytes - shape.num_parameters * width
+    free = (1.0 - DEVICE_RESERVE) * device.memory_bytes - base_bytes
     return max(0, int(free / (1.375 * cache_bytes(shape, 1, num_columns, width))))
 
 

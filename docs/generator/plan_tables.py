@@ -49,7 +49,8 @@ def presets_table() -> str:
         whole, short = memory_plan(config, shape), memory_plan(config, shape, typical)
         small = DEVICES["RTX4090-24GB"].memory_bytes
         fits = "yes" if whole.fits(small) else "with short prompts" if short.fits(small) else "no"
-        batch = evaluation_batch(shape, large, CONTEST_PROMPT_TOKENS + CONTEST_TOKENS, width=2)
+        base = whole.fixed["weights"]
+        batch = evaluation_batch(shape, large, CONTEST_PROMPT_TOKENS + CONTEST_TOKENS, width=2, base_bytes=base)
         answers = dataclasses.replace(typical, student_prompt=256, completion=ANSWER_TOKENS)
         rows.append(
             (

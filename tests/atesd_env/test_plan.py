@@ -1,18 +1,22 @@
-"""Plans of memory and time: exact counts, terms that move as they must, remedies, and the preset that must fit 80 GB."""
+"""Plans of memory: exact counts, terms that move as they must, remedies, and the preset that must fit 80 GB."""
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
-from transformers import Qwen3Config, Qwen3ForCausalLM
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from atesd_env.adapters import AdapterStack
 from atesd_env.config import preset
+from atesd_env.distillation import scored_hidden
 from atesd_env.errors import ConfigError, StudentError
 from atesd_env.model_shape import ModelShape, shape_of, student_shape
-from atesd_env.plan import Lengths, cache_bytes, divergence_bytes, memory_plan, remedies, saved_bytes
-from atesd_env.plan_time import DEVICES, evaluation_batch, parse_gpus, time_plan, token_plan
+from atesd_env.plan import memory_plan, remedies
+from atesd_env.plan_terms import cache_bytes, divergence_bytes, saved_bytes
+from atesd_env.plan_time import DEVICES
+from atesd_env.rollout import Rollouts
+from atesd_env.student import TINY_DIRECTORY, wrap_student
 
 GPU = DEVICES["H100-80GB"]
 
@@ -74,20 +78,83 @@ def test_remedies_make_it_fit_or_say_that_they_cannot(large: ModelShape) -> None
     assert remedies(config, large, 10e9)[1] is False
 
 
-def test_tokens_and_hours(large: ModelShape) -> None:
-    config, lengths = preset("ATESD-Qwen3-8B-v0"), Lengths(300, 3000, 1000, 1000)
-    tokens = token_plan(config, lengths)
-    assert (tokens.sampled, tokens.trained, tokens.scored) == (3_200_000, 4_160_000, 12_800_000)
-    hours = time_plan(config, large, GPU, lengths)
-    twice = time_plan(config.replace(windows=50), large, GPU, lengths)
-    assert twice.total_sec == pytest.approx(2 * hours.total_sec)
-    half_as_fast = dataclasses.replace(GPU, matrix_rate=GPU.matrix_rate / 2)
-    assert time_plan(config, large, half_as_fast, lengths).update_sec == pytest.approx(2 * hours.update_sec)
-    assert 0 < evaluation_batch(large, GPU, 40_960, 2) < evaluation_batch(large, DEVICES["H200-141GB"], 40_960, 2)
+@pytest.mark.parametrize(
+    ("dtype", "forward"), [("float32", "fused"), ("bfloat16", "fused"), ("float32", "modules"), ("bfloat16", "modules")]
+)
+def test_what_a_forward_pass_keeps_is_what_autograd_keeps(dtype: str, forward: str) -> None:
+    """Bytes of all tensors that autograd saves between two lengths of rollouts, weights and the like subtracted out."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        sizes = Qwen3Config(
+            vocab_size=100,
+            hidden_size=64,
+            intermediate_size=160,
+            num_hidden_layers=6,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=16,
+        )
+        model = Qwen3ForCausalLM(sizes).to(getattr(torch, dtype)).eval()
+    config = preset("ATESD-Tiny-v0", dtype=dtype, forward=forward)
+    student = wrap_student(model, AutoTokenizer.from_pretrained(TINY_DIRECTORY), "random", config)
+    adapters = AdapterStack(student.model, 1, 4, 8.0, config.lora_targets)
+    kept = {}
+    for length in (16, 144):  # as attention fills its rows up to a multiple of 16
+        prompts = torch.full((8, 17), 5)
+        answers = torch.full((8, length), 6)
+        rollouts = Rollouts(prompts, prompts.bool(), answers, answers.bool(), torch.ones(8, dtype=torch.bool))
+        storages: dict[int, int] = {}
+        alive = []
+
+        def keep(tensor: Tensor, storages: dict[int, int] = storages, alive: list[Tensor] = alive) -> Tensor:
+            alive.append(tensor)  # or another one could take its place
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with adapters.use("student", [0]), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            scored_hidden(student, prompts, prompts.bool(), rollouts)
+        kept[length] = sum(storages.values())
+    shape, width = shape_of(sizes, 4, config.lora_targets), 2 if dtype == "bfloat16" else 4
+    planned = [
+        saved_bytes(8 * (16 + length), 8 * length, shape, width, recompute=False, in_modules=forward == "modules")
+        for length in (16, 144)
+    ]
+    assert (planned[1] - planned[0]) / (kept[144] - kept[16]) == pytest.approx(1.0, abs=0.1)
 
 
-def test_devices_and_models_that_are_not_known() -> None:
-    with pytest.raises(ConfigError, match=r"expected \[NUMBERx\]DEVICE, got 'H100-81GB'; did you mean 'H100-80GB'"):
-        parse_gpus("H100-81GB")
+def test_a_base_in_4_bits_or_shared_out(large: ModelShape) -> None:
+    in_layers = 8_190_735_360 - 2 * 151_936 * 4096
+    config = preset("ATESD-Qwen3-8B-v0")
+    whole = memory_plan(config, large).fixed["weights"]
+    assert whole == 2 * 8_190_735_360
+    four_bits = memory_plan(config.replace(base_quantization="nf4"), large).fixed
+    assert four_bits["weights"] == int(2 * 2 * 151_936 * 4096 + in_layers * (0.5 + 0.0625))
+    shared = memory_plan(config.replace(base_sharding="fsdp2"), large, num_processes=4).fixed
+    assert shared["weights"] == 2 * 2 * 151_936 * 4096 + in_layers // 2
+    assert shared["weights of one layer, gathered"] == 4 * in_layers // 36
+
+
+def test_processes_share_rollouts_and_probe_and_hold_the_rest_each(large: ModelShape) -> None:
+    config = preset("ATESD-Qwen3-8B-v0", micro_batch_size=None)
+    one, four = (memory_plan(config, large, num_processes=number) for number in (1, 4))
+    assert four.fixed == one.fixed
+    for phase, part in (("decoding", "key-value cache"), ("student", "activations"), ("student", "hidden states")):
+        assert four.phases[phase][part] == pytest.approx(one.phases[phase][part] / 4, rel=1e-3)
+    with pytest.raises(ConfigError, match=r"processes: expected 1 to 32 \(num_rollouts\), got 33"):
+        memory_plan(config, large, num_processes=33)
+
+
+def test_another_engine_takes_its_memory_and_spares_ours(large: ModelShape) -> None:
+    config = preset("ATESD-Qwen3-8B-v0", engine_cache_gib=8.0)
+    server = memory_plan(config.replace(rollout_engine="http://localhost:8000"), large)
+    assert {"prompts", "decoding", "rollouts"}.isdisjoint(server.phases)
+    asleep = memory_plan(config.replace(rollout_engine="vllm"), large)
+    assert asleep.phases["rollouts"] == {"vLLM's weights": 2 * 8_190_735_360, "vLLM's cache": 2**33}
+    assert asleep.fixed == server.fixed
+    awake = memory_plan(config.replace(rollout_engine="vllm", engine_sleep=False), large)
+    assert awake.peak == server.peak + 2 * 8_190_735_360 + 2**33
+
+
+def test_models_that_are_not_known() -> None:
     with pytest.raises(StudentError, match=r"config\.json can be read, got '\./nothing'"):
         student_shape("./nothing", 8, ("q_proj",))
