@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -64,8 +66,13 @@ def batch(random_model, as_student, make_prompts) -> tuple[Rollouts, list[list[i
     return rollouts, make_prompts(NUM_ROWS, seed=11, shortest=10, longest=20)
 
 
-def reference_loss(base: Any, peft_model: Any, rollouts: Rollouts, teacher_prompts: list[list[int]]) -> torch.Tensor:
-    """The paper's loss with full logits, row by row, no padding: mean over rollouts of mean over tokens of KL(T||S)."""
+def reference_loss(
+    base: Any, peft_model: Any, rollouts: Rollouts, teacher_prompts: list[list[int]], cap: float | None = None
+) -> torch.Tensor:
+    """The paper's loss with full logits, row by row, no padding: mean over rollouts of mean over tokens of KL(T||S).
+
+    With a cap, each token's loss is multiplied by min(cap, p_trainer / p_engine), a constant.
+    """
     losses = []
     for row in range(NUM_ROWS):
         answer = rollouts.completion_ids[row][rollouts.completion_mask[row]]
@@ -75,7 +82,13 @@ def reference_loss(base: Any, peft_model: Any, rollouts: Rollouts, teacher_promp
         student = peft_model(input_ids=student_ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
         with torch.no_grad():
             teacher = base(input_ids=teacher_ids).logits[0, len(teacher_prompts[row]) - 1 : -1].log_softmax(-1)
-        losses.append((teacher.exp() * (teacher - student)).sum(-1).mean())
+        loss = (teacher.exp() * (teacher - student)).sum(-1)
+        if cap is not None:
+            assert rollouts.token_log_probs is not None
+            engine = rollouts.token_log_probs[row][rollouts.completion_mask[row]]
+            own = student.detach().gather(1, answer[:, None])[:, 0]
+            loss = loss * (own - engine).exp().clamp(max=cap)
+        losses.append(loss.mean())
     return torch.stack(losses).mean()
 
 
@@ -105,6 +118,38 @@ def test_update_equals_plain_peft_autograd_and_adamw(random_model, make_learner,
     learned = reference.state_dict()
     for name, matrix in learner.adapters.state_dict(0).items():
         torch.testing.assert_close(matrix, learned[name.replace(".weight", ".default.weight")], rtol=0, atol=2e-4)
+
+
+def test_another_engines_tokens_are_weighted_by_importance(random_model, make_learner, batch):
+    """An engine whose probabilities are half of the trainer's for even tokens, and twice them for odd ones; the cap is 1.5."""
+    rollouts, teacher_prompts = batch
+    learner = make_learner(importance_cap=1.5)
+    base = copy.deepcopy(random_model)
+    reference = get_peft_model(
+        copy.deepcopy(random_model), LoraConfig(r=4, lora_alpha=8, target_modules=list(TARGETS), lora_dropout=0.0)
+    )
+    start = learner.adapters.state_dict(0).items()
+    reference.load_state_dict({name.replace(".weight", ".default.weight"): one for name, one in start}, strict=False)
+    own = torch.zeros(rollouts.completion_ids.shape)
+    for row in range(NUM_ROWS):
+        prompt = rollouts.prompt_ids[row][rollouts.prompt_mask[row]]
+        answer = rollouts.completion_ids[row][rollouts.completion_mask[row]]
+        with torch.no_grad():
+            logits = reference(input_ids=torch.cat([prompt, answer])[None]).logits[0, len(prompt) - 1 : -1]
+        own[row, : len(answer)] = logits.log_softmax(-1).gather(1, answer[:, None])[:, 0]
+    even = rollouts.completion_ids % 2 == 0
+    rollouts = dataclasses.replace(rollouts, token_log_probs=own + math.log(2.0) * torch.where(even, -1.0, 1.0))
+    loss = reference_loss(base, reference, rollouts, teacher_prompts, cap=1.5)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(reference.parameters(), 1e9)
+    ours = learner.update(0, rollouts, teacher_prompts)
+    assert ours.loss == pytest.approx(loss.item(), rel=1e-4)
+    assert ours.grad_norm == pytest.approx(float(norm), rel=1e-3)
+    mask = rollouts.completion_mask
+    assert ours.agreement is not None
+    assert ours.agreement.num_capped == int((even & mask).sum()) > 0
+    assert ours.agreement.means()["engine/log_prob_difference"] == pytest.approx(math.log(2.0), rel=1e-4)
+    assert ours.agreement.sum_weight == pytest.approx(float(torch.where(even, 1.5, 0.5)[mask].sum()), rel=1e-4)
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 3, 5, 99])
