@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, Qwen3Config, Qwen3ForCausalLM
 
 from atesd_env.adapters import AdapterStack
 from atesd_env.config import preset
@@ -44,6 +46,36 @@ def test_parameters_are_counted_exactly_without_weights(large: ModelShape) -> No
     assert shape.num_matrix_parameters == shape.num_parameters - 50 * 16
     assert shape.num_adapter_parameters == AdapterStack(model, 1, 3, 3.0, ("q_proj", "down_proj")).num_parameters
     assert large.num_parameters == 8_190_735_360
+
+
+@pytest.mark.parametrize(
+    ("env_id", "parameters", "layers", "query_size", "mlp_size"),
+    [
+        ("ATESD-Qwen3-1.7B-v0", 1_720_574_976, 28, 2048, 6144),
+        ("ATESD-Qwen3-4B-v0", 4_022_468_096, 36, 4096, 9728),
+        ("ATESD-Qwen3-8B-v0", 8_190_735_360, 36, 4096, 12_288),
+        ("ATESD-SmolLM2-135M-v0", 134_515_008, 30, 576, 1536),
+    ],
+)
+def test_published_sizes(env_id: str, parameters: int, layers: int, query_size: int, mlp_size: int) -> None:
+    """The parameters that the models' files hold (a tied output layer once), and products' widths."""
+    config = preset(env_id)
+    shape = student_shape(config.student, config.lora_r, config.lora_targets)
+    assert (shape.num_parameters, shape.num_layers) == (parameters, layers)
+    assert (shape.query_size, shape.mlp_size) == (query_size, mlp_size)
+    assert shape.has_head_norm is ("Qwen3" in env_id)
+    # All seven linear layers of each decoder layer: r (in + out).
+    widths = shape.hidden_size, shape.query_size, shape.key_value_size, shape.mlp_size
+    hidden, query, keys, mlp = widths
+    sides = (hidden + query) * 2 + 2 * (hidden + keys) + 3 * (hidden + mlp)
+    assert shape.num_adapter_parameters == layers * config.lora_r * sides
+
+
+def test_a_model_of_a_local_directory_is_read(tmp_path: Path) -> None:
+    sizes = LlamaConfig(vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=4)
+    sizes.save_pretrained(tmp_path)
+    shape = student_shape(str(tmp_path), 2, ("q_proj",))
+    assert (shape.head_dim, shape.query_size, shape.key_value_size, shape.has_head_norm) == (4, 16, 16, False)
 
 
 def test_the_8b_preset_fits_one_80_gb_device_even_at_its_longest(large: ModelShape) -> None:
