@@ -78,6 +78,25 @@ def run(name: str, config: EnvConfig, **options: Any) -> Callable[[int], None]:
     return lambda _: execute(spec, checkpoint_every=1, **options)
 
 
+def keeping_gradients(name: str, config: EnvConfig) -> Callable[[int], None]:
+    """Makes a run whose updates' gradients are written down, [windows, P]."""
+    work = run(name, config)
+
+    def watched(rank: int) -> None:
+        original, gradients = Learner.update, []
+
+        def update(self: Learner, *arguments: Any) -> Any:
+            statistics = original(self, *arguments)
+            gradients.append(self.adapters.flat_grad[0].detach().numpy().copy())
+            return statistics
+
+        Learner.update = update  # type: ignore[method-assign]
+        work(rank)
+        np.save(OUT / f"gradients-{name}.npy", np.stack(gradients))
+
+    return watched
+
+
 def breaking(on_rank: int, in_update: int, what: Callable[[], None]) -> Callable[[], None]:
     """Lets a process do something else in the middle of an update; returns how to undo it."""
     original, count = Learner.update, 0
@@ -125,8 +144,8 @@ def main() -> None:
     torch.set_num_threads(1)
     Population.forward = forward  # type: ignore[attr-defined]  (the other process calls it by name)
     statuses = {
-        "one": in_processes(1, run("one", PLAIN)),
-        "two": in_processes(2, run("two", PLAIN)),
+        "one": in_processes(1, keeping_gradients("one", PLAIN)),
+        "two": in_processes(2, keeping_gradients("two", PLAIN)),
         "modules": in_processes(1, run("modules", MODULES)),
         "sharded": in_processes(2, run("sharded", SHARDED)),
         "logits": in_processes(1, logits) + in_processes(2, logits),

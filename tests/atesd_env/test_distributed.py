@@ -70,6 +70,16 @@ def test_two_processes_make_the_run_of_one(out: Path, statuses: dict[str, list[i
     assert_same_run(out / "two", out / "one")
 
 
+def test_two_processes_have_the_gradients_of_one(out: Path, statuses: dict[str, list[int]]) -> None:
+    """Every number of every adapter's gradient, to a millionth of the largest at first; rounding grows with the steps made."""
+    found, expected = (np.load(out / f"gradients-{name}.npy") for name in ("two", "one"))
+    assert found.shape == expected.shape
+    assert len(found) == 3
+    differences = np.abs(found - expected).max(axis=1) / np.abs(expected).max(axis=1)
+    assert differences[0] < 1e-6
+    assert differences.max() < 2e-5
+
+
 def test_sharded_base_makes_the_run_of_a_whole_one(out: Path, statuses: dict[str, list[int]]) -> None:
     """FSDP2, with recomputed activations."""
     assert statuses["sharded"] == [0, 0]

@@ -78,15 +78,15 @@ def test_a_decoding_step_takes_the_longest_of_starting_reading_and_computing():
 
 @pytest.mark.parametrize(("checkpointing", "passes"), [(False, 2), (True, 3)])
 def test_updates_and_probe(checkpointing: bool, passes: int):
-    """At a second a token: the student's forward pass, its backward pass, and once more forward with checkpointing."""
-    second_a_token = device(matrix=2000.0)
-    plan = time_plan(CONFIG.replace(gradient_checkpointing=checkpointing), SHAPE, second_a_token, LENGTHS)
+    """At half a second a token: the student's forward pass, its backward pass, and once more forward with checkpointing."""
+    slow = device(matrix=4000.0)
+    plan = time_plan(CONFIG.replace(gradient_checkpointing=checkpointing), SHAPE, slow, LENGTHS)
     tokens = token_plan(CONFIG, LENGTHS)
-    assert plan.update_sec == pytest.approx(tokens.trained * passes + tokens.scored)
-    assert plan.probe_sec == pytest.approx(tokens.probed)
-    assert plan.rollout_sec == pytest.approx(6 * decode_sec(4, LENGTHS, SHAPE, second_a_token, 2))
+    assert plan.update_sec == pytest.approx(0.5 * (tokens.trained * passes + tokens.scored))
+    assert plan.probe_sec == pytest.approx(0.5 * tokens.probed)
+    assert plan.rollout_sec == pytest.approx(6 * decode_sec(4, LENGTHS, SHAPE, slow, 2))
     assert plan.total_sec == pytest.approx(plan.update_sec + plan.probe_sec + plan.rollout_sec)
-    wide = time_plan(CONFIG.replace(dtype="float32"), SHAPE, second_a_token, LENGTHS)
+    wide = time_plan(CONFIG.replace(dtype="float32"), SHAPE, slow, LENGTHS)
     assert wide.probe_sec == pytest.approx(2 * plan.probe_sec)
 
 
