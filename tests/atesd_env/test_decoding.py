@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from atesd_env.adapters import AdapterStack
 from atesd_env.decoding import FusedDecoding, ModuleDecoding, begin_decoding
@@ -99,3 +102,38 @@ def test_fused_and_module_rollouts_are_the_same(random_model, as_student, make_p
             sampled.append(generate(student, make_prompts(6), SamplingSpec(10), uniforms, num_students=2))
     assert torch.equal(sampled[0].completion_ids, sampled[1].completion_ids)
     assert torch.equal(sampled[0].completion_mask, sampled[1].completion_mask)
+
+
+class _Waits(TorchDispatchMode):
+    """Counts what makes a host wait for its device: a number that is read, places that are looked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        indices = args[1] if function is torch.ops.aten.index.Tensor else ()
+        by_mask = any(one is not None and one.dtype == torch.bool for one in indices)
+        reads = (
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.item.default,
+            torch.ops.aten.nonzero.default,
+            torch.ops.aten.equal.default,
+        )
+        self.number += by_mask or function in reads
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_token_makes_the_host_wait_once(random_model, as_student, make_prompts):
+    """On a GPU each wait empties its queue; one is needed, to know whether rows go on."""
+    student = dataclasses.replace(as_student(random_model, forward="fused"), eos_token_ids=())
+    waits = []
+    for num_tokens in (4, 14):
+        with _Waits() as counted:
+            spec = SamplingSpec(num_tokens, temperature=1.0, top_p=0.9, top_k=20)
+            generate(
+                student, make_prompts(4), spec, torch.rand(4, num_tokens, generator=torch.Generator().manual_seed(0))
+            )
+        waits.append(counted.number)
+    assert waits[1] - waits[0] == 10
+    assert waits[0] < 15
