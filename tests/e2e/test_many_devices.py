@@ -14,7 +14,11 @@ import pytest
 from atesd_env.distributed import is_launched
 
 PAGE = (Path(__file__).parents[2] / "docs" / "many-devices.md").read_text()
-PROGRAM = "import json, os; print(json.dumps({name: value for name, value in os.environ.items()}))"
+PROGRAM = """
+import json, os
+from pathlib import Path
+Path(__file__).with_name(f"rank-{os.environ.get('RANK')}.json").write_text(json.dumps(dict(os.environ)))
+"""
 
 
 def commands() -> list[list[str]]:
@@ -36,8 +40,8 @@ def test_the_launchers_start_two_processes(launcher: str, tmp_path: Path, monkey
         [str(executable), *options, str(tmp_path / "program.py")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    environments = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert sorted(environment["RANK"] for environment in environments) == ["0", "1"]
+    environments = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("rank-*.json"))]
+    assert [environment["RANK"] for environment in environments] == ["0", "1"]
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, environments[0][name])
     assert is_launched()
