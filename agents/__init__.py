@@ -3,6 +3,6 @@
 Importing this package loads no controller, and neither torch nor Stable-Baselines3.
 """
 
-from agents.registry import available, make
+from agents.specs.registry import available, make
 
 __all__ = ["available", "make"]

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import Agent
+from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import ConfigError
-from atesd_env.statistics import FEATURE_NAMES
 
 _MISMATCH = FEATURE_NAMES.index("mismatch_ema")
 _LARGEST_SQUASHED = 1.0 - 1e-6  # beyond it x / (1 + x) has no usable inverse

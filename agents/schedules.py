@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import Agent
+from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import ConfigError
-from atesd_env.statistics import FEATURE_NAMES
 
 _PROGRESS = FEATURE_NAMES.index("progress")
 _PROGRESS_TOLERANCE = 1e-6

@@ -7,12 +7,12 @@ from analysis.errors import AnalysisError, DamagedRunError, NoRunsError
 from analysis.exposure import exposure_by_group, exposure_by_progress, mismatch_by_ratio, mismatch_trend
 from analysis.load import list_runs, load_runs
 from analysis.paired import agent_means, paired_differences
-from analysis.plot_credit import plot_credit
-from analysis.plot_exposures import plot_beta_density, plot_exposure_trajectories
-from analysis.plot_learning import plot_health, plot_learning_curves
-from analysis.plot_paired import plot_paired_differences
-from analysis.plot_ratios import plot_counterfactual, plot_mismatch_by_ratio, plot_ratio_sweep
-from analysis.plots import plot_comparison, plot_exposure
+from analysis.plots.comparison import plot_comparison, plot_exposure
+from analysis.plots.credit import plot_credit
+from analysis.plots.exposures import plot_beta_density, plot_exposure_trajectories
+from analysis.plots.learning import plot_health, plot_learning_curves
+from analysis.plots.paired import plot_paired_differences
+from analysis.plots.ratios import plot_counterfactual, plot_mismatch_by_ratio, plot_ratio_sweep
 from analysis.statistics import compare_agents, final_outcomes
 
 __all__ = [

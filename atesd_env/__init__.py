@@ -14,20 +14,22 @@ for _env_id in PRESETS:
     if _env_id not in registry:
         if _env_id == "ATESD-Toy-v0":
             register(
-                id=_env_id, entry_point="atesd_env.toy:ToyExposureEnv", vector_entry_point="atesd_env.vector:make_toy"
+                id=_env_id,
+                entry_point="atesd_env.simulated.toy:ToyExposureEnv",
+                vector_entry_point="atesd_env.population.vector:make_toy",
             )
         else:
             # The environment truncates itself and may end early, so no wrapper counts its steps.
             register(
                 id=_env_id,
-                entry_point="atesd_env.env:make",
-                vector_entry_point="atesd_env.vector:make",
+                entry_point="atesd_env.population.environment:make",
+                vector_entry_point="atesd_env.population.vector:make",
                 kwargs={"env_id": _env_id},
             )
 
 if "ATESD-Surrogate-v0" not in registry:
     register(
         id="ATESD-Surrogate-v0",
-        entry_point="atesd_env.surrogate:SurrogateExposureEnv",
-        vector_entry_point="atesd_env.surrogate:make_vector",
+        entry_point="atesd_env.simulated.surrogate:SurrogateExposureEnv",
+        vector_entry_point="atesd_env.simulated.surrogate:make_vector",
     )

@@ -26,8 +26,9 @@ from transformers.utils import logging as transformers_logging
 
 from atesd_env.config import EnvConfig
 from atesd_env.exposure import PromptBuilder
-from atesd_env.rollout import SamplingSpec, decode_texts, generate
-from atesd_env.student import TINY_DIRECTORY, wrap_student
+from atesd_env.rollouts.sampling import SamplingSpec, decode_texts, generate
+from atesd_env.student.loading import TINY_DIRECTORY
+from atesd_env.student.model import wrap_student
 from atesd_env.tasks.arithmetic import ArithmeticTask
 from atesd_env.tasks.base import Problem
 

@@ -25,9 +25,9 @@ from rich.progress import track
 
 import agents
 from atesd_env.config import EnvConfig, preset
-from atesd_env.toy_dynamics import next_levels
-from atesd_env.toy_optimum import optimum
-from atesd_env.toy_population import initial_state
+from atesd_env.simulated.toy_dynamics import next_levels
+from atesd_env.simulated.toy_optimum import optimum
+from atesd_env.simulated.toy_population import initial_state
 from benchmarks.common import mean_with_interval, num_seeds, save
 
 WINDOWS = 50

@@ -15,8 +15,8 @@ import numpy as np
 from rich.progress import track
 
 from atesd_env.config import preset
-from atesd_env.population import Population
-from atesd_env.probe import Probe
+from atesd_env.population.population import Population
+from atesd_env.population.probe import Probe
 from benchmarks.common import mean_with_interval, num_seeds, save
 
 RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)

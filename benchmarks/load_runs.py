@@ -21,8 +21,8 @@ import numpy as np
 
 from analysis import load_runs
 from atesd_env.config import preset
-from atesd_env.statistics import COLUMNS, TIME_COLUMNS
-from atesd_env.trajectory import RunWriter
+from atesd_env.envs.columns import COLUMNS, TIME_COLUMNS
+from atesd_env.files.run_folder import RunWriter
 from benchmarks.common import save
 
 AGENTS = ("beta", "fixed:0", "fixed:0.5", "fixed:1", "random")

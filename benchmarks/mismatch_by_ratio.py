@@ -13,7 +13,7 @@ import argparse
 import numpy as np
 
 from atesd_env.config import preset
-from atesd_env.population import Population
+from atesd_env.population.population import Population
 from benchmarks.common import mean_with_interval, num_seeds, save
 
 RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -84,7 +84,7 @@ def narrow_model(folder: Path, vocabulary_size: int | None) -> str:
     import torch
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-    from atesd_env.student import TINY_DIRECTORY
+    from atesd_env.student.loading import TINY_DIRECTORY
 
     tokenizer = AutoTokenizer.from_pretrained(TINY_DIRECTORY)
     sizes = Qwen3Config(
@@ -114,9 +114,9 @@ def status_bytes(field: str) -> int:
 
 def measure(config: EnvConfig) -> dict[str, Any]:
     """Trains two windows; returns measured and planned bytes. To be called once in a process."""
-    from atesd_env.model_shape import student_shape
-    from atesd_env.plan import Lengths, memory_plan
-    from atesd_env.population import Population
+    from atesd_env.planning.memory import Lengths, memory_plan
+    from atesd_env.planning.shape import student_shape
+    from atesd_env.population.population import Population
 
     smallest = {"num_rollouts": 1, "max_new_tokens": 1, "probe_size": 1, "hold_window": 1, "windows": 1}
     warm = Population(preset("ATESD-Tiny-v0", dtype=config.dtype, **smallest))

@@ -24,10 +24,11 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from atesd_env import distillation, population
 from atesd_env.config import preset
-from atesd_env.population import Population
-from atesd_env.rollout import Rollouts
+from atesd_env.distillation import update as distillation
+from atesd_env.population import population
+from atesd_env.population.population import Population
+from atesd_env.rollouts.sampling import Rollouts
 from benchmarks.common import save
 
 STAGES = ("prompts", "rollout", "teacher", "student", "divergence", "backward", "optimizer", "grading", "other")

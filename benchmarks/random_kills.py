@@ -25,7 +25,7 @@ from benchmarks.common import save
 
 def command(out: Path, windows: int, *extra: str) -> list[str]:
     """Returns the command line of a run."""
-    code = "import sys; from agents.cli import main; main(sys.argv[1:])"
+    code = "import sys; from atesd.commands.cli import main; main(sys.argv[1:])"
     fields = ["--windows", str(windows), "--agent", "beta", "--seeds", "0", "--quiet", "--out", str(out)]
     return [sys.executable, "-c", code, "run", *fields, *extra]
 

@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from agents.experiment import execute, plan_runs
-from analysis.report import write_report
+from analysis.report.page import write_report
+from atesd.experiments.run import execute, plan_runs
 from atesd_env.config import preset
 from benchmarks.common import save
 

@@ -19,7 +19,7 @@ import gymnasium
 import numpy as np
 
 import atesd_env  # noqa: F401  (registers the ids)
-from atesd_env.checkpoint import read_checkpoint, write_numbered
+from atesd_env.files.checkpoint import read_checkpoint, write_numbered
 from benchmarks.common import save
 
 

@@ -20,9 +20,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from agents.experiment import execute, plan_runs
-from agents.fit_surrogate import FAMILIES, fit
-from agents.surrogate_data import find_runs, read_windows
+from atesd.experiments.run import execute, plan_runs
+from atesd.experiments.surrogate.data import find_runs, read_windows
+from atesd.experiments.surrogate.fitting import FAMILIES, fit
 from atesd_env.config import preset
 from benchmarks.common import save
 

@@ -28,9 +28,9 @@ import numpy as np
 from transformers import TrainerCallback
 
 from atesd_env.config import EnvConfig, preset
-from atesd_env.parallel import ParallelPopulation
-from atesd_env.population import Population
-from atesd_env.student import load_student
+from atesd_env.population.population import Population
+from atesd_env.population.workers import ParallelPopulation
+from atesd_env.student.loading import load_student
 from atesd_env.tasks.registry import make_task
 from benchmarks.common import save
 from benchmarks.trl_sdft import sdft_trainer

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from atesd_env.config import preset
-from atesd_env.population import Population
+from atesd_env.population.population import Population
 from benchmarks.common import save
 
 STUDENTS = 2

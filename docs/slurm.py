@@ -16,8 +16,8 @@ from typing import Any
 
 import submitit
 
-from agents.compare import attempt
-from agents.experiment import RunSpec, plan_runs
+from atesd.experiments.processes import attempt
+from atesd.experiments.run import RunSpec, plan_runs
 from atesd_env.config import preset
 
 

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from atesd_env.answers import answers_match, judged, last_boxed
 from atesd_env.errors import ConfigError, DataError
 from atesd_env.tasks.base import Problem, Task
-from atesd_env.tasks.data import DataReport, DataRow, log_report, normalised_problem, problem_checksum, read_rows
+from atesd_env.tasks.data.rows import DataReport, DataRow, log_report, normalised_problem, problem_checksum, read_rows
+from atesd_env.tasks.data.stored import RowIndex, StoredProblems, index_rows, sorted_by_checksum
+from atesd_env.tasks.grading.answers import answers_match, judged, last_boxed
 from atesd_env.tasks.ordering import row_at
 from atesd_env.tasks.segmentation import split_steps
-from atesd_env.tasks.stored import RowIndex, StoredProblems, index_rows, sorted_by_checksum
 
 _logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ _OWN_WORDS = (
 
 
 class MathTask(Task):
-    r"""Worked problems of a JSONL file (see `atesd_env.tasks.data` for its rows).
+    r"""Worked problems of a JSONL file (see `atesd_env.tasks.data.rows` for its rows).
 
     Probe and held-out problems come from files of their own if there are any. Held-out problems without a file are the
     rest of the probe's file; without that either, both are set apart from the training file. A training problem that is
@@ -52,7 +52,7 @@ class MathTask(Task):
     Difficulty is the ``level`` if every row of every file has one, else the number of steps.
 
     Args:
-        data_path: Training problems: JSONL or Parquet, or a hub id (`atesd_env.tasks.sources`).
+        data_path: Training problems: JSONL or Parquet, or a hub id (`atesd_env.tasks.data.sources`).
         probe_data_path: Probe problems; None takes them from ``data_path``.
         heldout_data_path: Held-out problems; None takes them from where the probe comes from.
         probe_size: Problems set apart for the probe, at least 1.

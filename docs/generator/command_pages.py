@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agents.cli import EXAMPLES
-from agents.completion import help_of
+from atesd.commands.cli import EXAMPLES
+from atesd.commands.completion import help_of
 
 
 def command_page() -> str:

@@ -10,10 +10,10 @@ import gymnasium
 
 import atesd_env
 from atesd_env.config import EnvConfig
-from atesd_env.documentation import features_table, field_texts, markdown_table
-from atesd_env.episode import make_spaces
-from atesd_env.surrogate import REWARD_FIELDS, SurrogateExposureEnv
-from atesd_env.toy import ToyExposureEnv
+from atesd_env.envs.contract import make_spaces
+from atesd_env.simulated.surrogate import REWARD_FIELDS, SurrogateExposureEnv
+from atesd_env.simulated.toy import ToyExposureEnv
+from docs.generator.package_tables import features_table, field_texts, markdown_table
 
 DESCRIPTIONS = {
     "ATESD-Tiny-v0": (

@@ -8,12 +8,12 @@ import math
 
 from analysis.intervals import num_seeds_for
 from atesd_env.config import preset
-from atesd_env.documentation import markdown_table
-from atesd_env.evaluation import CONTEST_PROMPT_TOKENS
-from atesd_env.model_shape import student_shape
-from atesd_env.plan import Lengths, memory_plan
-from atesd_env.plan_time import DEVICES, evaluation_batch, evaluation_hours, time_plan
-from atesd_env.sampling_presets import CONTEST_TOKENS
+from atesd_env.evaluation.evaluator import CONTEST_PROMPT_TOKENS
+from atesd_env.evaluation.sampling_presets import CONTEST_TOKENS
+from atesd_env.planning.hours import DEVICES, evaluation_batch, evaluation_hours, time_plan
+from atesd_env.planning.memory import Lengths, memory_plan
+from atesd_env.planning.shape import student_shape
+from docs.generator.package_tables import markdown_table
 from docs.generator.public_names import ROOT
 
 TYPICAL = {"student_prompt": 300, "teacher_prompt": 3000}

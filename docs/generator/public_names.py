@@ -15,7 +15,7 @@ from typing import Any
 import griffe
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("atesd_env", "agents", "analysis")
+PACKAGES = ("atesd_env", "agents", "analysis", "atesd")
 """The packages, in the order of the reference."""
 
 

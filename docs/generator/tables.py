@@ -14,10 +14,10 @@ from typing import Any
 
 import griffe
 
-from agents.registry import available
-from agents.training import EVALUATION_COLUMNS
+from agents.specs.registry import available
+from atesd.experiments.training.training import EVALUATION_COLUMNS
 from atesd_env.config import EnvConfig
-from atesd_env.documentation import field_texts, markdown_table, with_tables
+from docs.generator.package_tables import field_texts, markdown_table, with_tables
 from docs.generator.plan_tables import measured_table, presets_table, seeds_table
 from docs.generator.public_names import ROOT, loaded
 

@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from agents.base import Agent, AgentProtocol, Transition
 from agents.schedules import FixedSchedule, RandomSchedule
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.toy import ToyExposureEnv
+from atesd_env.simulated.toy import ToyExposureEnv
 
 
 class RememberingEnv(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -17,9 +17,9 @@ from agents.base import Agent
 from agents.beta import NUM_PAPER_FEATURES, BetaController, controller_loss, normalised_advantages
 from agents.credit import decision_returns
 from agents.schedules import RandomSchedule
+from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import ConfigError
-from atesd_env.statistics import FEATURE_NAMES
-from atesd_env.toy import ToyExposureEnv
+from atesd_env.simulated.toy import ToyExposureEnv
 
 NO_ENTROPY: dict[str, float] = {"entropy_coefficient": 0.0, "entropy_target": 0.0}
 

@@ -12,7 +12,7 @@ import pytest
 from agents.checking import CheckedEnv, agent_failures, check_observation, check_reward
 from agents.schedules import FixedSchedule
 from atesd_env.errors import AgentError, ConfigError, NonFiniteError
-from atesd_env.toy import ToyExposureEnv
+from atesd_env.simulated.toy import ToyExposureEnv
 
 
 class Spoilt(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -15,9 +15,9 @@ from agents.credit import (
     learning_progress_return,
     positive_progress,
 )
+from atesd_env.envs.reward import learning_progress, window_reward
 from atesd_env.errors import ConfigError
-from atesd_env.reward import learning_progress, window_reward
-from atesd_env.toy import ToyExposureEnv
+from atesd_env.simulated.toy import ToyExposureEnv
 
 # Measurements l_0 .. l_5 and scores g_1 .. g_5 of a run of five windows; the drops are 1, 0 (a rise), 0.5, 0.25, 0.
 PROBE_NLL = [3.0, 2.0, 2.5, 2.0, 1.75, 1.75]

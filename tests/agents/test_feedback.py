@@ -11,9 +11,9 @@ import pytest
 
 from agents.base import Agent
 from agents.feedback import FeedbackController, mismatch_of, next_ratio
+from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import ConfigError
-from atesd_env.statistics import FEATURE_NAMES
-from atesd_env.toy import ToyExposureEnv
+from atesd_env.simulated.toy import ToyExposureEnv
 
 LIMITS = {"a_min": 0.0, "a_max": 1.0}
 

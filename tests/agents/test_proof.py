@@ -1,4 +1,4 @@
-"""Every agent finds what can be found, on closed-form learners whose optimum is known (atesd_env/toy_optimum.py).
+"""Every agent finds what can be found, on closed-form learners whose optimum is known (atesd_env/simulated/toy_optimum.py).
 
 How each test is made. An agent learns over some runs of 50 windows; then it decides in one fresh run, without exploring and
 without learning. What counts is ``toy/reached_rate``: the share of the optimal policy's way that the student went. The
@@ -20,9 +20,9 @@ import torch
 
 import agents
 from atesd_env.config import preset
-from atesd_env.toy_dynamics import next_levels
-from atesd_env.toy_optimum import optimum
-from atesd_env.toy_population import initial_state
+from atesd_env.simulated.toy_dynamics import next_levels
+from atesd_env.simulated.toy_optimum import optimum
+from atesd_env.simulated.toy_population import initial_state
 
 FIELDS = {"windows": 50, "hold_window": 2}
 LOW = {**FIELDS, "toy_best_ratio": 0.2}

@@ -18,9 +18,9 @@ from agents.schedules import (
     RandomSchedule,
     StagedSchedule,
 )
+from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import ConfigError
-from atesd_env.statistics import FEATURE_NAMES
-from atesd_env.toy import ToyExposureEnv
+from atesd_env.simulated.toy import ToyExposureEnv
 
 
 def observations(*progress: float) -> np.ndarray:

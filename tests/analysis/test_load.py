@@ -335,7 +335,7 @@ def test_sound_files_are_read_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_what_the_environment_writes_is_what_analysis_reads(tmp_path: Path) -> None:
-    trajectory = pytest.importorskip("atesd_env.trajectory")
+    trajectory = pytest.importorskip("atesd_env.files.run_folder")
     description = {"env_id": "ATESD-Toy-v0", "agent": "beta", "seed": 7, "config": {}}
     with trajectory.RunWriter(tmp_path / "beta-7", description) as writer:
         writer.write_row({"window": 1, "probe/nll": 0.1 + 0.2, "status": "running", "reason": None})

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from atesd_env.student import TINY_DIRECTORY
+from atesd_env.student.loading import TINY_DIRECTORY
 
 # In the order of their ids, from 151643 on, as Qwen3 has them.
 _QWEN_CONTROL_TOKENS = (

@@ -36,14 +36,14 @@ def loaded_heavy_packages(statement: str, *extra_paths: Path) -> list[str]:
     "module",
     [
         "atesd_env",
-        "atesd_env.config",
-        "atesd_env.toy",
-        "atesd_env.statistics",
-        "atesd_env.reward",
-        "atesd_env.trajectory",
-        "atesd_env.recording",
-        "atesd_env.checkpoint",
-        "atesd_env.surrogate",
+        "atesd_env.config.fields",
+        "atesd_env.simulated.toy",
+        "atesd_env.envs.columns",
+        "atesd_env.envs.reward",
+        "atesd_env.files.run_folder",
+        "atesd_env.envs.recording",
+        "atesd_env.files.checkpoint",
+        "atesd_env.simulated.surrogate",
     ],
 )
 def test_importing_loads_nothing_heavy(module: str):

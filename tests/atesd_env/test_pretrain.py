@@ -13,7 +13,7 @@ from atesd_env.pretrain import (
     compare_with_packaged,
     pretrain,
 )
-from atesd_env.student import TINY_DIRECTORY
+from atesd_env.student.loading import TINY_DIRECTORY
 
 
 def test_tokenizer_is_the_packaged_one():

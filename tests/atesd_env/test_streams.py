@@ -10,7 +10,8 @@ import pytest
 import torch
 from scipy import stats
 
-from atesd_env.streams import stream_seed, torch_stream
+from atesd_env.streams import stream_seed
+from atesd_env.student.generators import torch_stream
 
 PURPOSES = ("adapter", "rollout", "probe", "problems", "measurement")
 

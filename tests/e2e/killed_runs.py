@@ -20,9 +20,9 @@ import gymnasium
 import torch
 
 import agents
-from agents.experiment import execute, plan_runs
+from atesd.experiments.run import execute, plan_runs
 from atesd_env.config import preset
-from atesd_env.population import Population
+from atesd_env.population.population import Population
 
 
 def life(arguments: argparse.Namespace, *, kill_after_sec: float | None) -> int:

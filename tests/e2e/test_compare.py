@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from agents.cli import main
 from analysis import load_runs
+from atesd.commands.cli import main
 
 COMMAND = Path(sys.executable).parent / "atesd"
 ROOT = Path(__file__).parents[2]

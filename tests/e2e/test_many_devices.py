@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from atesd_env.distributed import is_launched
+from atesd_env.population.distributed import is_launched
 
 PAGE = (Path(__file__).parents[2] / "docs" / "many-devices.md").read_text()
 PROGRAM = """
@@ -25,7 +25,7 @@ def commands() -> list[list[str]]:
     """Returns the words of each command that starts a run in several processes."""
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line) for line in lines if " -m agents " in line]
+    return [shlex.split(line) for line in lines if " -m atesd " in line]
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])

@@ -17,11 +17,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-from agents.cli import main
+from atesd.commands.cli import main
 from atesd_env.config import preset
-from atesd_env.student import TINY_DIRECTORY
-from atesd_env.tasks.benchmarks import BENCHMARKS
-from tests.atesd_env.fake_engines import Brain, FakeVllmServer
+from atesd_env.evaluation.benchmarks import BENCHMARKS
+from atesd_env.student.loading import TINY_DIRECTORY
+from tests.atesd_env.rollouts.engines.fake_engines import Brain, FakeVllmServer
 
 pytest.importorskip("trl", reason="needs the package trl (pip install atesd-env[trl])")
 
@@ -40,8 +40,8 @@ SIZES = {
 SMALLER = {
     "siyanzhao/Openthoughts_math_30k_opsd --student Qwen/Qwen3-1.7B": "hub.jsonl --student ./qwen3",
     "--agent sft grpo": "--agent sft grpo:num_generations=2",
-    "--ray --ray-gpus 1 --ray-cpus 8": "--processes 1",  # tests/agents/test_ray_runs.py
-    "torchrun --nproc-per-node 2 -m agents": "atesd",  # tests/atesd_env/test_distributed.py
+    "--ray --ray-gpus 1 --ray-cpus 8": "--processes 1",  # tests/atesd/experiments/test_ray_runs.py
+    "torchrun --nproc-per-node 2 -m atesd": "atesd",  # tests/atesd_env/population/test_distributed.py
     "--windows 2 --out runs/two`": "--out runs/two-windows`",
     "rollout-engine vllm": "rollout-engine ADDRESS",
 }

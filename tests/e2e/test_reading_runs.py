@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.cli import main
 from analysis import load_runs
+from atesd.commands.cli import main
 
 
 @pytest.fixture

@@ -24,10 +24,10 @@ from unittest.mock import MagicMock
 
 import pytest
 
-import agents.experiment
-from agents.cli import main
-from agents.experiment import RunSpec
+import atesd.experiments.run
 from analysis import load_runs
+from atesd.commands.cli import main
+from atesd.experiments.run import RunSpec
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -224,7 +224,7 @@ def test_the_gpus_command_is_understood(tmp_path: Path, monkeypatch: pytest.Monk
         planned.append(spec)
         raise ParsedError
 
-    monkeypatch.setattr(agents.experiment, "execute", execute)
+    monkeypatch.setattr(atesd.experiments.run, "execute", execute)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(ParsedError):

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from agents.experiment import RunSpec, execute, plan_runs
-from agents.resuming import CHECKPOINT_FOLDER
 from analysis import load_runs
-from atesd_env.checkpoint import write_checkpoint
+from atesd.experiments.resuming import CHECKPOINT_FOLDER
+from atesd.experiments.run import RunSpec, execute, plan_runs
 from atesd_env.config import preset
-from atesd_env.distillation import Learner
+from atesd_env.distillation.update import Learner
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.files import LOCK_FILE, locked_folder
+from atesd_env.files.atomic import LOCK_FILE, locked_folder
+from atesd_env.files.checkpoint import write_checkpoint
 
 COMMAND = Path(sys.executable).parent / "atesd"
 ROOT = Path(__file__).parents[2]
@@ -188,7 +188,7 @@ def test_a_run_killed_after_its_last_window_only_writes_its_results(tmp_path: Pa
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("agents.experiment._save_results", interrupt)
+    monkeypatch.setattr("atesd.experiments.run._save_results", interrupt)
     with pytest.raises(KeyboardInterrupt):
         execute(stopped, checkpoint_every=1)
     monkeypatch.undo()
@@ -200,7 +200,7 @@ def test_a_run_killed_while_its_checkpoints_are_deleted_is_finished(tmp_path: Pa
     (alone,) = plan(tmp_path / "alone", "ATESD-Toy-v0", {"windows": 5})
     (stopped,) = plan(tmp_path / "stopped", "ATESD-Toy-v0", {"windows": 5})
     execute(alone)
-    monkeypatch.setattr("agents.resuming.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("atesd.experiments.resuming.shutil.rmtree", lambda *_, **__: None)
     execute(stopped, checkpoint_every=1)
     monkeypatch.undo()
     execute(stopped, resume=True)
@@ -293,7 +293,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run_and_the_rest_is_reada
             raise RunFilesError(f"{path}: no space")
         write_checkpoint(path, checkpoint)
 
-    monkeypatch.setattr("atesd_env.checkpoint.write_checkpoint", fail_from_window_5)
+    monkeypatch.setattr("atesd_env.files.checkpoint.write_checkpoint", fail_from_window_5)
     with pytest.raises(RunFilesError, match="no space"):
         execute(full, checkpoint_every=1)
     monkeypatch.undo()

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from agents.registry import AGENTS
+from agents.specs.registry import AGENTS
 from analysis import load_runs
 
-COMMAND = [sys.executable, "-W", "error", "-c", "from agents.cli import main; main()"]
+COMMAND = [sys.executable, "-W", "error", "-c", "from atesd.commands.cli import main; main()"]
 SHORT = ["--windows", "5", "--num-envs", "2", "--eval-every", "20", "--eval-seeds", "0", "1"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -54,7 +54,7 @@ def test_train_leaves_its_files(trained: Path):
 
 def test_a_function_of_ones_own_deploys_the_agent_frozen(trained: Path, tmp_path: Path):
     (tmp_path / "deploying.py").write_text(
-        "from agents.sb3 import load_agent\n"
+        "from agents.sb3.agent import load_agent\n"
         "def frozen(env, seed):\n"
         f"    return load_agent({str(trained / 'best_agent.zip')!r}, env, seed=seed)\n"
         "def learning(env, seed):\n"

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from atesd_env.config import preset
-from atesd_env.population import Population
+from atesd_env.population.population import Population
 
 needs_gpu = [
     pytest.mark.gpu,

@@ -12,7 +12,7 @@ import pytest
 
 from atesd_env.errors import ConfigError, DataError
 from atesd_env.tasks.base import Problem
-from atesd_env.tasks.data import read_rows
+from atesd_env.tasks.data.rows import read_rows
 from atesd_env.tasks.math import CLOSING_REQUEST, MathTask
 from atesd_env.tasks.segmentation import protected_spans, split_steps, without_annotations
 

@@ -1,0 +1,89 @@
+"""Callbacks around an algorithm's own: ended students start anew after the caller's, and a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+
+from agents.sb3.vec_env import PopulationVecEnv
+from atesd_env.errors import ConfigError
+
+
+class StartEndedAfter(CallbackList):
+    """Runs callbacks, then starts new runs of the students whose run has ended, unless a callback stops the learning.
+
+    Args:
+        callbacks: The callbacks.
+        vec_env: The adapter, with deferred resets.
+    """
+
+    def __init__(self, callbacks: Sequence[BaseCallback], vec_env: PopulationVecEnv) -> None:
+        super().__init__(list(callbacks))
+        self._vec_env = vec_env
+
+    def _on_step(self) -> bool:
+        goes_on = bool(super()._on_step())
+        if goes_on:
+            self._vec_env.start_ended()
+        return goes_on
+
+
+class FunctionCallback(BaseCallback):
+    """A function of (local names, global names) as a callback; only False stops, None does not.
+
+    Args:
+        function: The function, or None.
+    """
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self._function = function
+
+    def _on_step(self) -> bool:
+        return self._function is None or self._function(self.locals, self.globals) is not False
+
+
+class WindowsBar(BaseCallback):
+    """A progress bar of windows.
+
+    Args:
+        total: Windows that ``learn`` makes.
+    """
+
+    def __init__(self, total: int) -> None:
+        super().__init__()
+        from rich.progress import Progress
+
+        self._bar = Progress()
+        self._total = total
+        self._start = 0
+
+    def _on_training_start(self) -> None:
+        self._start = self.num_timesteps
+        self._task = self._bar.add_task("windows", total=self._total)
+        self._bar.start()
+
+    def _on_step(self) -> bool:
+        self._bar.update(self._task, completed=self.num_timesteps - self._start)
+        return True
+
+    def _on_training_end(self) -> None:
+        self._bar.stop()
+
+
+def as_callback(callback: Any) -> BaseCallback:
+    """Returns a callback object for a function, an object or None.
+
+    Raises:
+        ConfigError: If it is none of these.
+    """
+    if isinstance(callback, BaseCallback):
+        return callback
+    if callback is not None and not callable(callback):
+        raise ConfigError(
+            f"callback: expected a function of two dicts or a BaseCallback, got {callback!r}; "
+            "pass one of these, or None."
+        )
+    return FunctionCallback(callback)

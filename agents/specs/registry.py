@@ -1,0 +1,430 @@
+"""Specs: the short names of agents on the command line, and how a spec becomes an agent.
+
+    name[:RATIO...][:key=value...]            beta    fixed:0.5    staged:0.3:1    beta:credit=one-step:batch_size=8
+    package.module:Class[:key=value...]       a class, or a function, of your own
+    path/to/agent.safetensors[:key=value...]  an agent that was saved; .zip is Stable-Baselines3's (agents/specs/saved.py)
+
+A ``name`` is one of ``AGENTS``, the whole table, where an agent of our own is added by a line; or an entry point that an
+installed package declares in the group ``atesd.agents``. A ``key`` is an argument of the agent's constructor; a
+``value`` is read as JSON where it is JSON (``0.5``, ``true``, ``[64,64]``), else as text. Controllers are imported when
+one is made.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+
+from agents.base import Agent, AgentProtocol
+from agents.specs.construct import GIVEN_BY_MAKE, Factory, call_form, construct, import_target, option_parameters
+from agents.specs.saved import SUFFIXES, Frozen, load_own, load_zip
+from atesd_env.errors import ConfigError, RunFilesError
+
+Spec = str | os.PathLike[str] | AgentProtocol | Factory
+"""What ``make`` takes: a spec, a class or function that returns an agent, or an agent."""
+
+ENTRY_POINT_GROUP = "atesd.agents"
+"""Group of entry points in which an installed package names its agents."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the table.
+
+    Attributes:
+        form: How the spec is written, such as "linear:A:B": a name, and a capital letter for each reveal ratio after
+            it.
+        meaning: One sentence.
+        target: The class, "module:Class", or a function with the arguments (env, seed=0, **options).
+        ratios: The constructor's arguments that the reveal ratios go to, in order.
+        least: If given, any number of ratios from this many may follow; they all go to the one name in ``ratios``.
+        needs: Module of an extra without which it cannot be used, or None.
+    """
+
+    form: str
+    meaning: str
+    target: str
+    ratios: tuple[str, ...] = ()
+    least: int | None = None
+    needs: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The part before the first colon."""
+        return self.form.partition(":")[0]
+
+    @property
+    def num_ratios(self) -> int:
+        """Ratios that must follow the name."""
+        return len(self.ratios) if self.least is None else self.least
+
+
+AGENTS: tuple[Entry, ...] = (
+    Entry(
+        "beta",
+        "The paper's controller: a Beta policy trained by REINFORCE inside the run.",
+        "agents.beta:BetaController",
+    ),
+    Entry(
+        "fixed:A", "The reveal ratio A in every window; fixed:1 is OPSD.", "agents.schedules:FixedSchedule", ("ratio",)
+    ),
+    Entry("random", "A uniformly random reveal ratio in every window.", "agents.schedules:RandomSchedule"),
+    Entry(
+        "linear:A:B",
+        "From A to B in a straight line over the run.",
+        "agents.schedules:LinearSchedule",
+        ("start", "end"),
+    ),
+    Entry(
+        "cosine:A:B",
+        "From A to B over the run along half a cosine: slowly at both ends.",
+        "agents.schedules:CosineSchedule",
+        ("start", "end"),
+    ),
+    Entry(
+        "staged:A:B[:C...]",
+        "One ratio after the other, in stages of equal length.",
+        "agents.schedules:StagedSchedule",
+        ("ratios",),
+        least=2,
+    ),
+    Entry(
+        "binomial",
+        "UFT's hint schedule: a binomial number of steps, whose mean falls along a cosine.",
+        "agents.schedules:BinomialSchedule",
+    ),
+    Entry(
+        "feedback",
+        "Holds the teacher-student mismatch at a set point, by integral control.",
+        "agents.feedback:FeedbackController",
+    ),
+    Entry(
+        "ppo",
+        "Stable-Baselines3's PPO, by default with a Beta policy (policy=gaussian is its own).",
+        "agents.sb3.agent:ppo",
+    ),
+    Entry("a2c", "Stable-Baselines3's A2C, by default with a Beta policy.", "agents.sb3.agent:a2c"),
+    Entry("sac", "Stable-Baselines3's SAC.", "agents.sb3.agent:sac"),
+    Entry("td3", "Stable-Baselines3's TD3, with Gaussian action noise.", "agents.sb3.agent:td3"),
+    Entry("dqn", "Stable-Baselines3's DQN on a grid of ratios (grid=11).", "agents.sb3.agent:dqn"),
+    Entry(
+        "recurrent_ppo",
+        "sb3-contrib's PPO with an LSTM, by default with a Beta policy.",
+        "agents.sb3.agent:recurrent_ppo",
+    ),
+    Entry("tqc", "sb3-contrib's TQC: SAC with truncated quantile critics.", "agents.sb3.agent:tqc"),
+    Entry("ucb", "UCB1 on a grid of ratios; ucb:discount=0.95 or ucb:window=50 forgets.", "agents.bandits:UcbBandit"),
+    Entry(
+        "thompson",
+        "Thompson sampling on a grid of ratios; discount and window as for ucb.",
+        "agents.bandits:ThompsonBandit",
+    ),
+    Entry("exp3s", "Exp3.S on a grid of ratios; slow, and assumes nothing.", "agents.bandits:Exp3sBandit"),
+    Entry(
+        "linucb",
+        "LinUCB on a grid of ratios, in the context of the paper's six features; discount and window as for ucb.",
+        "agents.bandits:LinUcbBandit",
+    ),
+)
+"""The agents that come with the package."""
+
+BASELINES: tuple[Entry, ...] = (
+    Entry("base", "Baseline: the base model, not trained.", "atesd.experiments.baselines.base:BaseModel"),
+    Entry(
+        "sft",
+        "Baseline: fine-tuning on the reference solutions, by TRL's SFTTrainer.",
+        "atesd.experiments.baselines.trl_trainers:Sft",
+        needs="trl",
+    ),
+    Entry(
+        "grpo",
+        "Baseline: GRPO with the reward of a right answer, by TRL's GRPOTrainer (num_generations=8).",
+        "atesd.experiments.baselines.trl_trainers:Grpo",
+        needs="trl",
+    ),
+)
+"""Ways to train without a teacher: they take no reveal ratio, so ``make`` refuses them; runs take them (`atesd run`)."""
+
+OWN_CLASS = "package.module:Class"
+"""How a class of the user's own is written."""
+SAVED_FILE = "path/to/agent.safetensors"
+"""How a saved agent is written; a .zip is Stable-Baselines3's."""
+
+_OWN_CLASS_MEANING = "A class (or function) of your own that returns something with Stable-Baselines3's predict."
+_SAVED_FILE_MEANING = "A saved agent (.zip: Stable-Baselines3's); learn=true goes on learning, else it only decides."
+_OWN_CLASS_PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_OPTION = re.compile(r":(?=[A-Za-z_]\w*=)")
+
+
+def available() -> dict[str, str]:
+    """Returns the forms of a spec, each with one sentence; entry points are listed without being imported."""
+    return {
+        **{entry.form: entry.meaning for entry in (*AGENTS, *BASELINES)},
+        **{
+            name: f"{point.value}, from the installed package {point.dist.name if point.dist else '(unknown)'}."
+            for name, point in _entry_points().items()
+        },
+        OWN_CLASS: _OWN_CLASS_MEANING,
+        SAVED_FILE: _SAVED_FILE_MEANING,
+    }
+
+
+def make(spec: Spec, env: gymnasium.Env[Any, Any], seed: int = 0, **options: Any) -> Any:
+    """Returns an agent for an environment.
+
+    Args:
+        spec: One of ``available()``, with options if need be: "beta", "fixed:0.5", "beta:credit=one-step",
+            "package.module:Class", "agent.safetensors". Or a class, or a function of the same arguments. Or an agent,
+            which is returned as it is.
+        env: The environment that it decides in.
+        seed: Seed of the run and of the agent.
+        **options: Further arguments of the agent's constructor; they come before those of the spec.
+
+    Returns:
+        An object with ``predict``, and perhaps ``learn``, ``save`` and ``diagnostics`` (agents/base.py).
+
+    Raises:
+        ConfigError: If the spec is not understood, cannot be imported, or its class takes other arguments.
+        RunFilesError: If the file of a saved agent is missing or damaged.
+    """
+    if is_agent(spec):
+        if options:
+            raise ConfigError(
+                f"agent {label(spec)}: expected no options beside an object that is made already, got "
+                f"{', '.join(options)}; pass its class instead."
+            )
+        return spec
+    factory, given = _resolved(spec)
+    name = label(spec)
+    agent = construct(name, factory, env, seed, {**given, **options})
+    if not isinstance(agent, AgentProtocol):
+        raise ConfigError(
+            f"agent {name!r}: expected an object with predict(observation, state, episode_start, deterministic), got a "
+            f"{type(agent).__name__} without it; add that method (agents.base.Agent is a base class that has the rest)."
+        )
+    return agent
+
+
+def is_agent(spec: object) -> bool:
+    """Whether this is an agent already, not a description of one."""
+    return isinstance(spec, AgentProtocol) and not inspect.isclass(spec)
+
+
+def is_baseline(spec: Spec) -> bool:
+    """Whether this names a baseline (``BASELINES``): a way to train that takes no reveal ratio."""
+    return isinstance(spec, str) and spec.partition(":")[0] in {entry.name for entry in BASELINES}
+
+
+def label(spec: Spec) -> str:
+    """Returns what an agent is called in messages, tables and folders: the spec, or its class as "module:Class"."""
+    if isinstance(spec, str | os.PathLike):
+        return os.fspath(spec)
+    named = type(spec) if is_agent(spec) else spec
+    return f"{named.__module__}:{getattr(named, '__qualname__', type(named).__qualname__)}"
+
+
+def resolve(spec: Spec) -> tuple[Factory, dict[str, Any]]:
+    """Returns the class behind a spec, imported, and the arguments that the spec gives it.
+
+    A name of the table before the first colon is always ours; then come entry points; anything else must be a saved
+    agent's file, or "package.module:Class".
+
+    Raises:
+        ConfigError: As ``make``, but without making anything, so that a list of specs can be checked before the first
+            runs.
+        RunFilesError: If the file of a saved agent is missing.
+    """
+    factory, options = _resolved(spec)
+    if not is_agent(spec):
+        call_form(label(spec), factory, options)
+    return factory, options
+
+
+def _resolved(spec: Spec) -> tuple[Factory, dict[str, Any]]:
+    """``resolve`` without the question whether the class takes these arguments."""
+    if is_agent(spec):
+        return lambda *_, **__: spec, {}  # type: ignore[return-value]
+    if isinstance(spec, str | os.PathLike):
+        text = os.fspath(spec)
+        head, *parts = _OPTION.split(text)
+        factory, ratios = _factory(text, head)
+        options = _options(text, parts)
+        if twice := ratios.keys() & options.keys():
+            raise ConfigError(
+                f"agent {text!r}: expected {twice.pop()} once, got it behind the name and as an option; leave one out."
+            )
+        return factory, {**ratios, **options}
+    if not callable(spec):
+        raise ConfigError(
+            f"agent: expected a spec ({', '.join(available())}), a class or an object with predict, got {spec!r}; "
+            "pass one of these."
+        )
+    return spec, {}
+
+
+def options_of(spec: Spec) -> dict[str, Any]:
+    """Returns the options that an agent takes, with their defaults; without one, ``inspect.Parameter.empty``.
+
+    What a function passes on as ``**options`` is not among them.
+    """
+    if is_agent(spec):
+        return {}
+    factory, _ = _resolved(spec if not isinstance(spec, str) else _with_ratios(spec))
+    return {name: one.default for name, one in option_parameters(factory).items()}
+
+
+def described_options(spec: str) -> dict[str, str]:
+    """Returns an agent's options, each with its default as a spec would write it."""
+    return {
+        name: "(must be given)" if default is inspect.Parameter.empty else _as_text(default)
+        for name, default in options_of(spec).items()
+    }
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _with_ratios(spec: str) -> str:
+    """Returns a bare name of ours with ratios behind it, so that a person may ask for the options of "fixed"."""
+    needed = next((entry.num_ratios for entry in AGENTS if entry.name == spec), 0)
+    return spec + ":0.5" * needed
+
+
+def with_option(specs: Sequence[Spec], key: str, value: str) -> list[Spec]:
+    """Returns the specs with an option given to those that take it; objects and classes are left as they are.
+
+    Raises:
+        ConfigError: If none takes it, or one has it already.
+    """
+    for spec in specs:
+        if isinstance(spec, str) and any(part.startswith(f"{key}=") for part in _OPTION.split(spec)[1:]):
+            raise ConfigError(
+                f"{key}: expected it once, got {value!r} and {spec!r}; leave one of the two out, or write it in each spec."
+            )
+    takers = [isinstance(spec, str) and key in options_of(spec) for spec in specs]
+    if not any(takers):
+        raise ConfigError(
+            f"{key}: expected an agent with the option {key!r} (such as beta), got only "
+            f"{', '.join(label(spec) for spec in specs)}; leave {key} out, or add such an agent."
+        )
+    return [f"{spec}:{key}={value}" if takes else spec for spec, takes in zip(specs, takers, strict=True)]
+
+
+def _options(spec: str, parts: list[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for part in parts:
+        key, _, text = part.partition("=")
+        if key in options or key in GIVEN_BY_MAKE:
+            reason = "each option once" if key in options else "no option of this name (--seeds, seed=)"
+            raise ConfigError(f"agent {spec!r}: expected {reason}, got {part!r}; leave it out.")
+        try:
+            options[key] = json.loads(text)
+        except ValueError:
+            options[key] = text
+    return options
+
+
+def _factory(spec: str, head: str) -> tuple[Factory, dict[str, Any]]:
+    """Returns the class of a spec without its options, and the arguments that its ratios go to."""
+    if Path(head).suffix in SUFFIXES:
+        if not Path(head).is_file():
+            raise RunFilesError(f"{head}: expected the file of a saved agent, found none; check the path.")
+        return functools.partial(load_zip if Path(head).suffix == ".zip" else _load_own, Path(head)), {}
+    name, *texts = head.split(":")
+    for entry in (*AGENTS, *BASELINES):
+        if entry.name == name:
+            if entry.needs is not None and importlib.util.find_spec(entry.needs) is None:
+                raise ConfigError(
+                    f"agent {spec!r}: expected the package {entry.needs}, found none; install it with "
+                    f"`pip install atesd-env[{entry.needs}]`."
+                )
+            return import_target(spec, entry.target), _ratios(spec, entry, texts)
+    if (point := _entry_points().get(name)) is not None:
+        if texts:
+            raise ConfigError(
+                f"agent {spec!r}: expected {name}, with options as key=value, got {':'.join(texts)!r} after the name; "
+                "correct the spec."
+            )
+        return import_target(spec, f"{point.module}:{point.attr}"), {}
+    if _OWN_CLASS_PATTERN.fullmatch(head):
+        module = head.partition(":")[0]
+        return import_target(spec, head, suggestion=_suggestion(module)), {}
+    raise ConfigError(
+        f"agent: expected one of {', '.join(available())}, got {spec!r}{_suggestion(name)}; "
+        "`atesd agents` explains them."
+    )
+
+
+def _load_own(
+    path: Path,
+    env: gymnasium.Env[Any, Any],
+    seed: int = 0,
+    *,
+    learn: bool = False,
+    deterministic: bool = True,
+    agent_class: str | type[Agent] | None = None,
+) -> Any:
+    """Returns the agent of a .safetensors file; its class may be named by its spec, and what is installed is known."""
+    kind: Any = resolve(agent_class)[0] if isinstance(agent_class, str) else agent_class
+    installed = {f"{point.module}.{point.attr}": point.load for point in _entry_points().values()}
+    agent = load_own(path, env, seed, agent_class=kind, installed=installed)
+    return agent if learn else Frozen(agent, deterministic=deterministic)
+
+
+def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    """Returns the entry points of installed packages whose names are not ours, by name."""
+    ours = {entry.name for entry in (*AGENTS, *BASELINES)}
+    return {
+        point.name: point
+        for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+        if point.name not in ours
+    }
+
+
+def _ratios(spec: str, entry: Entry, texts: list[str]) -> dict[str, Any]:
+    is_right = len(texts) == entry.num_ratios if entry.least is None else len(texts) >= entry.least
+    if not is_right:
+        count = (
+            f"{entry.num_ratios} reveal ratio(s)" if entry.least is None else f"at least {entry.least} reveal ratios"
+        )
+        raise ConfigError(
+            f"agent {spec!r}: expected {entry.form}, with {count} after the name, got {len(texts)}; options are "
+            "written key=value."
+        )
+    numbers = [_ratio(spec, entry, text) for text in texts]
+    if entry.least is not None:
+        return {entry.ratios[0]: tuple(numbers)}
+    return dict(zip(entry.ratios, numbers, strict=True))
+
+
+def _ratio(spec: str, entry: Entry, text: str) -> float:
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = float("nan")
+    if not 0.0 <= ratio <= 1.0:
+        example = f"{entry.name}{':0.5' * entry.num_ratios}"
+        raise ConfigError(
+            f"agent {spec!r}: expected {entry.form} with numbers in [0, 1], got {text!r}; write it like {example}. "
+            f"({entry.name!r} is a name of ours; a class of your own is written {OWN_CLASS}.)"
+        )
+    return ratio
+
+
+def _suggestion(name: str) -> str:
+    forms = {entry.name: entry.form for entry in AGENTS} | {point: point for point in _entry_points()}
+    nearest = difflib.get_close_matches(name.lower(), list(forms), n=1)
+    return f" (did you mean {forms[nearest[0]]}?)" if nearest else ""

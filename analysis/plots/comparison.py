@@ -1,0 +1,231 @@
+"""The picture of runs that every run ends with. Pictures of one question each are in ``plot_learning``, ``plot_exposures``, ....
+
+A plot takes the frame of ``load_runs``, leaves it unchanged, and can hand back what it drew.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, overload
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from analysis.load import AnalysisError
+from analysis.plots.style import COLOURS as _COLOURS
+from analysis.plots.style import LINE_STYLES as _LINE_STYLES
+from analysis.plots.style import MARKERS as _MARKERS
+from analysis.plots.style import legend_columns, plain_label
+
+_PANELS = {
+    "exposure/reveal_ratio": "Reveal ratio\n(0..1)",
+    "probe/nll": "Probe NLL\n(nats/token)",
+    "probe/accuracy": "Probe accuracy\n(0..1)",
+}
+_REQUIRED_COLUMNS = ("run", "env_id", "agent", "window", "exposure/reveal_ratio", "probe/nll")
+
+
+@overload
+def plot_exposure(frame: pd.DataFrame, *, return_data: Literal[False] = False) -> Figure: ...
+@overload
+def plot_exposure(frame: pd.DataFrame, *, return_data: Literal[True]) -> tuple[Figure, pd.DataFrame]: ...
+def plot_exposure(frame: pd.DataFrame, *, return_data: bool = False) -> Figure | tuple[Figure, pd.DataFrame]:
+    """Draws reveal ratio and probe NLL over windows for each agent, and probe accuracy where it was measured.
+
+    A line is the mean over an agent's runs (seeds); the band reaches from the lowest to the highest run, and is left
+    out for a single run. Only measured windows are drawn: a window without a measurement is a gap, never interpolated,
+    and then bars stand in for the band and agents stand side by side, at most 0.3 windows from their place. From where
+    a run has terminated (a cross marks its last window), the mean is over the others: it can look better than it is.
+
+    Args:
+        frame: Rows of runs of one environment, as ``load_runs`` returns them; at least the columns run, env_id, agent,
+            window, exposure/reveal_ratio and probe/nll.
+        return_data: Also return what was drawn.
+
+    Returns:
+        The figure (save it with ``figure.savefig(path)``); with ``return_data`` also a frame with the columns agent,
+        column, window, mean, low, high, num_runs.
+
+    Raises:
+        AnalysisError: If the frame is empty, lacks a column, or mixes environments.
+    """
+    _check(frame)
+    columns = [name for name in _PANELS if name in frame and frame[name].notna().any()]
+    data = pd.concat([_summary(frame, name) for name in columns], ignore_index=True)
+    agents = sorted(frame["agent"].unique())
+    figure = Figure(figsize=(7.5, 1.2 + 1.9 * len(columns)), dpi=120, layout="constrained")
+    panels = figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
+    handles = []
+    for index, agent in enumerate(agents):
+        num_runs = frame.loc[frame["agent"] == agent, "run"].nunique()
+        style = {
+            "color": _COLOURS[index % len(_COLOURS)],
+            "linestyle": _LINE_STYLES[index % len(_LINE_STYLES)],
+            "marker": _MARKERS[index % len(_MARKERS)],
+        }
+        shift = 0.6 * (index - (len(agents) - 1) / 2) / len(agents)
+        label = f"{plain_label(agent)} ({num_runs} {'run' if num_runs == 1 else 'runs'})"
+        handles.append(Line2D([], [], label=label, markersize=5, **style))
+        for axes, name in zip(panels, columns, strict=True):
+            _draw(axes, data[(data["agent"] == agent) & (data["column"] == name)], style, shift)
+            _mark_terminated(axes, frame[frame["agent"] == agent], name, style["color"])
+    for axes, name in zip(panels, columns, strict=True):
+        axes.set_ylabel(_PANELS[name], fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.ticklabel_format(axis="y", useOffset=False)
+        if name == "exposure/reveal_ratio":
+            axes.set_ylim(-0.04, 1.04)
+    panels[-1].set_xlabel("Hold window", fontsize=9)
+    first, last = int(frame["window"].min()), int(frame["window"].max())
+    margin = max(0.5, 0.02 * (last - first))
+    panels[-1].set_xlim(first - margin, last + margin)
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.align_ylabels(panels)
+    figure.suptitle(f"Exposure and learning, {plain_label(frame['env_id'].iloc[0])}", fontsize=11)
+    figure.legend(
+        handles=handles,
+        title=_caption(frame, data),
+        loc="outside lower center",
+        ncols=legend_columns(figure, [handle.get_label() for handle in handles]),
+        fontsize=8,
+        title_fontsize=8,
+        frameon=False,
+        handlelength=4,
+    )
+    return (figure, data) if return_data else figure
+
+
+def _check(frame: pd.DataFrame) -> None:
+    missing = [name for name in _REQUIRED_COLUMNS if name not in frame]
+    if missing:
+        raise AnalysisError(
+            f"frame: expected the columns {', '.join(_REQUIRED_COLUMNS)}, got none of {', '.join(missing)}; pass what "
+            "load_runs returns."
+        )
+    if frame.empty:
+        raise AnalysisError("frame: expected at least one row, got none; check what the rows were filtered by.")
+    env_ids = sorted(frame["env_id"].unique())
+    if len(env_ids) > 1:
+        raise AnalysisError(
+            f"frame: expected runs of one environment, got {', '.join(env_ids)}; choose one, such as "
+            f"frame[frame['env_id'] == {env_ids[0]!r}]."
+        )
+    for name in ("exposure/reveal_ratio", "probe/nll"):
+        if frame[name].isna().all():
+            raise AnalysisError(
+                f"frame: expected numbers in the column {name}, got only nulls; pass runs that have them."
+            )
+
+
+def _summary(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Returns mean, lowest and highest run for each agent and window; NaN and 0 runs where none was measured."""
+    groups = frame.groupby(["agent", "window"], observed=True)[name]
+    summary = groups.agg(["mean", "min", "max", "count"]).reset_index()
+    summary = summary.rename(columns={"min": "low", "max": "high", "count": "num_runs"})
+    summary["agent"] = summary["agent"].astype("string")
+    summary.insert(1, "column", name)
+    return summary
+
+
+def _draw(axes: Axes, data: pd.DataFrame, style: dict[str, Any], shift: float) -> None:
+    has_band = bool((data["num_runs"] > 1).any())
+    # A window that no row speaks of is a gap too.
+    data = data.set_index("window").reindex(range(data["window"].min(), data["window"].max() + 1))
+    window = data.index.to_numpy()
+    mean, low, high = (data[name].to_numpy(dtype=float, na_value=float("nan")) for name in ("mean", "low", "high"))
+    has_gaps = bool(data["mean"].isna().any())
+    if has_gaps:
+        window = window + shift
+    # Markers tell agents apart, so some are enough; but a lone measurement between gaps is nothing but its marker.
+    every = 1 if has_gaps else max(1, len(data) // 12)
+    axes.plot(window, mean, linewidth=1.6, markersize=4, markevery=every, **style)
+    if has_band:
+        if has_gaps:
+            axes.vlines(window, low, high, color=style["color"], alpha=0.5, linewidth=1.2)
+        else:
+            axes.fill_between(window, low, high, color=style["color"], alpha=0.18, linewidth=0)
+
+
+def _mark_terminated(axes: Axes, frame: pd.DataFrame, name: str, colour: str) -> None:
+    if "status" not in frame:
+        return
+    ends = frame[(frame["status"] == "terminated").fillna(False) & frame[name].notna()]
+    if not ends.empty:
+        axes.plot(
+            ends["window"], ends[name].to_numpy(dtype=float), "X", color=colour, markeredgecolor="black", markersize=9
+        )
+
+
+def _caption(frame: pd.DataFrame, data: pd.DataFrame) -> str:
+    has_band = bool((data["num_runs"] > 1).any())
+    text = "Line: mean over runs. Band or bar: lowest to highest run." if has_band else "Line: a single run."
+    is_broken = "status" in frame and bool((frame["status"] == "terminated").any())
+    return text + (" Cross: a run ended early." if is_broken else "")
+
+
+@overload
+def plot_comparison(comparison: pd.DataFrame, *, return_data: Literal[False] = False) -> Figure: ...
+@overload
+def plot_comparison(comparison: pd.DataFrame, *, return_data: Literal[True]) -> tuple[Figure, pd.DataFrame]: ...
+def plot_comparison(comparison: pd.DataFrame, *, return_data: bool = False) -> Figure | tuple[Figure, pd.DataFrame]:
+    """Draws a forest plot: for each metric, every agent's mean paired difference with its interval.
+
+    A row of panels is a metric, a panel the difference to the fixed reference ratio or to the best fixed one; without
+    either among the agents, the means themselves. Agents stand in the order of their means, the best on top.
+
+    Args:
+        comparison: What ``analysis.statistics.compare_agents`` returns; it is left unchanged.
+        return_data: Also return what was drawn: columns metric, agent, ``kind`` ("to_reference", "to_best_fixed" or "mean"), mean,
+            low, high.
+
+    Raises:
+        AnalysisError: If the frame is empty.
+    """
+    if comparison.empty:
+        raise AnalysisError("comparison: expected at least one agent, got none; compare at least one.")
+    kinds = [name for name in ("to_reference", "to_best_fixed") if comparison[name].notna().any()] or ["mean"]
+    metrics = list(comparison["metric"].unique())
+    num_agents = comparison["agent"].nunique()
+    figure = Figure(
+        figsize=(1.6 + 3.6 * len(kinds), 1.0 + len(metrics) * (0.9 + 0.28 * num_agents)), dpi=120, layout="constrained"
+    )
+    panels = figure.subplots(len(metrics), len(kinds), squeeze=False)
+    for metric, line in zip(metrics, panels, strict=True):
+        rows = comparison[comparison["metric"] == metric]
+        for kind, axes in zip(kinds, line, strict=True):
+            _draw_forest(axes, rows, kind)
+        for axes in line[1:]:
+            axes.tick_params(labelleft=False)
+    figure.suptitle("Mean over seeds, 95% bootstrap interval; differences are paired by seed", fontsize=10)
+    data = pd.concat([_forest(comparison, kind) for kind in kinds], ignore_index=True)
+    return (figure, data) if return_data else figure
+
+
+def _forest(comparison: pd.DataFrame, kind: str) -> pd.DataFrame:
+    prefix = "" if kind == "mean" else f"{kind}_"
+    names = {kind: "mean", f"{prefix}low": "low", f"{prefix}high": "high"}
+    drawn = comparison[["metric", "agent", *names]].rename(columns=names)
+    drawn.insert(2, "kind", kind)
+    return drawn
+
+
+def _draw_forest(axes: Axes, rows: pd.DataFrame, kind: str) -> None:
+    prefix = "" if kind == "mean" else f"{kind}_"
+    places = range(len(rows))[::-1]
+    axes.hlines(places, rows[f"{prefix}low"], rows[f"{prefix}high"], color=_COLOURS[0], linewidth=2)
+    axes.plot(rows[kind], places, "o", color=_COLOURS[0], markersize=5)
+    axes.set_yticks(places, [plain_label(agent, 34) for agent in rows["agent"]], fontsize=8)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(axis="x", alpha=0.25, linewidth=0.6)
+    first = rows.iloc[0]
+    direction = "right" if first["higher_is_better"] else "left"
+    if kind == "mean":
+        axes.set_xlabel(f"{first['metric']} (better: {direction})", fontsize=8)
+        return
+    axes.axvline(0.0, color="black", linewidth=0.8)
+    other = plain_label(first["reference"]) if kind == "to_reference" else "best fixed ratio"
+    axes.set_xlabel(f"{first['metric']} minus {other} (better: {direction})", fontsize=8)

@@ -1,0 +1,1 @@
+"""The program: experiments with students and controllers, and the commands that make them."""

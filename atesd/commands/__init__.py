@@ -1,0 +1,1 @@
+"""Who types: one file a verb of ``atesd``."""

@@ -1,0 +1,289 @@
+"""``atesd compare``: agents x seeds in several processes, and at the end a table, its files and a picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from atesd_env.config import EnvConfig, preset
+from atesd_env.errors import AtesdError, ConfigError
+from atesd_env.files.atomic import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from atesd.experiments.processes import FailedRun, Progress
+
+_DEFAULT_METRICS = ("probe/accuracy", "probe/nll")
+
+
+@dataclass(frozen=True)
+class CompareCommand:
+    """Compare agents over seeds: common problems and rollout seeds, paired differences with bootstrap intervals.
+
+    The folder gets a run for each agent and seed, as `atesd run` makes them, comparison.csv, comparison.json and
+    comparison.png. Every field of the environment's configuration is a flag; its default is the chosen environment's.
+
+    Differences are paired by seed. The best fixed ratio is chosen for each seed by the mean over the other seeds: chosen on
+    all of them it would profit from the noise of the seeds it is judged on. Intervals are percentile bootstrap intervals
+    (95%) over seeds; with fewer than about 8 seeds they are too narrow.
+    """
+
+    out: Path
+    """Folder that gets one folder for each run, and the comparison."""
+    agents: tuple[str, ...]
+    """Agents to compare, such as beta fixed:1 fixed:0.5; with fixed:1 and other fixed ratios among them, all are compared
+    to these."""
+    env: str = "ATESD-Tiny-v0"
+    """Environment id."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3)
+    """Seeds of the runs."""
+    processes: int = 0
+    """Processes at once, each with cores / processes threads; 0 is one for each core."""
+    ray: str | None = None
+    """Run on a Ray cluster instead (docs/many-devices.md): its address, such as auto or 10.0.0.1:6379; without a value the
+    cluster that runs on this machine, or one started for these runs."""
+    ray_cpus: float = 1.0
+    """With --ray: cores of a run, which are its threads."""
+    ray_gpus: float = 0.0
+    """With --ray: GPUs of a run; 0.5 lets two runs share one."""
+    ray_retries: int = 3
+    """With --ray: how often a run whose worker died goes on at its last checkpoint."""
+    metric: tuple[str, ...] = ()
+    """What runs are judged by: probe/accuracy, probe/nll, probe/pass_at_k, probe/grounded, rollout/success_rate,
+    student/mismatch, student/loss, return. Without one, probe accuracy (where it is measured) and probe NLL."""
+    overwrite: bool = False
+    """Replace runs that are already in the folder."""
+    resume: bool = False
+    """Go on with the runs in the folder, each at its last whole checkpoint; finished ones are skipped."""
+    checkpoint_every: int = 0
+    """Windows between checkpoints; 0 writes as many as take at most a twentieth of the run's time."""
+    quiet: bool = False
+    """Show no progress bar."""
+    config: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=EnvConfig)
+    """The environment's configuration."""
+
+
+def compare(arguments: Sequence[str]) -> None:
+    """``atesd compare``.
+
+    Raises:
+        ConfigError: If an argument cannot be used; nothing was run.
+        AtesdError: If runs failed; the others have been compared.
+    """
+    command = _parsed(arguments)
+    sys.path.insert(0, "")  # as `python -m` does: a class of the user's own may stand in the current folder
+    from atesd.experiments.processes import execute_all, num_cores
+    from atesd.experiments.run import plan_runs, refuse_changed, refuse_existing
+
+    specs = plan_runs(command.env, command.config, command.agents, command.seeds, command.out)
+    if command.resume:
+        refuse_changed(specs)
+    elif not command.overwrite:
+        refuse_existing(specs)
+    processes = min(command.processes or num_cores(), len(specs))
+    began_sec = time.perf_counter()
+    options: dict[str, Any] = {
+        "overwrite": command.overwrite,
+        "resume": command.resume,
+        "checkpoint_every": command.checkpoint_every,
+    }
+    with _progress_bar(len(specs), command.config.windows, quiet=command.quiet) as report:
+        if command.ray is None:
+            failed = execute_all(specs, processes=processes, report=report, **options)
+        else:
+            from atesd.experiments.ray_runs import RaySettings, execute_on_ray
+
+            settings = RaySettings(command.ray or None, command.ray_cpus, command.ray_gpus, command.ray_retries)
+            failed = execute_on_ray(specs, settings, report=report, **options)
+    names = {spec.folder.name for spec in specs} - {failure.spec.folder.name for failure in failed}
+    if names:
+        wall_sec = time.perf_counter() - began_sec
+        where = {"processes": processes} if command.ray is None else {"ray": command.ray or "local"}
+        _evaluate(command, names, {**where, "wall_sec": wall_sec, "failed": _described(failed)})
+    _report_failures(failed, len(specs))
+
+
+def _parsed(arguments: Sequence[str]) -> CompareCommand:
+    from analysis.statistics import METRICS
+
+    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chosen.add_argument("--env", default="ATESD-Tiny-v0")
+    env_id = chosen.parse_known_args(arguments)[0].env
+    default = CompareCommand(out=tyro.MISSING, agents=tyro.MISSING, env=env_id, config=preset(env_id))
+    command = tyro.cli(CompareCommand, args=_with_ray_value(arguments), default=default, prog="atesd compare")
+    if any(seed < 0 for seed in command.seeds):
+        raise ConfigError(f"seeds: expected whole numbers from 0, got {list(command.seeds)}; correct --seeds.")
+    if command.processes < 0:
+        raise ConfigError(
+            f"processes: expected a number, or 0 for one a core, got {command.processes}; correct --processes."
+        )
+    if command.resume and command.overwrite:
+        raise ConfigError("resume: expected either --resume or --overwrite, got both; leave one out.")
+    unknown = [metric for metric in command.metric if metric not in METRICS]
+    if unknown:  # found out now, not after the runs
+        raise ConfigError(f"metric: expected one of {', '.join(METRICS)}, got {unknown[0]!r}; correct --metric.")
+    return command
+
+
+def _with_ray_value(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with the empty address behind a ``--ray`` that stands alone."""
+    completed: list[str] = []
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        completed += [argument, ""] if argument == "--ray" and following.startswith("-") else [argument]
+    return completed
+
+
+def _evaluate(command: CompareCommand, names: set[str], facts: dict[str, Any]) -> None:
+    """Compares the runs, writes the files and prints the tables."""
+    from analysis import load_runs
+    from analysis.plots.comparison import plot_comparison
+    from analysis.statistics import compare_agents, final_outcomes
+
+    frame = load_runs(command.out)
+    frame = frame[frame["run"].isin(names)]
+    is_measured = {name: name in frame and bool(frame[name].notna().any()) for name in _DEFAULT_METRICS}
+    metrics = command.metric or tuple(name for name in _DEFAULT_METRICS if is_measured[name])
+    outcomes = final_outcomes(frame, metrics)
+    comparison = compare_agents(outcomes, metrics)
+    content = {
+        "env_id": command.env,
+        "agents": list(command.agents),
+        "seeds": list(command.seeds),
+        **facts,
+        "interval": "percentile bootstrap over seeds, 95%, 10000 resamples, seeded",
+        "best_fixed": "chosen for each seed by the mean over the other seeds",
+        "comparison": _records(comparison),
+        "runs": _records(outcomes),
+    }
+    write_atomically(command.out / "comparison.json", (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    write_atomically(command.out / "comparison.csv", comparison.to_csv(index=False).encode())
+    picture = command.out / "comparison.png"
+    plot_comparison(comparison).savefig(picture, dpi=150)
+    for _, rows in comparison.groupby("metric", sort=False):
+        _print_table(rows)
+    where = (
+        f"with {facts['processes']} process(es) side by side" if "processes" in facts else "in tasks of a Ray cluster"
+    )
+    print(
+        "[low, high]: 95% bootstrap interval over seeds. Differences are agent minus the other on the same seed; the best\n"
+        "fixed ratio is chosen for each seed by the other seeds. Costs are means over runs: updates, tokens sampled and answer\n"
+        "tokens trained on (neither has the probe's, which is the same for all), seconds of the controller and of the run, measured\n"
+        f"{where}, checkpoints and loading left out. "
+        f"Wall time of everything: {facts['wall_sec']:.0f} s."
+    )
+    print(f"picture: {picture}")
+    print(f"table:   {command.out / 'comparison.csv'}")
+    print(f"runs:    {command.out}")
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Returns a frame's lines as JSON can hold them: NaN becomes None."""
+    return [
+        {str(name): None if isinstance(value, float) and math.isnan(value) else value for name, value in line.items()}
+        for line in frame.astype(object).to_dict(orient="records")
+    ]
+
+
+def _described(failed: Sequence[FailedRun]) -> list[dict[str, Any]]:
+    return [{"agent": one.spec.agent, "seed": one.spec.seed, "reason": one.reason} for one in failed]
+
+
+def _print_table(rows: pd.DataFrame) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    first = rows.iloc[0]
+    direction = "higher" if first["higher_is_better"] else "lower"
+    table = Table(title=f"{first['metric']} after the last window ({direction} is better)")
+    headings = [
+        "agent",
+        "seeds",
+        "mean",
+        f"minus {first['reference'] or 'fixed:1'}",
+        f"minus best fixed: {first['best_fixed'] or 'none'}",
+        "updates",
+        "sampled",
+        "trained",
+        "controller s",
+        "s",
+    ]
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "agent" else "right")
+    for _, row in rows.iterrows():
+        broken = f" ({row['num_broken']} broke)" if row["num_broken"] else ""
+        table.add_row(
+            row["agent"],
+            f"{row['num_seeds']}{broken}",
+            _interval_text(row["mean"], row["low"], row["high"]),
+            _interval_text(row["to_reference"], row["to_reference_low"], row["to_reference_high"], sign="+"),
+            _interval_text(row["to_best_fixed"], row["to_best_fixed_low"], row["to_best_fixed_high"], sign="+"),
+            f"{row['num_updates']:.0f}",
+            f"{row['num_tokens']:.0f}",
+            f"{row['num_trained_tokens']:.0f}",
+            "-" if math.isnan(row["controller_sec"]) else f"{row['controller_sec']:.2g}",
+            f"{row['run_sec']:.3g}",
+        )
+    Console(width=None if sys.stdout.isatty() else 180).print(table)
+
+
+def _interval_text(mean: float, low: float, high: float, sign: str = "") -> str:
+    if math.isnan(mean):
+        return "-"
+    text = f"{mean:{sign}.4f}"
+    return text if math.isnan(low) else f"{text} [{low:{sign}.4f}, {high:{sign}.4f}]"
+
+
+def _report_failures(failed: Sequence[FailedRun], num_runs: int) -> None:
+    """Raises AtesdError, naming the runs, if any failed."""
+    if not failed:
+        return
+    for one in failed:
+        if one.details:
+            print(f"{one.spec.agent} seed {one.spec.seed}:\n{one.details}", file=sys.stderr)
+    lines = [f"  {one.spec.agent} seed {one.spec.seed}: {one.reason}" for one in failed]
+    raise AtesdError(
+        f"expected {num_runs} runs to come to their end, but {len(failed)} failed; the table has the others. The same "
+        "arguments and --resume (instead of --overwrite) try these again:\n" + "\n".join(lines)
+    )
+
+
+@contextmanager
+def _progress_bar(num_runs: int, windows: int, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """One bar over the windows of all runs; silent when quiet or not on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("runs {task.fields[num_over]}/{task.fields[num_runs]}, windows"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[newest]}"),
+        TimeRemainingColumn(),
+    )
+    made: dict[Path, int] = {}
+    num_over = 0
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task("", total=num_runs * windows, num_over=0, num_runs=num_runs, newest="loading")
+
+        def report(progress: Any) -> None:
+            nonlocal num_over
+            spec = progress.spec
+            made[spec.folder] = made.get(spec.folder, 0) + progress.num_windows
+            num_over += progress.is_over
+            # A run that ended early makes no more windows.
+            advance = progress.num_windows + (windows - made[spec.folder] if progress.is_over else 0)
+            bar.update(task, advance=advance, num_over=num_over, newest=f"{spec.agent} seed {spec.seed}")
+
+        yield report

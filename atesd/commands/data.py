@@ -1,0 +1,187 @@
+"""The verb ``atesd data``: what is in a file of worked problems, what a teacher would be shown of it, and filters."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from atesd_env.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from atesd_env.tasks.data.rows import DataRow
+
+_RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_BAR_WIDTH = 40
+
+
+@dataclass(frozen=True)
+class DataCommand:
+    """Show what is in a data file: lengths, steps, what each reveal ratio shows; write the rows that are kept.
+
+    From the hub: atesd data siyanzhao/Openthoughts_math_30k_opsd --student Qwen/Qwen3-1.7B --max-solution-tokens 4096
+    --benchmark aime24 aime25 hmmt25 --out data/train.jsonl
+
+    Then: atesd run --env ATESD-Qwen3-1.7B-v0 --data-path data/train.jsonl ...
+    """
+
+    source: Annotated[str, tyro.conf.Positional]
+    """JSONL or Parquet file of problem, solution and answer, or a data set of the hub by its id; "gsm8k" is packaged."""
+    student: str | None = None
+    """Model (hub id or directory) whose tokenizer counts tokens; None counts words."""
+    min_steps: int | None = None
+    """Leave out solutions of fewer steps."""
+    max_steps: int | None = None
+    """Leave out solutions of more steps."""
+    max_problem_tokens: int | None = None
+    """Leave out longer problems."""
+    max_solution_tokens: int | None = None
+    """Leave out longer solutions."""
+    benchmark: tuple[str, ...] = ()
+    """Benchmarks (names, hub ids or files) whose problems are looked for; rows that share 13 words in a row are left
+    out."""
+    examples: int = 1
+    """Problems of which is shown what each reveal ratio lets the teacher see."""
+    out: Path | None = None
+    """JSONL file to write the kept rows to."""
+    overwrite: bool = False
+    """Replace that file."""
+
+
+def data(arguments: Sequence[str]) -> None:
+    """``atesd data``."""
+    command = tyro.cli(DataCommand, args=list(arguments), prog="atesd data")
+    if command.out is not None and command.out.exists() and not command.overwrite:
+        raise ConfigError(f"out: expected a new file, got {command.out}; pass --overwrite to replace it.")
+
+    from atesd_env.evaluation.benchmarks import read_benchmark
+    from atesd_env.evaluation.contamination import find_overlaps
+    from atesd_env.tasks.data.filters import LengthLimits, measured
+    from atesd_env.tasks.data.stored import index_rows
+    from atesd_env.tasks.registry import PACKAGED_DATA
+
+    # Rows stay on disk and are read as often as they are needed: a file may be larger than memory.
+    index = index_rows(PACKAGED_DATA / "train.jsonl" if command.source == "gsm8k" else command.source)
+    print(index.report)
+    num_rows = len(index.places)
+    limits = LengthLimits(command.min_steps, command.max_steps, command.max_problem_tokens, command.max_solution_tokens)
+    kept = []
+    dropped: dict[str, int] = {}
+    rows = (index.row(position) for position in range(num_rows))
+    for position, (_, lengths) in enumerate(measured(rows, _token_counter(command.student))):
+        breach = lengths.breach(limits)
+        if breach is None:
+            kept.append((position, lengths))
+        else:
+            dropped[breach] = dropped.get(breach, 0) + 1
+    for name, count in dropped.items():
+        print(f"left out by {name}: {count}")
+    for name in command.benchmark:
+        texts = {problem.id: problem.problem for problem in read_benchmark(name).problems}
+        overlaps = find_overlaps(
+            ((row.id, row.problem) for row in (index.row(position) for position, _ in kept)), texts
+        )
+        print(f"shares 13 words in a row with {name}: {len(overlaps)}")
+        for overlap in overlaps[:10]:
+            print(f"  {overlap.training_id} ~ {overlap.benchmark_id} ({overlap.shared_ratio:.0%}): {overlap.example}")
+        found = {overlap.training_id for overlap in overlaps}
+        if found:
+            kept = [(position, lengths) for position, lengths in kept if index.row(position).id not in found]
+    print(f"kept: {len(kept)} of {num_rows}")
+    if not kept:
+        raise DataError(f"{command.source}: expected at least one row within the limits, got none; relax them.")
+
+    unit = "words" if command.student is None else "tokens"
+    for title, values in (
+        ("steps of a solution", [lengths.steps for _, lengths in kept]),
+        (f"{unit} of a problem", [lengths.problem_tokens for _, lengths in kept]),
+        (f"{unit} of a solution", [lengths.solution_tokens for _, lengths in kept]),
+    ):
+        print(f"\n{title}\n{histogram(values)}")
+    for position, _ in kept[: command.examples]:
+        row = index.row(position)
+        print(f"\n{_example(row.id, row.problem, row.solution, row.answer)}")
+    if command.out is not None:
+        _write(command.out, (index.row(position) for position, _ in kept))
+        print(f"\nwritten: {command.out}")
+
+
+def histogram(values: Sequence[int], num_bins: int = 10) -> str:
+    """Returns a histogram of whole numbers as text, with mean, median, 95th percentile and maximum above it.
+
+    Args:
+        values: At least one.
+        num_bins: Most lines; bins are equally wide and cover every value.
+    """
+    import numpy as np
+
+    numbers = np.asarray(values)
+    low, high = int(numbers.min()), int(numbers.max())
+    width = -(-(high - low + 1) // num_bins)
+    counts = np.bincount((numbers - low) // width)
+    lines = [
+        f"  mean {numbers.mean():.1f}, median {np.median(numbers):g}, 95% are at most {np.quantile(numbers, 0.95):g}, "
+        f"most {high}"
+    ]
+    for index, count in enumerate(counts.tolist()):
+        start, end = low + index * width, low + (index + 1) * width - 1
+        label = str(start) if start == end else f"{start}-{end}"
+        lines.append(f"  {label:>13} {count:7} {'#' * round(_BAR_WIDTH * count / int(counts.max()))}")
+    return "\n".join(lines)
+
+
+def _example(id_: str, problem: str, solution: str, answer: str) -> str:
+    """Returns what each reveal ratio shows of one problem."""
+    from atesd_env.exposure import num_shown_steps
+    from atesd_env.tasks.segmentation import split_steps
+
+    steps = split_steps(solution)
+    lines = [f"{id_}: {problem}"]
+    lines += [f"  step {number}: {step.strip()!r}" for number, step in enumerate(steps, start=1)]
+    for ratio in _RATIOS:
+        num_shown = num_shown_steps(ratio, len(steps))
+        shown = "no step" if num_shown == 0 else f"steps 1 to {num_shown} of {len(steps)}"
+        lines.append(f"  reveal ratio {ratio:.2f}: {shown}, and the answer {answer}")
+    return "\n".join(lines)
+
+
+def _token_counter(student: str | None) -> Callable[[str], int]:
+    if student is None:
+        return lambda text: len(text.split())
+    from transformers import AutoTokenizer
+
+    from atesd_env.student.loading import TINY_DIRECTORY
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(TINY_DIRECTORY if student == "tiny" else student)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"student: expected a hub id or a directory with a tokenizer, got {student!r} ({str(error)[:120]}); "
+            "correct --student."
+        ) from error
+    # Nothing is fed to the model: its context is no limit here.
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False, verbose=False))
+
+
+def _write(path: Path, rows: Iterable[DataRow]) -> None:
+    """Writes the rows as a whole file, or not at all; never all of them in memory."""
+    from atesd_env.files.atomic import failure
+
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        os.makedirs(path.parent, exist_ok=True)
+        with partial.open("w", encoding="ascii") as file:
+            for row in rows:
+                fields = {"id": row.id, "problem": row.problem, "solution": row.solution, "answer": row.answer}
+                level = {} if row.level is None else {"level": row.level}
+                file.write(json.dumps(fields | level) + "\n")
+        partial.replace(path)
+    except OSError as error:
+        raise failure(path, "a file that can be written", error) from error
+    finally:
+        partial.unlink(missing_ok=True)

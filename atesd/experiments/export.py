@@ -1,0 +1,293 @@
+"""Runs in the formats of other tools: Parquet and CSV tables, and Minari datasets for offline reinforcement learning.
+
+A run's files hold a row for each window but no observations. These are a pure function of the rows (``statistics.advance``)
+and are computed anew, to the bits that the agent saw.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+import atesd_env  # noqa: F401  (registers the ids)
+from atesd_env.config import EnvConfig, preset
+from atesd_env.envs.observation import advance, initial_statistics, observation
+from atesd_env.errors import ConfigError, RunFilesError
+from atesd_env.files.atomic import failure
+from atesd_env.files.run_folder import CONFIG_FILE
+
+Format = Literal["parquet", "csv", "minari"]
+"""What ``atesd export`` writes."""
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """One run as transitions; W windows.
+
+    Attributes:
+        seed: Seed of the run.
+        observations: [W + 1, num_features], before each window and after the last.
+        actions: [W, groups], reveal ratios in [0, 1].
+        rewards: [W].
+        terminations: [W], true where the student broke.
+        truncations: [W], true after the last window of the budget, and after the last one there is of an unfinished run.
+    """
+
+    seed: int | None
+    observations: NDArray[np.float32]
+    actions: NDArray[np.float32]
+    rewards: NDArray[np.float64]
+    terminations: NDArray[np.bool_]
+    truncations: NDArray[np.bool_]
+
+
+def export_table(frame: pd.DataFrame, out: Path, to: Literal["parquet", "csv"], *, overwrite: bool = False) -> Path:
+    """Writes the frame of ``load_runs`` as one table; Parquet keeps the columns' types, CSV loses them.
+
+    Args:
+        frame: The rows.
+        out: The file.
+        to: Its format.
+        overwrite: Replace a file that is there.
+
+    Raises:
+        ConfigError: If Parquet is asked for and the package pyarrow is missing.
+        RunFilesError: If the file is there already, or cannot be written.
+    """
+    _refuse_existing(out, overwrite=overwrite)
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if to == "csv":
+            frame.to_csv(partial, index=False)
+        else:
+            frame.to_parquet(partial, index=False, engine="pyarrow")
+        partial.replace(out)
+    except ImportError as error:
+        raise ConfigError(
+            "--to parquet: expected the package pyarrow, which is missing; `pip install pyarrow`."
+        ) from error
+    except OSError as error:
+        raise RunFilesError(
+            f"{out}: expected to write the table there, got '{error}'; choose another --out."
+        ) from error
+    return out
+
+
+def export_minari(
+    frame: pd.DataFrame, config: EnvConfig, root: Path, dataset_id: str | None = None, *, overwrite: bool = False
+) -> str:
+    """Writes runs of one environment as a Minari dataset, one episode a run.
+
+    Args:
+        frame: Their rows, as ``load_runs`` returns them.
+        config: Their configuration, the same for all.
+        root: Folder of datasets (Minari's MINARI_DATASETS_PATH); the dataset becomes a folder below it.
+        dataset_id: Minari's name of it, ``[namespace/]name-vN``; None is ``atesd/`` and the environment's id.
+        overwrite: Replace a dataset of that name.
+
+    Returns:
+        The dataset's id: with MINARI_DATASETS_PATH set to ``root``, ``minari.load_dataset(id)`` opens it.
+
+    Raises:
+        ConfigError: If Minari is missing, the name is none, or the runs are of several environments.
+        RunFilesError: If the dataset is there already, cannot be written, or a run's first observation cannot be known.
+    """
+    try:
+        import minari
+        from minari.data_collector import EpisodeBuffer
+    except ImportError as error:
+        raise ConfigError(
+            "--to minari: expected the package minari, which is missing; `pip install 'minari[hdf5]'`."
+        ) from error
+    env_ids = sorted(frame["env_id"].unique())
+    if len(env_ids) != 1:
+        raise ConfigError(
+            f"runs: expected one environment in a Minari dataset, got {', '.join(env_ids)}; export each folder alone."
+        )
+    dataset_id = dataset_id or f"atesd/{env_ids[0]}"
+    _refuse_existing(root / dataset_id, overwrite=overwrite)
+    env = gymnasium.make(env_ids[0], **_fields(config), disable_env_checker=True)
+    episodes = []
+    for number, (name, rows) in enumerate(frame.groupby("run", observed=True, sort=False)):
+        run = transitions(str(name), rows, config, _nll_before(str(name), rows, config, env))
+        buffer = EpisodeBuffer(
+            id=number,
+            seed=run.seed,
+            observations=list(run.observations),
+            actions=list(run.actions),
+            rewards=run.rewards.tolist(),
+            terminations=run.terminations.tolist(),
+            truncations=run.truncations.tolist(),
+        )
+        episodes.append(buffer)
+    agents = ", ".join(sorted(frame["agent"].astype(str).unique()))
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _datasets_below(root), warnings.catch_warnings():
+            # Author and permalink are the user's to add, when a dataset is published.
+            warnings.filterwarnings("ignore", message=".*is set to None", category=UserWarning)
+            if overwrite and (root / dataset_id).exists():
+                minari.delete_dataset(dataset_id)
+            minari.create_dataset_from_buffers(
+                dataset_id,
+                episodes,
+                env=env,
+                algorithm_name=agents,
+                description=f"Reveal ratios of {agents} on {env_ids[0]}, one episode a student trained once.",
+                data_format="hdf5",
+                requirements=["atesd-env"],
+            )
+    except ValueError as error:
+        raise ConfigError(
+            f"--name: expected a Minari name ([namespace/]name-vN), got {dataset_id!r} ({error}); choose another --name."
+        ) from error
+    except ImportError as error:
+        raise ConfigError(
+            f"--to minari: expected the packages that Minari needs, got '{error}'; install them with "
+            "`pip install 'atesd-env[export]'`."
+        ) from error
+    except OSError as error:
+        raise RunFilesError(
+            f"{root}: expected to write a dataset there, got '{error}'; choose another --out."
+        ) from error
+    finally:
+        env.close()
+    return dataset_id
+
+
+def transitions(name: str, rows: pd.DataFrame, config: EnvConfig, nll_before: float) -> Transitions:
+    """Returns one run's transitions.
+
+    Args:
+        name: Name of the run, for messages.
+        rows: Its rows, from window 1 on.
+        config: Its configuration.
+        nll_before: The base model's probe NLL, in nats per token, which the first observation shows.
+
+    Raises:
+        RunFilesError: If windows are missing at the beginning or in between.
+    """
+    rows = rows.sort_values("window")
+    windows = rows["window"].tolist()
+    if windows != list(range(1, len(rows) + 1)):
+        raise RunFilesError(
+            f"run {name}: expected the windows 1 to {len(rows)}, got {windows[:5]} ...; leave the run out."
+        )
+    records = [{str(column): value for column, value in row.items()} for row in rows.to_dict("records")]
+    statistics = initial_statistics(nll_before)
+    observations = [observation(statistics)]
+    for row in records:
+        statistics = advance(
+            statistics,
+            row,
+            windows=config.windows,
+            max_new_tokens=config.max_new_tokens,
+            ema_coefficient=config.ema_coefficient,
+        )
+        observations.append(observation(statistics))
+    columns = (
+        ["exposure/reveal_ratio"]
+        if config.groups == 1
+        else [f"exposure/reveal_ratio_{group}" for group in range(config.groups)]
+    )
+    status = rows["status"].astype(str).to_numpy()
+    terminations = status == "terminated"
+    truncations = status == "truncated"
+    truncations[-1] = not terminations[-1]
+    seed = rows["seed"].iloc[0]
+    return Transitions(
+        seed=None if pd.isna(seed) else int(seed),
+        observations=np.stack(observations),
+        actions=rows[columns].to_numpy(dtype=np.float32),
+        # Where a reward is not a number, so is the one that `step` returned read: as 0.
+        rewards=rows["reward/total"].fillna(0.0).to_numpy(dtype=np.float64),
+        terminations=terminations,
+        truncations=truncations,
+    )
+
+
+def _nll_before(name: str, rows: pd.DataFrame, config: EnvConfig, env: gymnasium.Env[Any, Any]) -> float:
+    """Returns the base model's probe NLL: as recorded, or from what the first window improved on it."""
+    first = rows.sort_values("window").iloc[0]
+    recorded = first.get("probe/nll_before")
+    if recorded is not None and not math.isnan(recorded):
+        return float(recorded)
+    if config.student == "toy":  # a closed form is asked again at no cost
+        return float(env.reset(seed=int(first["seed"]))[1]["probe/nll"])
+    progress = float(first["reward/progress"])
+    if config.progress == "signed" or progress > 0.0:
+        return float(first["probe/nll"]) + progress
+    raise RunFilesError(
+        f"run {name}: expected to know the base model's probe NLL, but the first row has no probe/nll_before and the first "
+        "window made no progress to tell it by; leave the run out, or make it anew."
+    )
+
+
+@contextmanager
+def _datasets_below(root: Path) -> Iterator[None]:
+    """Lets Minari write below a folder, which only an environment variable tells it."""
+    before = os.environ.get("MINARI_DATASETS_PATH")
+    os.environ["MINARI_DATASETS_PATH"] = str(root)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MINARI_DATASETS_PATH"]
+        else:
+            os.environ["MINARI_DATASETS_PATH"] = before
+
+
+def _refuse_existing(path: Path, *, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise RunFilesError(
+            f"{path}: expected nothing there, but something is; choose another --out, or pass --overwrite."
+        )
+
+
+def _fields(config: EnvConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in config.__dataclass_fields__}
+
+
+def shared_config(frame: pd.DataFrame, root: Path) -> EnvConfig:
+    """Returns the configuration that all runs of a frame share.
+
+    Args:
+        frame: Rows of runs, as ``load_runs(root)`` returns them.
+        root: The folder that they were read from.
+
+    Raises:
+        ConfigError: If they differ; the message names a field. Also if they were written with other fields than today's.
+        RunFilesError: If a ``config.json`` cannot be read.
+    """
+    first: tuple[str, dict[str, Any]] | None = None
+    for run in frame["run"].unique():
+        name = str(run)
+        path = (root / name if (root / name).is_dir() else root) / CONFIG_FILE
+        try:
+            config = json.loads(path.read_bytes())
+        except OSError as error:
+            raise failure(path, "a readable file", error) from error
+        fields = {"env_id": config["env_id"], **config["config"]}
+        first = first or (name, fields)
+        different = [field for field in {**fields, **first[1]} if fields.get(field, ...) != first[1].get(field, ...)]
+        if different:
+            raise ConfigError(
+                f"runs: expected one environment and configuration in a Minari dataset, but {first[0]} and {name} differ in "
+                f"{', '.join(different)}; export each kind from a folder of its own."
+            )
+    assert first is not None
+    fields = dict(first[1])
+    return preset(fields.pop("env_id"), **fields)

@@ -1,0 +1,148 @@
+"""Checkpoints of a run: the student's state and the agent's in one file, so that a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from agents.base import Agent
+from atesd.experiments.replay import ReplayedEnv
+from atesd_env.errors import ConfigError
+from atesd_env.files.atomic import failure
+from atesd_env.files.checkpoint import Checkpoint, delete_numbered, latest_whole, write_numbered
+from atesd_env.files.run_folder import TRAJECTORY_FILE, RunWriter, read_rows
+
+CHECKPOINT_FOLDER = "checkpoints"
+"""Folder in a run's folder; it is there exactly as long as the run is not finished."""
+TIME_SHARE = 1 / 20
+"""Most of a run's time that checkpoints take where no number of windows is asked for."""
+
+_AGENT = "agent/"
+_IS_REPLAYED = "is_replayed"
+
+
+class RunCheckpoints:
+    """The checkpoints of one run.
+
+    Agents that derive from ``agents.base.Agent`` tell their state; for others, the checkpoint holds what they were shown
+    (atesd/experiments/replay.py).
+
+    Args:
+        folder: Folder of the run.
+        every: Windows between checkpoints; 0 writes as often as takes at most ``TIME_SHARE`` of the time.
+
+    Raises:
+        ConfigError: If ``every`` is negative.
+    """
+
+    def __init__(self, folder: Path, every: int = 0) -> None:
+        if every < 0:
+            raise ConfigError(
+                f"checkpoint_every: expected a number of windows, or 0 for automatic, got {every}; pass 0 or more."
+            )
+        self.folder = folder / CHECKPOINT_FOLDER
+        self._discarded = folder / f".{CHECKPOINT_FOLDER}.old"
+        self.every = every
+        self._last_cost_sec = 0.0
+        self._last_end_sec = time.perf_counter()
+
+    def latest(self) -> tuple[int, Checkpoint] | None:
+        """Returns the newest whole checkpoint and its window, and deletes broken ones after it; None where there is none."""
+        found = latest_whole(self.folder)
+        if found is not None:
+            delete_numbered(self.folder, after=found[0])
+        return found
+
+    def begin(self) -> None:
+        """Marks the run as begun, and deletes the checkpoints of an earlier one."""
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise failure(self.folder, "a folder for checkpoints", error) from error
+        delete_numbered(self.folder)
+
+    def after_window(self, window: int, env: Any, agent: Any, shown: ReplayedEnv, writer: RunWriter) -> None:
+        """Writes a checkpoint if one is due.
+
+        Args:
+            window: The window that was just made, and that the agent has learned from.
+            env: The environment, unwrapped.
+            agent: The agent.
+            shown: What the agent was shown.
+            writer: The run's files: what they hold must survive wherever the checkpoint does.
+
+        Raises:
+            RunFilesError: If it cannot be written; the one before is then intact.
+        """
+        if self._is_due(window):
+            self.write(window, env, agent, shown, writer)
+
+    def write(self, window: int, env: Any, agent: Any, shown: ReplayedEnv, writer: RunWriter) -> bool:
+        """Writes a checkpoint now; arguments and errors as in ``after_window``.
+
+        Returns:
+            Whether there is one now: a student that another library trains (agents/baselines) has no state of ours, and an
+            agent that was resumable once and is no longer can't be shown what it saw before its resumption.
+        """
+        has_state = isinstance(agent, Agent) and agent.is_resumable
+        if not hasattr(env, "checkpoint") or not (has_state or shown.is_whole):
+            return False
+        started = time.perf_counter()
+        writer.sync()
+        checkpoint = env.checkpoint()
+        if has_state:
+            arrays, description = agent.state()
+            arrays = {f"{_AGENT}{name}": array for name, array in arrays.items()}
+        else:
+            arrays, description = shown.arrays(), {_IS_REPLAYED: True}
+        content = Checkpoint({**checkpoint.arrays, **arrays}, {**checkpoint.description, "agent": description})
+        write_numbered(self.folder, window, content)
+        self._last_end_sec = time.perf_counter()
+        self._last_cost_sec = self._last_end_sec - started
+        return True
+
+    def _is_due(self, window: int) -> bool:
+        if self.every > 0:
+            return window % self.every == 0
+        since = time.perf_counter() - self._last_end_sec
+        return self._last_cost_sec <= TIME_SHARE * (since + self._last_cost_sec)
+
+    def finish(self) -> None:
+        """Marks the run as finished: everything is in its final files, and the checkpoints are deleted."""
+        # Renamed first: a kill between two deletions must not leave an unfinished run without checkpoints.
+        self.clean()
+        try:
+            self.folder.rename(self._discarded)
+        except OSError as error:
+            raise failure(self.folder, "to delete the checkpoints", error) from error
+        self.clean()
+
+    def clean(self) -> None:
+        """Deletes what a kill during ``finish`` may have left."""
+        shutil.rmtree(self._discarded, ignore_errors=True)
+
+
+def is_finished(folder: Path) -> bool:
+    """Returns whether a folder holds a run that came to its end, with all its files."""
+    trajectory = folder / TRAJECTORY_FILE
+    if (folder / CHECKPOINT_FOLDER).exists() or not trajectory.exists():
+        return False
+    rows = read_rows(trajectory)
+    return bool(rows) and rows[-1]["status"] != "running"
+
+
+def is_replayed(checkpoint: Checkpoint) -> bool:
+    """Returns whether a checkpoint holds what its agent was shown, and not the agent's state."""
+    return bool(checkpoint.description["agent"].get(_IS_REPLAYED, False))
+
+
+def resumed_agent(agent: Agent, checkpoint: Checkpoint, env: Any) -> Agent:
+    """Returns the agent of a checkpoint, of the same class as ``agent``.
+
+    Raises:
+        ConfigError: If the checkpoint is that of another class.
+    """
+    arrays = {name.removeprefix(_AGENT): array for name, array in checkpoint.arrays.items() if name.startswith(_AGENT)}
+    return type(agent).from_state(arrays, checkpoint.description["agent"], env)

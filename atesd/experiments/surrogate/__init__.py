@@ -1,0 +1,1 @@
+"""Fitting a surrogate to logged runs."""

@@ -1,0 +1,221 @@
+"""Rows of a run to other tools while it goes on: TensorBoard, Weights & Biases, trackio, MLflow.
+
+A tracker is three methods. The run's own files come first: a row is written before a tracker hears of it, and a tracker
+that fails is left out with a warning while the run goes on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from atesd_env.errors import ConfigError
+from atesd_env.files.run_folder import TRAJECTORY_FILE, RunWriter, read_rows
+
+_logger = logging.getLogger(__name__)
+
+TENSORBOARD_FOLDER = "tensorboard"
+"""Folder of the events in a run's folder."""
+
+_PROJECT = "atesd"
+
+
+class Tracker(Protocol):
+    """What hears of a run. To bring your own, pass a function that makes one to ``execute(track=[...])``."""
+
+    def begin(self, folder: Path, description: Mapping[str, Any]) -> None:
+        """Starts a run: its folder, and what ``config.json`` says of it (``env_id``, ``agent``, ``seed``, ``config``)."""
+        ...
+
+    def log(self, window: int, values: Mapping[str, float]) -> None:
+        """Takes the numbers of one window, by column name; numbers that are not finite or not there are left out."""
+        ...
+
+    def finish(self) -> None:
+        """Ends the run, finished or not."""
+        ...
+
+
+MakeTracker = Callable[[], Tracker]
+"""Makes the tracker of one run."""
+
+
+class TrackedRunWriter(RunWriter):
+    """A ``RunWriter`` whose rows trackers hear of too.
+
+    A run that goes on after an interruption is a new run to its trackers, and they hear of its earlier rows first, so that
+    they have it whole.
+
+    Args:
+        folder: As for ``RunWriter``.
+        description: As for ``RunWriter``.
+        track: Makes the trackers of this run.
+        overwrite: As for ``RunWriter``.
+        keep_windows: As for ``RunWriter``.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        description: Mapping[str, Any],
+        *,
+        track: Sequence[MakeTracker] = (),
+        overwrite: bool = False,
+        keep_windows: int | None = None,
+    ) -> None:
+        super().__init__(folder, description, overwrite=overwrite, keep_windows=keep_windows)
+        self._trackers: list[Tracker] = []
+        for make in track:
+            self._begin(make, description)
+        if keep_windows and self._trackers:
+            for row in read_rows(self.folder / TRAJECTORY_FILE):
+                self._tell(row)
+
+    def write_row(self, row: Mapping[str, Any]) -> None:
+        """Appends one window's row, then tells the trackers."""
+        super().write_row(row)
+        self._tell(row)
+
+    def close(self) -> None:
+        """Closes the files and ends the trackers; a second call does nothing."""
+        try:
+            super().close()
+        finally:
+            trackers, self._trackers = self._trackers, []
+            for tracker in trackers:
+                try:
+                    tracker.finish()
+                except Exception as error:
+                    self._warn(tracker, error)
+
+    def _begin(self, make: MakeTracker, description: Mapping[str, Any]) -> None:
+        tracker = make()
+        try:
+            tracker.begin(self.folder, description)
+        except Exception as error:
+            self._warn(tracker, error)
+        else:
+            self._trackers.append(tracker)
+
+    def _tell(self, row: Mapping[str, Any]) -> None:
+        values = {name: float(value) for name, value in row.items() if _is_number(value) and name != "window"}
+        for tracker in tuple(self._trackers):
+            try:
+                tracker.log(int(row["window"]), values)
+            except Exception as error:
+                self._warn(tracker, error)
+                self._trackers.remove(tracker)
+
+    def _warn(self, tracker: Tracker, error: Exception) -> None:
+        _logger.warning(
+            "%s: %s is left out from here (%s: %s); the run goes on, and its rows are in %s.",
+            self.folder,
+            type(tracker).__name__,
+            type(error).__name__,
+            error,
+            TRAJECTORY_FILE,
+        )
+
+
+class TensorBoard:
+    """Events in ``tensorboard/`` of the run's folder: ``tensorboard --logdir runs`` shows all runs side by side."""
+
+    def begin(self, folder: Path, description: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        events = folder / TENSORBOARD_FOLDER
+        for old in events.glob("events.out.tfevents.*"):
+            old.unlink()  # of a run that was replaced, or of one whose rows are told again
+        self._writer = SummaryWriter(str(events))
+        self._writer.add_text("run", "\n".join(f"- {name}: `{value}`" for name, value in description.items()))
+
+    def log(self, window: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, window)
+        self._writer.flush()
+
+    def finish(self) -> None:
+        self._writer.close()
+
+
+class Wandb:
+    """Weights & Biases, or trackio, which has the same functions. ``WANDB_MODE=offline`` keeps everything on the disk."""
+
+    module = "wandb"
+
+    def begin(self, folder: Path, description: Mapping[str, Any]) -> None:
+        self._library = importlib.import_module(self.module)
+        config = {
+            **description.get("config", {}),
+            **{name: description.get(name) for name in ("env_id", "agent", "seed")},
+        }
+        options: dict[str, Any] = {"dir": str(folder)} if self.module == "wandb" else {}
+        self._run = self._library.init(
+            project=_PROJECT, name=folder.name, group=folder.resolve().parent.name, config=config, **options
+        )
+
+    def log(self, window: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=window)
+
+    def finish(self) -> None:
+        self._run.finish()
+
+
+class Trackio(Wandb):
+    """trackio: local first, the functions of Weights & Biases."""
+
+    module = "trackio"
+
+
+class Mlflow:
+    """MLflow, at the place that ``MLFLOW_TRACKING_URI`` names (by default a local one)."""
+
+    def begin(self, folder: Path, description: Mapping[str, Any]) -> None:
+        mlflow = importlib.import_module("mlflow")
+        self._client = mlflow.MlflowClient()
+        experiment = self._client.get_experiment_by_name(_PROJECT)
+        identifier = self._client.create_experiment(_PROJECT) if experiment is None else experiment.experiment_id
+        self._run_id = self._client.create_run(identifier, run_name=folder.name).info.run_id
+        for name in ("env_id", "agent", "seed"):
+            self._client.log_param(self._run_id, name, description.get(name))
+        for name, value in description.get("config", {}).items():
+            self._client.log_param(self._run_id, f"config/{name}", value)
+
+    def log(self, window: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._client.log_metric(self._run_id, name, value, step=window)
+
+    def finish(self) -> None:
+        self._client.set_terminated(self._run_id)
+
+
+_TRACKERS: dict[str, tuple[MakeTracker, str]] = {
+    "tensorboard": (TensorBoard, "tensorboard"),
+    "wandb": (Wandb, "wandb"),
+    "trackio": (Trackio, "trackio"),
+    "mlflow": (Mlflow, "mlflow"),
+}
+
+
+def tracker(name: str) -> MakeTracker:
+    """Returns what makes a tracker: "tensorboard", "wandb", "trackio" or "mlflow".
+
+    Raises:
+        ConfigError: If the name is another one, or its package is missing.
+    """
+    if name not in _TRACKERS:
+        raise ConfigError(f"track: expected one of {', '.join(_TRACKERS)}, got {name!r}; pass one of these.")
+    make, package = _TRACKERS[name]
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(f"track: expected the package {package}, which is missing; `pip install {package}`.")
+    return make
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,1 @@
+"""Training an agent over many runs."""

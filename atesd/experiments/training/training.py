@@ -1,0 +1,344 @@
+"""Training of an agent over many runs, with evaluations on held-out seeds, the best agent kept, and a way to go on.
+
+Files of a training's folder:
+
+- ``training.json``: what was asked for, with versions.
+- ``evaluations.jsonl``: a line for each evaluation; its columns are ``EVALUATION_COLUMNS``.
+- ``best_agent`` and ``last_agent``, ``.zip`` (Stable-Baselines3) or ``.safetensors`` (ours): the agent with the highest mean
+  return in an evaluation, and that of the last one. After an interruption ``last_agent`` is the agent as it was then.
+- ``checkpoint.safetensors``: everything that a training depends on to go on at its last evaluation.
+
+Going on is exact: on one machine, with one number of threads, a training that was interrupted (or killed) makes the same
+evaluations and the same agent, bit for bit, as one that was not. What is lost are the windows since the last evaluation,
+which are made again. Not exact are only ``time/sec``, generators of a GPU, and a language model's rounding if the machine or
+its threads change. A training that is made longer has other schedules than one that was planned as long (DQN's exploration).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import atesd_env  # noqa: F401  (registers the ids)
+from atesd.experiments.training.evaluation import EvaluatedRun, evaluate
+from atesd.experiments.training.trainers import Trainer, make_trainer
+from atesd_env.config import EnvConfig
+from atesd_env.errors import ConfigError, RunFilesError
+from atesd_env.files.atomic import failure, locked_folder, write_atomically
+from atesd_env.files.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+
+TRAINING_FILE = "training.json"
+"""What was asked for, in a training's folder."""
+EVALUATIONS_FILE = "evaluations.jsonl"
+"""A line for each evaluation."""
+CHECKPOINT_FILE = "checkpoint.safetensors"
+"""What a training needs to go on."""
+
+EVALUATION_COLUMNS = {
+    "windows": "Windows that the agent had made when it was evaluated, over all students.",
+    "evaluation/return_mean": "Mean over the held-out seeds of a run's return: the undiscounted sum of its rewards.",
+    "evaluation/return_std": "Standard deviation of the returns over the seeds (of the sample; 0 with one seed).",
+    "evaluation/returns": "The returns, in the order of the seeds.",
+    "evaluation/probe_nll": "Mean of the last probe NLL of each run, nats a token.",
+    "evaluation/reveal_ratio": "Mean reveal ratio over seeds, windows and groups.",
+    "evaluation/broken_rate": "Share of the runs whose student broke.",
+    "is_best": "Whether no evaluation before had so high a mean return.",
+    "time/sec": "Seconds since this process began to train, evaluations included.",
+}
+"""Columns of ``evaluations.jsonl``: name -> meaning."""
+
+_AGENT_FILES = ("best_agent.zip", "best_agent.safetensors", "last_agent.zip", "last_agent.safetensors")
+_NUM_DEFAULT_EVALUATIONS = 10
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """What is to be trained, and how it is watched.
+
+    Attributes:
+        env_id: Environment id.
+        config: Its whole configuration.
+        agent: Agent spec, as in ``agents.make``.
+        num_envs: Students side by side; None is automatic (``make_trainer``).
+        total_windows: Windows to make, over all students; rounded up to whole stretches between updates.
+        seed: Seed of the agent and of the runs that it learns from.
+        eval_every: Windows between evaluations, rounded up likewise; None is a tenth of ``total_windows``.
+        eval_seeds: Seeds of the evaluation's runs; training draws its seeds from 2^31, so it will hardly meet them.
+        folder: Where the files go.
+        env_file: File that the environment is made from (its argument ``file``), as the surrogate's is; None for others.
+
+    Raises:
+        ConfigError: If a number is out of range, or a seed is named twice.
+    """
+
+    env_id: str
+    config: EnvConfig
+    agent: str
+    num_envs: int | None
+    total_windows: int
+    seed: int
+    eval_every: int | None
+    eval_seeds: tuple[int, ...]
+    folder: Path
+    env_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "total_windows", "eval_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}: expected a whole number from 1, got {value}; raise it.")
+        if self.seed < 0:
+            raise ConfigError(f"seed: expected a whole number from 0, got {self.seed}; correct --seed.")
+        if not self.eval_seeds or min(self.eval_seeds) < 0 or len(set(self.eval_seeds)) != len(self.eval_seeds):
+            raise ConfigError(
+                f"eval_seeds: expected at least one, each a whole number from 0 and named once, got {list(self.eval_seeds)}; "
+                "correct --eval-seeds."
+            )
+
+    @property
+    def leg(self) -> int:
+        """Windows between two evaluations, before they are rounded."""
+        return self.eval_every or max(1, self.total_windows // _NUM_DEFAULT_EVALUATIONS)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training came to.
+
+    Attributes:
+        rows: Its evaluations, the first of the untrained agent.
+        best_agent: File of the best agent.
+        last_agent: File of the last agent.
+    """
+
+    rows: list[dict[str, Any]]
+    best_agent: Path
+    last_agent: Path
+
+
+def train(
+    spec: TrainSpec,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    report: Callable[[int, dict[str, Any] | None], None] | None = None,
+) -> Trained:
+    """Trains an agent and writes the folder's files.
+
+    Args:
+        spec: The training.
+        resume: Go on with the training in the folder, at its last evaluation; one that has ended goes on only if
+            ``total_windows`` is higher now. Without a training there, it begins.
+        overwrite: Replace the training in the folder.
+        report: Called after each step of all students with the windows made so far, and the newest evaluation or None.
+
+    Raises:
+        RunFilesError: If the folder holds a training already (and neither ``resume`` nor ``overwrite``), or a file cannot be
+            read or written.
+        ConfigError: If the agent cannot be trained so, or ``resume`` meets a training of something else.
+        KeyboardInterrupt: If the user interrupts; its message says what was saved and how to go on.
+    """
+    if resume and overwrite:
+        raise ConfigError("resume: expected either resume or overwrite, got both; leave one out.")
+    with locked_folder(spec.folder):
+        path = spec.folder / TRAINING_FILE
+        if path.exists() and not (resume or overwrite):
+            raise RunFilesError(
+                f"{spec.folder}: expected a folder without a training, found {TRAINING_FILE}; choose another --out, pass "
+                "--resume to go on with it, or --overwrite to replace it."
+            )
+        checkpoint = _checkpoint_to_resume(spec) if resume else None
+        source = str(spec.folder / CHECKPOINT_FILE)
+        keywords = {} if spec.env_file is None else {"file": str(spec.env_file)}
+        trainer = make_trainer(
+            spec.env_id, spec.config, spec.agent, spec.num_envs, spec.seed, checkpoint, source, **keywords
+        )
+        if checkpoint is None:
+            _remove_results(spec.folder)
+        write_atomically(path, json.dumps(_identity(spec), indent=2).encode())
+        try:
+            return _Training(spec, trainer, checkpoint, report).run()
+        finally:
+            trainer.env.close()
+
+
+class _Training:
+    """One process's part of a training."""
+
+    def __init__(
+        self,
+        spec: TrainSpec,
+        trainer: Trainer,
+        checkpoint: Checkpoint | None,
+        report: Callable[[int, dict[str, Any] | None], None] | None,
+    ) -> None:
+        self.spec = spec
+        self.trainer = trainer
+        self.goes_on = checkpoint is not None
+        self.rows: list[dict[str, Any]] = list(checkpoint.description["rows"]) if checkpoint is not None else []
+        self.report = report or (lambda _windows, _row: None)
+        self.started_sec = time.perf_counter()
+
+    def run(self) -> Trained:
+        if self.goes_on:
+            self._write_rows()  # a kill may have left one more than the checkpoint knows of
+        try:
+            self.trainer.learn(
+                self.spec.total_windows,
+                self.spec.leg,
+                self._between,
+                lambda windows: self.report(windows, self.rows[-1] if self.rows else None),
+                goes_on=self.goes_on,
+            )
+        except KeyboardInterrupt as interrupt:
+            with suppress(RunFilesError):
+                self.trainer.agent.save(self._path("last"))
+            saved = f"evaluation after {self.rows[-1]['windows']} windows" if self.rows else "beginning"
+            interrupt.args = (
+                f"interrupted after {self.trainer.num_windows} windows; {self._path('last')} is the agent as it is now. The same "
+                f"arguments and --resume (instead of --overwrite) go on from the {saved}.",
+            )
+            raise
+        return Trained(self.rows, self._path("best"), self._path("last"))
+
+    def _between(self) -> None:
+        """Evaluates and saves; the checkpoint comes last, because it says that everything before it is there."""
+        runs = evaluate(self.trainer.agent, self.trainer.env, self.spec.eval_seeds)
+        row = evaluation_row(
+            self.trainer.num_windows, runs, self.rows, elapsed_sec=time.perf_counter() - self.started_sec
+        )
+        self.rows.append(row)
+        self._write_rows()
+        self.trainer.agent.save(self._path("last"))
+        if row["is_best"]:
+            self.trainer.agent.save(self._path("best"))
+        checkpoint = self.trainer.checkpoint()
+        write_checkpoint(
+            self.spec.folder / CHECKPOINT_FILE,
+            Checkpoint(checkpoint.arrays, {**checkpoint.description, "rows": self.rows}),
+        )
+        self.report(self.trainer.num_windows, row)
+
+    def _write_rows(self) -> None:
+        lines = "".join(f"{json.dumps(_with_null(row))}\n" for row in self.rows)
+        write_atomically(self.spec.folder / EVALUATIONS_FILE, lines.encode())
+
+    def _path(self, which: str) -> Path:
+        return self.spec.folder / f"{which}_agent{self.trainer.suffix}"
+
+
+def evaluation_row(
+    windows: int, runs: Sequence[EvaluatedRun], rows: Sequence[dict[str, Any]], *, elapsed_sec: float
+) -> dict[str, Any]:
+    """Returns the row of an evaluation (``EVALUATION_COLUMNS``).
+
+    Args:
+        windows: Windows that the agent had made.
+        runs: Its runs.
+        rows: The rows before.
+        elapsed_sec: Seconds.
+    """
+    returns = np.asarray([run.total_reward for run in runs])
+    mean = float(returns.mean())
+    means = [row["evaluation/return_mean"] for row in rows]
+    return {
+        "windows": windows,
+        "evaluation/return_mean": mean,
+        "evaluation/return_std": float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
+        "evaluation/returns": returns.tolist(),
+        "evaluation/probe_nll": float(np.mean([run.probe_nll for run in runs])),
+        "evaluation/reveal_ratio": float(np.mean([run.reveal_ratio for run in runs])),
+        "evaluation/broken_rate": float(np.mean([run.is_broken for run in runs])),
+        # A mean that is no number (a student that broke without a measurement) is beaten by any.
+        "is_best": bool(not rows or all(mean > before or np.isnan(before) > np.isnan(mean) for before in means)),
+        "time/sec": elapsed_sec,
+    }
+
+
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a training's ``evaluations.jsonl``.
+
+    Raises:
+        RunFilesError: If it cannot be read.
+    """
+    path = folder / EVALUATIONS_FILE
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except OSError as error:
+        raise failure(path, "the evaluations of a training", error) from error
+
+
+def _checkpoint_to_resume(spec: TrainSpec) -> Checkpoint | None:
+    path = spec.folder / TRAINING_FILE
+    if path.exists():
+        try:
+            there = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise RunFilesError(
+                f"{path}: expected a training's description, got '{error}'; begin with --overwrite."
+            ) from error
+        here = json.loads(json.dumps(_identity(spec)))
+        different = [
+            f"{name} ({there_value!r} there, {here_value!r} now)"
+            for name, there_value, here_value in _differences(there, here)
+        ]
+        if different:
+            raise ConfigError(
+                f"{spec.folder}: expected the arguments that this training was begun with, got another {', '.join(different)}; "
+                "repeat them, or choose another --out. (total_windows and versions may differ.)"
+            )
+    found = spec.folder / CHECKPOINT_FILE
+    return read_checkpoint(found) if found.exists() else None
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    flat = [{**{k: v for k, v in one.items() if k != "config"}, **one.get("config", {})} for one in (there, here)]
+    return [
+        (name, flat[0].get(name), value)
+        for name, value in flat[1].items()
+        if name not in ("total_windows", "versions") and flat[0].get(name) != value
+    ]
+
+
+def _identity(spec: TrainSpec) -> dict[str, Any]:
+    return {
+        "env_id": spec.env_id,
+        "agent": spec.agent,
+        "num_envs": spec.num_envs,
+        "total_windows": spec.total_windows,
+        "seed": spec.seed,
+        "eval_every": spec.leg if spec.eval_every else None,
+        "eval_seeds": list(spec.eval_seeds),
+        "env_file": None if spec.env_file is None else str(spec.env_file),
+        "versions": _versions(),
+        "config": dataclasses.asdict(spec.config),
+    }
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions: dict[str, str] = {}
+    for name in ("atesd-env", "gymnasium", "numpy", "torch", "stable-baselines3", "sb3-contrib"):
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
+
+
+def _remove_results(folder: Path) -> None:
+    """Deletes an older training's files, first of all its checkpoint: with it, it could pass for the new one."""
+    for name in (CHECKPOINT_FILE, EVALUATIONS_FILE, *_AGENT_FILES):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _with_null(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns the row with None for numbers that JSON lacks."""
+    return {name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in row.items()}

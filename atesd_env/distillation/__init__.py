@@ -1,0 +1,12 @@
+"""Distillation: divergences between teacher and student in closed form, and an update of a student."""
+
+from atesd_env.lazy import on_first_use
+
+__getattr__, __all__ = on_first_use(
+    __name__,
+    {
+        "divergence": ("DivergenceSpec", "forward_kl", "jsd", "reverse_kl", "token_divergence"),
+        "importance": ("Agreement", "importance_weights"),
+        "update": ("Learner", "UpdateSettings", "UpdateStatistics"),
+    },
+)

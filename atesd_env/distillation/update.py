@@ -1,0 +1,271 @@
+"""One update of one student: score the rollouts with student and teacher, descend their divergence.
+
+Loss (ATESD, "student's update"): for each rollout the mean over its tokens of the divergence between teacher and student over
+the full vocabulary, then the mean over rollouts. Gradients flow into the student's adapter only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from atesd_env.distillation.divergence import DivergenceSpec, rollout_weights, token_divergence
+from atesd_env.distillation.importance import Agreement, agreement, importance_weights
+from atesd_env.errors import NonFiniteError
+from atesd_env.rollouts.sampling import Rollouts, left_pad
+from atesd_env.rollouts.scoring import scored_hidden
+from atesd_env.student.adapters import AdapterStack, Bank
+from atesd_env.student.model import Student
+from atesd_env.student.ranks import ALONE, Ranks
+
+
+@dataclass(frozen=True)
+class UpdateSettings:
+    """How an update is made.
+
+    Attributes:
+        divergence: The loss.
+        learning_rate: AdamW's step size.
+        weight_decay: AdamW's decoupled weight decay.
+        max_grad_norm: Gradient norm above which the gradient is scaled down.
+        micro_batch_size: Rollouts in memory at once; None is all of them.
+        ema_decay: None keeps the teacher; otherwise the share of its old weights that the averaging teacher keeps.
+        recompute_activations: Gradient checkpointing.
+        importance_cap: Largest weight of a token's loss where another engine sampled it (``importance``); None is off.
+    """
+
+    divergence: DivergenceSpec
+    learning_rate: float
+    weight_decay: float
+    max_grad_norm: float
+    micro_batch_size: int | None
+    ema_decay: float | None
+    recompute_activations: bool
+    importance_cap: float | None = None
+
+
+@dataclass(frozen=True)
+class UpdateStatistics:
+    """Means over the rollouts of one update, each rollout a mean over its tokens; before the step. Units: nats a token.
+
+    Attributes:
+        loss: What was minimised.
+        mismatch: KL(teacher||student), whatever the loss.
+        student_entropy: Of the next-token distribution.
+        teacher_entropy: Likewise.
+        top1_disagreement: Share of tokens where the two prefer different ones, 0..1.
+        log_confidence: Student's log-probability of its own tokens.
+        grad_norm: Before clipping.
+        agreement: Of another engine's log-probabilities with the student's; None where the own loop sampled.
+    """
+
+    loss: float
+    mismatch: float
+    student_entropy: float
+    teacher_entropy: float
+    top1_disagreement: float
+    log_confidence: float
+    grad_norm: float
+    agreement: Agreement | None = None
+
+
+class Learner:
+    """Holds the optimizer of each student of an ``AdapterStack``, and makes updates.
+
+    Args:
+        student: The frozen base.
+        adapters: The students' adapters.
+        settings: How to update, one for all students or one for each.
+        ranks: The processes that share a batch's rows; their gradients are added up before clipping.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        adapters: AdapterStack,
+        settings: UpdateSettings | Sequence[UpdateSettings],
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.ranks = ranks
+        self.student = student
+        self.adapters = adapters
+        self.settings = [settings] * adapters.num_students if isinstance(settings, UpdateSettings) else list(settings)
+        self.optimizers = [self._new_optimizer(index) for index in range(adapters.num_students)]
+
+    @property
+    def teacher_bank(self) -> Bank | None:
+        """The bank of adapters that the teacher uses; None is the bare base model."""
+        return None if self.adapters.teacher_flat is None else "teacher"
+
+    def _new_optimizer(self, index: int) -> torch.optim.AdamW:
+        parameter = torch.nn.Parameter(self.adapters.flat[index])
+        parameter.grad = self.adapters.flat_grad[index]
+        settings = self.settings[index]
+        return torch.optim.AdamW([parameter], lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+    def reset(self, index: int) -> None:
+        """Forgets a student's optimizer state."""
+        self.optimizers[index] = self._new_optimizer(index)
+
+    def update(
+        self,
+        index: int,
+        rollouts: Rollouts,
+        teacher_prompts: Sequence[Sequence[int]],
+        num_rollouts: int | None = None,
+    ) -> UpdateStatistics:
+        """Makes one optimizer step of student ``index``.
+
+        Args:
+            index: Which student.
+            rollouts: Its B rollouts behind the problem-only prompts; with several processes this one's share of them.
+            teacher_prompts: B teacher prompts of token ids, row by row.
+            num_rollouts: Rollouts of the whole batch; None where these are all of them.
+
+        Returns:
+            The update's statistics, measured before the step.
+
+        Raises:
+            NonFiniteError: If loss or gradient is not finite; the adapter is left as it was.
+        """
+        settings = self.settings[index]
+        self.adapters.flat_grad[index].zero_()
+        gradient = self.adapters.flat_grad[index]
+        totals, agreed = self._accumulate_together(index, rollouts, teacher_prompts, num_rollouts)
+        grad_norm = float(torch.linalg.vector_norm(gradient))
+        if not torch.isfinite(torch.tensor([grad_norm, float(totals[0])])).all():
+            raise NonFiniteError(
+                f"student {index}: expected a finite loss and gradient, got loss {float(totals[0])} and gradient norm {grad_norm}; "
+                f"lower learning_rate or max_grad_norm."
+            )
+        if grad_norm > settings.max_grad_norm:
+            gradient.mul_(settings.max_grad_norm / grad_norm)
+        self.optimizers[index].step()
+        if settings.ema_decay is not None and self.adapters.teacher_flat is not None:
+            self.adapters.teacher_flat[index].lerp_(self.adapters.flat[index], 1.0 - settings.ema_decay)
+        loss, mismatch, student_entropy, teacher_entropy, top1_disagreement, log_confidence = totals.tolist()
+        return UpdateStatistics(
+            loss, mismatch, student_entropy, teacher_entropy, top1_disagreement, log_confidence, grad_norm, agreed
+        )
+
+    def _accumulate_together(
+        self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], num_rollouts: int | None
+    ) -> tuple[Tensor, Agreement | None]:
+        """Adds up the gradients of all processes' shares of the batch; returns what ``_accumulate`` does, over the whole batch."""
+        if self.ranks.size == 1:
+            return self._accumulate(index, rollouts, teacher_prompts, num_rollouts)
+        failure = ""
+        totals = torch.zeros(6, dtype=torch.float64)
+        try:
+            totals, _ = self._accumulate(index, rollouts, teacher_prompts, num_rollouts)
+        except NonFiniteError as error:
+            failure = str(error)
+        # What is wrong with one process's rows is an end for all of them: nobody may wait for a gradient that never comes.
+        flagged = torch.cat([totals, totals.new_tensor([float(bool(failure))])])
+        self.ranks.sum_(flagged)
+        if flagged[6] > 0:
+            raise NonFiniteError(next(text for text in self.ranks.gathered([failure]) if text))
+        self.ranks.sum_(self.adapters.flat_grad[index])
+        return flagged[:6], None
+
+    def _accumulate(
+        self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], num_rollouts: int | None
+    ) -> tuple[Tensor, Agreement | None]:
+        """Adds these rows' gradient in micro-batches.
+
+        Returns:
+            The weighted means [6] in ``UpdateStatistics``' order, and another engine's agreement.
+        """
+        weights = rollout_weights(rollouts.completion_mask)
+        num_rows = len(teacher_prompts)
+        if num_rollouts is not None and num_rollouts != num_rows:
+            weights = weights * (num_rows / num_rollouts)
+        size = self.settings[index].micro_batch_size or num_rows
+        totals = torch.zeros(6, dtype=torch.float64)
+        agreed = None if rollouts.token_log_probs is None else Agreement()
+        for start in range(0, num_rows, size):
+            selection = slice(start, min(start + size, num_rows))
+            part = rollouts.rows(selection)
+            if part.completion_ids.shape[1] == 0:
+                continue
+            token_weights = weights[selection, : part.completion_ids.shape[1]][part.completion_mask]
+            means, part_agreed = self._backward(index, part, teacher_prompts[selection], token_weights)
+            totals += means
+            agreed = agreed + part_agreed if agreed is not None and part_agreed is not None else agreed
+        return totals, agreed
+
+    @contextmanager
+    def _recomputing_activations(self, is_asked_for: bool) -> Iterator[None]:
+        """Turns transformers' gradient checkpointing on, where it is asked for: it is active in training mode only."""
+        if not is_asked_for or self.student.fused is not None:
+            yield
+            return
+        self.student.model.train()
+        try:
+            yield
+        finally:
+            self.student.model.eval()
+
+    @contextmanager
+    def _failing_together(self) -> Iterator[None]:
+        """Where the base is shared out, lets none of the processes begin a backward pass that another one will not make."""
+        lockstep = self.student.lockstep
+        if lockstep is None:
+            yield
+            return
+        failure: NonFiniteError | None = None
+        try:
+            yield
+        except NonFiniteError as error:
+            failure = error
+        if lockstep.largest(int(failure is not None)):
+            raise failure or NonFiniteError("another process's rows")
+
+    def _backward(
+        self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], token_weights: Tensor
+    ) -> tuple[Tensor, Agreement | None]:
+        settings = self.settings[index]
+        prompt_ids, prompt_mask = left_pad(teacher_prompts, self.student.pad_token_id, self.student.device)
+        with torch.no_grad(), self.adapters.use(self.teacher_bank, [index]):
+            teacher_hidden = scored_hidden(self.student, prompt_ids, prompt_mask, rollouts)
+        with self.adapters.use("student", [index]), self._recomputing_activations(settings.recompute_activations):
+            student_hidden = scored_hidden(
+                self.student,
+                rollouts.prompt_ids,
+                rollouts.prompt_mask,
+                rollouts,
+                recompute_activations=settings.recompute_activations,
+            )
+            with self._failing_together():
+                tokens = token_divergence(
+                    student_hidden,
+                    teacher_hidden,
+                    self.student.head_weight,
+                    rollouts.completion_ids[rollouts.completion_mask],
+                    settings.divergence,
+                    head_bias=self.student.head_bias,
+                    rows_owner=f"student {index}",
+                )
+            token_loss, agreed = tokens.loss, None
+            if rollouts.token_log_probs is not None:
+                engine_log_probs = rollouts.token_log_probs[rollouts.completion_mask]
+                compared = tokens.student_log_prob, engine_log_probs, settings.importance_cap
+                agreed = agreement(*compared)
+                token_loss = importance_weights(*compared) * token_loss
+            loss = (token_weights * token_loss).sum()
+            loss.backward()
+        per_token = torch.stack(
+            [
+                token_loss.detach(),
+                tokens.mismatch,
+                tokens.student_entropy,
+                tokens.teacher_entropy,
+                tokens.top1_disagreement,
+                tokens.student_log_prob,
+            ]
+        )
+        return (per_token.double() @ token_weights.double()).cpu(), agreed

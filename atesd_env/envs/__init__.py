@@ -1,0 +1,14 @@
+"""What Gymnasium sees, whoever the students are."""
+
+from atesd_env.lazy import on_first_use
+
+__getattr__, __all__ = on_first_use(
+    __name__,
+    {
+        "branch": ("counterfactual",),
+        "columns": ("COLUMNS", "Column"),
+        "contract": ("Students",),
+        "observation": ("FEATURES", "FEATURE_NAMES", "RunningStatistics"),
+        "recording": ("RecordTrajectory",),
+    },
+)

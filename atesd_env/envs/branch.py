@@ -1,0 +1,137 @@
+"""What would each reveal ratio do from here? One state, several ratios, each followed for some windows.
+
+The oracle that controllers can be measured against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from atesd_env.envs.actions import checked_ratios
+from atesd_env.envs.columns import group_columns
+from atesd_env.envs.contract import Students, window_result
+from atesd_env.errors import ConfigError, NoEpisodeError
+from atesd_env.population.vector import TeacherExposureVectorEnv
+from atesd_env.simulated.toy import ToyExposureEnv, ToyPopulation
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OUTCOMES = ("probe/nll", "probe/accuracy", "student/mismatch", "reward/progress", "reward/total")
+"""Columns of the window's row that a counterfactual reports."""
+
+
+def counterfactual(
+    env: Any, ratios: Sequence[Any], windows: int, *, student: int = 0, gamma: float | None = None
+) -> pd.DataFrame:
+    """Follows each reveal ratio for some windows from the environment's present state, which it leaves as it is.
+
+    The branches are a population of their own, one student for each ratio, all in the present state and with its seed: they
+    meet the same problems and the same random numbers, so that differences between ratios are paired. A branch ends where
+    the episode would: after the episode's last window, or when its student breaks.
+
+    Cost: ``len(ratios) * windows`` windows of a student, sampled together; the memory of ``len(ratios)`` adapters and
+    optimizers and of one rollout batch for all; no second base model, because the frozen weights are shared. The probe is
+    measured after each window, its accuracy in the windows where the environment measures it.
+
+    Args:
+        env: A scalar, vector or toy environment, wrapped or not, in a running episode. What wrappers do to actions and
+            rewards plays no part.
+        ratios: Reveal ratios, [N], or [N, groups] with several difficulty groups; at least one.
+        windows: Windows to follow, at least 1.
+        student: Which student of a vector environment.
+        gamma: Discount of the return, in [0, 1]; None takes the configuration's.
+
+    Returns:
+        A tidy frame, one line for each ratio and window, sorted so. Columns: ``branch`` (position in ``ratios``),
+        ``reveal_ratio`` (mean over groups; ``exposure/reveal_ratio_<g>`` follow if there are several), ``offset`` (windows
+        since the present state, from 1), ``window`` (its number in the episode), ``OUTCOMES`` (NaN where not measured),
+        ``return`` (rewards from the present state up to this window, the one at offset i times ``gamma ** (i - 1)``),
+        ``terminated`` and ``truncated``.
+
+    Raises:
+        ConfigError: If a ratio, ``windows``, ``student`` or ``gamma`` cannot be used.
+        NoEpisodeError: If no episode is running.
+    """
+    import pandas as pd
+
+    base = env.unwrapped
+    config = base.config
+    if len(ratios) == 0:
+        raise ConfigError(
+            "ratios: expected at least one reveal ratio, got none; pass the ratios to follow, such as [0.0, 1.0]."
+        )
+    if windows < 1:
+        raise ConfigError(f"windows: expected at least 1, got {windows!r}; pass the number of windows to follow.")
+    gamma = config.gamma if gamma is None else gamma
+    if not 0.0 <= gamma <= 1.0:
+        raise ConfigError(f"gamma: expected a discount in [0, 1], got {gamma!r}; pass None for the configuration's.")
+    checked = np.stack([checked_ratios(ratio, config.groups) for ratio in ratios])
+    students = _branches(base, student, len(checked))
+    lines: list[dict[str, Any]] = []
+    returns = np.zeros(len(checked))
+    going = list(range(len(checked)))
+    for offset in range(1, windows + 1):
+        if not going:
+            break
+        students.window(checked[going], going)
+        ended = set()
+        for branch in going:
+            _, reward, terminated, truncated, info = window_result(students.runs[branch], config.windows)
+            returns[branch] += gamma ** (offset - 1) * reward
+            if terminated or truncated:
+                ended.add(branch)
+            ratio = checked[branch]
+            lines.append(
+                {
+                    "branch": branch,
+                    "reveal_ratio": float(ratio.mean()),
+                    **{
+                        column.name: float(part) for column, part in zip(group_columns(len(ratio)), ratio, strict=False)
+                    },
+                    "offset": offset,
+                    "window": info["window"],
+                    **{name: np.nan if info[name] is None else info[name] for name in OUTCOMES},
+                    "return": float(returns[branch]),
+                    "terminated": terminated,
+                    "truncated": truncated,
+                }
+            )
+        going = [branch for branch in going if branch not in ended]
+    return pd.DataFrame(lines).sort_values(["branch", "offset"], ignore_index=True)
+
+
+def _branches(env: Any, student: int, num_branches: int) -> Students:
+    """Returns a population whose students are all in the environment's present state."""
+    state, is_running = _present_state(env, student)
+    if not is_running:
+        raise NoEpisodeError(
+            "counterfactual: expected a running episode, but none was started or it has ended; call reset() first."
+        )
+    students: Students = (
+        ToyPopulation(env.config, num_branches)
+        if isinstance(env, ToyExposureEnv)
+        else env.population.twin(num_branches, student)
+    )
+    for branch in range(num_branches):
+        students.restore(branch, state)
+    return students
+
+
+def _present_state(env: Any, student: int) -> tuple[Any, bool]:
+    """Returns a student's state, as its population takes it, and whether its episode is running."""
+    num_students = env.num_envs if isinstance(env, TeacherExposureVectorEnv) else 1
+    if not 0 <= student < num_students:
+        raise ConfigError(
+            f"student: expected a student in 0..{num_students - 1}, got {student!r}; count the students from 0."
+        )
+    if isinstance(env, TeacherExposureVectorEnv):
+        return env.population.snapshot(student), bool(env.is_running[student])
+    if isinstance(env, ToyExposureEnv):
+        state = env.snapshot()
+        return state, len(state.rows) < env.config.windows
+    state, is_running = env.snapshot()
+    return state, is_running

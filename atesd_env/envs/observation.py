@@ -1,0 +1,208 @@
+"""What a controller may know of a run: running statistics, and the observation made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def squash(value: float) -> float:
+    """Maps a non-negative quantity to [0, 1]: ``x / (1 + x)``, and infinity to 1; below 0 counts as 0.
+
+    >>> squash(1.0)
+    0.5
+    """
+    return 1.0 if value == math.inf else max(value, 0.0) / (1.0 + max(value, 0.0))
+
+
+@dataclass(frozen=True)
+class RunningStatistics:
+    """What a controller may know of a run, as raw numbers; zero where nothing has been measured yet.
+
+    Attributes carry the names of ``FEATURES``; ``num_windows`` counts the windows seen. Those of K runs at once are arrays
+    [K] in each attribute: ``advance`` and ``observation`` take both, and give each run the bits that it has alone.
+    """
+
+    num_windows: int = 0
+    progress: float = 0.0
+    reveal_ratio_ema: float = 0.0
+    loss_ema: float = 0.0
+    mismatch_ema: float = 0.0
+    probe_nll_ema: float = 0.0
+    self_confidence: float = 0.0
+    loss_slope: float = 0.0
+    mismatch_slope: float = 0.0
+    probe_nll_slope: float = 0.0
+    student_entropy: float = 0.0
+    teacher_entropy: float = 0.0
+    top1_disagreement: float = 0.0
+    log_grad_norm: float = 0.0
+    rollout_success: float = 0.0
+    rollout_length: float = 0.0
+    truncation_rate: float = 0.0
+    learning_progress: float = 0.0
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A feature of the observation.
+
+    Attributes:
+        name: Attribute of ``RunningStatistics`` that it is computed from.
+        low: Lower bound after scaling.
+        high: Upper bound after scaling.
+        scale: The fixed function from the raw number to [low, high].
+        formula: The same function, for people.
+        meaning: One sentence.
+    """
+
+    name: str
+    low: float
+    high: float
+    scale: Callable[[float], float]
+    formula: str
+    meaning: str
+
+
+def _identity(value: float) -> float:
+    return value
+
+
+def _tanh_10(value: float) -> float:
+    return math.tanh(10.0 * value)
+
+
+FEATURES: tuple[Feature, ...] = (
+    Feature("progress", 0, 1, _identity, "x", "Windows done / windows of the episode (paper)."),
+    Feature("reveal_ratio_ema", 0, 1, _identity, "x", "Moving average of the reveal ratio (paper)."),
+    Feature("loss_ema", 0, 1, squash, "x/(1+x)", "Moving average of the loss (paper)."),
+    Feature("mismatch_ema", 0, 1, squash, "x/(1+x)", "Moving average of the teacher-student mismatch (paper)."),
+    Feature(
+        "probe_nll_ema", 0, 1, squash, "x/(1+x)", "Moving average of the probe NLL; starts at the base model's (paper)."
+    ),
+    Feature("self_confidence", 0, 1, _identity, "x", "Student's self-confidence in the last window (paper)."),
+    Feature("loss_slope", -1, 1, _tanh_10, "tanh(10x)", "Change of loss_ema in the last window."),
+    Feature("mismatch_slope", -1, 1, _tanh_10, "tanh(10x)", "Change of mismatch_ema in the last window."),
+    Feature("probe_nll_slope", -1, 1, _tanh_10, "tanh(10x)", "Change of probe_nll_ema in the last window."),
+    Feature("student_entropy", 0, 1, squash, "x/(1+x)", "Student's entropy on the rollouts, last window."),
+    Feature("teacher_entropy", 0, 1, squash, "x/(1+x)", "Teacher's entropy on the rollouts, last window."),
+    Feature(
+        "top1_disagreement", 0, 1, _identity, "x", "Share of tokens where the two prefer different tokens, last window."
+    ),
+    Feature(
+        "log_grad_norm",
+        -1,
+        1,
+        lambda x: math.tanh(x / 5.0),
+        "tanh(x/5)",
+        "Natural log of the gradient norm, last window.",
+    ),
+    Feature("rollout_success", 0, 1, _identity, "x", "Share of right rollouts, last window."),
+    Feature("rollout_length", 0, 1, _identity, "x", "Mean rollout length / max_new_tokens, last window."),
+    Feature("truncation_rate", 0, 1, _identity, "x", "Share of rollouts cut at max_new_tokens, last window."),
+    Feature("learning_progress", -1, 1, _tanh_10, "tanh(10x)", "Learning progress of the last window."),
+)
+"""The features of the observation, in order: the paper's six first."""
+
+
+FEATURE_NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
+"""Names of the observation's entries, in order."""
+
+
+_LOW = np.asarray([feature.low for feature in FEATURES], dtype=np.float32)
+
+
+_HIGH = np.asarray([feature.high for feature in FEATURES], dtype=np.float32)
+
+
+def initial_statistics(probe_nll: float) -> RunningStatistics:
+    """Returns the statistics before the first window: only the base model's probe NLL is known."""
+    return RunningStatistics(probe_nll_ema=probe_nll)
+
+
+def advance(
+    before: RunningStatistics, row: Mapping[str, Any], *, windows: int, max_new_tokens: int, ema_coefficient: float
+) -> RunningStatistics:
+    """Returns the statistics after one more window.
+
+    Args:
+        before: Statistics before the window; of one run, or arrays [K].
+        row: The window's row (``COLUMNS``); numbers, or arrays [K].
+        windows: Windows of the episode.
+        max_new_tokens: Longest rollout, in tokens.
+        ema_coefficient: Weight of the new window in the moving averages; the first window sets them.
+    """
+    first = before.num_windows == 0
+
+    def unless_first(value: Any, in_first: Any) -> Any:
+        if isinstance(first, np.ndarray):
+            return np.where(first, in_first, value)
+        return in_first if first else value
+
+    def average(old: Any, new: Any) -> Any:
+        return unless_first((1.0 - ema_coefficient) * old + ema_coefficient * new, new)
+
+    loss_ema = average(before.loss_ema, row["student/loss"])
+    mismatch_ema = average(before.mismatch_ema, row["student/mismatch"])
+    # The probe is measured before the first window too, so its average starts there.
+    probe_nll_ema = (1.0 - ema_coefficient) * before.probe_nll_ema + ema_coefficient * row["probe/nll"]
+    return dataclasses.replace(
+        before,
+        num_windows=before.num_windows + 1,
+        progress=row["window"] / windows,
+        reveal_ratio_ema=average(before.reveal_ratio_ema, row["exposure/reveal_ratio"]),
+        loss_ema=loss_ema,
+        mismatch_ema=mismatch_ema,
+        probe_nll_ema=probe_nll_ema,
+        self_confidence=row["student/self_confidence"],
+        loss_slope=unless_first(loss_ema - before.loss_ema, 0.0),
+        mismatch_slope=unless_first(mismatch_ema - before.mismatch_ema, 0.0),
+        probe_nll_slope=probe_nll_ema - before.probe_nll_ema,
+        student_entropy=row["student/entropy"],
+        teacher_entropy=row["teacher/entropy"],
+        top1_disagreement=row["student/top1_disagreement"],
+        log_grad_norm=_each(_log_norm, row["student/grad_norm"]),
+        rollout_success=row["rollout/success_rate"],
+        rollout_length=row["rollout/length"] / max_new_tokens,
+        truncation_rate=row["rollout/truncation_rate"],
+        learning_progress=row["reward/progress"],
+    )
+
+
+def _log_norm(norm: float) -> float:
+    return math.log(max(norm, 1e-8))
+
+
+def _each(function: Callable[[float], float], values: Any) -> Any:
+    """Returns ``function`` of a number, or of every entry of an array [K]: the same bits for each."""
+    # Not numpy's own functions: they round differently with the processor and the array's length.
+    if isinstance(values, np.ndarray):
+        return np.fromiter(map(function, values.tolist()), np.float64, len(values))
+    return function(values)
+
+
+def observation(statistics: RunningStatistics) -> NDArray[np.float32]:
+    """Returns the observation, float32 [num_features], each feature scaled and kept inside its bounds.
+
+    What is not a number (a student that breaks may measure it) reads 0, as before any measurement. Of statistics that are
+    arrays [K], the observations [K, num_features].
+    """
+    raw = [getattr(statistics, feature.name) for feature in FEATURES]
+    scaled = [
+        value if feature.scale is _identity else _each(feature.scale, value)
+        for feature, value in zip(FEATURES, raw, strict=True)
+    ]
+    values = np.array(scaled, dtype=np.float64).T
+    values = np.where(np.isnan(values), 0.0, values)
+    return np.minimum(np.maximum(values, _LOW), _HIGH).astype(np.float32)
+
+
+def observation_bounds() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns the lower and upper bounds of the observation, float32 [num_features] each."""
+    return _LOW.copy(), _HIGH.copy()

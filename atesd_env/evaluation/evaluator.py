@@ -1,0 +1,241 @@
+"""Evaluation: k samples of each problem of a benchmark from a base model with or without an adapter, judged one by one.
+
+A sample's random numbers come from (seed, the problem's text, number of the sample) alone. So it does not matter in which
+batch it is drawn, an interrupted evaluation goes on with the samples that it would have had, more problems or samples change
+none of the others, and two adapters answer with the same random numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftConfig
+
+from atesd_env.config import EnvConfig
+from atesd_env.errors import ConfigError, StudentError
+from atesd_env.evaluation.samples import SampleRow
+from atesd_env.evaluation.sampling_presets import CONTEST_TOKENS, SamplingPreset
+from atesd_env.exposure import PromptBuilder
+from atesd_env.rollouts.engines.check import TEST_TOKENS, check_engine
+from atesd_env.rollouts.engines.completions import SEED_LIMIT
+from atesd_env.rollouts.engines.engine import make_external_engine
+from atesd_env.rollouts.engines.external import ExternalEngine
+from atesd_env.rollouts.sampling import Rollouts, SamplingSpec, decode_texts, generate
+from atesd_env.student.adapters import AdapterStack
+from atesd_env.student.generators import torch_stream
+from atesd_env.student.loading import load_student
+from atesd_env.student.model import Student, bare_copy
+from atesd_env.tasks.base import Problem, Task
+from atesd_env.tasks.data.rows import normalised_problem
+from atesd_env.tasks.grading.verification import MAX_WORKERS
+
+CONTEST_PROMPT_TOKENS = 2048
+"""Longest prompt beside a contest's token budget."""
+ADAPTER_FILE = "adapter_model.safetensors"
+"""The weights in a folder of peft's."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One sample to draw.
+
+    Attributes:
+        problem: The problem.
+        sample: Which of its samples, from 0.
+    """
+
+    problem: Problem
+    sample: int
+
+
+def evaluation_config(config: EnvConfig, preset: SamplingPreset, adapters: Iterable[Path] = ()) -> EnvConfig:
+    """Returns the configuration under which a base model is loaded for an evaluation.
+
+    Args:
+        config: The environment's.
+        preset: Gives lengths and the thinking switch.
+        adapters: Directories of those that will answer: an engine of another kind must be started for their largest rank.
+    """
+    prompt_tokens = config.max_prompt_tokens
+    if preset.spec.max_new_tokens >= CONTEST_TOKENS:
+        prompt_tokens = min(prompt_tokens, CONTEST_PROMPT_TOKENS)
+    return config.replace(
+        max_prompt_tokens=prompt_tokens,
+        max_new_tokens=preset.spec.max_new_tokens,
+        probe_max_tokens=1,
+        enable_thinking=preset.enable_thinking,
+        gradient_checkpointing=False,
+        lora_r=max([config.lora_r, *(_lora_config(adapter).r for adapter in adapters)]),
+        engine_sleep=False,  # nothing is trained between two batches
+    )
+
+
+class Evaluator:
+    """One base model that answers with one adapter after the other.
+
+    Args:
+        config: From ``evaluation_config``.
+        task: Wording of the request, and the judge.
+        spec: How to sample.
+        seed: Of the random numbers, 0 or more.
+        batch_size: Samples drawn together.
+
+    Raises:
+        StudentError: If the model cannot be loaded, or its context is too short.
+        EngineError: If the rollout engine that the configuration names cannot be used.
+        ConfigError: If a number is out of range.
+    """
+
+    def __init__(self, config: EnvConfig, task: Task, spec: SamplingSpec, seed: int, batch_size: int) -> None:
+        if batch_size < 1 or seed < 0:
+            raise ConfigError(
+                f"evaluation: expected a seed of 0 or more and batches of at least 1, got {seed} and {batch_size}; "
+                "raise them."
+            )
+        self.task = task
+        self.spec = spec
+        self.seed = seed
+        self.batch_size = batch_size
+        self.base = load_student(config)
+        self.builder = PromptBuilder(task, self.base.tokenizer, config.max_prompt_tokens, config.enable_thinking)
+        self._config = config
+        self._engine = None if config.rollout_engine == "own" else make_external_engine(config)
+        self._is_engine_tested = False
+
+    def samples(self, label: str, adapter: Path | None, requests: Sequence[Request]) -> Iterator[SampleRow]:
+        """Yields the judged samples in the order of the requests.
+
+        Args:
+            label: What the rows call the adapter.
+            adapter: A peft adapter's directory (see ``find_adapter``); None is the bare base model.
+            requests: What to draw.
+
+        Raises:
+            StudentError: If the adapter does not fit the model.
+            DataError: If a problem does not fit the prompt.
+            EngineError: If another rollout engine fails its start-up test, or does not answer.
+        """
+        if not requests:
+            return
+        if self._engine is not None and not self._is_engine_tested:
+            self._test(self._engine, list({request.problem.id: request.problem for request in requests}.values())[:4])
+        student, stack = self._with_adapter(adapter)
+        # A thread only waits for the process that checks its answer; one that takes long does not hold up the others.
+        with ThreadPoolExecutor(MAX_WORKERS) as judges:
+            for start in range(0, len(requests), self.batch_size):
+                batch = requests[start : start + self.batch_size]
+                rollouts = self._rollouts(student, stack, batch)
+                texts = decode_texts(student, rollouts)
+                yield from self._judged(label, batch, rollouts, texts, judges)
+
+    def _judged(
+        self,
+        label: str,
+        batch: Sequence[Request],
+        rollouts: Rollouts,
+        texts: Sequence[str],
+        judges: ThreadPoolExecutor,
+    ) -> Iterator[SampleRow]:
+        verdicts = judges.map(self.task.judge, texts, [request.problem for request in batch])
+        lengths, is_finished = rollouts.lengths.tolist(), rollouts.is_finished.tolist()
+        for request, text, num_tokens, finished, verdict in zip(
+            batch, texts, lengths, is_finished, verdicts, strict=True
+        ):
+            yield SampleRow(
+                adapter=label,
+                problem=request.problem.id,
+                sample=request.sample,
+                num_tokens=num_tokens,
+                is_finished=finished,
+                answer=self.task.extract_answer(text),
+                is_correct=verdict is True,
+                has_timed_out=verdict is None,
+                text=text,
+            )
+
+    def _rollouts(self, student: Student, stack: AdapterStack | None, batch: Sequence[Request]) -> Rollouts:
+        prompts = [self.builder.student_prompt(request.problem) for request in batch]
+        streams = [torch_stream(self.seed, "evaluation", _stream_index(request)) for request in batch]
+        if self._engine is not None:
+            seeds = [int(torch.randint(0, SEED_LIMIT, (), generator=stream)) for stream in streams]
+            assert stack is not None
+            return self._engine.answers(student, stack, prompts, seeds, self.spec)
+        uniforms = None
+        if self.spec.temperature > 0:
+            uniforms = torch.stack([torch.rand(self.spec.max_new_tokens, generator=stream) for stream in streams])
+        with nullcontext() if stack is None else stack.use("student", [0]):
+            return generate(student, prompts, self.spec, uniforms)
+
+    def _test(self, engine: ExternalEngine, problems: Sequence[Problem]) -> None:
+        student = bare_copy(self.base)
+        check_engine(
+            engine,
+            student,
+            self._new_stack(student),
+            [self.builder.student_prompt(problem) for problem in problems],
+            [self.builder.reference_ids(problem, TEST_TOKENS) for problem in problems],
+            self.spec,
+            self._config.engine_tolerance,
+        )
+        self._is_engine_tested = True
+
+    def _new_stack(self, student: Student) -> AdapterStack:
+        config = self._config
+        return AdapterStack(student.model, 1, config.lora_r, config.lora_alpha, config.lora_targets)
+
+    def _with_adapter(self, adapter: Path | None) -> tuple[Student, AdapterStack | None]:
+        student = bare_copy(self.base)
+        if adapter is None:
+            # Another engine is always given one; a new one changes nothing.
+            return student, None if self._engine is None else self._new_stack(student)
+        lora = _lora_config(adapter)
+        stack = AdapterStack(student.model, 1, lora.r, float(lora.lora_alpha), sorted(lora.target_modules or ()))
+        stack.load(0, adapter)
+        return student, stack
+
+    def close(self) -> None:
+        """Lets go of another rollout engine's memory and processes."""
+        if self._engine is not None:
+            self._engine.close()
+
+
+def _lora_config(adapter: Path) -> LoraConfig:
+    config = PeftConfig.from_pretrained(str(adapter))
+    if not isinstance(config, LoraConfig) or not isinstance(config.target_modules, set | list | tuple):
+        raise StudentError(
+            f"adapter {adapter}: expected plain LoRA with a list of target_modules, got {type(config).__name__}; not supported."
+        )
+    return config
+
+
+def _stream_index(request: Request) -> int:
+    digest = hashlib.sha256(normalised_problem(request.problem.problem).encode()).digest()
+    return (int.from_bytes(digest[:5], "big") << 20) | request.sample
+
+
+def find_adapter(directory: Path) -> Path:
+    """Returns where a peft adapter lies: the directory itself, or the folder "adapter" of a run in it.
+
+    Raises:
+        StudentError: If there is none.
+    """
+    for candidate in (directory, directory / "adapter"):
+        if (candidate / "adapter_config.json").is_file() and (candidate / ADAPTER_FILE).is_file():
+            return candidate
+    raise StudentError(
+        f"adapter: expected a peft adapter directory (adapter_config.json and {ADAPTER_FILE}) or a run's folder with one, "
+        f"got {directory}; check the path."
+    )
+
+
+def adapter_checksum(adapter: Path | None) -> str:
+    """Returns the SHA-256 of an adapter's weights, "base" for none."""
+    if adapter is None:
+        return "base"
+    return hashlib.sha256((adapter / ADAPTER_FILE).read_bytes()).hexdigest()

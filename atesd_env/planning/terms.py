@@ -1,0 +1,119 @@
+"""The terms of a plan: bytes of one kind of tensor each, as the code of this package holds them. Pure functions.
+
+Notation as in ``ModelShape``: N tokens, D hidden size, H query and G key-value heads of d, I MLP width, V vocabulary, r rank.
+"""
+
+from __future__ import annotations
+
+from atesd_env.planning.shape import ModelShape
+
+_FLOAT = 4
+_BLOCK_BYTES = 8 * 2**20  # of divergence.py
+_NF4_BYTES = 0.5 + 4 / 64  # of one weight: 4 bits, and a float32 scale for every 64
+
+
+def base_bytes(
+    shape: ModelShape, width: int, *, quantization: str = "none", sharding: str = "none", num_processes: int = 1
+) -> dict[str, float]:
+    """Returns the frozen base's bytes on one device, by part.
+
+    Args:
+        shape: The model's sizes.
+        width: Bytes of a number of the base.
+        quantization: As ``EnvConfig.base_quantization``: "nf4" holds the layers in 4 bits, and one product's weights unpacked.
+        sharding: As ``EnvConfig.base_sharding``: "fsdp2" holds a share of the layers, and a layer twice while it is gathered.
+        num_processes: Of the run.
+    """
+    in_layers = layer_parameters(shape)
+    whole = (shape.num_parameters - in_layers) * width  # embedding, output layer, last norm
+    if quantization == "nf4":
+        unpacked = shape.hidden_size * shape.mlp_size * width
+        return {"weights": whole + in_layers * _NF4_BYTES, "weights of one product, unpacked": unpacked}
+    if sharding == "fsdp2":
+        gathered = 2 * in_layers / shape.num_layers * width
+        return {"weights": whole + in_layers / num_processes * width, "weights of one layer, gathered": gathered}
+    return {"weights": whole + in_layers * width}
+
+
+def layer_parameters(shape: ModelShape) -> int:
+    """Returns the weights of the decoder layers (the last norm, which is very small, among them)."""
+    return shape.num_matrix_parameters - shape.vocabulary_size * shape.hidden_size
+
+
+def cache_bytes(shape: ModelShape, num_rows: int, num_columns: int, width: int) -> int:
+    """Returns the bytes of keys and values of ``num_rows`` rows of ``num_columns`` tokens, ``width`` bytes a number."""
+    return 2 * shape.num_layers * num_rows * num_columns * shape.key_value_size * width
+
+
+def forward_bytes(num_tokens: int, shape: ModelShape, width: int) -> int:
+    """Returns what one layer holds at once without gradients, which is the most that such a pass needs."""
+    heads = shape.query_size + 2 * shape.key_value_size
+    rotated = shape.query_size + shape.key_value_size
+    in_attention = 2 * shape.hidden_size + 2 * heads + rotated + 2 * shape.query_size
+    in_mlp = 3 * shape.hidden_size + heads + rotated + shape.query_size + 3 * shape.mlp_size
+    return num_tokens * max(in_attention, in_mlp) * width
+
+
+def saved_bytes(
+    num_tokens: int, num_scored: int, shape: ModelShape, width: int, *, recompute: bool, in_modules: bool = False
+) -> int:
+    """Returns what a forward pass keeps for its backward pass.
+
+    Args:
+        num_tokens: N, prompts and rollouts.
+        num_scored: Tokens that the last layer's MLP sees.
+        shape: The model's sizes.
+        width: Bytes of a number of the base.
+        recompute: Gradient checkpointing: each layer's input, and one layer whole while its gradient is made.
+        in_modules: Through transformers' modules, which keep float32 copies of a 16-bit base's activations.
+    """
+    attention, mlp = _saved_by_layer(shape, width)
+    if in_modules and width < _FLOAT:
+        more_attention, more_mlp = _copied_by_modules(shape, width)
+        attention, mlp = attention + more_attention, mlp + more_mlp
+    whole = num_tokens * (shape.num_layers - 1) * (attention + mlp) + num_tokens * attention + num_scored * mlp
+    if not recompute:
+        return whole
+    inputs = shape.num_layers * num_tokens * shape.hidden_size * width
+    # The gradients of gate and up, of their product and of the layer's output, while the layer's own tensors are there.
+    gradients = num_tokens * (5 * shape.mlp_size + 2 * shape.hidden_size) * width
+    return min(whole, inputs + num_tokens * (attention + mlp) + gradients)
+
+
+def _saved_by_layer(shape: ModelShape, width: int) -> tuple[int, int]:
+    """Returns (attention's, MLP's) bytes of one token: what the norms, products, adapters and SwiGLU keep."""
+    rotated = shape.query_size + shape.key_value_size
+    heads = shape.query_size + 2 * shape.key_value_size
+    in_attention = 2 * shape.hidden_size + (rotated if shape.has_head_norm else 0) + heads + 2 * shape.query_size
+    in_mlp = 2 * shape.hidden_size + 4 * shape.mlp_size
+    return in_attention * width + 4 * shape.lora_r * _FLOAT, in_mlp * width + 3 * shape.lora_r * _FLOAT
+
+
+def _copied_by_modules(shape: ModelShape, width: int) -> tuple[int, int]:
+    """Returns what modules keep of a token beyond ``_saved_by_layer``: float32 inputs of every adapter and norm, not 16-bit ones."""
+    rotated = shape.query_size + shape.key_value_size if shape.has_head_norm else 0
+    in_attention = 3 * shape.hidden_size * _FLOAT - shape.hidden_size * width
+    in_mlp = 2 * shape.hidden_size * _FLOAT - shape.hidden_size * width
+    wider = _FLOAT - width
+    attention = in_attention + (shape.query_size + shape.hidden_size + rotated) * wider
+    return attention, in_mlp + (shape.mlp_size + shape.hidden_size) * wider
+
+
+def joined_adapter_bytes(shape: ModelShape) -> int:
+    """Returns the adapters of layers with the same input, laid side by side: query, key and value; gate and up."""
+    heads = shape.query_size + 2 * shape.key_value_size
+    in_and_out = (
+        3 * (shape.hidden_size + heads)
+        + (shape.query_size + shape.hidden_size)
+        + 2 * (shape.hidden_size + 2 * shape.mlp_size)
+        + (shape.mlp_size + shape.hidden_size)
+    )
+    return shape.num_layers * shape.lora_r * in_and_out * _FLOAT
+
+
+def divergence_bytes(num_scored: int, shape: ModelShape, chunk_size: int, width: int) -> int:
+    """Returns what the divergence of ``num_scored`` tokens holds at once: both models' logits of a chunk, and scratch."""
+    rows_in_block = max(1, _BLOCK_BYTES // (shape.vocabulary_size * _FLOAT))
+    chunk = max(1, min(num_scored, max(chunk_size, rows_in_block)))
+    block = min(chunk, rows_in_block)
+    return shape.vocabulary_size * (2 * chunk * width + 6 * block * _FLOAT)

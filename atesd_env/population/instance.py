@@ -1,0 +1,83 @@
+"""An instance: what a student's episode is drawn from beside its base model, problems and the settings of its updates.
+
+Students of one population may have different instances. What shapes their common batch (base model, adapters, rollouts, the
+length of windows and episodes) is theirs together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atesd_env.config import EnvConfig
+from atesd_env.distillation.divergence import DivergenceSpec
+from atesd_env.distillation.update import UpdateSettings
+from atesd_env.exposure import PromptBuilder
+from atesd_env.population.probe import Probe
+from atesd_env.student.adapters import AdapterStack
+from atesd_env.student.model import Student
+from atesd_env.student.ranks import ALONE, Ranks
+from atesd_env.tasks.base import Task
+from atesd_env.tasks.groups import DifficultyGroups
+from atesd_env.tasks.registry import make_task
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One instance, ready to train on.
+
+    Attributes:
+        config: The whole configuration.
+        task: Problems.
+        builder: Both prompts of a problem.
+        groups: Difficulty groups of the problems.
+        probe: Held-out problems.
+        settings: How an update is made.
+    """
+
+    config: EnvConfig
+    task: Task
+    builder: PromptBuilder
+    groups: DifficultyGroups
+    probe: Probe
+    settings: UpdateSettings
+
+
+def make_instance(config: EnvConfig, student: Student, adapters: AdapterStack, ranks: Ranks = ALONE) -> Instance:
+    """Reads an instance's data and tokenizes its probe.
+
+    Raises:
+        DataError: If the data cannot be used.
+    """
+    task = make_task(config)
+    builder = PromptBuilder(task, student.tokenizer, config.max_prompt_tokens, config.enable_thinking)
+    task.restrict(builder.is_usable)
+    probe = Probe(
+        student,
+        adapters,
+        builder,
+        task.probe_problems(config.probe_size),
+        config.probe_max_tokens,
+        config.probe_batch_size,
+        ranks,
+    )
+    groups = DifficultyGroups.from_task(task, config.groups)
+    return Instance(config, task, builder, groups, probe, _update_settings(config))
+
+
+def _update_settings(config: EnvConfig) -> UpdateSettings:
+    return UpdateSettings(
+        divergence=DivergenceSpec(
+            kind=config.divergence,
+            jsd_beta=config.jsd_beta,
+            token_clip=config.token_clip,
+            top_k=config.divergence_top_k,
+            chunk_size=config.divergence_chunk,
+        ),
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        micro_batch_size=config.micro_batch_size,
+        ema_decay=config.ema_decay if config.teacher == "ema" else None,
+        recompute_activations=config.gradient_checkpointing,
+        importance_cap=config.importance_cap,
+    )

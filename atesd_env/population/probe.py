@@ -1,0 +1,149 @@
+"""The probe: fixed held-out problems on which a student's progress is measured, the same in every run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from atesd_env.evaluation.estimators import pass_at_k
+from atesd_env.exposure import ExposureKind, PromptBuilder
+from atesd_env.rollouts.sampling import SamplingSpec, decode_texts, generate
+from atesd_env.rollouts.scoring import forced_rollouts, scored_hidden, token_log_probs
+from atesd_env.student.adapters import AdapterStack, Bank
+from atesd_env.student.model import Student
+from atesd_env.student.ranks import ALONE, Ranks
+from atesd_env.tasks.base import Problem
+
+
+class Probe:
+    """Measures students on fixed problems.
+
+    Args:
+        student: The frozen base.
+        adapters: The students' adapters.
+        builder: Makes prompts.
+        problems: The probe's problems.
+        max_tokens: Tokens of a reference solution that are scored.
+        batch_size: Problems in one forward pass.
+        ranks: The processes that share each batch's rows.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        adapters: AdapterStack,
+        builder: PromptBuilder,
+        problems: Sequence[Problem],
+        max_tokens: int,
+        batch_size: int,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.ranks = ranks
+        self.student = student
+        self.adapters = adapters
+        self.builder = builder
+        self.problems = list(problems)
+        self.batch_size = batch_size
+        self._student_prompts = [builder.student_prompt(problem) for problem in problems]
+        self._references = [builder.reference_ids(problem, max_tokens) for problem in problems]
+        self._grounded_cache: dict[tuple[ExposureKind, tuple[int, ...]], float] = {}
+
+    def nll(self, index: int) -> float:
+        """Returns student ``index``'s negative log-likelihood of the reference solutions, in nats a token.
+
+        The mean over problems of the mean over the solution's tokens, end token included.
+        """
+        return -self._mean_log_prob("student", index, self._student_prompts)
+
+    def grounded(
+        self,
+        index: int,
+        reveal_ratios: Sequence[float],
+        kind: ExposureKind,
+        teacher_bank: Bank | None,
+        *,
+        is_fixed: bool,
+    ) -> float:
+        """Returns the teacher-grounded score: the exposed teacher's mean log-probability of the reference solutions.
+
+        Args:
+            index: Which student's teacher.
+            reveal_ratios: One ratio for each probe problem.
+            kind: What the teacher is shown.
+            teacher_bank: Its adapters, or None for the bare base model.
+            is_fixed: The teacher never changes, so a score that was computed before may be used again.
+        """
+        others = [*self.problems[1:], self.problems[0]]
+        exposed = [
+            self.builder.teacher_prompt(problem, ratio, kind, other)
+            for problem, ratio, other in zip(self.problems, reveal_ratios, others, strict=True)
+        ]
+        prompts = [prompt.token_ids for prompt in exposed]
+        if not is_fixed:
+            return self._mean_log_prob(teacher_bank, index, prompts)
+        # Keyed by all prompts together: the score of one prompt depends, in its last bits, on the others in its batch.
+        # What is shown of each problem determines the prompts, and unlike their tokens it is small enough to keep.
+        key = kind, tuple(prompt.num_shown for prompt in exposed)
+        if key not in self._grounded_cache:
+            self._grounded_cache[key] = self._mean_log_prob(teacher_bank, index, prompts)
+        return self._grounded_cache[key]
+
+    def accuracy(self, index: int, max_new_tokens: int) -> float:
+        """Returns student ``index``'s greedy accuracy, 0..1."""
+        spec = SamplingSpec(max_new_tokens=max_new_tokens, temperature=0.0)
+        return float(sum(self._correct(index, self._student_prompts, self.problems, spec))) / len(self.problems)
+
+    def pass_at_k(self, index: int, num_samples: int, spec: SamplingSpec, generator: torch.Generator) -> float:
+        """Returns pass@k with k = ``num_samples``: the share of problems that at least one of k samples solves."""
+        prompts = [prompt for prompt in self._student_prompts for _ in range(num_samples)]
+        problems = [problem for problem in self.problems for _ in range(num_samples)]
+        correct = torch.tensor(self._correct(index, prompts, problems, spec, generator)).view(
+            len(self.problems), num_samples
+        )
+        return sum(pass_at_k(num_samples, int(row.sum()), num_samples) for row in correct) / len(self.problems)
+
+    def _correct(
+        self,
+        index: int,
+        prompts: Sequence[Sequence[int]],
+        problems: Sequence[Problem],
+        spec: SamplingSpec,
+        generator: torch.Generator | None = None,
+    ) -> list[bool]:
+        correct = []
+        for start in range(0, len(prompts), self.batch_size):
+            batch = prompts[start : start + self.batch_size]
+            uniforms = None if generator is None else torch.rand(len(batch), spec.max_new_tokens, generator=generator)
+            share, counts = self._share(len(batch))
+            if uniforms is not None:
+                uniforms = uniforms[share]
+            with self.adapters.use("student", [index]):
+                texts = decode_texts(self.student, generate(self.student, batch[share], spec, uniforms))
+            its_problems = problems[start : start + self.batch_size][share]
+            judged = [
+                self.builder.task.is_correct(text, problem) for text, problem in zip(texts, its_problems, strict=True)
+            ]
+            correct += self.ranks.gathered(judged if counts else [])
+        return correct
+
+    def _share(self, num_rows: int) -> tuple[slice, bool]:
+        """Returns this process's rows of a batch, and whether they count: a process without rows runs along with the first."""
+        share = self.ranks.share(num_rows)
+        return (share, True) if share.start < share.stop else (slice(0, 1), False)
+
+    def _mean_log_prob(self, bank: Bank | None, index: int, prompts: Sequence[Sequence[int]]) -> float:
+        total = torch.zeros((), dtype=torch.float64)
+        for start in range(0, len(prompts), self.batch_size):
+            share, counts = self._share(len(prompts[start : start + self.batch_size]))
+            selection = slice(start + share.start, start + share.stop)
+            batch = forced_rollouts(self.student, prompts[selection], self._references[selection])
+            with self.student.inference(), self.adapters.use(bank, [index]):
+                hidden = scored_hidden(self.student, batch.prompt_ids, batch.prompt_mask, batch)
+                tokens = batch.completion_ids[batch.completion_mask]
+                log_probs = torch.zeros_like(batch.completion_mask, dtype=torch.float64)
+                log_probs[batch.completion_mask] = token_log_probs(self.student, hidden, tokens).double()
+                if counts:
+                    total += (log_probs.sum(dim=1) / batch.lengths).sum().cpu()
+        self.ranks.sum_(total)
+        return float(total) / len(prompts)

@@ -1,0 +1,83 @@
+"""A student's snapshot as arrays and a JSON description, and back, bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from atesd_env.config import EnvConfig, check_same_config
+from atesd_env.envs.observation import RunningStatistics
+from atesd_env.errors import ConfigError
+from atesd_env.files.checkpoint import Checkpoint
+from atesd_env.population.population import RunState, StudentSnapshot
+
+_ADAPTER = "student/adapter"
+_TEACHER = "student/teacher_adapter"
+_OPTIMIZER = "student/optimizer/"
+
+
+def to_checkpoint(snapshot: StudentSnapshot, config: EnvConfig) -> Checkpoint:
+    """Returns a snapshot, and the configuration that it belongs to, in a form that files can hold.
+
+    Arrays: ``student/adapter`` [P] float32, ``student/teacher_adapter`` likewise (where the teacher has one), and AdamW's
+    ``student/optimizer/<parameter>/<moment>``. Description: ``config``, ``run`` (counters, statistics, rows) and
+    ``optimizer`` (AdamW's settings).
+    """
+    arrays = {_ADAPTER: _array(snapshot.adapter)}
+    if snapshot.teacher_adapter is not None:
+        arrays[_TEACHER] = _array(snapshot.teacher_adapter)
+    for parameter, moments in snapshot.optimizer["state"].items():
+        arrays |= {f"{_OPTIMIZER}{parameter}/{name}": _array(moment) for name, moment in moments.items()}
+    return Checkpoint(
+        arrays,
+        {
+            "config": dataclasses.asdict(config),
+            "run": dataclasses.asdict(snapshot.run),
+            "optimizer": snapshot.optimizer["param_groups"],
+        },
+    )
+
+
+def from_checkpoint(checkpoint: Checkpoint, config: EnvConfig, num_parameters: int) -> StudentSnapshot:
+    """Returns the snapshot that ``to_checkpoint`` was given; what else the checkpoint holds is passed over.
+
+    Args:
+        checkpoint: The checkpoint.
+        config: The configuration of the environment that it is for.
+        num_parameters: P, the adapter parameters of that environment's students.
+
+    Raises:
+        ConfigError: If it was made under another configuration, or for another base model.
+    """
+    check_same_config(config, checkpoint.description.get("config", {}))
+    arrays = {name: torch.tensor(array) for name, array in checkpoint.arrays.items()}
+    if arrays[_ADAPTER].shape != (num_parameters,):
+        raise ConfigError(
+            f"state: expected an adapter of {num_parameters} parameters, got {arrays[_ADAPTER].numel()}; it was saved with "
+            f"another base model under the name {config.student!r}."
+        )
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name in (name for name in arrays if name.startswith(_OPTIMIZER)):
+        parameter, _, moment = name.removeprefix(_OPTIMIZER).partition("/")
+        moments.setdefault(int(parameter), {})[moment] = arrays[name]
+    run = dict(checkpoint.description["run"])
+    statistics = RunningStatistics(**run.pop("statistics"))
+    groups: list[dict[str, Any]] = [
+        {name: tuple(value) if name == "betas" else value for name, value in group.items()}
+        for group in checkpoint.description["optimizer"]
+    ]
+    return StudentSnapshot(
+        run=RunState(statistics=statistics, **run),
+        adapter=arrays[_ADAPTER],
+        teacher_adapter=arrays.get(_TEACHER),
+        optimizer={"state": moments, "param_groups": groups},
+    )
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    return np.asarray(tensor.detach().cpu().numpy())

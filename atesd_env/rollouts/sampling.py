@@ -1,0 +1,219 @@
+"""Rollouts: the student samples answers, in a decode loop of our own that stops working on rows that have ended.
+
+Every random number is drawn before the loop, one for each row and position. So a row's tokens depend neither on the other
+rows nor on when those end, and the caller's generator advances by the same amount in every call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from atesd_env.rollouts.decoding import begin_decoding
+from atesd_env.student.model import Student
+
+KEPT_SHARE = 0.75
+"""Rows that have ended are dropped from the batch once at most this share of it is left: dropping copies the cache."""
+
+
+@dataclass(frozen=True)
+class SamplingSpec:
+    """How tokens are drawn.
+
+    Attributes:
+        max_new_tokens: Longest rollout, in tokens.
+        temperature: Divides the logits; 0 is greedy.
+        top_p: Keep the smallest set of tokens with at least this probability; 1 is off.
+        top_k: Keep this many tokens; 0 is off.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Sampled answers behind their prompts.
+
+    Attributes:
+        prompt_ids: [R, P] long, left-padded.
+        prompt_mask: [R, P] bool.
+        completion_ids: [R, T] long, right-padded; T is the longest answer's length.
+        completion_mask: [R, T] bool; the end token counts.
+        is_finished: [R] bool; False where the answer was cut at max_new_tokens.
+        token_log_probs: [R, T] float32, what another engine says the tokens' log-probabilities were (at temperature 1, over the
+            full vocabulary; 0 where masked). None where the trainer's own numbers were sampled from.
+    """
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    completion_ids: Tensor
+    completion_mask: Tensor
+    is_finished: Tensor
+    token_log_probs: Tensor | None = None
+
+    @property
+    def lengths(self) -> Tensor:
+        """[R] long, tokens of each answer."""
+        return self.completion_mask.sum(dim=1)
+
+    def rows(self, selection: slice) -> Rollouts:
+        """Returns some of the rows, without completion columns that none of them uses."""
+        mask = self.completion_mask[selection]
+        longest = int(mask.sum(dim=1).max()) if mask.numel() else 0
+        return Rollouts(
+            self.prompt_ids[selection],
+            self.prompt_mask[selection],
+            self.completion_ids[selection, :longest],
+            mask[:, :longest],
+            self.is_finished[selection],
+            None if self.token_log_probs is None else self.token_log_probs[selection, :longest],
+        )
+
+
+def left_pad(
+    prompts: Sequence[Sequence[int]], pad_token_id: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Returns prompts of different lengths as (token ids [R, P] long, mask [R, P] bool), aligned at their ends."""
+    length = max(len(prompt) for prompt in prompts)
+    token_ids = torch.full((len(prompts), length), pad_token_id, dtype=torch.long)
+    mask = torch.zeros((len(prompts), length), dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        token_ids[row, length - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
+        mask[row, length - len(prompt) :] = True
+    return token_ids.to(device), mask.to(device)
+
+
+def position_ids(mask: Tensor) -> Tensor:
+    """Returns positions [R, T] that count from 0 at the first unmasked token of each row."""
+    return (mask.long().cumsum(dim=1) - 1).clamp_min(0)
+
+
+def filtered_logits(logits: Tensor, spec: SamplingSpec) -> Tensor:
+    """Returns logits [R, V] after temperature, then top-k, then top-p, in the order and with the ties of transformers.
+
+    Args:
+        logits: [R, V] float32.
+        spec: Its temperature must be positive.
+    """
+    logits = logits / spec.temperature
+    if 0 < spec.top_k < logits.shape[-1]:
+        threshold = logits.topk(spec.top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < threshold, -torch.inf)
+    if spec.top_p < 1.0:
+        ascending, order = logits.sort(dim=-1)
+        cumulative = ascending.softmax(dim=-1).cumsum(dim=-1)
+        remove = cumulative <= 1.0 - spec.top_p
+        remove[:, -1] = False  # the most likely token always stays
+        logits = logits.masked_fill(remove.scatter(1, order, remove), -torch.inf)
+    return logits
+
+
+def sample_next_token(logits: Tensor, uniforms: Tensor, spec: SamplingSpec) -> Tensor:
+    """Returns one token a row, [R] long, by inverting the cumulative distribution.
+
+    Args:
+        logits: [R, V].
+        uniforms: [R] in [0, 1); ignored if the temperature is 0 (greedy).
+        spec: How to sample.
+    """
+    if spec.temperature == 0:
+        return logits.argmax(dim=-1)
+    cumulative = filtered_logits(logits.float(), spec).softmax(dim=-1).cumsum(dim=-1)
+    # Scaling by the last entry instead of 1 keeps a rounding error of the sum from ever choosing a removed token.
+    targets = uniforms[:, None].to(cumulative.dtype) * cumulative[:, -1:]
+    tokens = torch.searchsorted(cumulative, targets, right=True)[:, 0]
+    last_possible = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())[:, 0]
+    # Logits that are not finite lead past the vocabulary; such a row goes on, and its student is named when it is scored.
+    return torch.minimum(tokens, last_possible).clamp_max(logits.shape[-1] - 1)
+
+
+def generate(
+    student: Student,
+    prompts: Sequence[Sequence[int]],
+    spec: SamplingSpec,
+    uniforms: Tensor | None = None,
+    num_students: int = 1,
+) -> Rollouts:
+    """Samples one answer to each prompt. Whose adapters act is the caller's choice (``AdapterStack.use``).
+
+    Args:
+        student: The model.
+        prompts: R prompts of token ids.
+        spec: How to sample.
+        uniforms: [R, max_new_tokens] in [0, 1), drawn by the caller; may be None if the temperature is 0.
+        num_students: Whose adapters act; R is a multiple of it.
+
+    Returns:
+        The rollouts; all tensors on the student's device. The loop ends when every row has ended.
+    """
+    prompt_ids, prompt_mask = left_pad(prompts, student.pad_token_id, student.device)
+    if uniforms is None:
+        uniforms = torch.zeros(len(prompts), spec.max_new_tokens)
+    with student.inference():
+        decoded = _decode(student, prompt_ids, prompt_mask, spec, uniforms.to(student.device), num_students)
+    # Autograd refuses tensors made in inference mode, and an update indexes with these: copies are ordinary tensors.
+    return Rollouts(prompt_ids, prompt_mask, *(tensor.clone() for tensor in decoded))
+
+
+def _decode(
+    student: Student, prompt_ids: Tensor, prompt_mask: Tensor, spec: SamplingSpec, uniforms: Tensor, num_students: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns (completion_ids [R, T], completion_mask [R, T], is_finished [R])."""
+    device, num_rows = student.device, len(prompt_ids)
+    eos_token_ids = torch.tensor(student.eos_token_ids, device=device)
+    sampled = torch.full((num_rows, spec.max_new_tokens), student.pad_token_id, device=device)
+    rows = torch.arange(num_rows, device=device)
+    has_ended = torch.zeros(num_rows, dtype=torch.bool, device=device)
+    decoding = begin_decoding(student, prompt_ids, prompt_mask, spec.max_new_tokens, num_students)
+    num_tokens = 0
+    while True:
+        logits = functional.linear(decoding.hidden, student.head_weight, student.head_bias)
+        tokens = sample_next_token(logits, uniforms[:, num_tokens], spec)
+        sampled[rows, num_tokens] = tokens
+        has_ended = has_ended | torch.isin(tokens, eos_token_ids)
+        num_tokens += 1
+        # Every student goes on with as many rows as the one that has most left.
+        num_left = int((~has_ended).view(num_students, -1).sum(dim=1).max())
+        if student.lockstep is not None:
+            num_left = student.lockstep.largest(num_left)
+        if num_left == 0 or num_tokens == spec.max_new_tokens:
+            break
+        if num_left <= KEPT_SHARE * len(rows) / num_students:
+            kept = _unended_first(has_ended.view(num_students, -1), num_left)
+            rows, tokens, uniforms, has_ended = rows[kept], tokens[kept], uniforms[kept], has_ended[kept]
+            decoding.keep(kept)
+        decoding.step(tokens)
+    sampled = sampled[:, :num_tokens]
+    is_end = torch.isin(sampled, eos_token_ids)
+    # Whatever was sampled in a row after its end token, while others went on, is not part of it.
+    completion_mask = is_end.cumsum(dim=1) - is_end.long() == 0
+    return sampled.masked_fill(~completion_mask, student.pad_token_id), completion_mask, is_end.any(dim=1)
+
+
+def _unended_first(has_ended: Tensor, num_rows: int) -> Tensor:
+    """Returns ``num_rows`` row numbers for each student, [S * num_rows], those that have not ended first.
+
+    Args:
+        has_ended: [S, rows of a student] bool.
+        num_rows: How many.
+    """
+    order = has_ended.to(torch.uint8).argsort(dim=1, stable=True)[:, :num_rows]
+    starts = torch.arange(len(order), device=order.device) * has_ended.shape[1]
+    return (order + starts[:, None]).flatten()
+
+
+def decode_texts(student: Student, rollouts: Rollouts) -> list[str]:
+    """Returns the answers as text, special tokens left out."""
+    rows = [
+        token_ids[mask].tolist()
+        for token_ids, mask in zip(rollouts.completion_ids.cpu(), rollouts.completion_mask.cpu(), strict=True)
+    ]
+    texts: list[str] = student.tokenizer.batch_decode(rows, skip_special_tokens=True)
+    return texts

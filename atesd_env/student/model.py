@@ -1,0 +1,146 @@
+"""The student: a causal language model with places for adapters, its tokenizer and what its prompts need."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from atesd_env.config import EnvConfig
+from atesd_env.errors import StudentError
+from atesd_env.student.adapters import StackedLoRALinear
+from atesd_env.student.forward import FusedBody, is_known
+from atesd_env.student.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Student:
+    """A frozen base model, cut where the divergence needs it.
+
+    Attributes:
+        model: The causal language model, without gradients, in evaluation mode.
+        body: The part that turns token ids into final hidden states [rows, T, D].
+        head_weight: [V, D] output embedding.
+        head_bias: [V] or None.
+        tokenizer: Its tokenizer, with a chat template.
+        eos_token_ids: Tokens that end a rollout.
+        pad_token_id: Token that fills; always masked.
+        source: Where the weights came from, for the log.
+        fused: ``body``, written out; None to go through ``body`` itself.
+        lockstep: The processes that the base's layers are shared out to: they must make the same passes. None where each
+            process holds the whole base.
+    """
+
+    model: PreTrainedModel
+    body: nn.Module
+    head_weight: Tensor
+    head_bias: Tensor | None
+    tokenizer: Any
+    eos_token_ids: tuple[int, ...]
+    pad_token_id: int
+    source: str
+    fused: FusedBody | None = None
+    lockstep: Ranks | None = None
+
+    def inference(self) -> AbstractContextManager[Any]:
+        """Returns a context for passes without gradients."""
+        # Buffers that a shared-out base gathers its weights in are made once: made in inference mode, training could not use them.
+        return torch.inference_mode() if self.lockstep is None else torch.no_grad()
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the model lies on."""
+        return self.head_weight.device
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the output embedding: V."""
+        return self.head_weight.shape[0]
+
+
+def wrap_student(model: PreTrainedModel, tokenizer: Any, source: str, config: EnvConfig) -> Student:
+    """Returns a loaded model as a student: frozen, checked, cut into body and head.
+
+    Args:
+        model: A causal language model with a plain linear head.
+        tokenizer: Its tokenizer.
+        source: Where it came from.
+        config: Gives the lengths that must fit, and gradient checkpointing.
+
+    Raises:
+        StudentError: If the head is not linear, transforms its logits, or the context is too short for the configuration.
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        raise StudentError(
+            f"student {source}: expected a linear output layer, got {type(head).__name__}; not supported."
+        )
+    text_config = model.config.get_text_config()
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(text_config, name, None) not in (None, 1, 1.0):
+            raise StudentError(
+                f"student {source}: expected logits straight from the head, but it sets {name}; not supported."
+            )
+    context = getattr(text_config, "max_position_embeddings", None)
+    needed = config.max_prompt_tokens + max(config.max_new_tokens, config.probe_max_tokens)
+    if context is not None and needed > context:
+        raise StudentError(
+            f"student {source}: expected prompts and answers within its context of {context} tokens, but max_prompt_tokens "
+            f"({config.max_prompt_tokens}) plus the longest answer makes {needed}; lower max_prompt_tokens or max_new_tokens."
+        )
+    model.requires_grad_(False).eval()
+    if config.gradient_checkpointing:
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    eos_token_ids = _eos_token_ids(model, tokenizer)
+    pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_token_ids[0]
+    return Student(
+        model=model,
+        body=getattr(model, model.base_model_prefix),
+        head_weight=head.weight,
+        head_bias=head.bias,
+        tokenizer=tokenizer,
+        eos_token_ids=eos_token_ids,
+        pad_token_id=pad_token_id,
+        source=source,
+        fused=FusedBody(model) if config.forward == "fused" and is_known(model) else None,
+    )
+
+
+def bare_copy(student: Student) -> Student:
+    """Returns a student on the same weights, in modules of its own, without the adapters that wrap the first one's layers.
+
+    So a second stack of adapters costs no second base. What is shared is frozen.
+    """
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*student.model.parameters(), *student.model.buffers())}
+    # Where a copy would be made of a wrapped layer, the layer inside takes its place.
+    shared |= {id(module): module.base for module in student.model.modules() if isinstance(module, StackedLoRALinear)}
+    model = copy.deepcopy(student.model, shared)
+    fused = None if student.fused is None else student.fused.on(model)
+    return dataclasses.replace(student, model=model, body=getattr(model, model.base_model_prefix), fused=fused)
+
+
+def _eos_token_ids(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
+    """Returns the tokens that end an answer: the generation config's and the tokenizer's (the chat turn's end)."""
+    generation_config = getattr(model, "generation_config", None)
+    configured = generation_config.eos_token_id if generation_config is not None else None
+    configured = configured if configured is not None else []
+    ids = [configured] if isinstance(configured, int) else list(configured)
+    return tuple(sorted({*ids, tokenizer.eos_token_id} - {None}))
+
+
+def torch_device(name: str) -> torch.device:
+    """Returns the device of a name; "auto" takes a GPU if there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise StudentError(
+            f'device: expected a torch device such as "cpu" or "cuda:0", got {name!r}; pass "auto" to have it chosen.'
+        ) from error

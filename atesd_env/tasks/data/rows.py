@@ -1,0 +1,301 @@
+r"""Data of worked problems, one problem a row, checked row by row; where rows come from is in `atesd_env.tasks.data.sources`.
+
+A row is an object with ``problem``, ``solution`` and ``answer`` (strings), and optionally ``id`` (string or integer)
+and ``level`` (a number, or MATH's "Level 3"). A row without ``answer`` takes it from the last ``\boxed{}`` of its
+solution. Other fields are ignored, and so are blank lines. What is malformed is refused by file, line and field; what
+is well-formed but of no use (a problem that came before, an empty solution) is left out and reported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atesd_env.errors import DataError
+from atesd_env.tasks.data.readers import ParquetReader
+from atesd_env.tasks.data.sources import is_hub_id, open_source
+from atesd_env.tasks.grading.answers import last_boxed
+from atesd_env.tasks.segmentation import without_annotations
+
+_logger = logging.getLogger(__name__)
+
+_LEVEL = re.compile(r"\s*(?:level\s*)?(\d+(?:\.\d+)?)\s*", re.IGNORECASE)
+_UNKNOWN_LEVEL = re.compile(r"\s*(?:level)?\s*\??\s*", re.IGNORECASE)
+_MAX_NAMED_LINES = 8
+
+
+@dataclass(frozen=True)
+class DataRow:
+    r"""One usable row.
+
+    Attributes:
+        line: Line number in its file, from 1.
+        id: As given, or "<file stem>:<line>".
+        problem: The problem's text.
+        solution: The worked solution, not blank.
+        answer: The final answer, without ``\boxed{}``.
+        level: Difficulty as given, or None.
+    """
+
+    line: int
+    id: str
+    problem: str
+    solution: str
+    answer: str
+    level: float | None
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What was read from one file, and what was left out; ``str()`` gives one sentence for people.
+
+    Attributes:
+        path: The file.
+        num_rows: Rows in the file.
+        num_usable: Rows that are used.
+        duplicates: (line, line of the first) of each row whose problem came before, blanks aside.
+        conflicts: Lines among ``duplicates`` that give another answer than the first.
+        empty_solutions: Lines whose solution is blank.
+        missing_levels: Lines without a level, if others have one.
+        shared: Lines left out because their problem is also in another file, which needs it more (the probe's file
+            comes before the held-out one, and that before training).
+        missing_answers: Rows of a hub's data set or a Parquet file without an answer, in a field or a box (in JSONL, which
+            one writes oneself, they are refused).
+    """
+
+    path: str
+    num_rows: int
+    num_usable: int
+    duplicates: tuple[tuple[int, int], ...] = ()
+    conflicts: tuple[int, ...] = ()
+    empty_solutions: tuple[int, ...] = ()
+    missing_levels: tuple[int, ...] = ()
+    shared: tuple[int, ...] = ()
+    missing_answers: tuple[int, ...] = ()
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether there is nothing to report."""
+        return not (
+            self.duplicates or self.empty_solutions or self.missing_levels or self.shared or self.missing_answers
+        )
+
+    def __str__(self) -> str:
+        kinds = [
+            ("repeat an earlier problem", [line for line, _ in self.duplicates]),
+            ("of these give another answer", self.conflicts),
+            ("have an empty solution", self.empty_solutions),
+            ("are also in another file", self.shared),
+            ("have no final answer", self.missing_answers),
+            ("have no level (so difficulty is the number of steps)", self.missing_levels),
+        ]
+        remarks = [f"{len(lines)} {what} ({_named(lines)})" for what, lines in kinds if lines]
+        return (
+            f"{self.path}: {self.num_usable} of {self.num_rows} rows are used"
+            + "".join(f"; {r}" for r in remarks)
+            + "."
+        )
+
+
+def normalised_problem(problem: str) -> str:
+    """Returns what two texts of the same problem share: every run of blanks counts as one."""
+    return " ".join(problem.split())
+
+
+def problem_checksum(problem: str) -> bytes:
+    """Returns the SHA-256 of a problem's text, blanks aside."""
+    return hashlib.sha256(normalised_problem(problem).encode()).digest()
+
+
+class RowScan:
+    """One pass over a file or a hub's data set (see `sources`): its usable rows one by one, then the report.
+
+    Of the rows that have gone by, checksums are kept and no texts.
+
+    Args:
+        path: The source.
+
+    Attributes:
+        reader: Reads any of the rows again.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self.reader = open_source(path)
+        self._num_rows = self._num_usable = 0
+        self._duplicates: list[tuple[int, int]] = []
+        self._conflicts: list[int] = []
+        self._empty_solutions: list[int] = []
+        self._missing_answers: list[int] = []
+        self._missing_levels: list[int] = []
+
+    def __iter__(self) -> Iterator[tuple[int, DataRow]]:
+        """Yields (place, row) of the rows that can be used.
+
+        Raises:
+            DataError: If the source cannot be read, a row is malformed, or no row can be used.
+        """
+        first_of: dict[bytes, tuple[int, bytes]] = {}
+        lines_of_id: dict[bytes, int] = {}
+        is_made_by_others = is_hub_id(self.path) or isinstance(self.reader, ParquetReader)
+        for place, line, fields in self.reader.scan():
+            self._num_rows += 1
+            if is_made_by_others and _has_no_answer(fields):
+                self._missing_answers.append(line)
+                continue
+            row = parse_row(self.path, line, fields)
+            if not without_annotations(row.solution).strip():
+                self._empty_solutions.append(line)
+                continue
+            answer = hashlib.sha256(row.answer.encode()).digest()[:16]
+            first_line, first_answer = first_of.setdefault(problem_checksum(row.problem), (line, answer))
+            if first_line != line:
+                self._duplicates.append((line, first_line))
+                if first_answer != answer:
+                    self._conflicts.append(line)
+                continue
+            id_line = lines_of_id.setdefault(hashlib.sha256(row.id.encode()).digest()[:16], line)
+            if id_line != line:
+                raise _refused(
+                    Path(self.path), line, "id", "an id of its own", f"{row.id!r} as in line {id_line}", "rename it"
+                )
+            if row.level is None:
+                self._missing_levels.append(line)
+            self._num_usable += 1
+            yield place, row
+        if not self._num_usable:
+            raise DataError(
+                f"{self.path}: expected at least one row with problem, solution and answer, got "
+                f"{f'{self._num_rows} rows, all with an empty solution' if self._num_rows else 'an empty file'}; check the file."
+            )
+
+    def report(self) -> DataReport:
+        """Returns what was read and left out, after the pass."""
+        return DataReport(
+            path=str(self.path),
+            num_rows=self._num_rows,
+            num_usable=self._num_usable,
+            duplicates=tuple(self._duplicates),
+            conflicts=tuple(self._conflicts),
+            empty_solutions=tuple(self._empty_solutions),
+            missing_levels=tuple(self._missing_levels) if len(self._missing_levels) < self._num_usable else (),
+            missing_answers=tuple(self._missing_answers),
+        )
+
+
+def read_rows(path: str | Path) -> tuple[list[DataRow], DataReport]:
+    """Reads a file or a hub's data set (see `sources`) and leaves out what is of no use (see the report; logs nothing).
+
+    Raises:
+        DataError: If the file cannot be read, a row is malformed, or no row can be used.
+    """
+    scan = RowScan(path)
+    return [row for _, row in scan], scan.report()
+
+
+def log_report(report: DataReport) -> None:
+    """Logs a report as a warning if rows were left out, or levels are missing."""
+    if not report.is_clean:
+        _logger.warning("%s", report)
+
+
+def parse_row(path: str | Path, line: int, fields: Any) -> DataRow:
+    """Returns one row of a source, checked.
+
+    Args:
+        path: The file or the data set, for messages and for the ids of rows without one.
+        line: Number of the row, from 1.
+        fields: What the row holds; anything but a mapping is refused.
+
+    Raises:
+        DataError: If the row is malformed.
+    """
+    path = Path(path)
+    if not isinstance(fields, dict):
+        raise DataError(
+            f"{path}, line {line}: expected a JSON object with problem, solution and answer, got {_shown(fields)}; "
+            "mend or remove the line."
+        )
+    problem = _text_field(path, line, fields, "problem")
+    solution = _text_field(path, line, fields, "solution", may_be_blank=True)
+    if "answer" not in fields and "Answer" in fields:  # so OPSD's set spells it
+        fields = {**fields, "answer": fields["Answer"]}
+    if fields.get("answer") in (None, ""):
+        answer = last_boxed(solution)
+        if answer is None and solution.strip():
+            raise _refused(
+                path, line, "answer", "text, here or in a \\boxed{} of the solution", "neither", "add the field"
+            )
+    else:
+        answer = _text_field(path, line, fields, "answer")
+        answer = last_boxed(answer) or answer.strip()
+    return DataRow(
+        line=line,
+        id=_id_field(path, line, fields),
+        problem=problem.strip(),
+        solution=solution,
+        answer=answer or "",
+        level=_level_field(path, line, fields),
+    )
+
+
+def _has_no_answer(fields: Any) -> bool:
+    if not isinstance(fields, dict) or fields.get("answer") or fields.get("Answer"):
+        return False
+    solution = fields.get("solution")
+    return isinstance(solution, str) and bool(solution.strip()) and last_boxed(solution) is None
+
+
+def _text_field(path: Path, line: int, fields: dict[str, Any], field: str, may_be_blank: bool = False) -> str:
+    if field not in fields:
+        raise _refused(path, line, field, "text", f"no such field (only {_shown(list(fields))})", "add or rename it")
+    value = fields[field]
+    if not isinstance(value, str):
+        raise _refused(path, line, field, "text", _shown(value), "write it as a JSON string")
+    if not may_be_blank and not value.strip():
+        raise _refused(path, line, field, "text that is not blank", _shown(value), "fill it in or remove the line")
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        # JSON can spell half of a character pair, which no tokenizer takes.
+        raise _refused(path, line, field, "valid Unicode", "half of a surrogate pair", "mend the \\u escape")
+    return value
+
+
+def _id_field(path: Path, line: int, fields: dict[str, Any]) -> str:
+    value = fields.get("id")
+    if value is None:
+        return f"{path.stem}:{line}"
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise _refused(path, line, "id", "a string or an integer", _shown(value), "mend it or leave it out")
+    return str(value)
+
+
+def _level_field(path: Path, line: int, fields: dict[str, Any]) -> float | None:
+    value = fields.get("level")
+    if isinstance(value, str):
+        if match := _LEVEL.fullmatch(value):
+            return float(match[1])
+        if _UNKNOWN_LEVEL.fullmatch(value):  # MATH has a few rows of "Level ?"
+            return None
+    elif value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)):
+        return None if value is None else float(value)
+    raise _refused(path, line, "level", "a number or 'Level 3'", _shown(value), "mend it or leave it out")
+
+
+def _refused(path: Path, line: int, field: str, expected: str, got: str, remedy: str) -> DataError:
+    return DataError(f"{path}, line {line}, field {field!r}: expected {expected}, got {got}; {remedy}.")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _named(lines: Sequence[int]) -> str:
+    shown = ", ".join(str(line) for line in lines[:_MAX_NAMED_LINES])
+    return f"line {shown}" + (", ..." if len(lines) > _MAX_NAMED_LINES else "")

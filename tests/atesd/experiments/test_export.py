@@ -1,0 +1,183 @@
+"""Runs in other tools' formats: what went in comes out, and observations are the ones that the agent saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import load_runs
+from atesd.experiments.export import export_minari, export_table, shared_config, transitions
+from atesd.experiments.run import execute, plan_runs
+from atesd_env.config import EnvConfig, preset
+from atesd_env.envs.recording import RecordTrajectory
+from atesd_env.errors import ConfigError, RunFilesError
+from atesd_env.files.run_folder import RunWriter
+
+WINDOWS = 6
+
+
+@pytest.fixture
+def config() -> EnvConfig:
+    return preset("ATESD-Toy-v0", windows=WINDOWS)
+
+
+@pytest.fixture
+def runs(tmp_path: Path, config: EnvConfig) -> Path:
+    """Two agents and two seeds on the closed form."""
+    for spec in plan_runs("ATESD-Toy-v0", config, ["random", "fixed:0.5"], [0, 1], tmp_path / "runs"):
+        execute(spec)
+    return tmp_path / "runs"
+
+
+class Seen(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Notes everything that passes between an agent and an environment."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.observations: list[Any] = []
+        self.actions: list[Any] = []
+        self.results: list[tuple[float, bool, bool]] = []
+        self.nll_before = 0.0
+
+    def reset(self, **keywords: Any) -> tuple[Any, dict[str, Any]]:
+        observation, info = super().reset(**keywords)
+        self.observations.append(observation)
+        self.nll_before = info["probe/nll"]
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = super().step(action)
+        self.observations.append(observation)
+        self.actions.append(action)
+        self.results.append((float(reward), terminated, truncated))
+        return observation, reward, terminated, truncated, info
+
+
+def record(folder: Path, env_id: str, config: EnvConfig, seed: int = 3) -> Seen:
+    """Plays an episode with known actions, and writes its files as a run's."""
+    fields = {name: getattr(config, name) for name in config.__dataclass_fields__}
+    seen = Seen(gymnasium.make(env_id, **fields, disable_env_checker=True))
+    writer = RunWriter(folder, {"env_id": env_id, "agent": "known", "seed": seed, "config": config})
+    env = RecordTrajectory(seen, writer)
+    env.reset(seed=seed)
+    is_over = False
+    rng = np.random.default_rng(0)
+    while not is_over:
+        action = rng.uniform(size=config.groups).astype(np.float32)
+        *_, terminated, truncated, _ = env.step(action)
+        is_over = terminated or truncated
+    env.close()
+    return seen
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"groups": 3, "toy_group_spread": 0.4}, {"toy_kind": "delayed"}], ids=["one", "groups", "delayed"]
+)
+def test_transitions_are_what_passed_between_agent_and_environment_bit_for_bit(
+    tmp_path: Path, config: EnvConfig, changes: dict[str, Any]
+):
+    config = config.replace(**changes)
+    seen = record(tmp_path / "run", "ATESD-Toy-v0", config)
+    run = transitions("run", load_runs(tmp_path / "run"), config, seen.nll_before)
+    np.testing.assert_array_equal(run.observations, np.stack(seen.observations))
+    np.testing.assert_array_equal(run.actions, np.stack(seen.actions))
+    np.testing.assert_array_equal(run.rewards, [reward for reward, _, _ in seen.results])
+    np.testing.assert_array_equal(run.terminations, [terminated for _, terminated, _ in seen.results])
+    np.testing.assert_array_equal(run.truncations, [truncated for _, _, truncated in seen.results])
+    assert run.seed == 3
+
+
+def test_a_tiny_students_transitions_too(tmp_path: Path, tiny_config: EnvConfig):
+    seen = record(tmp_path / "run", "ATESD-Tiny-v0", tiny_config)
+    run = transitions("run", load_runs(tmp_path / "run"), tiny_config, seen.nll_before)
+    np.testing.assert_array_equal(run.observations, np.stack(seen.observations))
+    np.testing.assert_array_equal(run.rewards, [reward for reward, _, _ in seen.results])
+
+
+def test_an_unfinished_run_ends_truncated_and_a_gap_is_refused(runs: Path, config: EnvConfig):
+    rows = load_runs(runs / "random-seed0")
+    cut = transitions("cut", rows[rows["window"] < WINDOWS], config, 4.0)
+    assert cut.truncations.tolist() == [False] * (WINDOWS - 2) + [True]
+    assert len(cut.observations) == WINDOWS
+    with pytest.raises(RunFilesError, match="expected the windows 1 to 5"):
+        transitions("gap", rows[rows["window"] != 2], config, 4.0)
+
+
+@pytest.mark.parametrize("to", ["parquet", "csv"])
+def test_a_table_comes_back_as_it_went(runs: Path, tmp_path: Path, to: Any):
+    if to == "parquet":
+        pytest.importorskip("pyarrow", reason="the package pyarrow, which writes Parquet, is missing")
+    frame = load_runs(runs)
+    path = export_table(frame, tmp_path / "new" / f"runs.{to}", to)
+    if to == "parquet":
+        pd.testing.assert_frame_equal(pd.read_parquet(path), frame)
+    else:
+        read = pd.read_csv(path)
+        assert list(read.columns) == list(frame.columns)
+        np.testing.assert_array_equal(read["probe/nll"], frame["probe/nll"])
+    with pytest.raises(RunFilesError, match="--overwrite"):
+        export_table(frame, path, to)
+    export_table(frame.head(3), path, to, overwrite=True)
+    assert len(pd.read_parquet(path) if to == "parquet" else pd.read_csv(path)) == 3
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_a_minari_dataset_opens_and_gives_back_the_transitions(
+    runs: Path, tmp_path: Path, config: EnvConfig, monkeypatch: pytest.MonkeyPatch
+):
+    minari = pytest.importorskip("minari", reason="the package minari is missing")
+    pytest.importorskip("h5py", reason="the package h5py, which minari[hdf5] brings, is missing")
+    frame = load_runs(runs)
+    name = export_minari(frame, shared_config(frame, runs), tmp_path / "minari")
+    assert name == "atesd/ATESD-Toy-v0"
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    dataset = minari.load_dataset(name)
+    assert (dataset.total_episodes, dataset.total_steps) == (4, 4 * WINDOWS)
+    env = dataset.recover_environment()
+    assert env.unwrapped.config == config
+    for episode, (run, rows) in zip(dataset.iterate_episodes(), frame.groupby("run", sort=False), strict=True):
+        first, _ = env.reset(seed=int(rows["seed"].iloc[0]))
+        np.testing.assert_array_equal(episode.observations[0], first)
+        for window, action in enumerate(episode.actions):
+            observation, reward, terminated, truncated, _ = env.step(action)
+            np.testing.assert_array_equal(episode.observations[window + 1], observation, err_msg=str(run))
+            assert episode.rewards[window] == reward
+            assert (episode.terminations[window], episode.truncations[window]) == (terminated, truncated)
+    with pytest.raises(RunFilesError, match="--overwrite"):
+        export_minari(frame, config, tmp_path / "minari")
+    export_minari(frame[frame["agent"] == "random"], config, tmp_path / "minari", overwrite=True)
+    assert minari.load_dataset(name).total_episodes == 2
+
+
+def test_a_dataset_of_several_configurations_is_refused(runs: Path, config: EnvConfig):
+    (spec,) = plan_runs("ATESD-Toy-v0", config.replace(toy_noise=0.5), ["random"], [7], runs)
+    execute(spec)
+    with pytest.raises(ConfigError, match="differ in toy_noise"):
+        shared_config(load_runs(runs), runs)
+
+
+def test_what_is_no_name_of_a_dataset_is_refused(runs: Path, tmp_path: Path, config: EnvConfig):
+    pytest.importorskip("minari", reason="the package minari is missing")
+    with pytest.raises(ConfigError, match="--name: expected a Minari name"):
+        export_minari(load_runs(runs), config, tmp_path / "minari", "no spaces allowed")
+
+
+def test_a_missing_package_is_named(runs: Path, tmp_path: Path, config: EnvConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(__import__("sys").modules, "minari", None)
+    with pytest.raises(ConfigError, match="pip install"):
+        export_minari(load_runs(runs), config, tmp_path / "minari")
+
+
+def test_a_first_observation_that_cannot_be_known_is_refused(tmp_path: Path, tiny_config: EnvConfig):
+    """A run of a version that did not log the base model's NLL, whose first window made no progress."""
+    pytest.importorskip("minari", reason="the package minari is missing")
+    record(tmp_path / "run", "ATESD-Tiny-v0", tiny_config)
+    frame = load_runs(tmp_path / "run").drop(columns="probe/nll_before", errors="ignore")
+    frame["reward/progress"] = 0.0
+    with pytest.raises(RunFilesError, match="probe/nll_before"):
+        export_minari(frame, tiny_config, tmp_path / "minari")

@@ -1,0 +1,172 @@
+"""Runs on a Ray cluster of two nodes: what comes out is what one process makes, also where a worker is killed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from atesd.commands.compare import _with_ray_value
+from atesd.experiments.processes import FailedRun, Progress
+from atesd.experiments.ray_runs import RaySettings, _run, _write, execute_on_ray
+from atesd.experiments.run import RunSpec, execute, plan_runs
+from atesd_env.config import preset
+from atesd_env.errors import ConfigError
+from atesd_env.files.run_folder import read_rows
+
+OWN_AGENTS = '''
+import os
+import signal
+import time
+from pathlib import Path
+
+from agents.schedules import RandomSchedule
+
+
+class Meets(RandomSchedule):
+    """Waits before its first window for the run on the other node, and writes down where it is."""
+
+    folder = Path(__file__).parent
+    kills = 0
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        import ray
+
+        with open(self.folder / f"decisions-{type(self).__name__}", "a") as file:
+            file.write(f"{self.num_timesteps}\\n")
+        if self.num_timesteps == 0 and ray.is_initialized():
+            (self.folder / f"met-{type(self).__name__}").write_text(ray.get_runtime_context().get_node_id())
+            until = time.monotonic() + 60
+            while len(list(self.folder.glob("met-*"))) < 2 and time.monotonic() < until:
+                time.sleep(0.01)
+        deaths = self.folder / f"deaths-{type(self).__name__}"
+        if self.num_timesteps == 4 and len(list(self.folder.glob(deaths.name + "-*"))) < self.kills:
+            deaths.with_name(f"{deaths.name}-{os.getpid()}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().predict(observation, state, episode_start, deterministic)
+
+
+class DiesOnce(Meets):
+    kills = 1
+
+
+class DiesTwice(Meets):
+    kills = 2
+
+
+class Raises(Meets):
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        raise RuntimeError("on purpose")
+'''
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[FailedRun], dict[str, int]]]:
+    """Four runs on a cluster of two nodes of one core each: (folder of the agents, failed ones, windows reported by run)."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils", reason="the package 'ray' is not installed")
+    folder = tmp_path_factory.mktemp("ray")
+    (folder / "own_agents_on_ray.py").write_text(OWN_AGENTS)
+    windows: dict[str, int] = {}
+
+    def report(progress: Progress) -> None:
+        windows[progress.spec.folder.name] = windows.get(progress.spec.folder.name, 0) + progress.num_windows
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", str(folder), prepend=":")
+        patch.syspath_prepend(folder)
+        node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+        cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=node)
+        try:
+            cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+            settings = RaySettings(cluster.address, retries=1)
+            failed = execute_on_ray(plan(folder / "runs"), settings, checkpoint_every=1, report=report)
+        finally:
+            cluster.shutdown()
+        yield folder, failed, windows
+
+
+def plan(out: Path) -> list[RunSpec]:
+    agents = [f"own_agents_on_ray:{name}" for name in ("Meets", "DiesOnce", "DiesTwice", "Raises")]
+    return plan_runs("ATESD-Toy-v0", preset("ATESD-Toy-v0", windows=8), agents, [0], out)
+
+
+def folder_of(folder: Path, name: str) -> Path:
+    (found,) = (path for path in (folder / "runs").iterdir() if name in path.name)
+    return found
+
+
+def test_both_nodes_work(runs: tuple[Path, list[FailedRun], dict[str, int]]) -> None:
+    nodes = {(runs[0] / f"met-{name}").read_text() for name in ("Meets", "DiesOnce")}
+
+    assert len(nodes) == 2
+
+
+@pytest.mark.parametrize("name", ["Meets", "DiesOnce"])
+def test_run_is_that_of_one_process_even_after_its_worker_was_killed(
+    runs: tuple[Path, list[FailedRun], dict[str, int]], tmp_path: Path, name: str
+) -> None:
+    spec = next(spec for spec in plan(tmp_path) if name in str(spec.agent))
+    execute(spec)
+    there = folder_of(runs[0], name)
+
+    assert len(list(runs[0].glob(f"deaths-{name}-*"))) == (name == "DiesOnce")
+    assert measured(there) == measured(spec.folder)
+    assert json.loads((there / "config.json").read_text()) == json.loads((spec.folder / "config.json").read_text())
+    assert not (there / "checkpoints").exists()
+    assert runs[2][there.name] == 8
+
+
+def test_run_goes_on_at_its_checkpoint(runs: tuple[Path, list[FailedRun], dict[str, int]]) -> None:
+    decisions = (runs[0] / "decisions-DiesOnce").read_text().split()
+
+    assert decisions[:9] == ["0", "1", "2", "3", "4", "4", "5", "6", "7"]
+
+
+def measured(folder: Path) -> list[dict[str, object]]:
+    rows = read_rows(folder / "trajectory.jsonl")
+    assert len(rows) == 8
+    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
+
+
+def test_failures_are_reported_and_leave_the_others_alone(
+    runs: tuple[Path, list[FailedRun], dict[str, int]],
+) -> None:
+    reasons = {str(failure.spec.agent).rpartition(":")[2]: failure for failure in runs[1]}
+
+    assert set(reasons) == {"DiesTwice", "Raises"}
+    assert "died 2 times" in reasons["DiesTwice"].reason
+    assert "on purpose" in reasons["Raises"].details
+    assert len(read_rows(folder_of(runs[0], "DiesTwice") / "trajectory.jsonl")) == 4
+    assert not list((runs[0] / "runs").glob(".shared-*"))
+
+
+def test_files_come_back_from_a_machine_that_does_not_see_the_folder(tmp_path: Path) -> None:
+    (spec,) = plan_runs("ATESD-Toy-v0", preset("ATESD-Toy-v0", windows=3), ["fixed:0.5"], [0], tmp_path / "far")
+    reason, details, files = _run(spec, {"overwrite": False, "resume": False}, str(tmp_path / "no-such-mark"))
+
+    assert (reason, details) == ("", "")
+    assert not spec.folder.exists()
+    _write(spec.folder, files)
+    execute(spec, resume=True)  # finished: is left as it is, and only where config.json names this run
+    assert len(read_rows(spec.folder / "trajectory.jsonl")) == 3
+
+
+def test_resources_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ConfigError, match="more than 0 cores"):
+        RaySettings(cpus=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--ray"], ["--ray", ""]),
+        (["--ray", "--quiet"], ["--ray", "", "--quiet"]),
+        (["--ray", "auto"], ["--ray", "auto"]),
+        (["--seeds", "0"], ["--seeds", "0"]),
+    ],
+)
+def test_ray_may_stand_without_an_address(arguments: list[str], expected: list[str]) -> None:
+    assert _with_ray_value(arguments) == expected

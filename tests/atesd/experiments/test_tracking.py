@@ -1,0 +1,148 @@
+"""What trackers hear, and that one that fails never costs a run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis import load_runs
+from atesd.experiments.run import RunSpec, execute, plan_runs
+from atesd.experiments.tracking import Tracker, tracker
+from atesd_env.config import preset
+from atesd_env.errors import AtesdError, ConfigError
+
+WINDOWS = 4
+
+
+class Heard:
+    """Notes what it hears; fails in a window of choice."""
+
+    def __init__(self, fail_in: int | str = 0) -> None:
+        self.fail_in = fail_in
+        self.began: list[Mapping[str, Any]] = []
+        self.rows: list[tuple[int, dict[str, float]]] = []
+        self.num_finished = 0
+
+    def begin(self, folder: Path, description: Mapping[str, Any]) -> None:
+        if self.fail_in == "begin":
+            raise OSError("no network")
+        self.began.append(description)
+
+    def log(self, window: int, values: Mapping[str, float]) -> None:
+        if window == self.fail_in:
+            raise OSError("no network")
+        self.rows.append((window, dict(values)))
+
+    def finish(self) -> None:
+        self.num_finished += 1
+        if self.fail_in == "finish":
+            raise OSError("no network")
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> RunSpec:
+    return plan_runs("ATESD-Toy-v0", preset("ATESD-Toy-v0", windows=WINDOWS), ["beta"], [0], tmp_path / "runs")[0]
+
+
+def test_a_tracker_hears_every_number_of_every_row(spec: RunSpec):
+    heard = Heard()
+    execute(spec, track=[lambda: heard])
+    (description,) = heard.began
+    assert (description["env_id"], description["agent"], description["seed"]) == ("ATESD-Toy-v0", "beta", 0)
+    assert description["config"]["windows"] == WINDOWS
+    frame = load_runs(spec.folder)
+    assert [window for window, _ in heard.rows] == frame["window"].tolist()
+    for (_, values), (_, row) in zip(heard.rows, frame.iterrows(), strict=True):
+        told_elsewhere = ["run", "env_id", "agent", "seed", "window", "run_status", "version", "status", "reason"]
+        assert values == row.drop(told_elsewhere, errors="ignore").dropna().to_dict()
+    assert "agent/c1" in heard.rows[0][1]
+    assert heard.num_finished == 1
+
+
+@pytest.mark.parametrize("fail_in", ["begin", 2, "finish"])
+def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(
+    spec: RunSpec, fail_in: int | str, caplog: pytest.LogCaptureFixture
+):
+    broken, sound = Heard(fail_in), Heard()
+    execute(spec, track=[lambda: broken, lambda: sound])
+    assert len(load_runs(spec.folder)) == WINDOWS
+    assert [window for window, _ in sound.rows] == [1, 2, 3, 4]
+    assert sound.num_finished == 1
+    assert [window for window, _ in broken.rows] == {"begin": [], 2: [1], "finish": [1, 2, 3, 4]}[fail_in]
+    (record,) = caplog.records
+    assert "Heard is left out from here (OSError: no network)" in record.getMessage()
+
+
+def test_a_run_that_goes_on_is_whole_to_its_tracker(spec: RunSpec):
+    def stop_after_two(info: dict[str, Any]) -> None:
+        if info["window"] == 2:
+            raise AtesdError("stopped")
+
+    first, second = Heard(), Heard()
+    with pytest.raises(AtesdError):
+        execute(spec, checkpoint_every=1, report=stop_after_two, track=[lambda: first])
+    assert first.num_finished == 1
+    execute(spec, resume=True, checkpoint_every=1, track=[lambda: second])
+    assert [window for window, _ in second.rows] == [1, 2, 3, 4]
+
+
+def test_unknown_and_missing_trackers_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ConfigError, match="expected one of tensorboard, wandb"):
+        tracker("nothing")
+    monkeypatch.setattr("atesd.experiments.tracking.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install wandb"):
+        tracker("wandb")
+
+
+def test_tensorboard_reads_the_events_that_were_written(spec: RunSpec):
+    pytest.importorskip("tensorboard", reason="the package tensorboard is missing")
+    execute(spec, track=[tracker("tensorboard")])
+    execute(spec, overwrite=True, track=[tracker("tensorboard")])  # a replaced run leaves no events behind
+    # In a process of its own: TensorBoard's reader warns of its dependencies' ways, which are not ours.
+    script = (
+        "import sys; from tensorboard.backend.event_processing.event_accumulator import EventAccumulator\n"
+        "events = EventAccumulator(sys.argv[1]); events.Reload()\n"
+        "print([(event.step, round(event.value, 4)) for event in events.Scalars('probe/nll')])"
+    )
+    command = [sys.executable, "-c", script, str(spec.folder / "tensorboard")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    rows = load_runs(spec.folder)
+    expected = [(int(row["window"]), round(float(row["probe/nll"]), 4)) for _, row in rows.iterrows()]
+    assert result.stdout.strip().splitlines()[-1] == str(expected)
+    assert len(list((spec.folder / "tensorboard").iterdir())) == 1
+
+
+def test_weights_and_biases_keeps_a_run_on_the_disk_when_offline(tmp_path: Path):
+    pytest.importorskip("wandb", reason="the package wandb is missing")
+    # In a process of its own, since wandb starts a service.
+    script = (
+        "from atesd.commands.cli import main\n"
+        "main(['run', '--env', 'ATESD-Toy-v0', '--agent', 'random', '--windows', '3', '--out', 'runs', '--track', 'wandb'])"
+    )
+    environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true", "HOME": str(tmp_path)}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[3]), environment.get("PYTHONPATH", "")])
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "left out" not in result.stderr
+    (stored,) = (tmp_path / "runs" / "random-seed0" / "wandb").glob("offline-run-*/*.wandb")
+    assert b"probe/nll" in stored.read_bytes()
+
+
+def test_the_interface_is_the_one_that_is_documented():
+    heard: Tracker = Heard()
+    assert {name for name in vars(Tracker) if not name.startswith("_")} <= set(dir(heard))

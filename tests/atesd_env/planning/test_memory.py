@@ -1,0 +1,193 @@
+"""Plans of memory: exact counts, terms that move as they must, remedies, and the preset that must fit 80 GB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, LlamaConfig, Qwen3Config, Qwen3ForCausalLM
+
+from atesd_env.config import preset
+from atesd_env.errors import ConfigError, StudentError
+from atesd_env.planning.hours import DEVICES
+from atesd_env.planning.memory import memory_plan, remedies
+from atesd_env.planning.shape import ModelShape, shape_of, student_shape
+from atesd_env.planning.terms import cache_bytes, divergence_bytes, saved_bytes
+from atesd_env.rollouts.sampling import Rollouts
+from atesd_env.rollouts.scoring import scored_hidden
+from atesd_env.student.adapters import AdapterStack
+from atesd_env.student.loading import TINY_DIRECTORY
+from atesd_env.student.model import wrap_student
+
+GPU = DEVICES["H100-80GB"]
+
+
+@pytest.fixture(scope="module")
+def large() -> ModelShape:
+    config = preset("ATESD-Qwen3-8B-v0")
+    return student_shape(config.student, config.lora_r, config.lora_targets)
+
+
+def test_parameters_are_counted_exactly_without_weights(large: ModelShape) -> None:
+    """Against a model that is really made, and against the parameters that Qwen3-8B has (8.19e9)."""
+    sizes = Qwen3Config(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=4,
+        tie_word_embeddings=False,
+    )
+    shape, model = shape_of(sizes, 3, ("q_proj", "down_proj")), Qwen3ForCausalLM(sizes)
+    assert shape.num_parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert shape.num_matrix_parameters == shape.num_parameters - 50 * 16
+    assert shape.num_adapter_parameters == AdapterStack(model, 1, 3, 3.0, ("q_proj", "down_proj")).num_parameters
+    assert large.num_parameters == 8_190_735_360
+
+
+@pytest.mark.parametrize(
+    ("env_id", "parameters", "layers", "query_size", "mlp_size"),
+    [
+        ("ATESD-Qwen3-1.7B-v0", 1_720_574_976, 28, 2048, 6144),
+        ("ATESD-Qwen3-4B-v0", 4_022_468_096, 36, 4096, 9728),
+        ("ATESD-Qwen3-8B-v0", 8_190_735_360, 36, 4096, 12_288),
+        ("ATESD-SmolLM2-135M-v0", 134_515_008, 30, 576, 1536),
+    ],
+)
+def test_published_sizes(env_id: str, parameters: int, layers: int, query_size: int, mlp_size: int) -> None:
+    """The parameters that the models' files hold (a tied output layer once), and products' widths."""
+    config = preset(env_id)
+    shape = student_shape(config.student, config.lora_r, config.lora_targets)
+    assert (shape.num_parameters, shape.num_layers) == (parameters, layers)
+    assert (shape.query_size, shape.mlp_size) == (query_size, mlp_size)
+    assert shape.has_head_norm is ("Qwen3" in env_id)
+    # All seven linear layers of each decoder layer: r (in + out).
+    widths = shape.hidden_size, shape.query_size, shape.key_value_size, shape.mlp_size
+    hidden, query, keys, mlp = widths
+    sides = (hidden + query) * 2 + 2 * (hidden + keys) + 3 * (hidden + mlp)
+    assert shape.num_adapter_parameters == layers * config.lora_r * sides
+
+
+def test_a_model_of_a_local_directory_is_read(tmp_path: Path) -> None:
+    sizes = LlamaConfig(vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=4)
+    sizes.save_pretrained(tmp_path)
+    shape = student_shape(str(tmp_path), 2, ("q_proj",))
+    assert (shape.head_dim, shape.query_size, shape.key_value_size, shape.has_head_norm) == (4, 16, 16, False)
+
+
+def test_the_8b_preset_fits_one_80_gb_device_even_at_its_longest(large: ModelShape) -> None:
+    plan = memory_plan(preset("ATESD-Qwen3-8B-v0"), large)
+    assert plan.fits(GPU.memory_bytes)
+    assert plan.peak > plan.fixed["weights"] > 16e9
+
+
+def test_parts_by_hand(large: ModelShape) -> None:
+    assert cache_bytes(large, 3, 100, 2) == 2 * 36 * 3 * 100 * 8 * 128 * 2
+    assert divergence_bytes(1000, large, 64, 2) == 151_936 * (2 * 64 * 2 + 6 * 13 * 4)
+    whole = saved_bytes(1000, 100, large, 2, recompute=False)
+    recomputed = saved_bytes(1000, 100, large, 2, recompute=True)
+    assert recomputed < whole / 5
+    config = preset("ATESD-Qwen3-8B-v0")
+    plans = [
+        memory_plan(config.replace(**changes), large) for changes in ({}, {"teacher": "ema"}, {"dtype": "float32"})
+    ]
+    assert plans[1].fixed["adapters"] * 2 == plans[0].fixed["adapters"] * 3
+    assert plans[2].fixed["weights"] == 2 * plans[0].fixed["weights"]
+
+
+def test_remedies_make_it_fit_or_say_that_they_cannot(large: ModelShape) -> None:
+    config = preset("ATESD-Qwen3-8B-v0", gradient_checkpointing=False, micro_batch_size=None, num_rollouts=8)
+    found, fits = remedies(config, large, GPU.memory_bytes)
+    assert fits
+    assert found[0].changes == {"gradient_checkpointing": True}
+    peaks = [remedy.peak for remedy in found]
+    assert peaks == sorted(peaks, reverse=True)
+    changed = config.replace(**{name: value for remedy in found for name, value in remedy.changes.items()})
+    assert memory_plan(changed, large).peak == peaks[-1]
+    assert remedies(config, large, 10e9)[1] is False
+
+
+@pytest.mark.parametrize(
+    ("dtype", "forward"), [("float32", "fused"), ("bfloat16", "fused"), ("float32", "modules"), ("bfloat16", "modules")]
+)
+def test_what_a_forward_pass_keeps_is_what_autograd_keeps(dtype: str, forward: str) -> None:
+    """Bytes of all tensors that autograd saves between two lengths of rollouts, weights and the like subtracted out."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        sizes = Qwen3Config(
+            vocab_size=100,
+            hidden_size=64,
+            intermediate_size=160,
+            num_hidden_layers=6,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=16,
+        )
+        model = Qwen3ForCausalLM(sizes).to(getattr(torch, dtype)).eval()
+    config = preset("ATESD-Tiny-v0", dtype=dtype, forward=forward)
+    student = wrap_student(model, AutoTokenizer.from_pretrained(TINY_DIRECTORY), "random", config)
+    adapters = AdapterStack(student.model, 1, 4, 8.0, config.lora_targets)
+    kept = {}
+    for length in (16, 144):  # as attention fills its rows up to a multiple of 16
+        prompts = torch.full((8, 17), 5)
+        answers = torch.full((8, length), 6)
+        rollouts = Rollouts(prompts, prompts.bool(), answers, answers.bool(), torch.ones(8, dtype=torch.bool))
+        storages: dict[int, int] = {}
+        alive = []
+
+        def keep(tensor: Tensor, storages: dict[int, int] = storages, alive: list[Tensor] = alive) -> Tensor:
+            alive.append(tensor)  # or another one could take its place
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with adapters.use("student", [0]), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            scored_hidden(student, prompts, prompts.bool(), rollouts)
+        kept[length] = sum(storages.values())
+    shape, width = shape_of(sizes, 4, config.lora_targets), 2 if dtype == "bfloat16" else 4
+    planned = [
+        saved_bytes(8 * (16 + length), 8 * length, shape, width, recompute=False, in_modules=forward == "modules")
+        for length in (16, 144)
+    ]
+    assert (planned[1] - planned[0]) / (kept[144] - kept[16]) == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_base_in_4_bits_or_shared_out(large: ModelShape) -> None:
+    in_layers = 8_190_735_360 - 2 * 151_936 * 4096
+    config = preset("ATESD-Qwen3-8B-v0")
+    whole = memory_plan(config, large).fixed["weights"]
+    assert whole == 2 * 8_190_735_360
+    four_bits = memory_plan(config.replace(base_quantization="nf4"), large).fixed
+    assert four_bits["weights"] == int(2 * 2 * 151_936 * 4096 + in_layers * (0.5 + 0.0625))
+    shared = memory_plan(config.replace(base_sharding="fsdp2"), large, num_processes=4).fixed
+    assert shared["weights"] == 2 * 2 * 151_936 * 4096 + in_layers // 2
+    assert shared["weights of one layer, gathered"] == 4 * in_layers // 36
+
+
+def test_processes_share_rollouts_and_probe_and_hold_the_rest_each(large: ModelShape) -> None:
+    config = preset("ATESD-Qwen3-8B-v0", micro_batch_size=None)
+    one, four = (memory_plan(config, large, num_processes=number) for number in (1, 4))
+    assert four.fixed == one.fixed
+    for phase, part in (("decoding", "key-value cache"), ("student", "activations"), ("student", "hidden states")):
+        assert four.phases[phase][part] == pytest.approx(one.phases[phase][part] / 4, rel=1e-3)
+    with pytest.raises(ConfigError, match=r"processes: expected 1 to 32 \(num_rollouts\), got 33"):
+        memory_plan(config, large, num_processes=33)
+
+
+def test_another_engine_takes_its_memory_and_spares_ours(large: ModelShape) -> None:
+    config = preset("ATESD-Qwen3-8B-v0", engine_cache_gib=8.0)
+    server = memory_plan(config.replace(rollout_engine="http://localhost:8000"), large)
+    assert {"prompts", "decoding", "rollouts"}.isdisjoint(server.phases)
+    asleep = memory_plan(config.replace(rollout_engine="vllm"), large)
+    assert asleep.phases["rollouts"] == {"vLLM's weights": 2 * 8_190_735_360, "vLLM's cache": 2**33}
+    assert asleep.fixed == server.fixed
+    awake = memory_plan(config.replace(rollout_engine="vllm", engine_sleep=False), large)
+    assert awake.peak == server.peak + 2 * 8_190_735_360 + 2**33
+
+
+def test_models_that_are_not_known() -> None:
+    with pytest.raises(StudentError, match=r"config\.json can be read, got '\./nothing'"):
+        student_shape("./nothing", 8, ("q_proj",))

