@@ -20,7 +20,7 @@ from atesd.experiments.processes import num_cores
 
 DISTRIBUTION = "atesd-env"
 """Our name in package indices."""
-OUR_PACKAGES = ("atesd_env", "agents", "analysis")
+OUR_PACKAGES = ("atesd_env", "agents", "analysis", "atesd")
 """Names that we import under; the last two are ordinary words, which others may have taken as well."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 """Environment variables that decide how many threads compute, and on which devices."""

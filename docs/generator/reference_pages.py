@@ -8,8 +8,9 @@ from docs.generator.public_names import PACKAGES, loaded, public_modules
 
 _OPENINGS = {
     "atesd_env": "What happens: the environment. Most programs need `gymnasium.make` after `import atesd_env`, and nothing else.",
-    "agents": "Who decides: controllers, and the console command. `agents.make(spec, env, seed=...)` makes one.",
-    "analysis": "What it meant: reads run folders, imports neither of the others. `analysis.load_runs(path)` is the way in.",
+    "atesd": "Who types, and what is played: the console command `atesd` and the experiments behind it.",
+    "agents": "Who decides: controllers. `agents.make(spec, env, seed=...)` makes one.",
+    "analysis": "What it meant: reads run folders, imports none of the others. `analysis.load_runs(path)` is the way in.",
 }
 
 

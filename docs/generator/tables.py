@@ -42,7 +42,7 @@ def student_fields_table() -> str:
 
 def sample_columns_table() -> str:
     """Returns the columns of a sample rollout, as the class that is written documents them."""
-    sample = loaded("atesd_env")["population.Sample"]
+    sample = loaded("atesd_env")["population.population.Sample"]
     sections = sample.docstring.parse("google")
     texts = {
         item.name: item.description.replace("\n", " ")

@@ -317,7 +317,7 @@ def test_the_sweeps_numbers_are_the_measured_ones():
             assert printed == pytest.approx(values, abs=0.0501), "rounded to a tenth"
 
 
-@pytest.mark.parametrize("folder", ["atesd_env", "agents", "analysis"])
+@pytest.mark.parametrize("folder", ["atesd_env", "agents", "analysis", "atesd"])
 def test_the_file_tree_names_what_there_is(folder: str):
     (tree,) = (text for language, text in fenced() if language == "")
     part = re.search(rf"^{folder}/(.*?)(?=^\w|\Z)", tree, flags=re.DOTALL | re.MULTILINE)

@@ -11,7 +11,7 @@ from atesd.commands import doctor
 
 def test_the_report_has_what_an_issue_needs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    monkeypatch.setattr(Path, "home", lambda: Path(doctor.__file__).parents[1])
+    monkeypatch.setattr(Path, "home", lambda: Path(doctor.__file__).parents[2])
     monkeypatch.setenv("ATESD_CACHE", str(Path(doctor.__file__).parent / "not" / "there"))
     doctor.doctor([])
     text = capsys.readouterr().out

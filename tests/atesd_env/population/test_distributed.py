@@ -58,10 +58,13 @@ def assert_same_run(found: Path, expected: Path, num_windows: int = 3) -> None:
     adapter, other_adapter = (
         load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (found, expected)
     )
+    # AdamW divides a gradient by its own size, so an entry whose gradient is rounding goes where rounding points: single
+    # entries may differ (by a fiftieth of an update's step at most), the matrix that was learned may not.
     for name, matrix in other_adapter.items():
-        np.testing.assert_allclose(adapter[name], matrix, rtol=0, atol=2e-5)
-    moved = max(np.abs(matrix).max() for name, matrix in other_adapter.items() if "lora_B" in name)
-    assert moved > 1e-3  # B begins at zero: the tolerance is a fiftieth of what was learned, or less
+        np.testing.assert_allclose(adapter[name], matrix, rtol=0, atol=4e-5)
+        if "lora_B" in name:  # begins at zero, so it is what was learned
+            assert np.abs(matrix).max() > 1e-3
+            assert np.linalg.norm(adapter[name] - matrix) < 5e-4 * np.linalg.norm(matrix), name
 
 
 def test_two_processes_make_the_run_of_one(out: Path, statuses: dict[str, list[int]]) -> None:
