@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from agents.base import Agent, Transition
 from agents.credit import Credit, PendingDecisions, credit_settings
-from atesd_env.config import EnvConfig
+from atesd_env.config import RunConfig
 from atesd_env.errors import ConfigError
 
 NUM_PAPER_FEATURES = 6
@@ -141,9 +141,9 @@ class BetaController(Agent):
         }
         _check_options(self._options)
         config = getattr(env.unwrapped, "config", None)
-        if not isinstance(config, EnvConfig):
+        if not isinstance(config, RunConfig):
             raise ConfigError(
-                f"env: expected an environment with an EnvConfig in env.unwrapped.config, got {env}; the controller "
+                f"env: expected an environment with a configuration of ours in env.unwrapped.config, got {env}; the controller "
                 "needs its gamma, lookahead and grounded_weight."
             )
         settings = credit_settings(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from agents.bandits.rules import arm_sums, recency_weights, standard_scores
 from agents.base import Agent, Transition
 from agents.credit import Credit, PendingDecisions, credit_settings
-from atesd_env.config import EnvConfig
+from atesd_env.config import RunConfig
 from atesd_env.errors import ConfigError
 
 GRID_SIZE = 5
@@ -70,9 +70,9 @@ class GridBandit(Agent):
     ) -> None:
         super().__init__(env, seed)
         config = getattr(env.unwrapped, "config", None)
-        if not isinstance(config, EnvConfig):
+        if not isinstance(config, RunConfig):
             raise ConfigError(
-                f"env: expected an environment with an EnvConfig in env.unwrapped.config, got {env}; the bandit needs its "
+                f"env: expected an environment with a configuration of ours in env.unwrapped.config, got {env}; the bandit needs its "
                 "gamma, lookahead and grounded_weight."
             )
         self.grid = _checked_grid(grid, grid_size)

@@ -19,7 +19,7 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.noise import NormalActionNoise
 
 from agents.sb3.actions import ActionMap, Grid, Interval, JointGrid
-from atesd_env.config import EnvConfig
+from atesd_env.config import RunConfig
 from atesd_env.errors import ConfigError
 
 Defaults = Callable[["Scale"], dict[str, Any]]
@@ -53,9 +53,9 @@ class Scale:
             ConfigError: If the environment has no configuration of ours.
         """
         config = getattr(env.unwrapped, "config", None)
-        if not isinstance(config, EnvConfig):
+        if not isinstance(config, RunConfig):
             raise ConfigError(
-                f"env: expected an environment with an EnvConfig in env.unwrapped.config, got {env}; the agent needs its gamma "
+                f"env: expected an environment with a configuration of ours in env.unwrapped.config, got {env}; the agent needs its gamma "
                 "and its number of windows."
             )
         return cls(config.windows, getattr(env, "num_envs", 1), isinstance(env, VectorEnv), config.gamma)

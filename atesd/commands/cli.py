@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from agents.credit import Credit
-from atesd_env.config import EnvConfig, preset
+from atesd.commands.environment import parse_command
+from atesd_env.config import EnvConfig, RunConfig
 from atesd_env.errors import AgentError, AtesdError, ConfigError
 
 if TYPE_CHECKING:
@@ -60,17 +60,13 @@ class RunCommand:
     """Send each window's numbers to this tool too (needs its package)."""
     quiet: bool = False
     """Show no progress bar."""
-    config: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=EnvConfig)
+    config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=EnvConfig)
     """The environment's configuration."""
 
 
 def run(arguments: Sequence[str]) -> None:
     """``atesd run``."""
-    only_env = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    only_env.add_argument("--env", default="ATESD-Tiny-v0")
-    env_id = only_env.parse_known_args(arguments)[0].env
-    default = RunCommand(out=tyro.MISSING, agent=tyro.MISSING, env=env_id, config=preset(env_id))
-    command = tyro.cli(RunCommand, args=list(arguments), default=default, prog="atesd run")
+    command = parse_command(RunCommand, arguments, "atesd run")
     _check_seeds(command.seeds)
     if command.resume and command.overwrite:
         raise ConfigError("resume: expected either --resume or --overwrite, got both; leave one out.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from atesd_env.config import EnvConfig, preset
+from atesd.commands.environment import parse_command
+from atesd_env.config import EnvConfig, RunConfig
 from atesd_env.errors import AtesdError, ConfigError
 from atesd_env.files.atomic import write_atomically
 
@@ -70,7 +70,7 @@ class CompareCommand:
     """Windows between checkpoints; 0 writes as many as take at most a twentieth of the run's time."""
     quiet: bool = False
     """Show no progress bar."""
-    config: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=EnvConfig)
+    config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=EnvConfig)
     """The environment's configuration."""
 
 
@@ -117,11 +117,7 @@ def compare(arguments: Sequence[str]) -> None:
 def _parsed(arguments: Sequence[str]) -> CompareCommand:
     from analysis.statistics import METRICS
 
-    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    chosen.add_argument("--env", default="ATESD-Tiny-v0")
-    env_id = chosen.parse_known_args(arguments)[0].env
-    default = CompareCommand(out=tyro.MISSING, agents=tyro.MISSING, env=env_id, config=preset(env_id))
-    command = tyro.cli(CompareCommand, args=_with_ray_value(arguments), default=default, prog="atesd compare")
+    command = parse_command(CompareCommand, _with_ray_value(arguments), "atesd compare")
     if any(seed < 0 for seed in command.seeds):
         raise ConfigError(f"seeds: expected whole numbers from 0, got {list(command.seeds)}; correct --seeds.")
     if command.processes < 0:

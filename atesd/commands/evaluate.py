@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from atesd_env.config import EnvConfig, preset
+from atesd_env.config import EnvConfig, preset_of
 from atesd_env.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     only_env = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     only_env.add_argument("--env", default="ATESD-Tiny-v0")
     env_id = only_env.parse_known_args(arguments)[0].env
-    default = EvaluateCommand(out=tyro.MISSING, benchmark=tyro.MISSING, env=env_id, config=preset(env_id))
+    default = EvaluateCommand(out=tyro.MISSING, benchmark=tyro.MISSING, env=env_id, config=preset_of(EnvConfig, env_id))
     command = tyro.cli(EvaluateCommand, args=list(arguments), default=default, prog="atesd evaluate")
     if command.k < 1 or (command.max_problems is not None and command.max_problems < 1) or command.seed < 0:
         raise ConfigError(
@@ -97,8 +97,6 @@ def evaluate(arguments: Sequence[str]) -> None:
             f"{command.max_problems} and {command.seed}; "
             "correct --k, --max-problems or --seed."
         )
-    if command.config.student == "toy":
-        raise ConfigError(f"env: expected an environment with a language model, got {env_id}; pass another id.")
 
     # Heavy imports only now, so that --help is quick.
     from atesd_env.evaluation.evaluator import Evaluator, adapter_checksum, evaluation_config, find_adapter

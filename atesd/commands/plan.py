@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from atesd_env.config import EnvConfig, preset
+from atesd_env.config import EnvConfig, preset_of
 from atesd_env.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,8 +58,6 @@ def plan(arguments: Sequence[str]) -> None:
     command = _parse(arguments, env)
     if command.env != env:  # it stood behind an option
         command = _parse(arguments, command.env)
-    if command.config.student == "toy":
-        raise ConfigError(f"env: expected an environment with a language model, got {command.env}; pass another id.")
     if min(command.runs, command.students, command.processes, command.answer) < 1:
         raise ConfigError(
             f"plan: expected runs, students, processes and answer of at least 1, got {command.runs}, {command.students}, "
@@ -112,7 +110,10 @@ def plan(arguments: Sequence[str]) -> None:
 def _parse(arguments: Sequence[str], env: str) -> PlanCommand:
     """Returns the command whose defaults are an environment's."""
     return tyro.cli(
-        PlanCommand, args=list(arguments), default=PlanCommand(env=env, config=preset(env)), prog="atesd plan"
+        PlanCommand,
+        args=list(arguments),
+        default=PlanCommand(env=env, config=preset_of(EnvConfig, env)),
+        prog="atesd plan",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from atesd_env.config import EnvConfig, preset
+from atesd.commands.environment import parse_command
+from atesd_env.config import EnvConfig, RunConfig
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,6 @@ class TrainCommand:
     """Who is trained: ppo, sac:learning_rate=0.0003, beta, package.module:Class, ..."""
     env: str = "ATESD-Toy-v0"
     """Environment id."""
-    env_file: Path | None = None
-    """File that the environment is made from, where it needs one: a fitted surrogate's."""
     total_windows: int = 20_000
     """Windows to make, over all students; rounded up to whole stretches between the agent's updates. (--windows is the
     length of one run.)"""
@@ -52,21 +50,13 @@ class TrainCommand:
     """Go on with the training in the folder, at its last evaluation."""
     quiet: bool = False
     """Show no progress bar."""
-    config: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=EnvConfig)
+    config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=EnvConfig)
     """The environment's configuration."""
 
 
 def train(arguments: Sequence[str]) -> None:
     """``atesd train``."""
-    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    chosen.add_argument("--env", default="ATESD-Toy-v0")
-    chosen.add_argument("--env-file", "--env_file")
-    first = chosen.parse_known_args(arguments)[0]
-    default = TrainCommand(
-        out=tyro.MISSING, agent=tyro.MISSING, env=first.env, config=_default_config(first.env, first.env_file)
-    )
-    command = tyro.cli(TrainCommand, args=list(arguments), default=default, prog="atesd train")
-
+    command = parse_command(TrainCommand, arguments, "atesd train")
     sys.path.insert(0, "")  # as `python -m` does: a class of the user's own may stand in the current folder
     from atesd.experiments.training.training import TrainSpec
     from atesd.experiments.training.training import train as train_agent
@@ -81,26 +71,12 @@ def train(arguments: Sequence[str]) -> None:
         eval_every=command.eval_every,
         eval_seeds=command.eval_seeds,
         folder=command.out,
-        env_file=command.env_file,
     )
     with _Progress(command.total_windows, quiet=command.quiet) as progress:
         trained = train_agent(spec, resume=command.resume, overwrite=command.overwrite, report=progress.report)
     _print_summary(trained.rows)
     print(f"best agent: {trained.best_agent}")
     print(f"last agent: {trained.last_agent}")
-
-
-def _default_config(env_id: str, env_file: str | None) -> EnvConfig:
-    """Returns the configuration that the flags start from: the id's, or that of the runs behind a file."""
-    if env_file is None:
-        return preset(env_id)
-    import gymnasium
-
-    import atesd_env  # noqa: F401  (registers the ids)
-
-    config = gymnasium.make(env_id, file=env_file, disable_env_checker=True).unwrapped.config  # type: ignore[attr-defined]
-    assert isinstance(config, EnvConfig)
-    return config
 
 
 class _Progress:

@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import atesd_env  # noqa: F401  (registers the ids)
-from atesd_env.config import EnvConfig, preset
+from atesd_env.config import RunConfig, ToyConfig, differing_fields, read_config
 from atesd_env.envs.observation import advance, initial_statistics, observation
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import failure
@@ -87,7 +87,7 @@ def export_table(frame: pd.DataFrame, out: Path, to: Literal["parquet", "csv"], 
 
 
 def export_minari(
-    frame: pd.DataFrame, config: EnvConfig, root: Path, dataset_id: str | None = None, *, overwrite: bool = False
+    frame: pd.DataFrame, config: RunConfig, root: Path, dataset_id: str | None = None, *, overwrite: bool = False
 ) -> str:
     """Writes runs of one environment as a Minari dataset, one episode a run.
 
@@ -119,7 +119,7 @@ def export_minari(
         )
     dataset_id = dataset_id or f"atesd/{env_ids[0]}"
     _refuse_existing(root / dataset_id, overwrite=overwrite)
-    env = gymnasium.make(env_ids[0], **_fields(config), disable_env_checker=True)
+    env = gymnasium.make(env_ids[0], **config.keywords(), disable_env_checker=True)
     episodes = []
     for number, (name, rows) in enumerate(frame.groupby("run", observed=True, sort=False)):
         run = transitions(str(name), rows, config, _nll_before(str(name), rows, config, env))
@@ -168,7 +168,7 @@ def export_minari(
     return dataset_id
 
 
-def transitions(name: str, rows: pd.DataFrame, config: EnvConfig, nll_before: float) -> Transitions:
+def transitions(name: str, rows: pd.DataFrame, config: RunConfig, nll_before: float) -> Transitions:
     """Returns one run's transitions.
 
     Args:
@@ -219,13 +219,13 @@ def transitions(name: str, rows: pd.DataFrame, config: EnvConfig, nll_before: fl
     )
 
 
-def _nll_before(name: str, rows: pd.DataFrame, config: EnvConfig, env: gymnasium.Env[Any, Any]) -> float:
+def _nll_before(name: str, rows: pd.DataFrame, config: RunConfig, env: gymnasium.Env[Any, Any]) -> float:
     """Returns the base model's probe NLL: as recorded, or from what the first window improved on it."""
     first = rows.sort_values("window").iloc[0]
     recorded = first.get("probe/nll_before")
     if recorded is not None and not math.isnan(recorded):
         return float(recorded)
-    if config.student == "toy":  # a closed form is asked again at no cost
+    if isinstance(config, ToyConfig):  # a closed form is asked again at no cost
         return float(env.reset(seed=int(first["seed"]))[1]["probe/nll"])
     progress = float(first["reward/progress"])
     if config.progress == "signed" or progress > 0.0:
@@ -257,11 +257,7 @@ def _refuse_existing(path: Path, *, overwrite: bool) -> None:
         )
 
 
-def _fields(config: EnvConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in config.__dataclass_fields__}
-
-
-def shared_config(frame: pd.DataFrame, root: Path) -> EnvConfig:
+def shared_config(frame: pd.DataFrame, root: Path) -> RunConfig:
     """Returns the configuration that all runs of a frame share.
 
     Args:
@@ -269,25 +265,25 @@ def shared_config(frame: pd.DataFrame, root: Path) -> EnvConfig:
         root: The folder that they were read from.
 
     Raises:
-        ConfigError: If they differ; the message names a field. Also if they were written with other fields than today's.
+        ConfigError: If they differ; the message names a field.
         RunFilesError: If a ``config.json`` cannot be read.
     """
-    first: tuple[str, dict[str, Any]] | None = None
+    first: tuple[str, str, RunConfig] | None = None
     for run in frame["run"].unique():
         name = str(run)
         path = (root / name if (root / name).is_dir() else root) / CONFIG_FILE
         try:
-            config = json.loads(path.read_bytes())
+            description = json.loads(path.read_bytes())
         except OSError as error:
             raise failure(path, "a readable file", error) from error
-        fields = {"env_id": config["env_id"], **config["config"]}
-        first = first or (name, fields)
-        different = [field for field in {**fields, **first[1]} if fields.get(field, ...) != first[1].get(field, ...)]
+        env_id, config = description["env_id"], read_config(description["config"])
+        first = first or (name, env_id, config)
+        different = [] if env_id == first[1] else [f"env_id ({first[1]!r} there, {env_id!r} here)"]
+        different += differing_fields(first[2].keywords(), config.keywords(), "here")
         if different:
             raise ConfigError(
                 f"runs: expected one environment and configuration in a Minari dataset, but {first[0]} and {name} differ in "
                 f"{', '.join(different)}; export each kind from a folder of its own."
             )
     assert first is not None
-    fields = dict(first[1])
-    return preset(fields.pop("env_id"), **fields)
+    return first[2]

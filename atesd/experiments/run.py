@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from atesd.experiments.interrupt import Interruption, deferred_interrupt
 from atesd.experiments.replay import ReplayedEnv
 from atesd.experiments.resuming import RunCheckpoints, is_finished, is_replayed, resumed_agent
 from atesd.experiments.tracking import MakeTracker, TrackedRunWriter
-from atesd_env.config import EnvConfig
+from atesd_env.config import EnvConfig, RunConfig
 from atesd_env.envs.recording import RecordTrajectory
 from atesd_env.errors import AgentError, AtesdError, ConfigError, RunFilesError
 from atesd_env.files.atomic import locked_folder
@@ -44,13 +43,13 @@ class RunSpec:
     """
 
     env_id: str
-    config: EnvConfig
+    config: RunConfig
     agent: Spec
     seed: int
     folder: Path
 
 
-def plan_runs(env_id: str, config: EnvConfig, agents: Sequence[Spec], seeds: Sequence[int], out: Path) -> list[RunSpec]:
+def plan_runs(env_id: str, config: RunConfig, agents: Sequence[Spec], seeds: Sequence[int], out: Path) -> list[RunSpec]:
     """Returns a run for each seed and agent, seed by seed, each with a folder of its own below ``out``.
 
     Args:
@@ -87,8 +86,8 @@ def plan_runs(env_id: str, config: EnvConfig, agents: Sequence[Spec], seeds: Seq
     return specs
 
 
-def _check_baseline(name: str, env_id: str, config: EnvConfig) -> None:
-    if config.student == "toy":
+def _check_baseline(name: str, env_id: str, config: RunConfig) -> None:
+    if not isinstance(config, EnvConfig):
         raise ConfigError(
             f"agent {name}: expected an environment whose student is a language model, got {env_id}, which has none to train; "
             "choose another --env, such as ATESD-Tiny-v0."
@@ -162,7 +161,7 @@ def execute(
 
 def _make_env(spec: RunSpec) -> gymnasium.Env[Any, Any]:
     """Returns what the run is played in; a baseline trains the same student by itself."""
-    env = gymnasium.make(spec.env_id, **_fields(spec.config), disable_env_checker=True)
+    env = gymnasium.make(spec.env_id, **spec.config.keywords(), disable_env_checker=True)
     if not is_baseline(spec.agent):
         return env
     from atesd.experiments.baselines.environment import BaselineEnv
@@ -361,7 +360,7 @@ def _identity(spec: RunSpec) -> dict[str, Any]:
         "env_id": spec.env_id,
         "agent": label(spec.agent),
         "seed": spec.seed,
-        "config": dataclasses.asdict(spec.config),
+        "config": spec.config.keywords(),
     }
 
 
@@ -376,10 +375,6 @@ def _is_finished(spec: RunSpec) -> bool:
         return False
     check_same_run(spec.folder, _identity(spec))
     return is_finished(spec.folder)
-
-
-def _fields(config: EnvConfig) -> dict[str, Any]:
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
 
 
 def _folder_name(agent: str) -> str:

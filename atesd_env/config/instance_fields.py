@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from atesd_env.config.fields import EnvConfig
+from atesd_env.config.checks import nearest_name
+from atesd_env.config.language_model import EnvConfig
 from atesd_env.errors import ConfigError
 
-INSTANCE_FIELDS = (
-    "task",
-    "data_path",
-    "probe_data_path",
-    "min_addends",
-    "max_addends",
-    "divergence",
-    "jsd_beta",
-    "token_clip",
-    "divergence_top_k",
-    "learning_rate",
-    "weight_decay",
-    "max_grad_norm",
-    "ema_decay",
-)
+INSTANCE_FIELDS = EnvConfig.names("instance")
 """Fields of ``EnvConfig`` that may differ between the students of a population."""
 
 
@@ -50,8 +36,8 @@ def instance_configs(
     for fields in changes:
         for name in fields:
             if name not in INSTANCE_FIELDS:
-                nearest = difflib.get_close_matches(name, INSTANCE_FIELDS, n=1)
-                hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+                nearest = nearest_name(name, INSTANCE_FIELDS)
+                hint = f" (did you mean {nearest!r}?)" if nearest else ""
                 raise ConfigError(
                     f"instances: expected fields that may differ between students ({', '.join(INSTANCE_FIELDS)}), got {name!r}"
                     f"{hint}; set it for all students instead."

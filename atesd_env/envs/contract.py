@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from atesd_env.config import EnvConfig
+from atesd_env.config import RunConfig
 from atesd_env.envs.columns import Row
 from atesd_env.envs.observation import RunningStatistics, observation, observation_bounds
 from atesd_env.errors import ConfigError
@@ -98,7 +98,7 @@ class BatchedStudents(Students, Protocol):
         ...
 
 
-def make_spaces(config: EnvConfig) -> tuple[spaces.Box[np.float32], spaces.Box[np.float32]]:
+def make_spaces(config: RunConfig) -> tuple[spaces.Box[np.float32], spaces.Box[np.float32]]:
     """Returns the spaces of one student: observation [num_features], and action [groups] in [0, 1]."""
     low, high = observation_bounds()
     return spaces.Box(low, high, dtype=np.float32), spaces.Box(0.0, 1.0, (config.groups,), dtype=np.float32)

@@ -59,7 +59,7 @@ class RunWriter:
 
     Args:
         folder: Folder of the run, such as ``runs/beta-seed-0``; made with its parents where missing.
-        description: What goes to ``config.json``: ``env_id``, ``agent``, ``seed``, ``config`` (an EnvConfig, or a
+        description: What goes to ``config.json``: ``env_id``, ``agent``, ``seed``, ``config`` (a configuration, or a
             mapping of all its fields), and anything else that JSON can hold. ``format_version``, ``run`` (the folder's
             name) and ``versions`` are added.
         overwrite: Delete an earlier run's ``RUN_FILES`` first. Other files in the folder are never touched.

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from atesd_env.config import EnvConfig, preset
+from atesd_env.config import EnvConfig, preset_of
 from atesd_env.envs.actions import checked_ratios
 from atesd_env.envs.contract import (
     RESET_FIRST,
@@ -186,4 +186,4 @@ def make(**fields: Any) -> TeacherExposureEnv:
     """Entry point of the registered ids: ``env_id`` names the preset, ``render_mode`` and configuration fields may follow."""
     env_id = fields.pop("env_id")
     render_mode = fields.pop("render_mode", None)
-    return TeacherExposureEnv(preset(env_id, **fields), render_mode)
+    return TeacherExposureEnv(preset_of(EnvConfig, env_id, **fields), render_mode)

@@ -36,7 +36,7 @@ def to_checkpoint(snapshot: StudentSnapshot, config: EnvConfig) -> Checkpoint:
     return Checkpoint(
         arrays,
         {
-            "config": dataclasses.asdict(config),
+            "config": config.keywords(),
             "run": dataclasses.asdict(snapshot.run),
             "optimizer": snapshot.optimizer["param_groups"],
         },

@@ -20,8 +20,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from atesd_env.config import EnvConfig, preset
-from atesd_env.config.instance_fields import instance_configs
+from atesd_env.config import EnvConfig, RunConfig, ToyConfig, instance_configs, preset
 from atesd_env.envs.actions import checked_ratios
 from atesd_env.envs.columns import COLUMNS
 from atesd_env.envs.contract import (
@@ -52,7 +51,7 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
     """Trains K students, a hold window each a step, on one frozen base.
 
     Student k is the scalar environment reset with its seed: to float tolerance for a language model, because batches of
-    other sizes round differently, and exactly for the closed form (``student="toy"``). One environment repeats bit for bit
+    other sizes round differently, and exactly for the closed form (``ToyConfig``). One environment repeats bit for bit
     with its seeds, actions and number of threads.
 
     Autoreset is Gymnasium's ``NEXT_STEP``: when student k's episode ends, the next ``step`` ignores its action, starts a
@@ -70,7 +69,7 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         workers: Processes that the students are shared out to, each with its part of the cores and a copy of the base.
             More than one pays for many small students on a CPU; the closed form takes one only.
         instances: For each student a dictionary of the fields in which it differs from ``config``, such as its learning
-            rate or the difficulty of its problems (``atesd_env.config.instance_fields.INSTANCE_FIELDS``); None makes all alike. The
+            rate or the difficulty of its problems (``atesd_env.config.INSTANCE_FIELDS``); None makes all alike. The
             closed form takes none.
 
     Attributes:
@@ -90,11 +89,11 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
 
-    config: EnvConfig
+    config: RunConfig
 
     def __init__(
         self,
-        config: EnvConfig,
+        config: RunConfig,
         num_envs: int = 1,
         render_mode: str | None = None,
         workers: int = 1,
@@ -104,20 +103,20 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
             raise ConfigError(
                 f"num_envs: expected a whole number of students, at least 1, got {num_envs!r}; pass num_envs=1 or more."
             )
-        most = 1 if config.student == "toy" else int(num_envs)
+        most = int(num_envs) if isinstance(config, EnvConfig) else 1
         if isinstance(workers, bool) or not isinstance(workers, numbers.Integral) or not 1 <= workers <= most:
             raise ConfigError(
-                f"workers: expected between 1 and {most} processes for {num_envs} students ({config.student!r}), got {workers!r}; "
+                f"workers: expected between 1 and {most} processes for {num_envs} students ({config.student_kind}), got {workers!r}; "
                 "change workers or num_envs."
             )
         self.config = config
         self.num_envs = int(num_envs)
         self.workers: int = int(workers)
-        if instances is not None and config.student == "toy":
+        if instances is not None and not isinstance(config, EnvConfig):
             raise ConfigError(
                 "instances: expected None for the closed form, got some; make one environment for each instance."
             )
-        self.configs: list[EnvConfig] = instance_configs(config, instances, self.num_envs)
+        self.configs: list[RunConfig] = instance_configs(config, instances, self.num_envs)
         self.instances: tuple[dict[str, Any], ...] | None = (
             None if instances is None else tuple(dict(fields) for fields in instances)
         )
@@ -140,10 +139,11 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         return self._population
 
     def _make_population(self) -> Students:
-        if self.config.student == "toy":
+        if isinstance(self.config, ToyConfig):
             from atesd_env.simulated.toy_population import ToyPopulation
 
             return ToyPopulation(self.config, self.num_envs)
+        assert isinstance(self.config, EnvConfig)
         # Imported here: the closed form needs no torch.
         if self.workers > 1:
             from atesd_env.population.workers import ParallelPopulation
@@ -246,7 +246,7 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
     def snapshot(self, index: int) -> Any:
         """Returns an opaque copy of student ``index``'s run: what ``snapshot`` of the scalar environment returns."""
         state = self.population.snapshot(index)
-        return state if self.config.student == "toy" else (state, bool(self._is_running[index]))
+        return state if isinstance(self.config, ToyConfig) else (state, bool(self._is_running[index]))
 
     def restore(self, index: int, snapshot: Any) -> None:
         """Puts student ``index`` into the state of a snapshot, of any student or of a scalar environment.
@@ -299,9 +299,9 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         Raises:
             ConfigError: If the students are closed forms, which have none.
         """
-        if self.config.student == "toy":
+        if not isinstance(self.config, EnvConfig):
             raise ConfigError(
-                "save_adapter: expected a language model as student, got the closed form; "
+                f"save_adapter: expected a language model as student, got {self.config.student_kind}; "
                 "use an environment with a language model."
             )
         self.population.save_adapter(index, directory)

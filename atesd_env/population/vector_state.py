@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from atesd_env.config import EnvConfig, ToyConfig
 from atesd_env.errors import ConfigError, NoEpisodeError
 from atesd_env.files.checkpoint import Checkpoint
 from atesd_env.simulated.toy_population import from_toy_checkpoint, to_toy_checkpoint
@@ -62,21 +63,25 @@ def restore_vector_checkpoint(env: TeacherExposureVectorEnv, checkpoint: Checkpo
 
 def _student_checkpoint(env: TeacherExposureVectorEnv, index: int) -> Checkpoint:
     state = env.population.snapshot(index)
-    if env.config.student == "toy":
-        return to_toy_checkpoint(state, env.config)
+    config = env.configs[index]
+    if isinstance(config, ToyConfig):
+        return to_toy_checkpoint(state, config)
+    assert isinstance(config, EnvConfig)
     # Imported here: the closed form needs no torch.
     from atesd_env.population.snapshot import to_checkpoint
 
-    return to_checkpoint(state, env.configs[index])
+    return to_checkpoint(state, config)
 
 
 def _decoder(env: TeacherExposureVectorEnv) -> Callable[[int, Checkpoint], Any]:
-    if env.config.student == "toy":
-        return lambda _, checkpoint: from_toy_checkpoint(checkpoint, env.config)
+    config = env.config
+    if isinstance(config, ToyConfig):
+        return lambda _, checkpoint: from_toy_checkpoint(checkpoint, config)
     from atesd_env.population.snapshot import from_checkpoint
 
+    configs = [config for config in env.configs if isinstance(config, EnvConfig)]
     size = env.population.num_adapter_parameters
-    return lambda index, checkpoint: from_checkpoint(checkpoint, env.configs[index], size)
+    return lambda index, checkpoint: from_checkpoint(checkpoint, configs[index], size)
 
 
 def _arrays_of(arrays: Mapping[str, np.ndarray], index: int) -> dict[str, np.ndarray]:

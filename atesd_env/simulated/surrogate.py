@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from atesd_env.config import EnvConfig, check_same_config
+from atesd_env.config import RunConfig, SurrogateConfig, check_same_config
 from atesd_env.envs.actions import checked_ratios
 from atesd_env.envs.contract import RESET_FIRST, checked_render_mode, draw_seed, first_result, make_spaces
 from atesd_env.envs.observation import FEATURE_NAMES
@@ -40,7 +40,7 @@ from atesd_env.simulated.surrogate_population import (
 
 __all__ = ["ExtrapolationWarning", "SurrogateExposureEnv", "SurrogateExposureVectorEnv", "make_vector"]
 
-REWARD_FIELDS = ("gamma", "lookahead", "grounded_weight", "progress")
+REWARD_FIELDS = RunConfig.names("is_reward")
 """Configuration fields that may differ from those of the runs: they are no part of what was fitted."""
 
 
@@ -64,7 +64,7 @@ class SurrogateExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32
         file: File of ``atesd fit-surrogate``, or a model.
         render_mode: "ansi", "rgb_array" or None.
         on_extrapolation: What happens outside the support.
-        **fields: Fields of ``EnvConfig``: ``REWARD_FIELDS`` may be changed, others must be those of the runs.
+        **fields: Fields of the runs' configuration: ``REWARD_FIELDS`` may be changed, others must be those of the runs.
 
     Attributes:
         config: The configuration of the environment that the surrogate was fitted on, with the changed fields.
@@ -255,7 +255,23 @@ def _opened(file: str | os.PathLike[str] | SurrogateModel) -> SurrogateModel:
     return file if isinstance(file, SurrogateModel) else SurrogateModel.load(os.fspath(file))
 
 
-def _changed(config: EnvConfig, fields: dict[str, Any]) -> EnvConfig:
+def surrogate_config(file: str | os.PathLike[str], **changes: Any) -> SurrogateConfig:
+    """Returns the configuration of a fitted surrogate, for runs and trainings of it.
+
+    Args:
+        file: File of ``atesd fit-surrogate``.
+        **changes: ``on_extrapolation``, and any of ``REWARD_FIELDS``.
+
+    Raises:
+        ConfigError: If the file holds no surrogate, or a field is refused.
+        RunFilesError: If the file cannot be read.
+    """
+    runs = SurrogateModel.load(os.fspath(file)).config
+    shared = {name: getattr(runs, name) for name in RunConfig.names()}
+    return SurrogateConfig(**shared, file=os.fspath(file)).replace(**changes)
+
+
+def _changed(config: RunConfig, fields: dict[str, Any]) -> RunConfig:
     """Returns the configuration with some reward fields changed.
 
     Raises:

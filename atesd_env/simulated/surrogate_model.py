@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from atesd_env.config import EnvConfig
+from atesd_env.config import RunConfig, read_config
 from atesd_env.envs.observation import FEATURE_NAMES, FEATURES, observation_bounds
 from atesd_env.errors import ConfigError
 from atesd_env.files.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -65,7 +65,7 @@ _SCALINGS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def encode(quantities: Mapping[str, Array], nll_before: Array, config: EnvConfig) -> Array:
+def encode(quantities: Mapping[str, Array], nll_before: Array, config: RunConfig) -> Array:
     """Returns quantities of S windows in the form that is fitted, [S, Q]."""
     columns = []
     for name, kind in QUANTITIES.items():
@@ -78,7 +78,7 @@ def encode(quantities: Mapping[str, Array], nll_before: Array, config: EnvConfig
     return np.stack(columns, axis=1)
 
 
-def decode(encoded: Array, nll_before: Array, config: EnvConfig) -> dict[str, Array]:
+def decode(encoded: Array, nll_before: Array, config: RunConfig) -> dict[str, Array]:
     """Returns the quantities of S windows from their fitted form, each inside its range; the reverse of ``encode``."""
     quantities = {}
     for position, (name, kind) in enumerate(QUANTITIES.items()):
@@ -112,7 +112,7 @@ def input_names(phase: str, groups: int) -> list[str]:
     return ["probe_nll", *([] if phase == "first" else FEATURE_NAMES), *ratios]
 
 
-def add_reward(quantities: dict[str, Array], nll_before: Array, config: EnvConfig) -> None:
+def add_reward(quantities: dict[str, Array], nll_before: Array, config: RunConfig) -> None:
     """Adds the reward's parts, ``reward.learning_progress`` and ``reward.window_reward`` for S students at once."""
     drop = nll_before - quantities["probe/nll"]
     progress = np.maximum(drop, 0.0) if config.progress == "positive" else drop
@@ -121,7 +121,7 @@ def add_reward(quantities: dict[str, Array], nll_before: Array, config: EnvConfi
 
 
 def advance_statistics(
-    before: Array, is_first: NDArray[np.bool_], quantities: Mapping[str, Array], window: Array, config: EnvConfig
+    before: Array, is_first: NDArray[np.bool_], quantities: Mapping[str, Array], window: Array, config: RunConfig
 ) -> Array:
     """Returns the raw statistics after one more window: ``statistics.advance`` for S students at once.
 
@@ -285,7 +285,7 @@ class SurrogateModel:
         report: What the fit found: env_id, runs, held-out errors; for reading.
     """
 
-    config: EnvConfig
+    config: RunConfig
     first: WindowModel
     later: WindowModel
     initial_nll: Array
@@ -310,7 +310,7 @@ class SurrogateModel:
             arrays[f"{phase}/residuals"] = model.residuals
         description = {
             "surrogate_version": FORMAT_VERSION,
-            "config": dataclasses.asdict(self.config),
+            "config": self.config.keywords(),
             "models": names,
             "report": self.report,
         }
@@ -331,7 +331,7 @@ class SurrogateModel:
                 f"{path}: expected a surrogate's file of version {FORMAT_VERSION}, which `atesd fit-surrogate` writes, got "
                 f"{description.get('surrogate_version', 'something else')!r}; fit it anew."
             )
-        config = EnvConfig(**description["config"])
+        config = read_config(description["config"])
 
         def part(prefix: str) -> dict[str, Array]:
             return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from atesd_env.config import EnvConfig
+from atesd_env.config import RunConfig
 from atesd_env.envs.columns import COLUMNS, Row, group_columns
 from atesd_env.envs.observation import FEATURE_NAMES, RunningStatistics, initial_statistics
 from atesd_env.errors import ExtrapolationError
@@ -67,7 +66,7 @@ class SurrogateState:
     raw_statistics: Array
     noise: NDArray[np.int64]
     values: Array
-    config: EnvConfig
+    config: RunConfig
     reason: str | None = None
 
     @property
@@ -88,7 +87,7 @@ class SurrogateState:
         return [row_of(names, values) for values in self.values]
 
 
-def column_names(config: EnvConfig) -> tuple[str, ...]:
+def column_names(config: RunConfig) -> tuple[str, ...]:
     """Returns the columns of a window's row, in order."""
     return tuple(column.name for column in (*COLUMNS, *group_columns(config.groups)))
 
@@ -120,7 +119,7 @@ class SurrogatePopulation:
     """
 
     def __init__(
-        self, model: SurrogateModel, config: EnvConfig, num_students: int, on_extrapolation: OnExtrapolation
+        self, model: SurrogateModel, config: RunConfig, num_students: int, on_extrapolation: OnExtrapolation
     ) -> None:
         self.config = config
         self.reasons: list[str | None] = [None] * num_students
@@ -297,10 +296,10 @@ def to_checkpoint(state: SurrogateState, *, is_running: bool) -> Checkpoint:
         "values": state.values,
     }
     run = {"seed": state.seed, "probe_nll": state.probe_nll, "reason": state.reason, "is_running": is_running}
-    return Checkpoint(arrays, {"config": dataclasses.asdict(state.config), "surrogate": run})
+    return Checkpoint(arrays, {"config": state.config.keywords(), "surrogate": run})
 
 
-def from_checkpoint(checkpoint: Checkpoint, config: EnvConfig) -> tuple[SurrogateState, bool]:
+def from_checkpoint(checkpoint: Checkpoint, config: RunConfig) -> tuple[SurrogateState, bool]:
     """Returns what ``to_checkpoint`` was given."""
     run: Mapping[str, Any] = checkpoint.description["surrogate"]
     arrays = {name: checkpoint.arrays[name] for name in ("raw_statistics", "noise", "values")}

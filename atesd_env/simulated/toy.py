@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from atesd_env.config import EnvConfig, preset
+from atesd_env.config import ToyConfig, preset_of
 from atesd_env.envs.actions import checked_ratios
 from atesd_env.envs.contract import (
     RESET_FIRST,
@@ -100,7 +100,7 @@ class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     Args:
         render_mode: "ansi", "rgb_array" or None.
         config: The whole configuration; instead of ``fields``.
-        **fields: Fields of ``EnvConfig``, changed in the preset "ATESD-Toy-v0".
+        **fields: Fields of ``ToyConfig``, changed in the preset "ATESD-Toy-v0".
 
     Attributes:
         config: The configuration.
@@ -112,14 +112,14 @@ class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's own convention)
 
-    def __init__(self, render_mode: str | None = None, *, config: EnvConfig | None = None, **fields: Any) -> None:
+    def __init__(self, render_mode: str | None = None, *, config: ToyConfig | None = None, **fields: Any) -> None:
         if config is not None and fields:
             raise ConfigError(
                 f"config: expected either a whole configuration or single fields, got both ({', '.join(fields)}); pass "
                 "config=config.replace(...)."
             )
         self.render_mode = checked_render_mode(render_mode)
-        self.config = preset("ATESD-Toy-v0", **fields) if config is None else config
+        self.config = preset_of(ToyConfig, "ATESD-Toy-v0", **fields) if config is None else config
         self.feature_names = FEATURE_NAMES
         self.observation_space, self.action_space = make_spaces(self.config)
         self._state: ToyState | None = None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atesd_env.config import EnvConfig
+from atesd_env.config import ToyConfig
 
 Levels = NDArray[np.float64]
 """A number for each student and difficulty group, [S, G]."""
@@ -56,7 +56,7 @@ def share_left(nll: NDArray[np.float64]) -> NDArray[np.float64]:
     return (nll - FINAL_NLL) / (INITIAL_NLL - FINAL_NLL)
 
 
-def group_ratios(ratio: float, config: EnvConfig) -> NDArray[np.float64]:
+def group_ratios(ratio: float, config: ToyConfig) -> NDArray[np.float64]:
     """Returns a ratio of the configuration as it is for each group, [G]: spread evenly, kept inside [0, 1]. Read-only.
 
     The hardest group's is ``toy_group_spread`` above the easiest one's, the middle is ``ratio``; one group is the middle.
@@ -72,7 +72,7 @@ def _spread_ratios(ratio: float, spread: float, groups: int) -> NDArray[np.float
     return ratios
 
 
-def fastest_ratios(nll: Levels, config: EnvConfig) -> Levels:
+def fastest_ratios(nll: Levels, config: ToyConfig) -> Levels:
     """Returns the ratios that learn fastest in the next window, [S, G]; for kind "delayed", those that train the skill.
 
     Args:
@@ -85,7 +85,7 @@ def fastest_ratios(nll: Levels, config: EnvConfig) -> Levels:
     return start + (group_ratios(config.toy_final_ratio, config) - start) * (1.0 - share_left(nll))
 
 
-def next_levels(nll: Levels, skill: Levels, ratios: Levels, config: EnvConfig) -> tuple[Levels, Levels]:
+def next_levels(nll: Levels, skill: Levels, ratios: Levels, config: ToyConfig) -> tuple[Levels, Levels]:
     """Returns (nll, skill) after one more hold window.
 
     Args:
@@ -106,12 +106,12 @@ def next_levels(nll: Levels, skill: Levels, ratios: Levels, config: EnvConfig) -
     return FINAL_NLL + (nll - FINAL_NLL) * keep, skill
 
 
-def skill_kept(config: EnvConfig) -> float:
+def skill_kept(config: ToyConfig) -> float:
     """Returns the share of a difference in skill that is left after a hold window."""
     return float((1.0 - SKILL_RATE) ** config.hold_window)
 
 
-def noise(seeds: Sequence[int], windows: Sequence[int], nll: NDArray[np.float64], config: EnvConfig) -> Levels:
+def noise(seeds: Sequence[int], windows: Sequence[int], nll: NDArray[np.float64], config: ToyConfig) -> Levels:
     """Returns the error of each student's probe measurement, [S], normal with the configured standard deviation.
 
     It depends on the run and the window only: two actions in one window meet the same standard normal number.

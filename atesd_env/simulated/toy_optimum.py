@@ -20,7 +20,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from atesd_env.config import EnvConfig
+from atesd_env.config import ToyConfig
 from atesd_env.simulated.toy_dynamics import (
     BEST_RATE,
     BUMP_WIDTH,
@@ -47,7 +47,7 @@ class ToyOptimum:
         final_nll: Noise-free probe NLL of the optimal policy after the last window, mean over groups.
     """
 
-    def __init__(self, config: EnvConfig) -> None:
+    def __init__(self, config: ToyConfig) -> None:
         self._config = config
         self._kept = skill_kept(config)
         if config.toy_kind == "delayed":
@@ -131,12 +131,12 @@ class ToyOptimum:
 
 
 @functools.lru_cache(maxsize=256)
-def optimum(config: EnvConfig) -> ToyOptimum:
+def optimum(config: ToyConfig) -> ToyOptimum:
     """Returns the optimum of a configuration of the closed-form learner."""
     return ToyOptimum(config)
 
 
-def _best_by_windows_after(config: EnvConfig, num_different: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _best_by_windows_after(config: ToyConfig, num_different: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns (ratios, gains), [M, G] each: the best ratio of a window with m = 0..M-1 more to come, and what it brings.
 
     The maximum of two bumps is searched on a grid that is narrowed around the best point until its step is below 1e-10.

@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from atesd_env.config import EnvConfig, check_same_config
+from atesd_env.config import ToyConfig, check_same_config
 from atesd_env.envs.columns import Row
 from atesd_env.envs.contract import Observation
 from atesd_env.envs.observation import RunningStatistics, advance, initial_statistics, observation
@@ -115,14 +115,14 @@ class ToyStates:
         self.statistics[:, students] = others.statistics
 
 
-def initial_state(config: EnvConfig, seed: int) -> ToyState:
+def initial_state(config: ToyConfig, seed: int) -> ToyState:
     """Returns the state before the first window."""
     probe_nll = INITIAL_NLL + float(noise([seed], [0], np.array([INITIAL_NLL]), config)[0])
     groups = config.groups
     return ToyState(seed, (INITIAL_NLL,) * groups, (0.0,) * groups, probe_nll, initial_statistics(probe_nll))
 
 
-def next_state(state: ToyState, ratios: NDArray[np.float64], config: EnvConfig) -> ToyState:
+def next_state(state: ToyState, ratios: NDArray[np.float64], config: ToyConfig) -> ToyState:
     """Returns the state after one more hold window; its last row is the window's.
 
     Args:
@@ -134,7 +134,7 @@ def next_state(state: ToyState, ratios: NDArray[np.float64], config: EnvConfig) 
     return after.state(0, (*state.rows, *rows_of(columns)))
 
 
-def next_states(states: ToyStates, ratios: Levels, config: EnvConfig) -> tuple[ToyStates, Columns]:
+def next_states(states: ToyStates, ratios: Levels, config: ToyConfig) -> tuple[ToyStates, Columns]:
     """Returns S students' states after one more hold window, and the window's columns in the row's order.
 
     Args:
@@ -178,12 +178,12 @@ class ToyRuns(Sequence[ToyState]):
         return self._population.snapshot(index)
 
 
-def to_toy_checkpoint(state: ToyState, config: EnvConfig) -> Checkpoint:
+def to_toy_checkpoint(state: ToyState, config: ToyConfig) -> Checkpoint:
     """Returns a learner's state, and the configuration that it belongs to, in a form that files can hold."""
-    return Checkpoint({}, {"config": dataclasses.asdict(config), "toy": dataclasses.asdict(state)})
+    return Checkpoint({}, {"config": config.keywords(), "toy": dataclasses.asdict(state)})
 
 
-def from_toy_checkpoint(checkpoint: Checkpoint, config: EnvConfig) -> ToyState:
+def from_toy_checkpoint(checkpoint: Checkpoint, config: ToyConfig) -> ToyState:
     """Returns the state that ``to_toy_checkpoint`` was given.
 
     Raises:
@@ -214,7 +214,7 @@ class ToyPopulation:
         runs: The state of each learner's run; before its first ``reset``, that of seed 0.
     """
 
-    def __init__(self, config: EnvConfig, num_students: int = 1) -> None:
+    def __init__(self, config: ToyConfig, num_students: int = 1) -> None:
         self.config = config
         self.num_students = num_students
         self.runs = ToyRuns(self)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atesd_env.config import EnvConfig
+from atesd_env.config import ToyConfig
 from atesd_env.envs.columns import Row, group_columns, toy_columns
 from atesd_env.envs.reward import learning_progress, window_reward
 from atesd_env.simulated.toy_dynamics import Levels, each, group_mean, share_left
@@ -33,7 +33,7 @@ def window_columns(
     ratios: Levels,
     nll: NDArray[np.float64],
     measured: tuple[NDArray[np.float64], NDArray[np.float64]],
-    config: EnvConfig,
+    config: ToyConfig,
 ) -> Columns:
     """Returns the columns of ``COLUMNS`` and ``group_columns`` in order.
 
@@ -79,7 +79,7 @@ def window_columns(
     }
 
 
-def optimum_columns(windows: NDArray[np.int64], nll: Levels, skill: Levels, config: EnvConfig) -> Columns:
+def optimum_columns(windows: NDArray[np.int64], nll: Levels, skill: Levels, config: ToyConfig) -> Columns:
     """Returns where S students stand beside the optimal policy (``toy_columns``).
 
     Args:
@@ -123,7 +123,7 @@ def infos_of(columns: Columns) -> dict[str, NDArray[Any]]:
     return infos
 
 
-def _progress(before: Any, after: Any, config: EnvConfig) -> Any:
+def _progress(before: Any, after: Any, config: ToyConfig) -> Any:
     if isinstance(before, np.ndarray):
         pairs = zip(before.tolist(), after.tolist(), strict=True)
         return np.array([learning_progress(*pair, config.progress) for pair in pairs])
@@ -134,7 +134,7 @@ def _rounded(values: Any) -> Any:
     return np.rint(values).astype(np.int64) if isinstance(values, np.ndarray) else round(values)
 
 
-def _accuracy(window: Any, success: Any, config: EnvConfig) -> Any:
+def _accuracy(window: Any, success: Any, config: ToyConfig) -> Any:
     every = config.probe_accuracy_every
     is_measured = (window % every == 0) | (window == config.windows) if every > 0 else window < 1  # that is, never
     if isinstance(success, np.ndarray):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atesd_env.config import EnvConfig
+from atesd_env.config import RunConfig, differing_fields, read_config
 from atesd_env.envs.observation import FEATURE_NAMES, advance, initial_statistics
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.run_folder import CONFIG_FILE, TRAJECTORY_FILE, read_rows
@@ -81,7 +81,7 @@ def find_runs(paths: Sequence[str | Path]) -> list[Path]:
     return sorted(folders)
 
 
-def read_windows(folders: Sequence[Path]) -> tuple[LoggedWindows, EnvConfig, str]:
+def read_windows(folders: Sequence[Path]) -> tuple[LoggedWindows, RunConfig, str]:
     """Returns the windows of runs of one environment, its configuration and its id.
 
     The statistics before each window are rebuilt as the environment made them (``statistics.advance``). A run is read up to
@@ -92,19 +92,19 @@ def read_windows(folders: Sequence[Path]) -> tuple[LoggedWindows, EnvConfig, str
         ConfigError: If the runs have different configurations or environments, or none can be used.
         RunFilesError: If a file cannot be read.
     """
-    configs: dict[str, str] = {}
+    first: tuple[Path, str, RunConfig] | None = None
     runs: list[LoggedWindows] = []
     for folder in folders:
         description = _description(folder)
-        configs.setdefault(json.dumps([description["env_id"], description["config"]], sort_keys=True), str(folder))
-        if len(configs) > 1:
-            first, second = (json.loads(text) for text in configs)
-            names = [name for name in first[1] | second[1] if first[1].get(name) != second[1].get(name)] or ["env_id"]
+        env_id, config = description["env_id"], read_config(description["config"])
+        first = first or (folder, env_id, config)
+        different = [] if env_id == first[1] else [f"env_id ({first[1]!r} there, {env_id!r} here)"]
+        different += differing_fields(first[2].keywords(), config.keywords(), "here")
+        if different:
             raise ConfigError(
-                f"runs: expected one environment and configuration, got others in {' and '.join(configs.values())} "
-                f"(different: {', '.join(names)}); pass runs of one configuration."
+                f"runs: expected one environment and configuration, got others in {first[0]} and {folder} "
+                f"(different: {', '.join(different)}); pass runs of one configuration."
             )
-        config = EnvConfig(**description["config"])
         rows = read_rows(folder / TRAJECTORY_FILE)
         run = _run_windows(rows, config, len(runs))
         if run is None:
@@ -125,7 +125,7 @@ def read_windows(folders: Sequence[Path]) -> tuple[LoggedWindows, EnvConfig, str
         np.concatenate([run.ratios for run in runs]),
         {name: np.concatenate([run.quantities[name] for run in runs]) for name in names},
     )
-    return joined, config, description["env_id"]
+    return joined, config, env_id
 
 
 def _description(folder: Path) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _description(folder: Path) -> dict[str, Any]:
     return description
 
 
-def _run_windows(rows: Sequence[Mapping[str, Any]], config: EnvConfig, index: int) -> LoggedWindows | None:
+def _run_windows(rows: Sequence[Mapping[str, Any]], config: RunConfig, index: int) -> LoggedWindows | None:
     """Returns the windows of one run up to the first that cannot be used; None where there is none."""
     columns = [*QUANTITIES, *REWARD_PARTS]
     nll = _nll_before(rows[0], config) if rows else None
@@ -178,7 +178,7 @@ def _run_windows(rows: Sequence[Mapping[str, Any]], config: EnvConfig, index: in
     )
 
 
-def _nll_before(row: Mapping[str, Any], config: EnvConfig) -> float | None:
+def _nll_before(row: Mapping[str, Any], config: RunConfig) -> float | None:
     """Returns the base model's probe NLL from a run's first row; runs of older versions tell it by the drop, if there is one."""
     if row.get("probe/nll_before") is not None:
         return float(row["probe/nll_before"])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from atesd.experiments.surrogate.data import REWARD_PARTS, LoggedWindows
-from atesd_env.config import EnvConfig
+from atesd_env.config import RunConfig
 from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import ConfigError
 from atesd_env.simulated.surrogate_model import (
@@ -48,7 +48,7 @@ _NUM_NETWORKS = 3
 
 def fit(
     windows: LoggedWindows,
-    config: EnvConfig,
+    config: RunConfig,
     env_id: str,
     *,
     families: Sequence[str] = FAMILIES,
@@ -110,7 +110,7 @@ def _fit_phase(
     phase: str,
     training: LoggedWindows,
     heldout: LoggedWindows,
-    config: EnvConfig,
+    config: RunConfig,
     families: Sequence[str],
     seed: int,
 ) -> tuple[WindowModel, dict[str, float]]:
@@ -266,7 +266,7 @@ def heldout_errors(
     return lines
 
 
-def _outcomes(windows: LoggedWindows, quantities: Mapping[str, Array], config: EnvConfig) -> dict[str, Array]:
+def _outcomes(windows: LoggedWindows, quantities: Mapping[str, Array], config: RunConfig) -> dict[str, Array]:
     """Returns what is judged of windows: the observation after them, the probe NLL and the reward, [N] each."""
     after = advance_statistics(
         windows.statistics, windows.window == 1, quantities, windows.window.astype(np.float64), config
@@ -294,7 +294,7 @@ def _expected(surrogate: SurrogateModel, windows: LoggedWindows, seed: int) -> d
     return totals
 
 
-def _persistent(later: LoggedWindows, windows: LoggedWindows, config: EnvConfig) -> dict[str, Array]:
+def _persistent(later: LoggedWindows, windows: LoggedWindows, config: RunConfig) -> dict[str, Array]:
     """Returns what "next = present" says of later windows."""
     present = scaled_observations(later.statistics).astype(np.float64)
     before = np.flatnonzero(windows.window > 1) - 1  # windows stand in order, so the one before is a run's last

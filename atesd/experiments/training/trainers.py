@@ -17,7 +17,7 @@ from agents.base import Agent
 from agents.checking import CheckedEnv, agent_failures, callers_failures
 from agents.specs.registry import make as make_agent
 from agents.specs.registry import resolve
-from atesd_env.config import EnvConfig
+from atesd_env.config import RunConfig
 from atesd_env.errors import ConfigError
 from atesd_env.files.checkpoint import Checkpoint
 
@@ -62,13 +62,12 @@ class Trainer(Protocol):
 
 def make_trainer(
     env_id: str,
-    config: EnvConfig,
+    config: RunConfig,
     spec: str,
     num_envs: int | None,
     seed: int,
     checkpoint: Checkpoint | None,
     source: str,
-    **keywords: Any,
 ) -> Trainer:
     """Returns a trainer for an agent's spec.
 
@@ -80,13 +79,12 @@ def make_trainer(
         seed: Seed of the agent and of the legs.
         checkpoint: Where to go on; None begins.
         source: What messages call the checkpoint's file.
-        **keywords: Further arguments of the environment, beside the configuration's fields.
 
     Raises:
         ConfigError: If the agent cannot be trained over many runs, or not with so many students.
     """
     factory, _ = resolve(spec)
-    fields = {**{name: getattr(config, name) for name in config.__dataclass_fields__}, **keywords}
+    fields = config.keywords()
     if isinstance(factory, type) and issubclass(factory, Agent):
         if num_envs not in (None, 1):
             raise ConfigError(

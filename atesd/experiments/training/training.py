@@ -16,7 +16,6 @@ its threads change. A training that is made longer has other schedules than one 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -30,7 +29,7 @@ import numpy as np
 import atesd_env  # noqa: F401  (registers the ids)
 from atesd.experiments.training.evaluation import EvaluatedRun, evaluate
 from atesd.experiments.training.trainers import Trainer, make_trainer
-from atesd_env.config import EnvConfig
+from atesd_env.config import RunConfig, differing_fields
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import failure, locked_folder, write_atomically
 from atesd_env.files.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -73,14 +72,13 @@ class TrainSpec:
         eval_every: Windows between evaluations, rounded up likewise; None is a tenth of ``total_windows``.
         eval_seeds: Seeds of the evaluation's runs; training draws its seeds from 2^31, so it will hardly meet them.
         folder: Where the files go.
-        env_file: File that the environment is made from (its argument ``file``), as the surrogate's is; None for others.
 
     Raises:
         ConfigError: If a number is out of range, or a seed is named twice.
     """
 
     env_id: str
-    config: EnvConfig
+    config: RunConfig
     agent: str
     num_envs: int | None
     total_windows: int
@@ -88,7 +86,6 @@ class TrainSpec:
     eval_every: int | None
     eval_seeds: tuple[int, ...]
     folder: Path
-    env_file: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_envs", "total_windows", "eval_every"):
@@ -157,10 +154,7 @@ def train(
             )
         checkpoint = _checkpoint_to_resume(spec) if resume else None
         source = str(spec.folder / CHECKPOINT_FILE)
-        keywords = {} if spec.env_file is None else {"file": str(spec.env_file)}
-        trainer = make_trainer(
-            spec.env_id, spec.config, spec.agent, spec.num_envs, spec.seed, checkpoint, source, **keywords
-        )
+        trainer = make_trainer(spec.env_id, spec.config, spec.agent, spec.num_envs, spec.seed, checkpoint, source)
         if checkpoint is None:
             _remove_results(spec.folder)
         write_atomically(path, json.dumps(_identity(spec), indent=2).encode())
@@ -286,10 +280,7 @@ def _checkpoint_to_resume(spec: TrainSpec) -> Checkpoint | None:
                 f"{path}: expected a training's description, got '{error}'; begin with --overwrite."
             ) from error
         here = json.loads(json.dumps(_identity(spec)))
-        different = [
-            f"{name} ({there_value!r} there, {here_value!r} now)"
-            for name, there_value, here_value in _differences(there, here)
-        ]
+        different = _differences(there, here)
         if different:
             raise ConfigError(
                 f"{spec.folder}: expected the arguments that this training was begun with, got another {', '.join(different)}; "
@@ -299,13 +290,16 @@ def _checkpoint_to_resume(spec: TrainSpec) -> Checkpoint | None:
     return read_checkpoint(found) if found.exists() else None
 
 
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    flat = [{**{k: v for k, v in one.items() if k != "config"}, **one.get("config", {})} for one in (there, here)]
-    return [
-        (name, flat[0].get(name), value)
-        for name, value in flat[1].items()
-        if name not in ("total_windows", "versions") and flat[0].get(name) != value
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    different = [
+        f"{name} ({there.get(name)!r} there, {value!r} now)"
+        for name, value in here.items()
+        if name not in ("total_windows", "versions", "config") and there.get(name) != value
     ]
+    config = dict(there.get("config", {}))
+    if there.get("env_file"):  # where the file of a surrogate stood before it was part of the configuration
+        config["file"] = there["env_file"]
+    return different + differing_fields(config, here["config"], "now")
 
 
 def _identity(spec: TrainSpec) -> dict[str, Any]:
@@ -317,9 +311,8 @@ def _identity(spec: TrainSpec) -> dict[str, Any]:
         "seed": spec.seed,
         "eval_every": spec.leg if spec.eval_every else None,
         "eval_seeds": list(spec.eval_seeds),
-        "env_file": None if spec.env_file is None else str(spec.env_file),
         "versions": _versions(),
-        "config": dataclasses.asdict(spec.config),
+        "config": spec.config.keywords(),
     }
 
 

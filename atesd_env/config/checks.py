@@ -1,0 +1,121 @@
+"""What a field of a configuration may hold: its range or its choices, and the check of a value against them.
+
+What else is known of a field stands with it, as metadata that ``number``, ``choice`` and ``option`` set: ``instance`` (the
+students of one population may differ in it) and ``is_carrying_out`` (it says how a run is carried out, not what it is: a run
+may go on with another value).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import numbers
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from atesd_env.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Range of a numeric field; ``None`` means unbounded, ``open_low`` that the lower end itself is refused."""
+
+    low: float | None = None
+    high: float | None = None
+    open_low: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        # A whole number is finite; asking a very long one would overflow.
+        if not (isinstance(value, int) or math.isfinite(value)):
+            return False
+        above = self.low is None or (value > self.low if self.open_low else value >= self.low)
+        return above and (self.high is None or value <= self.high)
+
+    def __str__(self) -> str:
+        low = "(-inf" if self.low is None else f"{'(' if self.open_low else '['}{self.low:g}"
+        high = "inf)" if self.high is None else f"{self.high:g}]"
+        return f"{low}, {high}"
+
+
+def number(
+    default: Any, low: float | None = None, high: float | None = None, *, open_low: bool = False, **metadata: bool
+) -> Any:
+    """Returns a dataclass field for a number in a range."""
+    return dataclasses.field(default=default, metadata={"bounds": Bounds(low, high, open_low), **metadata})
+
+
+def choice(default: str, *choices: str, **metadata: bool) -> Any:
+    """Returns a dataclass field for one of some texts."""
+    return dataclasses.field(default=default, metadata={"choices": choices, **metadata})
+
+
+def option(default: Any, **metadata: bool) -> Any:
+    """Returns a dataclass field for anything else; without metadata, its default alone is enough."""
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def checked(field: dataclasses.Field[Any], value: Any) -> Any:
+    """Returns ``value`` as plain Python; raises ConfigError unless it has the field's type, range or choice."""
+    annotation = str(field.type)
+    if value is None and annotation.endswith("| None"):
+        return None
+    if "choices" in field.metadata:
+        choices = field.metadata["choices"]
+        if not isinstance(value, str) or value not in choices:
+            nearest = nearest_name(str(value), choices)
+            suggestion = f" Did you mean {nearest!r}?" if nearest else ""
+            raise ConfigError(
+                f"{field.name}: expected one of {choices}, got {value!r}; choose one of these.{suggestion}"
+            )
+        return str(value)
+    base = annotation.removesuffix(" | None")
+    if base.startswith("tuple"):
+        names = tuple(value) if isinstance(value, list | tuple) else ()
+        if not names or not all(isinstance(name, str) and name for name in names):
+            raise ConfigError(f"{field.name}: expected a non-empty tuple of names, got {value!r}; pass them as a list.")
+        return names
+    plain = _plain(base, value)
+    if plain is None:
+        raise ConfigError(
+            f"{field.name}: expected {annotation}, got {value!r} ({type(value).__name__}); pass a value of that type."
+        )
+    bounds = field.metadata.get("bounds")
+    if bounds is not None and plain not in bounds:
+        raise ConfigError(f"{field.name}: expected a number in {bounds}, got {value!r}; pass one of these.")
+    return plain
+
+
+def _plain(base: str, value: Any) -> str | bool | int | float | None:
+    """Returns ``value`` as the Python type that ``base`` names, or None if it is not of that kind."""
+    if base == "bool":
+        return bool(value) if isinstance(value, bool | np.bool_) else None
+    if base == "str":
+        return os.fsdecode(value) if isinstance(value, str | os.PathLike) else None
+    if isinstance(value, bool):  # a whole number to Python, a slip here
+        return None
+    if base == "int":
+        return int(value) if isinstance(value, numbers.Integral) else None
+    if not isinstance(value, numbers.Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf  # outside any bounds
+
+
+def hint(name: str, names: Sequence[str], kind: str) -> str:
+    """Returns the end of a message on an unknown name: the one that was probably meant, or all there are."""
+    nearest = nearest_name(name, names)
+    return f"did you mean {nearest!r}?" if nearest else f"the {kind} are {', '.join(names)}."
+
+
+def nearest_name(name: str, names: Sequence[str]) -> str | None:
+    """Returns the name that was probably meant, capitals aside, or None."""
+    by_lower = {candidate.lower(): candidate for candidate in names}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return by_lower[found[0]] if found else None
