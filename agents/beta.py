@@ -143,7 +143,7 @@ class BetaController(Agent):
         config = getattr(env.unwrapped, "config", None)
         if not isinstance(config, RunConfig):
             raise ConfigError(
-                f"env: expected an environment with a configuration of ours in env.unwrapped.config, got {env}; the controller "
+                f"env: expected an environment with a RunConfig in env.unwrapped.config, got {env}; the controller "
                 "needs its gamma, lookahead and grounded_weight."
             )
         settings = credit_settings(

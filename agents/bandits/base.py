@@ -72,7 +72,7 @@ class GridBandit(Agent):
         config = getattr(env.unwrapped, "config", None)
         if not isinstance(config, RunConfig):
             raise ConfigError(
-                f"env: expected an environment with a configuration of ours in env.unwrapped.config, got {env}; the bandit needs its "
+                f"env: expected an environment with a RunConfig in env.unwrapped.config, got {env}; the bandit needs its "
                 "gamma, lookahead and grounded_weight."
             )
         self.grid = _checked_grid(grid, grid_size)

@@ -55,7 +55,7 @@ class Scale:
         config = getattr(env.unwrapped, "config", None)
         if not isinstance(config, RunConfig):
             raise ConfigError(
-                f"env: expected an environment with a configuration of ours in env.unwrapped.config, got {env}; the agent needs its gamma "
+                f"env: expected an environment with a RunConfig in env.unwrapped.config, got {env}; the agent needs its gamma "
                 "and its number of windows."
             )
         return cls(config.windows, getattr(env, "num_envs", 1), isinstance(env, VectorEnv), config.gamma)

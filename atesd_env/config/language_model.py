@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from atesd_env.config.checks import choice, nearest_name, number, option
@@ -20,7 +20,7 @@ class EnvConfig(RunConfig):
             expected and what came.
     """
 
-    student_kind: ClassVar[str] = "a language model"
+    student_kind = "a language model"
 
     # Student
     student: str = "tiny"

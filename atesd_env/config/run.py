@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self
 
 from atesd_env.config.checks import checked, choice, hint, number
 from atesd_env.errors import ConfigError
@@ -27,7 +27,7 @@ class RunConfig:
         ConfigError: If a value is outside its range; the message names the field, what was expected and what came.
     """
 
-    student_kind: ClassVar[str] = "any student"
+    student_kind = "any student"
     """Whose configuration it is, for messages."""
 
     # Exposure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from atesd_env.config.checks import choice, option
 from atesd_env.config.run import RunConfig
@@ -19,7 +19,7 @@ class SurrogateConfig(RunConfig):
         ConfigError: If a value is outside its range; the message names the field, what was expected and what came.
     """
 
-    student_kind: ClassVar[str] = "a surrogate"
+    student_kind = "a surrogate"
 
     file: str = option("")
     """Surrogate: the file that `atesd fit-surrogate` wrote. [ours]"""

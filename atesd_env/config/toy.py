@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from atesd_env.config.checks import choice, number
 from atesd_env.config.run import RunConfig
@@ -17,7 +17,7 @@ class ToyConfig(RunConfig):
         ConfigError: If a value is outside its range; the message names the field, what was expected and what came.
     """
 
-    student_kind: ClassVar[str] = "a closed form"
+    student_kind = "a closed form"
 
     toy_kind: Literal["constant", "drift", "delayed"] = choice("constant", "constant", "drift", "delayed")
     """Toy: the best reveal ratio stays, drifts as the student learns, or shows its worth only some windows later. [ours]"""

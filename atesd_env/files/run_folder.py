@@ -6,7 +6,6 @@ that fills up, leaves every earlier row readable. All JSON is strict; NaN and in
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import io
 import json
@@ -20,7 +19,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from atesd_env.config import differing_fields
+from atesd_env.config import RunConfig, differing_fields
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import failure, write_atomically
 
@@ -329,12 +328,11 @@ def _config_content(folder: Path, description: Mapping[str, Any]) -> bytes:
             f"description: expected the keys {', '.join(_REQUIRED_KEYS)}, got none of {', '.join(missing)}; add them."
         )
     config = description["config"]
-    is_dataclass = dataclasses.is_dataclass(config) and not isinstance(config, type)
     content = {
         **description,
         "format_version": FORMAT_VERSION,
         "run": folder.resolve().name,
-        "config": dataclasses.asdict(config) if is_dataclass else config,
+        "config": config.keywords() if isinstance(config, RunConfig) else config,
         "versions": {**package_versions(), **description.get("versions", {})},
     }
     first = ("format_version", "run", *_REQUIRED_KEYS)

@@ -8,8 +8,7 @@ from typing import Any
 
 import gymnasium
 
-import atesd_env
-from atesd_env.config import EnvConfig
+from atesd_env.config import EnvConfig, RunConfig, preset
 from atesd_env.envs.contract import make_spaces
 from atesd_env.simulated.surrogate import REWARD_FIELDS, SurrogateExposureEnv
 from atesd_env.simulated.toy import ToyExposureEnv
@@ -44,16 +43,6 @@ DESCRIPTIONS = {
 VERSIONS = dict.fromkeys(DESCRIPTIONS, (("v0", "First version, in atesd-env 0.1.0."),))
 """Version and what changed with it, for each id."""
 
-_TOY_FIELDS = (
-    "groups",
-    "windows",
-    "hold_window",
-    "progress",
-    "grounded_weight",
-    "gamma",
-    "lookahead",
-    "ema_coefficient",
-)
 _PAGE = "../environment.md"
 
 
@@ -80,7 +69,7 @@ def index_page() -> str:
 def environment_page(env_id: str) -> str:
     """Returns the page of an id."""
     is_surrogate = env_id == "ATESD-Surrogate-v0"
-    config = EnvConfig() if is_surrogate else atesd_env.PRESETS[env_id]
+    config = preset(env_id)
     parts = [
         f"# {env_id}",
         DESCRIPTIONS[env_id],
@@ -97,7 +86,7 @@ def environment_page(env_id: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _summary(env_id: str, config: EnvConfig, is_surrogate: bool) -> str:
+def _summary(env_id: str, config: RunConfig, is_surrogate: bool) -> str:
     observation, action = make_spaces(config)
     file = ', file="surrogate.safetensors"' if is_surrogate else ""
     entry = gymnasium.spec(env_id)
@@ -112,7 +101,7 @@ def _summary(env_id: str, config: EnvConfig, is_surrogate: bool) -> str:
         ("Entry points", f"`{entry.entry_point}`, `{entry.vector_entry_point}`"),
         ("Render modes", ", ".join(f"`{mode}`" for mode in ToyExposureEnv.metadata["render_modes"])),
     ]
-    if not is_surrogate and env_id != "ATESD-Toy-v0":
+    if isinstance(config, EnvConfig):
         problems = f"`{config.task}`" + (f", `{config.data_path}`" if config.data_path else "")
         rows += [("Student", f"`{config.student}`"), ("Problems", problems)]
     return markdown_table(("", ""), rows)
@@ -128,7 +117,7 @@ def _dynamics(env_id: str) -> list[str]:
     return [f"## Description\n\n{body}\n\nHow to use it: [{anchor.replace('-', ' ')}]({_PAGE}#{anchor})."]
 
 
-def _action(config: EnvConfig, is_surrogate: bool) -> str:
+def _action(config: RunConfig, is_surrogate: bool) -> str:
     groups = "as many as the runs had" if is_surrogate else f"`groups={config.groups}` by default"
     return (
         "## Action\n\nA reveal ratio in [0, 1], or one for each difficulty group, easiest first ("
@@ -146,7 +135,7 @@ def _observation() -> str:
     )
 
 
-def _reward(config: EnvConfig, is_surrogate: bool) -> str:
+def _reward(config: RunConfig, is_surrogate: bool) -> str:
     values = (
         "`progress` and `grounded_weight` are those of the runs unless they are given"
         if is_surrogate
@@ -163,13 +152,13 @@ def _reward(config: EnvConfig, is_surrogate: bool) -> str:
     )
 
 
-def _episode_end(env_id: str, config: EnvConfig) -> str:
+def _episode_end(env_id: str, config: RunConfig) -> str:
     if env_id == "ATESD-Surrogate-v0":
         text = (
             "*Truncated* after as many windows as the runs had, or (by default) where the surrogate is asked for a window unlike "
             "those it was fitted on. Students never break, so nothing is *terminated*."
         )
-    elif env_id == "ATESD-Toy-v0":
+    elif not isinstance(config, EnvConfig):
         text = f"*Truncated* after `windows={config.windows}` windows. The learners never break, so nothing is *terminated*."
     else:
         text = (
@@ -180,7 +169,7 @@ def _episode_end(env_id: str, config: EnvConfig) -> str:
     return f"## Episode end\n\n{text}"
 
 
-def _arguments(env_id: str, config: EnvConfig) -> str:
+def _arguments(env_id: str, config: RunConfig) -> str:
     meanings = field_texts()
     if env_id == "ATESD-Surrogate-v0":
         signature = inspect.signature(SurrogateExposureEnv)
@@ -196,7 +185,7 @@ def _arguments(env_id: str, config: EnvConfig) -> str:
         ]
         rows += [(f"`{name}`", "the runs'", meanings[name]) for name in REWARD_FIELDS]
         return "## Arguments\n\n" + markdown_table(("argument", "default", "meaning"), rows)
-    fields = [field for field in dataclasses.fields(EnvConfig) if _belongs(field.name, env_id)]
+    fields = dataclasses.fields(config)
     rows = [
         (
             f"`{field.name}`",
@@ -214,11 +203,6 @@ def _arguments(env_id: str, config: EnvConfig) -> str:
         + markdown_table(("argument", "default", "allowed", "meaning [source]"), rows)
         + note
     )
-
-
-def _belongs(name: str, env_id: str) -> bool:
-    is_toy = name.startswith("toy_")
-    return is_toy or name in _TOY_FIELDS if env_id == "ATESD-Toy-v0" else not is_toy
 
 
 def _shown(value: Any) -> str:

@@ -13,8 +13,9 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from atesd_env.config import fields as config
+from atesd_env.config import EnvConfig, RunConfig, SurrogateConfig, ToyConfig
 from atesd_env.envs.columns import (
     COLUMNS,
     ENGINE_COLUMNS,
@@ -85,30 +86,44 @@ def columns_json() -> str:
 
 
 def field_texts() -> dict[str, str]:
-    """Returns the text below each configuration field, by the field's name."""
-    (definition,) = ast.parse(inspect.getsource(config.EnvConfig)).body
-    assert isinstance(definition, ast.ClassDef)
+    """Returns the text below each configuration field of every leaf, by the field's name."""
     texts = {}
-    for statement, following in zip(definition.body, definition.body[1:], strict=False):
-        if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr):
-            assert isinstance(statement.target, ast.Name)
-            assert isinstance(following.value, ast.Constant)
-            texts[statement.target.id] = " ".join(str(following.value.value).split())
+    for leaf in (RunConfig, EnvConfig, ToyConfig, SurrogateConfig):
+        (definition,) = ast.parse(inspect.getsource(leaf)).body
+        assert isinstance(definition, ast.ClassDef)
+        for statement, following in zip(definition.body, definition.body[1:], strict=False):
+            target = statement.target if isinstance(statement, ast.AnnAssign) else None
+            if isinstance(target, ast.Name) and target.id in leaf.names():
+                assert isinstance(following, ast.Expr)
+                assert isinstance(following.value, ast.Constant)
+                texts[target.id] = " ".join(str(following.value.value).split())
     return texts
 
 
-def fields_table() -> str:
-    """Returns the table of configuration fields with the defaults of ``ATESD-Tiny-v0``."""
+def own_fields(leaf: type[RunConfig]) -> list[dataclasses.Field[Any]]:
+    """Returns the fields that a leaf adds to those of every run, or these."""
+    return [field for field in dataclasses.fields(leaf) if leaf is RunConfig or field.name not in RunConfig.names()]
+
+
+def fields_table(leaf: type[RunConfig]) -> str:
+    """Returns the table of a leaf's own fields; the defaults are those of ``ATESD-Tiny-v0`` where it has them."""
     texts = field_texts()
     rows = []
-    for field in dataclasses.fields(config.EnvConfig):
+    for field in own_fields(leaf):
         default = ", ".join(field.default) if isinstance(field.default, tuple) else str(field.default)
         allowed = field.metadata.get("bounds") or ", ".join(field.metadata.get("choices", ()))
         rows.append((f"`{field.name}`", default, str(allowed), texts[field.name]))
     return markdown_table(("field", "default", "allowed", "meaning [source]"), rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"features": features_table, "columns": columns_table, "fields": fields_table}
+TABLES: dict[str, Callable[[], str]] = {
+    "features": features_table,
+    "columns": columns_table,
+    "run_fields": lambda: fields_table(RunConfig),
+    "language_model_fields": lambda: fields_table(EnvConfig),
+    "toy_fields": lambda: fields_table(ToyConfig),
+    "surrogate_fields": lambda: fields_table(SurrogateConfig),
+}
 """What makes each marked block, by its name."""
 
 

@@ -17,7 +17,7 @@ import griffe
 from agents.specs.registry import available
 from atesd.experiments.training.training import EVALUATION_COLUMNS
 from atesd_env.config import EnvConfig
-from docs.generator.package_tables import field_texts, markdown_table, with_tables
+from docs.generator.package_tables import field_texts, markdown_table, own_fields, with_tables
 from docs.generator.plan_tables import measured_table, presets_table, seeds_table
 from docs.generator.public_names import ROOT, loaded
 
@@ -34,7 +34,7 @@ def evaluations_table() -> str:
 
 def student_fields_table() -> str:
     """Returns the configuration fields that say which student is loaded, and how."""
-    names = list(EnvConfig.__dataclass_fields__)
+    names = [field.name for field in own_fields(EnvConfig)]
     chosen = names[: names.index("task")]
     texts = field_texts()
     return markdown_table(("field", "meaning [source]"), [(f"`{name}`", texts[name]) for name in chosen])

@@ -403,7 +403,7 @@ def test_wrong_options_are_refused(options: dict[str, Any], message: str):
 
 
 def test_an_environment_of_another_kind_is_refused():
-    with pytest.raises(ConfigError, match=r"expected an environment with an EnvConfig in env\.unwrapped\.config"):
+    with pytest.raises(ConfigError, match=r"expected an environment with a RunConfig in env\.unwrapped\.config"):
         BetaController(gymnasium.make("Pendulum-v1"))
 
 

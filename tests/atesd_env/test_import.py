@@ -36,7 +36,7 @@ def loaded_heavy_packages(statement: str, *extra_paths: Path) -> list[str]:
     "module",
     [
         "atesd_env",
-        "atesd_env.config.fields",
+        "atesd_env.config",
         "atesd_env.simulated.toy",
         "atesd_env.envs.columns",
         "atesd_env.envs.reward",

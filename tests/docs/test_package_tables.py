@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from atesd_env.config import EnvConfig
+from atesd_env.config import EnvConfig, RunConfig, SurrogateConfig, ToyConfig
 from atesd_env.envs.columns import COLUMNS, ENGINE_COLUMNS, LOG_COLUMNS, TIME_COLUMNS, TOY_COLUMNS
 from atesd_env.envs.observation import FEATURE_NAMES, FEATURES
 from docs.generator.package_tables import (
@@ -57,9 +57,12 @@ def test_a_bar_in_a_cell_does_not_end_it():
     assert cells(markdown_table(("a", "b"), [("KL(p||q)", "x")])) == [["a", "b"], ["---", "---"], ["KL(p||q)", "x"]]
 
 
-def test_the_fields_table_has_every_field_with_its_text():
-    rows = cells(fields_table())[2:]
-    assert [row[0] for row in rows] == [f"`{field.name}`" for field in dataclasses.fields(EnvConfig)]
+def test_the_fields_tables_have_every_field_once_with_its_text():
+    leaves = (EnvConfig, ToyConfig, SurrogateConfig)
+    rows = [row for leaf in (RunConfig, *leaves) for row in cells(fields_table(leaf))[2:]]
+    names = [row[0].strip("`") for row in rows]
+    assert len(names) == len(set(names))
+    assert set(names) == {field.name for leaf in leaves for field in dataclasses.fields(leaf)}
     assert [row[3] for row in rows] == list(field_texts().values())
 
 

@@ -411,7 +411,7 @@ def test_wrong_options_are_refused(kind: str, options: dict[str, Any], message: 
 
 
 def test_an_environment_of_another_kind_is_refused():
-    with pytest.raises(ConfigError, match=r"expected an environment with an EnvConfig in env\.unwrapped\.config"):
+    with pytest.raises(ConfigError, match=r"expected an environment with a RunConfig in env\.unwrapped\.config"):
         UcbBandit(gymnasium.make("Pendulum-v1"))
 
 

@@ -345,7 +345,7 @@ def test_wrong_options_are_explained(options: dict[str, Any], message: str):
 def test_wrong_seeds_and_environments_are_explained():
     with pytest.raises(ConfigError, match="seed"):
         agents.make("ppo", single(), seed=-1)
-    with pytest.raises(ConfigError, match="EnvConfig"):
+    with pytest.raises(ConfigError, match="RunConfig"):
         agents.make("ppo", _Foreign())
 
 

@@ -60,8 +60,7 @@ class Seen(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 def record(folder: Path, env_id: str, config: EnvConfig, seed: int = 3) -> Seen:
     """Plays an episode with known actions, and writes its files as a run's."""
-    fields = {name: getattr(config, name) for name in config.__dataclass_fields__}
-    seen = Seen(gymnasium.make(env_id, **fields, disable_env_checker=True))
+    seen = Seen(gymnasium.make(env_id, **config.keywords(), disable_env_checker=True))
     writer = RunWriter(folder, {"env_id": env_id, "agent": "known", "seed": seed, "config": config})
     env = RecordTrajectory(seen, writer)
     env.reset(seed=seed)

@@ -19,10 +19,12 @@ import numpy as np
 import pytest
 import tyro
 
-from atesd_env.config import PRESETS, Bounds, EnvConfig, preset
+from atesd_env.config import PRESETS, Bounds, EnvConfig, RunConfig, SurrogateConfig, ToyConfig, preset
 from atesd_env.errors import AtesdError, ConfigError
 
-FIELDS = {field.name: field for field in dataclasses.fields(EnvConfig)}
+LEAVES = (EnvConfig, ToyConfig, SurrogateConfig)
+FIELDS = {field.name: field for leaf in LEAVES for field in dataclasses.fields(leaf)}
+LEAF_OF = {name: next(leaf for leaf in LEAVES if name in leaf.names()) for name in FIELDS}
 KINDS = {name: str(field.type).removesuffix(" | None") for name, field in FIELDS.items()}
 NUMBERS = [name for name, kind in KINDS.items() if kind in ("int", "float")]
 WHOLE_NUMBERS = [name for name in NUMBERS if KINDS[name] == "int"]
@@ -38,21 +40,27 @@ def bounds_of(name: str) -> Bounds:
 
 
 def documentation() -> dict[str, str]:
-    """Returns the text below each field of the dataclass."""
-    (class_definition,) = ast.parse(textwrap.dedent(inspect.getsource(EnvConfig))).body
-    assert isinstance(class_definition, ast.ClassDef)
+    """Returns the text below each field of the leaves."""
     texts = {}
-    for statement, below in zip(class_definition.body, class_definition.body[1:], strict=False):
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
-            texts[statement.target.id] = " ".join(str(below.value.value).split()) if is_text else ""
+    for leaf in (RunConfig, *LEAVES):
+        (class_definition,) = ast.parse(textwrap.dedent(inspect.getsource(leaf))).body
+        assert isinstance(class_definition, ast.ClassDef)
+        for statement, below in zip(class_definition.body, class_definition.body[1:], strict=False):
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+                texts[statement.target.id] = " ".join(str(below.value.value).split()) if is_text else ""
     return texts
+
+
+def with_field(name: str, value: Any, **others: Any) -> RunConfig:
+    """Returns a configuration of the leaf that has the field."""
+    return LEAF_OF[name](**{name: value, **others})
 
 
 def refusal(name: str, value: Any) -> str:
     """Returns the message with which a value is refused, after checking what every such message has."""
     with pytest.raises(ConfigError) as caught:
-        EnvConfig(**{name: value})
+        with_field(name, value)
     assert isinstance(caught.value, AtesdError)
     assert isinstance(caught.value, ValueError)
     message = str(caught.value)
@@ -70,11 +78,13 @@ def test_every_field_is_documented_with_its_source(name: str):
     assert re.fullmatch(r"[A-Z].{15,}\. \[(paper|OPSD|ours)\b[^\]]*\]", text), f"{name}: {text!r}"
 
 
-def test_the_documentation_reaches_the_command_line(capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_the_documentation_reaches_the_command_line(leaf: type[RunConfig], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
-        tyro.cli(EnvConfig, args=["--help"])
+        tyro.cli(leaf, args=["--help"])
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    for name, text in documentation().items():
+    for name in leaf.names():
+        text = documentation()[name]
         assert f"--{name.replace('_', '-')}" in words
         assert text[:20] in words, name
 
@@ -133,7 +143,7 @@ def test_the_lower_bound_itself_is_accepted_unless_it_is_open(name: str):
     else:
         assert str(bounds).startswith("[")
         changes = {"min_addends": bounds.low} if name == "max_addends" else {}
-        assert getattr(EnvConfig(**{name: bounds.low, **changes}), name) == bounds.low
+        assert getattr(with_field(name, bounds.low, **changes), name) == bounds.low
 
 
 @pytest.mark.parametrize("name", [name for name in NUMBERS if bounds_of(name).high is not None])
@@ -141,7 +151,7 @@ def test_the_upper_bound_is_accepted_and_what_is_above_refused(name: str):
     bounds = bounds_of(name)
     assert bounds.high is not None
     changes = {"max_addends": bounds.high} if name == "min_addends" else {}
-    assert getattr(EnvConfig(**{name: bounds.high, **changes}), name) == bounds.high
+    assert getattr(with_field(name, bounds.high, **changes), name) == bounds.high
     assert f"expected a number in {bounds}" in refusal(name, bounds.high + (1 if KINDS[name] == "int" else 1e-9))
 
 
@@ -156,7 +166,7 @@ def test_a_number_beyond_every_float_is_an_answer_not_a_crash(name: str):
     if KINDS[name] == "float" or bounds_of(name).high is not None:
         refusal(name, 10**400)
     else:
-        assert getattr(EnvConfig(**{name: 10**400}), name) == 10**400
+        assert getattr(with_field(name, 10**400), name) == 10**400
 
 
 @pytest.mark.parametrize("value", [True, False, "1", "", b"1", [1], (1,), 1j, np.array([1.0]), np.bool_(True)])
@@ -180,7 +190,7 @@ def test_none_is_refused_unless_the_field_says_otherwise(name: str):
 
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_none_is_accepted_where_the_field_says_so(name: str):
-    assert getattr(EnvConfig(**{name: None}), name) is None
+    assert getattr(with_field(name, None), name) is None
 
 
 @pytest.mark.parametrize("value", [1, 1.5, True, b"cpu", ["cpu"]])
@@ -231,8 +241,9 @@ def test_a_misspelt_field_suggests_the_nearest(wrong: str, meant: str):
 
 
 def test_a_name_like_no_field_lists_the_fields():
-    with pytest.raises(ConfigError, match=r"zzzz: .*the fields are student, adapter, .*toy_relative_noise\."):
-        EnvConfig().replace(zzzz=1)
+    for leaf in LEAVES:
+        with pytest.raises(ConfigError, match=rf"zzzz: .*the fields are {', '.join(leaf.names())}\."):
+            leaf().replace(zzzz=1)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +262,9 @@ def test_an_unknown_id_suggests_the_nearest(wrong: str, meant: str):
 
 
 def test_an_id_like_none_of_ours_lists_the_ids():
-    with pytest.raises(ConfigError, match=r"got 'CartPole-v1'; the ids are ATESD-Tiny-v0, .*ATESD-Toy-v0\."):
+    with pytest.raises(
+        ConfigError, match=r"got 'CartPole-v1'; the ids are ATESD-Tiny-v0, .*ATESD-Toy-v0, ATESD-Surrogate-v0\."
+    ):
         preset("CartPole-v1")
 
 
@@ -278,7 +291,7 @@ def test_task_math_needs_data(path: str | None):
 def test_whole_numbers_and_numpy_numbers_become_floats(name: str):
     one = 0.5 if bounds_of(name).high == 0.999 else 1
     for value in (one, np.float64(one), np.float32(one), *([np.int64(one), Fraction(1)] if one == 1 else [])):
-        stored = getattr(EnvConfig(**{name: value}), name)
+        stored = getattr(with_field(name, value), name)
         assert type(stored) is float
         assert stored == one
 
@@ -287,7 +300,7 @@ def test_whole_numbers_and_numpy_numbers_become_floats(name: str):
 def test_numpy_whole_numbers_become_ints(name: str):
     value = 2 if name == "min_addends" else 8
     for number_type in (np.int64, np.int32, np.uint8):
-        stored = getattr(EnvConfig(**{name: number_type(value)}), name)
+        stored = getattr(with_field(name, number_type(value)), name)
         assert type(stored) is int
         assert stored == value
 
@@ -308,12 +321,14 @@ def test_lists_paths_and_numpy_switches_become_plain():
 
 @pytest.mark.parametrize("env_id", PRESETS)
 def test_a_configuration_survives_json_and_pickle(env_id: str):
-    config = preset(env_id, lora_targets=["q_proj"], gamma=np.float32(0.5), lora_alpha=4, hold_window=np.int64(2))
-    text = json.dumps(dataclasses.asdict(config), allow_nan=False)
-    back = EnvConfig(**json.loads(text))
+    config = preset(env_id, gamma=np.float32(0.5), hold_window=np.int64(2))
+    if isinstance(config, EnvConfig):
+        config = config.replace(lora_targets=["q_proj"], lora_alpha=4)
+    text = json.dumps(config.keywords(), allow_nan=False)
+    back = type(config)(**json.loads(text))
     assert back == config
     assert hash(back) == hash(config)
-    assert json.dumps(dataclasses.asdict(back)) == text
+    assert json.dumps(back.keywords()) == text
     assert pickle.loads(pickle.dumps(config)) == config
 
 
@@ -380,7 +395,7 @@ def test_small_presets_name_their_student_and_task():
     )
     assert smollm2.windows >= 8
     assert smollm2.hold_window == 2
-    assert toy.student == "toy"
+    assert (type(toy), toy.windows, toy.hold_window) == (ToyConfig, 100, 1)
 
 
 def test_a_preset_takes_the_id_with_its_module_and_changes():

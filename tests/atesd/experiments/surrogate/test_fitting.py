@@ -122,7 +122,9 @@ def test_runs_that_do_not_fit_together_are_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match="expected at least 10 with windows to fit to, got 3"):
         read_windows(find_runs([tmp_path / "few"]))
     make_runs(tmp_path / "other", ["random"], CONFIG.replace(windows=2, gamma=0.5), seeds=range(1))
-    with pytest.raises(ConfigError, match=r"one environment and configuration.*\(different: gamma\)"):
+    with pytest.raises(
+        ConfigError, match=r"one environment and configuration.*\(different: gamma \(0.5 there, 0.9 here\)\)"
+    ):
         read_windows(find_runs([tmp_path / "few", tmp_path / "other"]))
     assert find_runs([tmp_path / "few", tmp_path]) == find_runs([tmp_path])
 

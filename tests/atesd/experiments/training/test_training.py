@@ -17,7 +17,7 @@ from agents.sb3.agent import load_agent
 from atesd.experiments.training.evaluation import EvaluatedRun, evaluate
 from atesd.experiments.training.trainers import leg_seed
 from atesd.experiments.training.training import EVALUATION_COLUMNS, TrainSpec, evaluation_row, read_evaluations, train
-from atesd_env.config import preset
+from atesd_env.config import SurrogateConfig, preset
 from atesd_env.errors import AgentError, ConfigError, NonFiniteError, RunFilesError
 from atesd_env.files.checkpoint import read_checkpoint
 
@@ -186,7 +186,7 @@ def test_going_on_with_something_else_is_refused(tmp_path: Path):
 def test_an_environment_can_be_made_from_a_file(tmp_path: Path):
     """As a fitted surrogate is."""
 
-    def make_vec(file: str, num_envs: int, **fields: Any) -> Any:
+    def make_vec(file: str, on_extrapolation: str, num_envs: int, **fields: Any) -> Any:
         assert Path(file).read_text() == "0.8"
         return gymnasium.make_vec("ATESD-Toy-v0", num_envs=num_envs, **{**fields, "toy_best_ratio": 0.8})
 
@@ -194,10 +194,11 @@ def test_an_environment_can_be_made_from_a_file(tmp_path: Path):
     made_from.write_text("0.8")
     gymnasium.register("FromFile-v0", entry_point=lambda **_: None, vector_entry_point=make_vec)
     try:
-        one = spec(tmp_path / "out", env_id="FromFile-v0", env_file=made_from)
+        config = SurrogateConfig(file=made_from, windows=CONFIG.windows)
+        one = dataclasses.replace(spec(tmp_path / "out"), env_id="FromFile-v0", config=config)
         assert len(train(one).rows) == 4
-        with pytest.raises(ConfigError, match="env_file"):
-            train(dataclasses.replace(one, env_file=None), resume=True)
+        with pytest.raises(ConfigError, match=r"file \(.*file.txt' there, 'other' now\)"):
+            train(dataclasses.replace(one, config=config.replace(file="other")), resume=True)
     finally:
         del gymnasium.registry["FromFile-v0"]
 
