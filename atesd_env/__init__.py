@@ -5,10 +5,10 @@ Importing this package registers the environment ids and loads neither torch nor
 
 from gymnasium.envs.registration import register, registry
 
-from atesd_env.config import PRESETS, EnvConfig, preset
+from atesd_env.config import PRESETS, EnvConfig, ToyConfig, preset
 
 __version__ = "0.1.0"
-__all__ = ["PRESETS", "EnvConfig", "__version__", "preset"]
+__all__ = ["PRESETS", "EnvConfig", "ToyConfig", "__version__", "preset"]
 
 for _env_id in PRESETS:
     if _env_id not in registry:

@@ -13,7 +13,7 @@ mkdir -p "$out"
 atesd compare --env ATESD-Tiny-v0 --agents random fixed:0 fixed:1 linear:0:1 linear:1:0 \
     --seeds 100 101 102 103 --out "$out/logged" --resume --quiet
 atesd fit-surrogate "$out/logged" --out "$out/surrogate.safetensors"
-atesd train --env ATESD-Surrogate-v0 --env-file "$out/surrogate.safetensors" --agent ppo --num-envs 16 \
+atesd train --env ATESD-Surrogate-v0 --file "$out/surrogate.safetensors" --agent ppo --num-envs 16 \
     --total-windows 20000 --eval-seeds 200 201 202 203 204 205 206 207 --out "$out/train_ppo_surrogate" --resume --quiet
 
 # PPO trained on the population of real students: 64 runs of 20 windows.

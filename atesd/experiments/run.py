@@ -149,7 +149,7 @@ def execute(
         return
     env = _make_env(spec)
     source = getattr(getattr(env.unwrapped, "population", None), "student", None)
-    description = {**_identity(spec), "student_source": getattr(source, "source", "closed form")}
+    description = {**_identity(spec), "student_source": getattr(source, "source", spec.config.student_kind)}
     with locked_folder(spec.folder):
         # Asked again: the process that held the lock may have come to the end.
         if not (resume and _is_finished(spec)):

@@ -20,7 +20,7 @@ class EnvConfig(RunConfig):
             expected and what came.
     """
 
-    student_kind = "a language model"
+    student_kind = "language model"
 
     # Student
     student: str = "tiny"

@@ -104,6 +104,6 @@ def preset_of(leaf: type[Leaf], env_id: str, **changes: Any) -> Leaf:
     config = preset(env_id, **changes)
     if not isinstance(config, leaf):
         raise ConfigError(
-            f"env: expected an environment with {leaf.student_kind}, got {env_id}, which has {config.student_kind}; pass another id."
+            f"env: expected an environment with a {leaf.student_kind}, got {env_id}, which has a {config.student_kind}; pass another id."
         )
     return config

@@ -27,8 +27,8 @@ class RunConfig:
         ConfigError: If a value is outside its range; the message names the field, what was expected and what came.
     """
 
-    student_kind = "any student"
-    """Whose configuration it is, for messages."""
+    student_kind = "student"
+    """Whose configuration it is, for people."""
 
     # Exposure
     groups: int = number(1, 1, 16)
@@ -94,8 +94,8 @@ class RunConfig:
         for leaf in RunConfig.__subclasses__():
             if name in leaf.names():
                 raise ConfigError(
-                    f"{name}: expected a field of {self.student_kind}, got {name!r}, which only {leaf.student_kind} has; leave it "
-                    "out, or choose another environment."
+                    f"{name}: expected a field of a {self.student_kind}, got {name!r}, which only a {leaf.student_kind} has; leave "
+                    "it out, or choose another environment."
                 )
         raise ConfigError(
             f"{name}: expected the name of a configuration field, got {name!r}; {hint(name, self.names(), 'fields')}"

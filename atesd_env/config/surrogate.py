@@ -19,7 +19,7 @@ class SurrogateConfig(RunConfig):
         ConfigError: If a value is outside its range; the message names the field, what was expected and what came.
     """
 
-    student_kind = "a surrogate"
+    student_kind = "surrogate"
 
     file: str = option("")
     """Surrogate: the file that `atesd fit-surrogate` wrote. [ours]"""

@@ -17,7 +17,7 @@ class ToyConfig(RunConfig):
         ConfigError: If a value is outside its range; the message names the field, what was expected and what came.
     """
 
-    student_kind = "a closed form"
+    student_kind = "closed form"
 
     toy_kind: Literal["constant", "drift", "delayed"] = choice("constant", "constant", "drift", "delayed")
     """Toy: the best reveal ratio stays, drifts as the student learns, or shows its worth only some windows later. [ours]"""
