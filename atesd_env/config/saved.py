@@ -29,13 +29,7 @@ def read_config(fields: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: If a value is refused.
     """
-    leaf: type[RunConfig]
-    if "file" in fields:
-        leaf = SurrogateConfig
-    elif fields.get("student", "toy") == "toy":  # the mark of a closed form when all fields stood in one class
-        leaf = ToyConfig
-    else:
-        leaf = EnvConfig
+    leaf = _leaf(fields)
     return leaf(**{name: fields[name] for name in leaf.names() if name in fields})
 
 
@@ -45,21 +39,31 @@ def differing_fields(there: Mapping[str, Any], here: Mapping[str, Any], where: s
     A run may go on with another server, and with other values of the fields that only carry it out.
 
     Args:
-        there: The fields of the older one, as JSON gives them back (lists for tuples).
+        there: The fields of the older one; lists may stand for tuples, as JSON gives them back.
         here: The fields of the newer one.
         where: How the newer one is called, such as "here".
     """
+    kinds = [_leaf(fields).student_kind for fields in (there, here)]
+    if kinds[0] != kinds[1]:
+        return [f"student ({kinds[0]!r} there, {kinds[1]!r} {where})"]
     different = []
     for name, value in here.items():
         field = _FIELDS.get(name)
-        default = "nothing" if field is None else _as_json(field.default)
-        old, new = there.get(name, default), _as_json(value)
+        default = "nothing" if field is None else field.default
+        old, new = _as_json(there.get(name, default)), _as_json(value)
         if old == new or (field is not None and field.metadata.get("is_carrying_out")):
             continue
         if name == "rollout_engine" and is_server(str(old)) and is_server(str(new)):
             continue
         different.append(f"{name} ({old!r} there, {value!r} {where})")
     return different
+
+
+def _leaf(fields: Mapping[str, Any]) -> type[RunConfig]:
+    if "file" in fields:
+        return SurrogateConfig
+    # "toy" was the mark of a closed form when all fields stood in one class.
+    return ToyConfig if fields.get("student", "toy") == "toy" else EnvConfig
 
 
 def _as_json(value: Any) -> Any:

@@ -301,7 +301,7 @@ class TeacherExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]]):
         """
         if not isinstance(self.config, EnvConfig):
             raise ConfigError(
-                f"save_adapter: expected a language model as student, got a {self.config.student_kind}; "
+                f"save_adapter: expected a language model as student, got the {self.config.student_kind}; "
                 "use an environment with a language model."
             )
         self.population.save_adapter(index, directory)

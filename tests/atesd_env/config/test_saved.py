@@ -86,6 +86,17 @@ def test_fields_that_are_gone_are_passed_over_and_new_ones_have_their_defaults()
     assert differing_fields(without_noise, changed, "now") == ["toy_relative_noise (0.0 there, 1.0 now)"]
 
 
+def test_another_kind_of_student_is_another_run():
+    """Even where all fields that both have are the same."""
+    kinds = [preset("ATESD-Tiny-v0"), ToyConfig(), SurrogateConfig()]
+    for here in kinds:
+        for there in kinds:
+            different = differing_fields(there.keywords(), here.keywords(), "now")
+            expected = f"student ({there.student_kind!r} there, {here.student_kind!r} now)"
+            assert different == ([] if there is here else [expected])
+    assert differing_fields(TOY, LANGUAGE_MODEL, "now") == ["student ('closed form' there, 'language model' now)"]
+
+
 def test_a_run_may_be_carried_out_in_another_way():
     there = LANGUAGE_MODEL | {"engine_retries": 5, "rollout_engine": "http://a:1"}
     check_same_config(LANGUAGE_MODEL_NOW.replace(rollout_engine="http://b:2"), there)

@@ -156,7 +156,7 @@ def test_a_state_of_another_environment_or_base_model_is_refused(tiny_config: En
     env = TeacherExposureEnv(tiny_config)
     env.reset(seed=2)
     before = env.population.adapters.flat.clone()
-    with pytest.raises(ConfigError, match=r"student \('toy' there, 'tiny' here\)"):
+    with pytest.raises(ConfigError, match=r"student \('closed form' there, 'language model' here\)"):
         env.load_state(tmp_path / "toy")
     env.save_state(tmp_path / "state")
     with pytest.raises(ConfigError, match="another base model"):
