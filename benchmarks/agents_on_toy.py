@@ -24,7 +24,7 @@ import torch
 from rich.progress import track
 
 import agents
-from atesd_env.config import EnvConfig, preset
+from atesd_env.config import ToyConfig, preset
 from atesd_env.simulated.toy_dynamics import next_levels
 from atesd_env.simulated.toy_optimum import optimum
 from atesd_env.simulated.toy_population import initial_state
@@ -51,12 +51,12 @@ BESIDE = {
 """Agents on one problem only: the slowest, and what the problem is about."""
 
 
-def configuration(problem: str) -> EnvConfig:
+def configuration(problem: str) -> ToyConfig:
     """Returns a problem's configuration."""
     return preset("ATESD-Toy-v0", windows=WINDOWS, hold_window=2, **PROBLEMS[problem])
 
 
-def reached_by_fixed(config: EnvConfig, ratio: float) -> float:
+def reached_by_fixed(config: ToyConfig, ratio: float) -> float:
     """Returns the share of the optimal way that one fixed ratio goes, the same for all groups, without noise."""
     state = initial_state(config, seed=0)
     nll, skill = np.array([state.nll]), np.array([state.skill])

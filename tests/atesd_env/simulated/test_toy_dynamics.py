@@ -11,7 +11,7 @@ import pytest
 from gymnasium.vector import SyncVectorEnv
 
 import atesd_env  # noqa: F401  (registers the ids)
-from atesd_env.config import EnvConfig, preset
+from atesd_env.config import ToyConfig, preset
 from atesd_env.envs.observation import RunningStatistics
 from atesd_env.errors import ConfigError
 from atesd_env.simulated.toy import ToyExposureEnv, ToyPopulation
@@ -27,11 +27,11 @@ FAMILY: list[dict[str, Any]] = [
 """Settings of every kind, with groups and both kinds of noise among them."""
 
 
-def toy_config(**fields: Any) -> EnvConfig:
+def toy_config(**fields: Any) -> ToyConfig:
     return preset("ATESD-Toy-v0", **fields)
 
 
-def nlls(ratios: list[float], config: EnvConfig) -> list[float]:
+def nlls(ratios: list[float], config: ToyConfig) -> list[float]:
     """Returns the noise-free probe NLL after each window of one student with one group."""
     nll, skill, seen = np.array([[4.0]]), np.array([[0.0]]), []
     for ratio in ratios:

@@ -13,7 +13,7 @@ import pytest
 
 import atesd_env  # noqa: F401  (registers the ids)
 from agents.credit import decision_returns
-from atesd_env.config import EnvConfig, preset
+from atesd_env.config import ToyConfig, preset
 from atesd_env.envs.branch import counterfactual
 from atesd_env.envs.recording import RecordTrajectory
 from atesd_env.files.run_folder import RunWriter, read_rows
@@ -33,11 +33,11 @@ FAMILY: list[dict[str, Any]] = [
 ]
 
 
-def toy_config(**fields: Any) -> EnvConfig:
+def toy_config(**fields: Any) -> ToyConfig:
     return preset("ATESD-Toy-v0", **fields)
 
 
-def play(policies: np.ndarray, config: EnvConfig) -> np.ndarray:
+def play(policies: np.ndarray, config: ToyConfig) -> np.ndarray:
     """Returns the noise-free probe NLL, mean over groups, of S policies [S, W, G] after 0..W windows, [S, W + 1]."""
     nll, skill = np.full((len(policies), config.groups), 4.0), np.zeros((len(policies), config.groups))
     seen = [nll.mean(axis=1)]
@@ -194,7 +194,7 @@ def test_one_ratio_for_all_groups_leaves_the_outer_groups_behind():
     assert optimum(config).reached_rate(play(apart, config)[:, -1:])[0] == pytest.approx(1.0)
 
 
-def planned(config: EnvConfig, lookahead: int, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def planned(config: ToyConfig, lookahead: int, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns (ratios [W], noise-free NLL [W + 1]) of the policy that always begins the plan with the largest return R.
 
     A plan is a ratio of the grid for each of the next ``lookahead`` windows; R is the paper's, with the config's gamma.

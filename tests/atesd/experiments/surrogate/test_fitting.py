@@ -18,7 +18,7 @@ from atesd.commands.cli import main
 from atesd.experiments.run import execute, plan_runs
 from atesd.experiments.surrogate.data import LoggedWindows, find_runs, read_windows
 from atesd.experiments.surrogate.fitting import _RIDGE_STRENGTHS, FAMILIES, _coefficients, fit, heldout_errors
-from atesd_env.config import EnvConfig, preset
+from atesd_env.config import ToyConfig, preset
 from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import ConfigError
 from atesd_env.files.run_folder import TRAJECTORY_FILE, read_rows
@@ -41,7 +41,7 @@ AGENTS = [
 SEEDS = range(7)
 
 
-def make_runs(folder: Path, agents: list[str], config: EnvConfig = CONFIG, seeds: range = SEEDS) -> Path:
+def make_runs(folder: Path, agents: list[str], config: ToyConfig = CONFIG, seeds: range = SEEDS) -> Path:
     for spec in plan_runs("ATESD-Toy-v0", config, agents, seeds, folder):
         execute(spec)
     return folder
