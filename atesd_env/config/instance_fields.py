@@ -7,15 +7,14 @@ from typing import Any
 
 from atesd_env.config.checks import nearest_name
 from atesd_env.config.language_model import EnvConfig
+from atesd_env.config.run import Leaf
 from atesd_env.errors import ConfigError
 
 INSTANCE_FIELDS = EnvConfig.names("instance")
 """Fields of ``EnvConfig`` that may differ between the students of a population."""
 
 
-def instance_configs(
-    config: EnvConfig, changes: Sequence[Mapping[str, Any]] | None, num_students: int
-) -> list[EnvConfig]:
+def instance_configs(config: Leaf, changes: Sequence[Mapping[str, Any]] | None, num_students: int) -> list[Leaf]:
     """Returns the configuration of each student.
 
     Args:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 from atesd_env.config.checks import hint
 from atesd_env.config.language_model import EnvConfig
-from atesd_env.config.run import RunConfig
+from atesd_env.config.run import Leaf, RunConfig
 from atesd_env.config.surrogate import SurrogateConfig
 from atesd_env.config.toy import ToyConfig
 from atesd_env.errors import ConfigError
-
-Leaf = TypeVar("Leaf", bound=RunConfig)
-"""A configuration for one kind of student."""
 
 _TINY = EnvConfig()
 _SMOLLM2 = EnvConfig(

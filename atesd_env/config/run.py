@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self, TypeVar
 
 from atesd_env.config.checks import checked, choice, hint, number
 from atesd_env.errors import ConfigError
@@ -100,3 +100,7 @@ class RunConfig:
         raise ConfigError(
             f"{name}: expected the name of a configuration field, got {name!r}; {hint(name, self.names(), 'fields')}"
         )
+
+
+Leaf = TypeVar("Leaf", bound=RunConfig)
+"""The configuration of one kind of student."""

@@ -13,7 +13,7 @@ import pytest
 from analysis import load_runs
 from atesd.experiments.export import export_minari, export_table, shared_config, transitions
 from atesd.experiments.run import execute, plan_runs
-from atesd_env.config import EnvConfig, preset
+from atesd_env.config import EnvConfig, RunConfig, preset
 from atesd_env.envs.recording import RecordTrajectory
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.run_folder import RunWriter
@@ -22,12 +22,12 @@ WINDOWS = 6
 
 
 @pytest.fixture
-def config() -> EnvConfig:
+def config() -> RunConfig:
     return preset("ATESD-Toy-v0", windows=WINDOWS)
 
 
 @pytest.fixture
-def runs(tmp_path: Path, config: EnvConfig) -> Path:
+def runs(tmp_path: Path, config: RunConfig) -> Path:
     """Two agents and two seeds on the closed form."""
     for spec in plan_runs("ATESD-Toy-v0", config, ["random", "fixed:0.5"], [0, 1], tmp_path / "runs"):
         execute(spec)
@@ -58,7 +58,7 @@ class Seen(gymnasium.Wrapper[Any, Any, Any, Any]):
         return observation, reward, terminated, truncated, info
 
 
-def record(folder: Path, env_id: str, config: EnvConfig, seed: int = 3) -> Seen:
+def record(folder: Path, env_id: str, config: RunConfig, seed: int = 3) -> Seen:
     """Plays an episode with known actions, and writes its files as a run's."""
     seen = Seen(gymnasium.make(env_id, **config.keywords(), disable_env_checker=True))
     writer = RunWriter(folder, {"env_id": env_id, "agent": "known", "seed": seed, "config": config})
@@ -78,7 +78,7 @@ def record(folder: Path, env_id: str, config: EnvConfig, seed: int = 3) -> Seen:
     "changes", [{}, {"groups": 3, "toy_group_spread": 0.4}, {"toy_kind": "delayed"}], ids=["one", "groups", "delayed"]
 )
 def test_transitions_are_what_passed_between_agent_and_environment_bit_for_bit(
-    tmp_path: Path, config: EnvConfig, changes: dict[str, Any]
+    tmp_path: Path, config: RunConfig, changes: dict[str, Any]
 ):
     config = config.replace(**changes)
     seen = record(tmp_path / "run", "ATESD-Toy-v0", config)
@@ -98,7 +98,7 @@ def test_a_tiny_students_transitions_too(tmp_path: Path, tiny_config: EnvConfig)
     np.testing.assert_array_equal(run.rewards, [reward for reward, _, _ in seen.results])
 
 
-def test_an_unfinished_run_ends_truncated_and_a_gap_is_refused(runs: Path, config: EnvConfig):
+def test_an_unfinished_run_ends_truncated_and_a_gap_is_refused(runs: Path, config: RunConfig):
     rows = load_runs(runs / "random-seed0")
     cut = transitions("cut", rows[rows["window"] < WINDOWS], config, 4.0)
     assert cut.truncations.tolist() == [False] * (WINDOWS - 2) + [True]
@@ -127,7 +127,7 @@ def test_a_table_comes_back_as_it_went(runs: Path, tmp_path: Path, to: Any):
 
 
 def test_a_minari_dataset_opens_and_gives_back_the_transitions(
-    runs: Path, tmp_path: Path, config: EnvConfig, monkeypatch: pytest.MonkeyPatch
+    runs: Path, tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ):
     minari = pytest.importorskip("minari", reason="the package minari is missing")
     pytest.importorskip("h5py", reason="the package h5py, which minari[hdf5] brings, is missing")
@@ -153,20 +153,20 @@ def test_a_minari_dataset_opens_and_gives_back_the_transitions(
     assert minari.load_dataset(name).total_episodes == 2
 
 
-def test_a_dataset_of_several_configurations_is_refused(runs: Path, config: EnvConfig):
+def test_a_dataset_of_several_configurations_is_refused(runs: Path, config: RunConfig):
     (spec,) = plan_runs("ATESD-Toy-v0", config.replace(toy_noise=0.5), ["random"], [7], runs)
     execute(spec)
     with pytest.raises(ConfigError, match="differ in toy_noise"):
         shared_config(load_runs(runs), runs)
 
 
-def test_what_is_no_name_of_a_dataset_is_refused(runs: Path, tmp_path: Path, config: EnvConfig):
+def test_what_is_no_name_of_a_dataset_is_refused(runs: Path, tmp_path: Path, config: RunConfig):
     pytest.importorskip("minari", reason="the package minari is missing")
     with pytest.raises(ConfigError, match="--name: expected a Minari name"):
         export_minari(load_runs(runs), config, tmp_path / "minari", "no spaces allowed")
 
 
-def test_a_missing_package_is_named(runs: Path, tmp_path: Path, config: EnvConfig, monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_package_is_named(runs: Path, tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "minari", None)
     with pytest.raises(ConfigError, match="pip install"):
         export_minari(load_runs(runs), config, tmp_path / "minari")

@@ -18,14 +18,14 @@ from agents.schedules import FixedSchedule, RandomSchedule
 from analysis import load_runs
 from atesd.experiments.resuming import CHECKPOINT_FOLDER
 from atesd.experiments.run import RunSpec, execute, plan_runs
-from atesd_env.config import EnvConfig, preset
+from atesd_env.config import ToyConfig, preset
 from atesd_env.errors import AgentError, AtesdError, ConfigError, RunFilesError
 from atesd_env.simulated.toy import ToyExposureEnv
 
 TOY = preset("ATESD-Toy-v0", windows=3)
 
 
-def toy_run(folder: Path, config: EnvConfig = TOY) -> RunSpec:
+def toy_run(folder: Path, config: ToyConfig = TOY) -> RunSpec:
     return RunSpec("ATESD-Toy-v0", config, "random", seed=0, folder=folder)
 
 
