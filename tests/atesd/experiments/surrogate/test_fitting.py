@@ -123,7 +123,7 @@ def test_runs_that_do_not_fit_together_are_refused(tmp_path: Path):
         read_windows(find_runs([tmp_path / "few"]))
     make_runs(tmp_path / "other", ["random"], CONFIG.replace(windows=2, gamma=0.5), seeds=range(1))
     with pytest.raises(
-        ConfigError, match=r"one environment and configuration.*\(different: gamma \(0.5 there, 0.9 here\)\)"
+        ConfigError, match=r"one environment and configuration.*\(different: gamma \(0\.9 there, 0\.5 here\)\)"
     ):
         read_windows(find_runs([tmp_path / "few", tmp_path / "other"]))
     assert find_runs([tmp_path / "few", tmp_path]) == find_runs([tmp_path])
