@@ -62,37 +62,31 @@ def data(arguments: Sequence[str]) -> None:
     from atesd_env.evaluation.benchmarks import read_benchmark
     from atesd_env.evaluation.contamination import find_overlaps
     from atesd_env.tasks.data.filters import LengthLimits, measured
-    from atesd_env.tasks.data.stored import index_rows
+    from atesd_env.tasks.data.rows import read_rows
     from atesd_env.tasks.registry import PACKAGED_DATA
 
-    # Rows stay on disk and are read as often as they are needed: a file may be larger than memory.
-    index = index_rows(PACKAGED_DATA / "train.jsonl" if command.source == "gsm8k" else command.source)
-    print(index.report)
-    num_rows = len(index.places)
+    rows, report = read_rows(PACKAGED_DATA / "train.jsonl" if command.source == "gsm8k" else command.source)
+    print(report)
     limits = LengthLimits(command.min_steps, command.max_steps, command.max_problem_tokens, command.max_solution_tokens)
     kept = []
     dropped: dict[str, int] = {}
-    rows = (index.row(position) for position in range(num_rows))
-    for position, (_, lengths) in enumerate(measured(rows, _token_counter(command.student))):
+    for row, lengths in measured(rows, _token_counter(command.student)):
         breach = lengths.breach(limits)
         if breach is None:
-            kept.append((position, lengths))
+            kept.append((row, lengths))
         else:
             dropped[breach] = dropped.get(breach, 0) + 1
     for name, count in dropped.items():
         print(f"left out by {name}: {count}")
     for name in command.benchmark:
         texts = {problem.id: problem.problem for problem in read_benchmark(name).problems}
-        overlaps = find_overlaps(
-            ((row.id, row.problem) for row in (index.row(position) for position, _ in kept)), texts
-        )
+        overlaps = find_overlaps(((row.id, row.problem) for row, _ in kept), texts)
         print(f"shares 13 words in a row with {name}: {len(overlaps)}")
         for overlap in overlaps[:10]:
             print(f"  {overlap.training_id} ~ {overlap.benchmark_id} ({overlap.shared_ratio:.0%}): {overlap.example}")
         found = {overlap.training_id for overlap in overlaps}
-        if found:
-            kept = [(position, lengths) for position, lengths in kept if index.row(position).id not in found]
-    print(f"kept: {len(kept)} of {num_rows}")
+        kept = [(row, lengths) for row, lengths in kept if row.id not in found]
+    print(f"kept: {len(kept)} of {len(rows)}")
     if not kept:
         raise DataError(f"{command.source}: expected at least one row within the limits, got none; relax them.")
 
@@ -103,11 +97,10 @@ def data(arguments: Sequence[str]) -> None:
         (f"{unit} of a solution", [lengths.solution_tokens for _, lengths in kept]),
     ):
         print(f"\n{title}\n{histogram(values)}")
-    for position, _ in kept[: command.examples]:
-        row = index.row(position)
+    for row, _ in kept[: command.examples]:
         print(f"\n{_example(row.id, row.problem, row.solution, row.answer)}")
     if command.out is not None:
-        _write(command.out, (index.row(position) for position, _ in kept))
+        _write(command.out, [row for row, _ in kept])
         print(f"\nwritten: {command.out}")
 
 
@@ -169,7 +162,7 @@ def _token_counter(student: str | None) -> Callable[[str], int]:
 
 
 def _write(path: Path, rows: Iterable[DataRow]) -> None:
-    """Writes the rows as a whole file, or not at all; never all of them in memory."""
+    """Writes the rows as a whole file, or not at all."""
     from atesd_env.files.atomic import failure
 
     partial = path.with_name(f".{path.name}.partial")

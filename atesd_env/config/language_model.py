@@ -60,9 +60,6 @@ class EnvConfig(RunConfig):
     GSM8K. [ours]"""
     probe_data_path: str | None = option(None, instance=True)
     """Task math: JSONL file of probe problems; None sets apart problems of data_path. [ours]"""
-    data_on_disk: bool = False
-    """Task math: read each problem from its file when it is needed, for data larger than memory; the same problems in the same
-    order. [ours]"""
     min_addends: int = number(4, 2, 20, instance=True)
     """Task arithmetic: fewest numbers in a sum. [ours]"""
     max_addends: int = number(5, 2, 20, instance=True)

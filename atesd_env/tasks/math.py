@@ -12,17 +12,13 @@ the probe is taken from the front and the held-out problems from the back.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-
-import numpy as np
 
 from atesd_env.errors import ConfigError, DataError
 from atesd_env.tasks.base import Problem, Task
 from atesd_env.tasks.data.rows import DataReport, DataRow, log_report, normalised_problem, problem_checksum, read_rows
-from atesd_env.tasks.data.stored import RowIndex, StoredProblems, index_rows, sorted_by_checksum
 from atesd_env.tasks.grading.answers import answers_match, judged, last_boxed
 from atesd_env.tasks.ordering import row_at
 from atesd_env.tasks.segmentation import split_steps
@@ -57,8 +53,6 @@ class MathTask(Task):
         heldout_data_path: Held-out problems; None takes them from where the probe comes from.
         probe_size: Problems set apart for the probe, at least 1.
         heldout_size: Problems set apart for held-out use, if they come from ``data_path``; None is a tenth of them.
-        on_disk: Leave the texts in their files and read each problem when it is needed: the same problems in the same
-            order, from files that may be larger than memory.
 
     Attributes:
         reports: What was read and left out, by "training", "probe" and "heldout" (of the files that were given). What
@@ -77,7 +71,6 @@ class MathTask(Task):
         *,
         probe_size: int = 64,
         heldout_size: int | None = None,
-        on_disk: bool = False,
     ) -> None:
         if probe_size < 1:
             raise ConfigError(f"probe_size: expected at least 1 problem, got {probe_size}; raise it.")
@@ -88,7 +81,7 @@ class MathTask(Task):
         self.reports: dict[str, DataReport] = {}
         paths = {"training": data_path, "probe": probe_data_path, "heldout": heldout_data_path}
         given = {use: path for use, path in paths.items() if path is not None}
-        self._sources = self._stored(given) if on_disk else self._loaded(given)
+        self._sources = self._loaded(given)
         self._paths = {use: str(path) for use, path in paths.items()}
         self._set_apart()
 
@@ -147,7 +140,7 @@ class MathTask(Task):
             return False
 
         sources = self._sources
-        self._sources = {use: _where(source, is_kept) for use, source in sources.items()}
+        self._sources = {use: list(filter(is_kept, source)) for use, source in sources.items()}
         try:
             self._set_apart()
         except DataError:
@@ -195,7 +188,7 @@ class MathTask(Task):
     def same_answer(self, first: str, second: str) -> bool:
         return answers_match(first, second)
 
-    def _loaded(self, paths: dict[str, str | Path]) -> dict[str, Sequence[Problem]]:
+    def _loaded(self, paths: dict[str, str | Path]) -> dict[str, list[Problem]]:
         """Reads the files, makes ids unique among them, and takes from training what another file has."""
         rows: dict[str, list[DataRow]] = {}
         taken_ids: set[str] = set()
@@ -212,49 +205,15 @@ class MathTask(Task):
             shared = [row for row in rows[use] if normalised_problem(row.problem) in reserved]
             rows[use] = [row for row in rows[use] if normalised_problem(row.problem) not in reserved]
             reserved.update(normalised_problem(row.problem) for row in rows[use])
-            self._report(use, [row.line for row in shared], len(rows[use]))
+            self.reports[use] = dataclasses.replace(
+                self.reports[use], shared=tuple(row.line for row in shared), num_usable=len(rows[use])
+            )
+            log_report(self.reports[use])
         has_levels = all(row.level is not None for file_rows in rows.values() for row in file_rows)
         return {
             use: _sorted_by_checksum(_as_problem(row, has_levels) for row in file_rows)
             for use, file_rows in rows.items()
         }
-
-    def _stored(self, paths: dict[str, str | Path]) -> dict[str, Sequence[Problem]]:
-        """Does what ``_loaded`` does, with indices of the files."""
-        indices: dict[str, RowIndex] = {}
-        taken_ids: set[bytes] = set()
-        renamed: dict[str, set[bytes]] = {}
-        for use, path in paths.items():
-            ids: list[bytes] = []
-            indices[use] = index_rows(path, lambda row, ids=ids: ids.append(_checksum(row.id)))  # type: ignore[misc]
-            self.reports[use] = indices[use].report
-            renamed[use] = taken_ids.intersection(ids)
-            taken_ids.update(ids)
-        reserved: set[bytes] = set()
-        for use in _RESERVING:
-            if use not in indices:
-                continue
-            index = indices[use]
-            is_shared = np.array([bytes(checksum) in reserved for checksum in index.checksums], dtype=np.bool_)
-            indices[use] = index.only(~is_shared)
-            if len(indices) > 1:
-                reserved.update(bytes(checksum) for checksum in indices[use].checksums)
-            self._report(use, index.lines[is_shared].tolist(), len(indices[use].places))
-        has_levels = all(index.has_levels for index in indices.values())
-
-        def as_problem_of(use: str) -> Callable[[DataRow], Problem]:
-            def as_problem(row: DataRow) -> Problem:
-                if renamed[use] and _checksum(row.id) in renamed[use]:
-                    row = dataclasses.replace(row, id=f"{use}:{row.id}")
-                return _as_problem(row, has_levels)
-
-            return as_problem
-
-        return {use: sorted_by_checksum(index, as_problem_of(use)) for use, index in indices.items()}
-
-    def _report(self, use: str, shared_lines: list[int], num_usable: int) -> None:
-        self.reports[use] = dataclasses.replace(self.reports[use], shared=tuple(shared_lines), num_usable=num_usable)
-        log_report(self.reports[use])
 
     def _set_apart(self) -> None:
         """Decides what is training, probe and held-out."""
@@ -293,23 +252,13 @@ def _sorted_by_checksum(problems: Iterable[Problem]) -> list[Problem]:
     return sorted(problems, key=lambda problem: problem_checksum(problem.problem))
 
 
-def _where(problems: Sequence[Problem], keep: Callable[[Problem], bool]) -> Sequence[Problem]:
-    if isinstance(problems, StoredProblems):
-        return problems.where(keep)
-    return [problem for problem in problems if keep(problem)]
-
-
-def _checksum(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()[:16]
-
-
-def _first(problems: Sequence[Problem], num_problems: int, field: str) -> list[Problem]:
+def _first(problems: list[Problem], num_problems: int, field: str) -> list[Problem]:
     if not 0 <= num_problems <= len(problems):
         raise ConfigError(
             f"{field}: expected 0 to {len(problems)} problems (as many were set apart), got {num_problems}; ask for "
             f"fewer, raise {field} of MathTask, or add problems."
         )
-    return list(problems[:num_problems])
+    return problems[:num_problems]
 
 
 def _require(path: str, num_problems: int, num_needed: int, remedy: str) -> None:

@@ -28,4 +28,4 @@ def make_task(config: EnvConfig) -> Task:
     else:
         assert config.data_path is not None  # EnvConfig has checked it
         training_path, probe_path = config.data_path, config.probe_data_path
-    return MathTask(training_path, probe_path, probe_size=config.probe_size, on_disk=config.data_on_disk)
+    return MathTask(training_path, probe_path, probe_size=config.probe_size)

@@ -12,14 +12,13 @@ import hashlib
 import logging
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from atesd_env.errors import DataError
-from atesd_env.tasks.data.readers import ParquetReader
-from atesd_env.tasks.data.sources import is_hub_id, open_source
+from atesd_env.tasks.data.sources import is_hub_id, is_parquet, raw_rows
 from atesd_env.tasks.grading.answers import last_boxed
 from atesd_env.tasks.segmentation import without_annotations
 
@@ -113,90 +112,54 @@ def problem_checksum(problem: str) -> bytes:
     return hashlib.sha256(normalised_problem(problem).encode()).digest()
 
 
-class RowScan:
-    """One pass over a file or a hub's data set (see `sources`): its usable rows one by one, then the report.
-
-    Of the rows that have gone by, checksums are kept and no texts.
-
-    Args:
-        path: The source.
-
-    Attributes:
-        reader: Reads any of the rows again.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = path
-        self.reader = open_source(path)
-        self._num_rows = self._num_usable = 0
-        self._duplicates: list[tuple[int, int]] = []
-        self._conflicts: list[int] = []
-        self._empty_solutions: list[int] = []
-        self._missing_answers: list[int] = []
-        self._missing_levels: list[int] = []
-
-    def __iter__(self) -> Iterator[tuple[int, DataRow]]:
-        """Yields (place, row) of the rows that can be used.
-
-        Raises:
-            DataError: If the source cannot be read, a row is malformed, or no row can be used.
-        """
-        first_of: dict[bytes, tuple[int, bytes]] = {}
-        lines_of_id: dict[bytes, int] = {}
-        is_made_by_others = is_hub_id(self.path) or isinstance(self.reader, ParquetReader)
-        for place, line, fields in self.reader.scan():
-            self._num_rows += 1
-            if is_made_by_others and _has_no_answer(fields):
-                self._missing_answers.append(line)
-                continue
-            row = parse_row(self.path, line, fields)
-            if not without_annotations(row.solution).strip():
-                self._empty_solutions.append(line)
-                continue
-            answer = hashlib.sha256(row.answer.encode()).digest()[:16]
-            first_line, first_answer = first_of.setdefault(problem_checksum(row.problem), (line, answer))
-            if first_line != line:
-                self._duplicates.append((line, first_line))
-                if first_answer != answer:
-                    self._conflicts.append(line)
-                continue
-            id_line = lines_of_id.setdefault(hashlib.sha256(row.id.encode()).digest()[:16], line)
-            if id_line != line:
-                raise _refused(
-                    Path(self.path), line, "id", "an id of its own", f"{row.id!r} as in line {id_line}", "rename it"
-                )
-            if row.level is None:
-                self._missing_levels.append(line)
-            self._num_usable += 1
-            yield place, row
-        if not self._num_usable:
-            raise DataError(
-                f"{self.path}: expected at least one row with problem, solution and answer, got "
-                f"{f'{self._num_rows} rows, all with an empty solution' if self._num_rows else 'an empty file'}; check the file."
-            )
-
-    def report(self) -> DataReport:
-        """Returns what was read and left out, after the pass."""
-        return DataReport(
-            path=str(self.path),
-            num_rows=self._num_rows,
-            num_usable=self._num_usable,
-            duplicates=tuple(self._duplicates),
-            conflicts=tuple(self._conflicts),
-            empty_solutions=tuple(self._empty_solutions),
-            missing_levels=tuple(self._missing_levels) if len(self._missing_levels) < self._num_usable else (),
-            missing_answers=tuple(self._missing_answers),
-        )
-
-
 def read_rows(path: str | Path) -> tuple[list[DataRow], DataReport]:
     """Reads a file or a hub's data set (see `sources`) and leaves out what is of no use (see the report; logs nothing).
 
     Raises:
         DataError: If the file cannot be read, a row is malformed, or no row can be used.
     """
-    scan = RowScan(path)
-    return [row for _, row in scan], scan.report()
+    num_rows = 0
+    first_of: dict[str, DataRow] = {}
+    lines_of_id: dict[str, int] = {}
+    duplicates: list[tuple[int, int]] = []
+    conflicts, empty_solutions, missing_answers = [], [], []
+    is_made_by_others = is_hub_id(path) or is_parquet(path)
+    for line, fields in raw_rows(path):
+        num_rows += 1
+        if is_made_by_others and _has_no_answer(fields):
+            missing_answers.append(line)
+            continue
+        row = parse_row(path, line, fields)
+        if not without_annotations(row.solution).strip():
+            empty_solutions.append(line)
+            continue
+        first = first_of.setdefault(normalised_problem(row.problem), row)
+        if first is not row:
+            duplicates.append((line, first.line))
+            if first.answer != row.answer:
+                conflicts.append(line)
+            continue
+        id_line = lines_of_id.setdefault(row.id, line)
+        if id_line != line:
+            got = f"{row.id!r} as in line {id_line}"
+            raise _refused(Path(path), line, "id", "an id of its own", got, "rename it")
+    rows = list(first_of.values())
+    if not rows:
+        raise DataError(
+            f"{path}: expected at least one row with problem, solution and answer, got "
+            f"{f'{num_rows} rows, all with an empty solution' if num_rows else 'an empty file'}; check the file."
+        )
+    missing_levels = [row.line for row in rows if row.level is None]
+    return rows, DataReport(
+        path=str(path),
+        num_rows=num_rows,
+        num_usable=len(rows),
+        duplicates=tuple(duplicates),
+        conflicts=tuple(conflicts),
+        empty_solutions=tuple(empty_solutions),
+        missing_levels=tuple(missing_levels) if len(missing_levels) < len(rows) else (),
+        missing_answers=tuple(missing_answers),
+    )
 
 
 def log_report(report: DataReport) -> None:

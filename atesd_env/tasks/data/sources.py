@@ -1,19 +1,20 @@
 r"""Where rows come from: a JSONL or Parquet file, or a data set of the Hugging Face hub by its id.
 
-Rows are read one after the other; a file is never in memory as a whole. The fields of the hub's data sets that are known here
-are given our names (problem, solution, answer); any other data set must have them already.
+Rows are read one after the other; a file is never in memory as a whole, and a data set of the hub is mapped from disk by its
+library (`datasets`). The fields of the hub's data sets that are known here are given our names (problem, solution, answer); any
+other data set must have them already.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from atesd_env.errors import DataError
-from atesd_env.tasks.data.readers import HubReader, JsonlReader, ParquetReader, Reader
+from atesd_env.tasks.data.readers import jsonl_rows, missing_package, parquet_rows
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FILE_SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -84,19 +85,9 @@ def is_hub_id(source: str | Path) -> bool:
     return _HUB_ID.fullmatch(text) is not None and not text.lower().endswith(_FILE_SUFFIXES) and not Path(text).exists()
 
 
-def open_source(source: str | Path) -> Reader:
-    """Returns a reader of a source's rows.
-
-    Args:
-        source: Path of a JSONL or Parquet file, or a hub id.
-
-    Raises:
-        DataError: If it is the hub's and cannot be loaded; a file is looked at when it is read.
-    """
-    if is_hub_id(source):
-        return HubReader(HUB_DATA_SETS.get(str(source), HubDataSet(str(source))))
-    path = Path(source)
-    return ParquetReader(path) if path.suffix.lower() == ".parquet" else JsonlReader(path)
+def is_parquet(source: str | Path) -> bool:
+    """Returns whether a source is a Parquet file, by the end of its name."""
+    return Path(source).suffix.lower() == ".parquet"
 
 
 def raw_rows(source: str | Path) -> Iterator[tuple[int, Any]]:
@@ -106,7 +97,29 @@ def raw_rows(source: str | Path) -> Iterator[tuple[int, Any]]:
         source: Path of a JSONL or Parquet file, or a hub id.
 
     Raises:
-        DataError: If it cannot be read, a line is no JSON, or a library that it needs is not installed.
+        DataError: If it cannot be read or loaded, a line is no JSON, or a library that it needs is not installed.
     """
-    for _, line, fields in open_source(source).scan():
-        yield line, fields
+    if is_hub_id(source):
+        data_set = HUB_DATA_SETS.get(str(source), HubDataSet(str(source)))
+        yield from ((line, data_set.row(theirs)) for line, theirs in enumerate(_loaded(data_set), start=1))
+    elif is_parquet(source):
+        yield from parquet_rows(Path(source))
+    else:
+        yield from jsonl_rows(Path(source))
+
+
+def _loaded(data_set: HubDataSet) -> Iterable[Mapping[str, Any]]:
+    """Returns the rows of a data set of the hub, mapped from disk by its library."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise missing_package("datasets", data_set.id, "pass a local JSONL or Parquet file") from error
+    try:
+        rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(data_set.id, data_set.config, split=data_set.split)
+    except Exception as error:  # the library raises many kinds, and those of its HTTP client
+        raise DataError(
+            f"{data_set.id}: expected to load this data set of the hub (split {data_set.split!r}), got "
+            f"{type(error).__name__}: {str(error)[:200]}; check the id and the connection, or pass a local JSONL or Parquet "
+            "file."
+        ) from error
+    return rows

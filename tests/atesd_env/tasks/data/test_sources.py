@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from itertools import chain, islice
+import shutil
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
 
-from atesd_env.errors import ConfigError, DataError
+import atesd_env  # noqa: F401  (registers the ids)
+from atesd_env.errors import DataError
 from atesd_env.evaluation.benchmarks import read_benchmark
+from atesd_env.student.loading import TINY_DIRECTORY
 from atesd_env.tasks.data.filters import LengthLimits, RowLengths
 from atesd_env.tasks.data.rows import read_rows
 from atesd_env.tasks.math import MathTask
-from atesd_env.tasks.ordering import ordered_rows, row_at
+from atesd_env.tasks.ordering import row_at
 
 SAMPLE = Path(__file__).parents[3] / "data" / "math_sample.jsonl"
 datasets = pytest.importorskip("datasets", reason="the package 'datasets' is not installed")
@@ -42,11 +47,63 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return content
 
 
-def test_parquet_and_jsonl_give_the_same_rows(tmp_path: Path):
-    path = as_parquet(tmp_path)
-    assert read_rows(path)[0] == read_rows(SAMPLE)[0]
-    tasks = [MathTask(source, probe_size=4) for source in (path, SAMPLE)]
-    assert tasks[0].training_problem(3, 7) == tasks[1].training_problem(3, 7)
+@pytest.mark.parametrize("kind", ["parquet", "mapped"])
+def test_every_source_gives_the_same_problems_in_the_same_order(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    if kind == "parquet":
+        source = str(as_parquet(tmp_path))
+    else:
+        mapped = datasets.Dataset.from_json(str(SAMPLE), cache_dir=str(tmp_path))
+        assert mapped.cache_files, "the rows stay on disk, where the library maps them"
+        monkeypatch.setattr(datasets, "load_dataset", lambda id_, config, split: mapped)
+        source = "somebody/problems"
+    assert read_rows(source)[0] == read_rows(SAMPLE)[0]
+    ours, theirs = (MathTask(path, probe_size=4) for path in (SAMPLE, source))
+    indices = range(2 * ours.num_training_problems)
+    assert theirs.num_training_problems == ours.num_training_problems
+    assert [theirs.training_problem(3, i) for i in indices] == [ours.training_problem(3, i) for i in indices]
+    assert theirs.probe_problems(4) == ours.probe_problems(4)
+    assert theirs.heldout_problems(2) == ours.heldout_problems(2)
+    reports = [dataclasses.replace(task.reports["training"], path="") for task in (ours, theirs)]
+    assert reports[0] == reports[1]
+
+
+def test_the_environment_trains_the_same_student_from_either_kind_of_file(tmp_path: Path):
+    rows = [
+        {"problem": f"{a}+{b}", "solution": f"{a}+{b}={a + b};\n{a + b}", "answer": str(a + b)}
+        for a in range(12, 18)
+        for b in range(31, 35)
+    ]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "sums.parquet")
+    # One token a character: the requests of worked problems need a longer context than the packaged student states.
+    student = shutil.copytree(TINY_DIRECTORY, tmp_path / "student")
+    sizes = json.loads((student / "config.json").read_text())
+    (student / "config.json").write_text(json.dumps({**sizes, "max_position_embeddings": 1024}))
+    seen = []
+    for name in ("sums.jsonl", "sums.parquet"):
+        env = gym.make(
+            "ATESD-Tiny-v0",
+            student=student,
+            task="math",
+            data_path=tmp_path / name,
+            max_prompt_tokens=600,
+            windows=2,
+            hold_window=1,
+            num_rollouts=2,
+            max_new_tokens=8,
+            probe_size=3,
+            probe_accuracy_every=0,
+        )
+        env.reset(seed=1)
+        steps = [env.step(np.array([ratio], dtype=np.float32)) for ratio in (0.5, 1.0)]
+        adapters = env.unwrapped.population.adapters.flat.clone()
+        seen.append(([(step[1], step[4]["probe/nll"]) for step in steps], adapters))
+        env.close()
+    assert seen[0][0] == seen[1][0]
+    assert (seen[0][1] == seen[1][1]).all()
+    assert seen[0][1].abs().sum() > 0
 
 
 def test_what_is_no_parquet_is_refused(tmp_path: Path):
@@ -87,16 +144,11 @@ def test_a_benchmark_file_needs_no_solution_and_answers_may_be_numbers(tmp_path:
     assert read_benchmark(str(path)).fingerprint != before
 
 
-def test_the_order_survives_resumption_and_any_number_of_workers():
-    rows = [f"row {index}" for index in range(7)]
-    alone = list(islice(ordered_rows(rows, seed=5), 40))
-    assert [row for _, row in alone] == [rows[row_at(7, 5, index)] for index in range(40)]
-    assert len({row for _, row in alone[7:14]}) == 7, "each row once in a pass"
-    for num_workers in (1, 2, 3, 5):
-        shares = [islice(ordered_rows(rows, 5, 10, worker, num_workers), 30) for worker in range(num_workers)]
-        assert sorted(chain.from_iterable(shares))[:30] == alone[10:]
-    with pytest.raises(ConfigError, match="worker 2 of 2"):
-        ordered_rows(rows, 0, worker=2, num_workers=2)
+def test_every_pass_has_each_row_once_and_the_order_is_for_ever():
+    order = [row_at(7, 5, index) for index in range(14)]
+    assert sorted(order[:7]) == sorted(order[7:]) == list(range(7))
+    assert order[:7] != order[7:]
+    assert order == [1, 4, 2, 3, 6, 5, 0, 4, 2, 0, 6, 5, 3, 1]
 
 
 def test_length_limits_are_inclusive():
