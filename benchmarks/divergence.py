@@ -1,6 +1,6 @@
 """Time and memory of the full-vocabulary divergence: naive autograd, chunks with recomputation, and ours.
 
-Claim: `atesd_env.distillation.divergence.token_divergence` makes loss, statistics and the student's gradient faster than naive
+Claim: `atesd_env.distillation.token_divergence` makes loss, statistics and the student's gradient faster than naive
 autograd and in a fraction of its memory, because no [N, V] tensor exists and no logits are computed twice. What is left
 are the three products with the head, which every method needs: they bound the speed-up (``products_only``).
 
@@ -30,7 +30,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from atesd_env.distillation.divergence import DivergenceSpec, TokenDivergence, forward_kl, token_divergence
+from atesd_env.distillation.chunked import TokenDivergence, token_divergence
+from atesd_env.distillation.divergence import DivergenceSpec, forward_kl
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]  # student hidden [N, D], teacher hidden [N, D], head [V, D], tokens [N]
 Outputs = tuple[TokenDivergence, Tensor]  # values, and the gradient [N, D] of the mean loss

@@ -202,7 +202,9 @@ def table(columns: dict[str, dict[str, Any]]) -> str:
         lines.append([words, *("-" if value is None else f"{value:,}" for value in values), wanted])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
         for row in lines
     )
 

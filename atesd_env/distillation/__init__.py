@@ -5,7 +5,8 @@ from atesd_env.lazy import on_first_use
 __getattr__, __all__ = on_first_use(
     __name__,
     {
-        "divergence": ("DivergenceSpec", "forward_kl", "jsd", "reverse_kl", "token_divergence"),
+        "chunked": ("token_divergence",),
+        "divergence": ("DivergenceSpec", "forward_kl", "jsd", "reverse_kl"),
         "importance": ("Agreement", "importance_weights"),
         "update": ("Learner", "UpdateSettings", "UpdateStatistics"),
     },

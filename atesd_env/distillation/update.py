@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from atesd_env.distillation.divergence import DivergenceSpec, rollout_weights, token_divergence
+from atesd_env.distillation.chunked import token_divergence
+from atesd_env.distillation.divergence import DivergenceSpec, rollout_weights
 from atesd_env.distillation.importance import Agreement, agreement, importance_weights
 from atesd_env.errors import NonFiniteError
 from atesd_env.rollouts.sampling import Rollouts, left_pad

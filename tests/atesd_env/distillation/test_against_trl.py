@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
 
 from atesd_env.config import EnvConfig, preset
-from atesd_env.distillation.divergence import DivergenceSpec, token_divergence
+from atesd_env.distillation.chunked import token_divergence
+from atesd_env.distillation.divergence import DivergenceSpec
 from atesd_env.population.population import Population
 from atesd_env.rollouts.sampling import Rollouts
 from atesd_env.student.model import bare_copy
