@@ -1,7 +1,7 @@
 """What a run needs in memory, part by part, before anything is loaded. Pure functions of a configuration and a model's sizes.
 
 Every term counts tensors that the code of this package holds at the same time (``forward.py``, ``operations.py``,
-``decoding.py``, ``divergence.py``, ``probe.py``); ``python -m benchmarks.plan_against_measured`` holds the sum against measured
+``decoding.py``, ``chunked.py``, ``scoring.py``); ``python -m benchmarks.plan_against_measured`` holds the sum against measured
 peaks. What an allocator wastes, and a GPU's own context, is not in the parts: see ``DEVICE_RESERVE``.
 
 Notation as in ``ModelShape``: N tokens, D hidden size, H query and G key-value heads of d, I MLP width, V vocabulary, r rank.
@@ -110,8 +110,25 @@ def memory_plan(
             beside the copy of the layers that lies as the forward pass wants it; the kernel counts both as resident.
     """
     lengths = lengths or Lengths.worst(config)
-    width = 2 if config.dtype == "bfloat16" else _FLOAT
-    in_modules = runs_in_modules(config)
+    fixed = _fixed_parts(config, shape, num_students, num_processes, is_mapped)
+    phases = _phases(share_of_process(config, num_processes), shape, lengths, num_students)
+    if config.rollout_engine != "own":
+        del phases["prompts"], phases["decoding"]
+    if config.rollout_engine == "vllm":
+        engine_cache = config.engine_cache_gib * 2**30
+        engine = {"vLLM's weights": shape.num_parameters * _number_bytes(config), "vLLM's cache": engine_cache}
+        if config.engine_sleep:
+            phases["rollouts"] = engine
+        else:
+            fixed |= engine
+    return MemoryPlan(_whole(fixed), {name: _whole(parts) for name, parts in phases.items()})
+
+
+def _fixed_parts(
+    config: EnvConfig, shape: ModelShape, num_students: int, num_processes: int, is_mapped: bool
+) -> dict[str, float]:
+    """Returns what stays from the first window to the last, by part."""
+    width = _number_bytes(config)
     adapter = num_students * shape.num_adapter_parameters * _FLOAT
     has_teacher = config.teacher == "ema" or config.adapter is not None
     fixed: dict[str, float] = {
@@ -125,13 +142,17 @@ def memory_plan(
         "adapters": adapter * (3 if has_teacher else 2),  # values, gradients, the teacher's
         "optimizer": adapter * 2,  # AdamW's two averages
     }
-    if is_mapped and not in_modules:
+    if is_mapped and not runs_in_modules(config):
         fixed["weights' file, mapped"] = layer_parameters(shape) * width
-    config = share_of_process(config, num_processes)
+    return fixed
+
+
+def _phases(config: EnvConfig, shape: ModelShape, lengths: Lengths, num_students: int) -> dict[str, dict[str, float]]:
+    """Returns what each phase of a window needs beside it, by part, with our own rollouts."""
+    width = _number_bytes(config)
+    in_modules = runs_in_modules(config)
     num_rows = min(config.micro_batch_size or config.num_rollouts, config.num_rollouts)
     scored = num_rows * lengths.completion
-    divergence = divergence_bytes(scored, shape, config.divergence_chunk, width)
-    hidden_states = scored * shape.hidden_size * width
     student_tokens = num_rows * (lengths.student_prompt + lengths.completion - 1)
     teacher_tokens = num_rows * (lengths.teacher_prompt + lengths.completion - 1)
     probe_rows = min(config.probe_batch_size, config.probe_size)
@@ -139,7 +160,7 @@ def memory_plan(
     rollouts = num_students * config.num_rollouts
     cache = cache_bytes(shape, rollouts, lengths.student_prompt + config.max_new_tokens, width)
     joined = 0 if in_modules else joined_adapter_bytes(shape)
-    phases: dict[str, dict[str, float]] = {
+    return {
         "prompts": {
             "key-value cache": cache,
             "activations": forward_bytes(rollouts * lengths.student_prompt, shape, width),
@@ -162,23 +183,18 @@ def memory_plan(
                 in_modules=in_modules,
             ),
             "adapters laid together": joined,
-            "hidden states": 3 * hidden_states,  # student's, its gradient, teacher's
-            "divergence chunk": divergence,
+            "hidden states": 3 * scored * shape.hidden_size * width,  # student's, its gradient, teacher's
+            "divergence chunk": divergence_bytes(scored, shape, config.divergence_chunk, width),
         },
         "probe": {
             "activations": forward_bytes(probe_tokens, shape, width),
             "logits": 3 * _LOG_PROB_CHUNK * shape.vocabulary_size * _FLOAT,
         },
     }
-    if config.rollout_engine != "own":
-        del phases["prompts"], phases["decoding"]
-    if config.rollout_engine == "vllm":
-        engine = {"vLLM's weights": shape.num_parameters * width, "vLLM's cache": config.engine_cache_gib * 2**30}
-        if config.engine_sleep:
-            phases["rollouts"] = engine
-        else:
-            fixed |= engine
-    return MemoryPlan(_whole(fixed), {name: _whole(parts) for name, parts in phases.items()})
+
+
+def _number_bytes(config: EnvConfig) -> int:
+    return 2 if config.dtype == "bfloat16" else _FLOAT
 
 
 def _whole(parts: Mapping[str, float]) -> dict[str, int]:

@@ -26,7 +26,7 @@ from tests.atesd_env.distillation.divergence_cases import (
 
 def take_blocks_of(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let chunks be as small as they are asked to be, and the elementwise work take so many rows at a time."""
-    monkeypatch.setattr("atesd_env.distillation.chunked._CHUNK_BYTES", 1)
+    monkeypatch.setattr("atesd_env.distillation.chunked.CHUNK_BYTES", 1)
     monkeypatch.setattr("atesd_env.distillation.chunked._rows_in_block", lambda *_: rows)
 
 
