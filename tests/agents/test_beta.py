@@ -17,23 +17,11 @@ from agents.base import Agent
 from agents.beta import NUM_PAPER_FEATURES, BetaController, controller_loss, normalised_advantages
 from agents.credit import decision_returns
 from agents.schedules import RandomSchedule
-from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import ConfigError
 from atesd_env.simulated.toy import ToyExposureEnv
+from tests.agents.playing import BreaksInWindow4, actions_of, observed
 
 NO_ENTROPY: dict[str, float] = {"entropy_coefficient": 0.0, "entropy_target": 0.0}
-
-
-def observed(count: int = 1, seed: int = 0) -> np.ndarray:
-    """Returns random observations [count, num_features]."""
-    return np.random.default_rng(seed).random((count, len(FEATURE_NAMES))).astype(np.float32)
-
-
-def actions_of(agent: Agent, num_windows: int, **options: Any) -> np.ndarray:
-    """Lets an agent learn and returns its actions [num_windows, groups]."""
-    actions: list[np.ndarray] = []
-    agent.learn(num_windows, callback=lambda names, _: actions.append(names["transition"].action), **options)
-    return np.asarray(actions)
 
 
 def columns_of(agent: Agent, num_windows: int) -> dict[str, list[float]]:
@@ -220,17 +208,6 @@ def test_an_abandoned_run_leaves_no_credit_behind(batches: list[dict[str, Any]])
         columns["reward/progress"], columns["probe/grounded"], gamma=0.9, lookahead=3, grounded_weight=0.1
     )
     np.testing.assert_allclose(batches[0]["returns"], known)
-
-
-class BreaksInWindow4(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """A student that breaks: the row of that window has no measurements, and its reward is a penalty of -3."""
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, reward, _, truncated, info = super().step(action)
-        if info["window"] < 4:
-            return observation, reward, False, truncated, info
-        missing = dict.fromkeys(("reward/progress", "probe/grounded"))
-        return observation, -3.0, True, False, {**info, **missing, "reward/total": -3.0}
 
 
 def test_breaking_the_student_is_charged_to_the_decisions_before_it(batches: list[dict[str, Any]]):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -14,24 +13,18 @@ import numpy as np
 import pytest
 
 from analysis import load_runs
+from tests.programs import ENVIRONMENT, STRICT_PYTHON, ran
 
 PAGE = (Path(__file__).parents[2] / "docs" / "your_own_controller.md").read_text()
-COMMAND = [sys.executable, "-W", "error", "-c", "from atesd.commands.cli import main; main()"]
-ENVIRONMENT = {
-    **os.environ,
-    "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
-}
+COMMAND = [*STRICT_PYTHON, "-m", "atesd"]
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
-def ran(arguments: list[str], folder: Path, **environment: str) -> str:
-    result = subprocess.run(
-        arguments, cwd=folder, env=ENVIRONMENT | environment, capture_output=True, text=True, check=False, timeout=300
-    )
+def said(arguments: list[str], folder: Path, **environment: str) -> str:
+    result = ran(*arguments, cwd=folder, **environment)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -43,11 +36,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first, second, snippet = blocks("python")
     (folder / "mine.py").write_text(f"{first}\n\n{second}")
     (folder / "snippet.py").write_text(snippet)
-    (folder / "printed.txt").write_text(ran([sys.executable, "-W", "error", "snippet.py"], folder))
+    (folder / "printed.txt").write_text(said([*STRICT_PYTHON, "snippet.py"], folder))
     for line in (line for block in blocks("sh") for line in block.splitlines()):
         verb, *arguments = shlex.split(line)
         assert verb == "atesd"
-        ran([*COMMAND, *arguments], folder)
+        said([*COMMAND, *arguments], folder)
     return folder
 
 
@@ -99,7 +92,7 @@ def test_an_interrupted_run_of_the_learning_controller_goes_on(workplace: Path, 
         "agents = [(spec.folder / 'agent.safetensors').read_bytes() for spec in (alone, stopped)]\n"
         "assert agents[0] == agents[1]\n"
     )
-    ran([sys.executable, "-c", script, str(tmp_path)], workplace)
+    said([sys.executable, "-c", script, str(tmp_path)], workplace)
 
 
 def test_the_entry_point_names_the_class(workplace: Path):
@@ -112,9 +105,9 @@ def test_the_entry_point_names_the_class(workplace: Path):
     (metadata / "entry_points.txt").write_text(f"[atesd.agents]\n{name} = {target}\n")
     (site / "mine.py").write_text((workplace / "mine.py").read_text())
     path = {"PYTHONPATH": os.pathsep.join([str(site), ENVIRONMENT["PYTHONPATH"]])}
-    assert "mine:Trying, from the installed package reader-for-test" in ran([*COMMAND, "agents"], site, **path)
+    assert "mine:Trying, from the installed package reader-for-test" in said([*COMMAND, "agents"], site, **path)
     (inline,) = re.findall(r"`--agent (trying[^`]*)`", PAGE)
-    ran([*COMMAND, "run", "--env", "ATESD-Toy-v0", "--agent", inline, "--out", "runs"], site, **path)
+    said([*COMMAND, "run", "--env", "ATESD-Toy-v0", "--agent", inline, "--out", "runs"], site, **path)
     assert load_runs(site / "runs")["agent/best_ratio"].notna().all()
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,8 +12,8 @@ from peft import PeftConfig
 
 from agents import available
 from analysis import load_runs
+from tests.programs import ATESD, atesd, num_lines, started, wait_until
 
-COMMAND = Path(sys.executable).parent / "atesd"
 SHORT_TINY = [
     "--windows",
     "2",
@@ -29,19 +26,6 @@ SHORT_TINY = [
     "--probe-accuracy-every",
     "1",
 ]
-
-
-def atesd(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [str(COMMAND), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-        env=environment,
-        timeout=300,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -162,13 +146,10 @@ def test_killed_run_leaves_whole_lines(tmp_path: Path):
         "1",
         *SHORT_TINY[4:],
     ]
-    process = subprocess.Popen([str(COMMAND), *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"})
-    trajectory = tmp_path / "random-seed0" / "trajectory.jsonl"
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and (not trajectory.exists() or trajectory.read_text().count("\n") < 3):
-        time.sleep(0.05)
+    process = started(ATESD, *arguments)
+    wait_until(lambda: num_lines(tmp_path / "random-seed0" / "trajectory.jsonl") >= 3)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     frame = load_runs(tmp_path)
     assert len(frame) >= 3
     assert frame["window"].tolist() == list(range(1, len(frame) + 1))
@@ -176,17 +157,8 @@ def test_killed_run_leaves_whole_lines(tmp_path: Path):
 
 def test_interrupt_says_that_the_rows_can_be_read(tmp_path: Path):
     arguments = ["run", "--env", "ATESD-Toy-v0", "--agent", "random", "--out", str(tmp_path), "--windows", "100000000"]
-    process = subprocess.Popen(
-        [str(COMMAND), *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-        # A test run that was itself started in the background passes "ignore Ctrl-C" on to its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    trajectory = tmp_path / "random-seed0" / "trajectory.jsonl"
-    deadline = time.monotonic() + 100
-    while time.monotonic() < deadline and (not trajectory.exists() or trajectory.stat().st_size == 0):
-        time.sleep(0.05)
+    process = started(ATESD, *arguments)
+    wait_until(lambda: num_lines(tmp_path / "random-seed0" / "trajectory.jsonl") > 0)
     process.send_signal(signal.SIGINT)
     try:
         _, errors = process.communicate(timeout=60)
@@ -215,12 +187,6 @@ def test_options_of_an_agent_are_listed():
     wrong = atesd("agents", "betta")
     assert wrong.returncode == 2
     assert "did you mean beta?" in wrong.stderr
-
-
-def test_agents_help_has_an_example():
-    result = atesd("agents", "--help")
-    assert result.returncode == 0
-    assert result.stdout.startswith("example: atesd agents beta\n")
 
 
 def test_credit_goes_to_the_agents_that_take_it(tmp_path: Path):

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -15,27 +14,13 @@ import pytest
 
 from analysis import load_runs
 from atesd.commands.cli import main
+from tests.programs import ATESD, atesd, num_lines, started, wait_until
 
-COMMAND = Path(sys.executable).parent / "atesd"
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {
-    **os.environ,
-    "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-}
 TOY = ["--env", "ATESD-Toy-v0", "--windows", "10", "--hold-window", "5"]
 
 
 def compare(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(COMMAND), "compare", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-        env=ENVIRONMENT,
-        timeout=300,
-    )
+    return atesd("compare", *arguments, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -149,20 +134,9 @@ def test_ctrl_c_ends_everything_and_says_how_to_go_on(tmp_path: Path):
     """Ctrl-C reaches the command and its processes alike, as on a terminal."""
     arguments = ["compare", "--agents", "random", "fixed:1", "--seeds", "0", "--processes", "2", "--out", str(tmp_path)]
     arguments += ["--env", "ATESD-Toy-v0", "--windows", "1000000"]
-    process = subprocess.Popen(
-        [str(COMMAND), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-        start_new_session=True,
-        # A test run that was itself started in the background passes "ignore Ctrl-C" on to its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = started(ATESD, *arguments, start_new_session=True)
     trajectories = [tmp_path / name / "trajectory.jsonl" for name in ("random-seed0", "fixed-1-seed0")]
-    deadline = time.monotonic() + 100
-    while time.monotonic() < deadline and not all(path.exists() and path.stat().st_size for path in trajectories):
-        time.sleep(0.05)
+    wait_until(lambda: all(map(num_lines, trajectories)))
     os.killpg(process.pid, signal.SIGINT)
     try:
         # The pipes are closed by the last process of the session: none is left behind.

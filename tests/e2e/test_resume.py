@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +18,8 @@ from atesd_env.distillation.update import Learner
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import LOCK_FILE, locked_folder
 from atesd_env.files.checkpoint import write_checkpoint
+from tests.programs import ATESD, atesd, ran, started, wait_until
 
-COMMAND = Path(sys.executable).parent / "atesd"
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {
-    **os.environ,
-    "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-}
 TINY = {"windows": 4, "hold_window": 2, "num_rollouts": 2, "probe_size": 3, "probe_accuracy_every": 2, "lookahead": 2}
 TOY = {"windows": 120, "toy_noise": 0.1}
 
@@ -57,14 +48,7 @@ def assert_same_runs(first: Path, second: Path) -> None:
 
 
 def killed_runs(out: Path, *arguments: object) -> dict[str, Any]:
-    finished = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("killed_runs.py")), "--out", str(out), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=ENVIRONMENT,
-        timeout=300,
-    )
+    finished = ran(sys.executable, Path(__file__).with_name("killed_runs.py"), "--out", out, *arguments)
     assert finished.returncode == 0, finished.stderr
     result: dict[str, Any] = json.loads(finished.stdout)
     return result
@@ -96,20 +80,16 @@ def test_killed_tiny_runs_end_with_the_same_files(tmp_path: Path):
 def test_sigterm_says_how_to_go_on_and_the_command_does(tmp_path: Path):
     arguments = ["run", "--env", "ATESD-Toy-v0", "--agent", "beta", "--windows", "1500"]
     arguments += ["--checkpoint-every", "50", "--out"]
-    run = {"env": ENVIRONMENT, "text": True}
-    assert subprocess.run([COMMAND, *arguments, tmp_path / "alone"], check=False, **run).returncode == 0
-    process = subprocess.Popen([COMMAND, *arguments, tmp_path / "ended"], stderr=subprocess.PIPE, **run)
+    assert atesd(*arguments, tmp_path / "alone").returncode == 0
+    process = started(ATESD, *arguments, tmp_path / "ended")
     folder = tmp_path / "ended" / "beta-seed0" / CHECKPOINT_FOLDER
-    deadline = time.monotonic() + 100
-    while time.monotonic() < deadline and not any(folder.glob("window-*")):
-        time.sleep(0.01)
+    wait_until(lambda: any(folder.glob("window-*")))
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
     assert "interrupted; the windows written so far can be read. The same arguments and --resume" in errors
     assert folder.exists(), "it was stopped in the middle"
-    again = subprocess.run([COMMAND, *arguments, tmp_path / "ended", "--resume"], check=False, **run)
-    assert again.returncode == 0
+    assert atesd(*arguments, tmp_path / "ended", "--resume").returncode == 0
     for picture in tmp_path.glob("*/exposure.png"):
         picture.unlink()
     assert_same_runs(tmp_path / "alone", tmp_path / "ended")
@@ -330,9 +310,7 @@ def test_a_second_process_on_a_run_is_refused(tmp_path: Path):
     arguments = ["run", "--env", "ATESD-Toy-v0", "--agent", "beta", "--windows", "20", "--out", str(tmp_path)]
     with locked_folder(spec.folder):
         for how in ("--resume", "--overwrite"):
-            refused = subprocess.run(
-                [COMMAND, *arguments, how], env=ENVIRONMENT, text=True, capture_output=True, check=False
-            )
+            refused = atesd(*arguments, how)
             assert refused.returncode == 1
             assert "no other process writes to" in refused.stderr
     assert final_files(tmp_path) == before
@@ -340,6 +318,6 @@ def test_a_second_process_on_a_run_is_refused(tmp_path: Path):
 
 def test_resume_and_overwrite_exclude_each_other(tmp_path: Path):
     arguments = ["run", "--agent", "random", "--out", str(tmp_path), "--resume", "--overwrite"]
-    refused = subprocess.run([COMMAND, *arguments], env=ENVIRONMENT, text=True, capture_output=True, check=False)
+    refused = atesd(*arguments)
     assert refused.returncode == 2
     assert "expected either --resume or --overwrite" in refused.stderr

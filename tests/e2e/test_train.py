@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from agents.specs.registry import AGENTS
 from analysis import load_runs
+from tests.programs import STRICT_PYTHON, num_lines, ran, started, wait_until
 
-COMMAND = [sys.executable, "-W", "error", "-c", "from atesd.commands.cli import main; main()"]
+COMMAND = [*STRICT_PYTHON, "-m", "atesd"]
 SHORT = ["--windows", "5", "--num-envs", "2", "--eval-every", "20", "--eval-seeds", "0", "1"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def atesd(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-        env=ENVIRONMENT,
-        timeout=300,
-    )
+    return ran(*COMMAND, *arguments, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -99,18 +88,9 @@ def test_an_existing_training_stays_as_it_is(trained: Path):
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path):
     arguments = ["train", "--agent", "a2c", "--total-windows", "100000000", "--out", str(tmp_path), *SHORT]
-    process = subprocess.Popen(
-        [*COMMAND, *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-        # A test run that was itself started in the background passes "ignore Ctrl-C" on to its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = started(*COMMAND, *arguments)
     evaluations = tmp_path / "evaluations.jsonl"
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and (not evaluations.exists() or evaluations.read_text().count("\n") < 3):
-        time.sleep(0.05)
+    wait_until(lambda: num_lines(evaluations) >= 3)
     process.send_signal(signal.SIGINT)
     try:
         _, errors = process.communicate(timeout=60)
@@ -144,9 +124,3 @@ def test_wrong_arguments_say_what_to_do(tmp_path: Path, arguments: list[str], me
     assert result.returncode in (1, 2)
     assert message in result.stderr + result.stdout
     assert "Traceback" not in result.stderr
-
-
-def test_help_has_an_example():
-    result = atesd("train", "--help")
-    assert result.returncode == 0
-    assert "atesd train --env ATESD-Toy-v0 --agent ppo" in result.stdout

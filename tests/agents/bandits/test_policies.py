@@ -24,6 +24,7 @@ from atesd_env.envs.contract import make_spaces
 from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import ConfigError
 from atesd_env.simulated.toy import ToyExposureEnv
+from tests.agents.playing import BreaksInWindow4, actions_of, observed, transitions_of
 
 FORMS: dict[str, tuple[type[GridBandit], dict[str, Any]]] = {
     "ucb": (UcbBandit, {}),
@@ -43,22 +44,6 @@ KINDS = ("ucb", "thompson", "linucb", "exp3s")
 def bandit(form: str, env: gymnasium.Env[Any, Any] | None = None, seed: int = 0, **options: Any) -> Any:
     kind, own = FORMS[form]
     return kind(ToyExposureEnv() if env is None else env, seed=seed, **{**own, **options})
-
-
-def observed(count: int, seed: int = 0) -> np.ndarray:
-    """Returns random observations [count, num_features]."""
-    return np.random.default_rng(seed).random((count, len(FEATURE_NAMES))).astype(np.float32)
-
-
-def transitions_of(agent: Any, num_windows: int, **options: Any) -> list[Any]:
-    seen: list[Any] = []
-    agent.learn(num_windows, callback=lambda names, _: seen.append(names["transition"]), **options)
-    return seen
-
-
-def actions_of(agent: Any, num_windows: int, **options: Any) -> np.ndarray:
-    """Lets an agent learn and returns its actions [num_windows, groups]."""
-    return np.asarray([transition.action for transition in transitions_of(agent, num_windows, **options)])
 
 
 class GaussianBanditEnv(gymnasium.Env[Any, Any]):
@@ -90,17 +75,6 @@ class GaussianBanditEnv(gymnasium.Env[Any, Any]):
         paid = self.means(self.window, self.seen)[round(4 * float(action[0]))] + self.rng.standard_normal()
         self.window += 1
         return self._look(), paid, False, False, {"reward/progress": paid, "probe/grounded": 0.0}
-
-
-class BreaksInWindow4(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """A student that breaks: the row of that window has no measurements, and its reward is a penalty of -3."""
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, reward, _, truncated, info = super().step(action)
-        if info["window"] < 4:
-            return observation, reward, False, truncated, info
-        missing = dict.fromkeys(("reward/progress", "probe/grounded"))
-        return observation, -3.0, True, False, {**info, **missing, "reward/total": -3.0}
 
 
 class ScaledProgress(gymnasium.Wrapper[Any, Any, Any, Any]):

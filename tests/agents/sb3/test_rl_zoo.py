@@ -7,7 +7,6 @@ import inspect
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from analysis import load_runs
 from atesd.commands.cli import main
 from atesd_env.config import preset
+from tests.programs import ran
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "rl_zoo.md").read_text()
@@ -128,19 +128,10 @@ def test_rl_zoo3_trains(env_id: str, tmp_path: Path):
     train, enjoy = (shlex.split(line) for line in re.findall(r"^zoo/bin/python (-m rl_zoo3.*)$", PAGE, re.MULTILINE))
     small = ["-n", "8", "--eval-freq", "-1", "--hyperparams", "n_envs:1", "n_steps:4", "batch_size:4"]
     fields = ["windows:4", "num_rollouts:2", "max_new_tokens:8", "probe_size:2", "hold_window:1"]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     for arguments in ([*train, *small, "--env-kwargs", *fields], [*enjoy[:-1], "4"]):
         command = [python, *(str(ROOT / part) if part.startswith("hyperparams/") else part for part in arguments)]
         command[command.index("ATESD-Toy-v0")] = env_id
-        result = subprocess.run(
-            command,
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
+        result = ran(*command, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
     assert (tmp_path / "logs" / "ppo" / f"{env_id}_1" / f"{env_id}.zip").exists()
     assert "Episode Reward" in result.stdout

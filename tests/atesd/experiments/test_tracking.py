@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +14,7 @@ from atesd.experiments.run import RunSpec, execute, plan_runs
 from atesd.experiments.tracking import Tracker, tracker
 from atesd_env.config import preset
 from atesd_env.errors import AtesdError, ConfigError
+from tests.programs import ran
 
 WINDOWS = 4
 
@@ -110,8 +109,7 @@ def test_tensorboard_reads_the_events_that_were_written(spec: RunSpec):
         "events = EventAccumulator(sys.argv[1]); events.Reload()\n"
         "print([(event.step, round(event.value, 4)) for event in events.Scalars('probe/nll')])"
     )
-    command = [sys.executable, "-c", script, str(spec.folder / "tensorboard")]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    result = ran(sys.executable, "-c", script, spec.folder / "tensorboard")
     assert result.returncode == 0, result.stderr
     rows = load_runs(spec.folder)
     expected = [(int(row["window"]), round(float(row["probe/nll"]), 4)) for _, row in rows.iterrows()]
@@ -126,17 +124,8 @@ def test_weights_and_biases_keeps_a_run_on_the_disk_when_offline(tmp_path: Path)
         "from atesd.commands.cli import main\n"
         "main(['run', '--env', 'ATESD-Toy-v0', '--agent', 'random', '--windows', '3', '--out', 'runs', '--track', 'wandb'])"
     )
-    environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true", "HOME": str(tmp_path)}
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[3]), environment.get("PYTHONPATH", "")])
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    environment = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "HOME": str(tmp_path)}
+    result = ran(sys.executable, "-c", script, cwd=tmp_path, **environment)
     assert result.returncode == 0, result.stderr
     assert "left out" not in result.stderr
     (stored,) = (tmp_path / "runs" / "random-seed0" / "wandb").glob("offline-run-*/*.wandb")

@@ -6,7 +6,6 @@ import errno
 import json
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from atesd_env.files.checkpoint import (
     write_checkpoint,
     write_numbered,
 )
+from tests.programs import ran
 
 RNG = np.random.default_rng(0)
 
@@ -181,13 +181,7 @@ def test_a_full_disk_leaves_the_one_before_whole(tmp_path: Path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
         "write_numbered(Path(sys.argv[1]), 2, Checkpoint({'x': np.zeros(10_000)}, {}))\n"
     )
-    finished = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    finished = ran(sys.executable, "-c", program, tmp_path)
     assert "RunFilesError" in finished.stderr
     assert "free some space" in finished.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["window-000001.safetensors"], "no half file either"
@@ -219,10 +213,5 @@ def test_nothing_in_a_file_is_unpickled(tmp_path: Path):
         "import pickle; pickle.loads = pickle.load = pickle.Unpickler = None\n"
         "print(read_checkpoint(Path(sys.argv[1])).description['text'])\n"
     )
-    finished = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "one")],
-        capture_output=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "utf-8"},
-    )
-    assert finished.stdout.decode().strip() == 'a "quoted" \u00e9', finished.stderr
+    finished = ran(sys.executable, "-c", program, tmp_path / "one", PYTHONIOENCODING="utf-8")
+    assert finished.stdout.strip() == 'a "quoted" \u00e9', finished.stderr

@@ -1,0 +1,38 @@
+"""What the tests of controllers share: observations, the windows that an agent made, and a student that breaks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from atesd_env.envs.observation import FEATURE_NAMES
+
+
+def observed(count: int = 1, seed: int = 0) -> np.ndarray:
+    """Returns random observations [count, num_features]."""
+    return np.random.default_rng(seed).random((count, len(FEATURE_NAMES))).astype(np.float32)
+
+
+def transitions_of(agent: Any, num_windows: int, **options: Any) -> list[Any]:
+    """Lets an agent learn and returns its transitions."""
+    seen: list[Any] = []
+    agent.learn(num_windows, callback=lambda names, _: seen.append(names["transition"]), **options)
+    return seen
+
+
+def actions_of(agent: Any, num_windows: int, **options: Any) -> np.ndarray:
+    """Lets an agent learn and returns its actions [num_windows, groups]."""
+    return np.asarray([transition.action for transition in transitions_of(agent, num_windows, **options)])
+
+
+class BreaksInWindow4(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A student that breaks: the row of that window has no measurements, and its reward is a penalty of -3."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, reward, _, truncated, info = super().step(action)
+        if info["window"] < 4:
+            return observation, reward, False, truncated, info
+        missing = dict.fromkeys(("reward/progress", "probe/grounded"))
+        return observation, -3.0, True, False, {**info, **missing, "reward/total": -3.0}

@@ -1,0 +1,65 @@
+"""Programs in processes of their own: the installed command, or a Python that finds the packages of this checkout."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+ATESD = str(Path(sys.executable).parent / "atesd")
+STRICT_PYTHON = [sys.executable, "-W", "error"]
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+}
+
+
+def ran(*command: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end, with more variables of the environment if need be."""
+    return subprocess.run(
+        [*map(str, command)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=ENVIRONMENT | environment,
+        timeout=300,
+    )
+
+
+def atesd(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs the installed console command."""
+    return ran(ATESD, *arguments, cwd=cwd)
+
+
+def started(*command: object, **keywords: Any) -> subprocess.Popen[str]:
+    """Starts a command that can be interrupted, and captures what it says."""
+    return subprocess.Popen(
+        [*map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        # A test run that was itself started in the background passes "ignore Ctrl-C" on to its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **keywords,
+    )
+
+
+def wait_until(is_so: Callable[[], bool], most_sec: float = 200.0) -> None:
+    """Waits for what a process does; whether it came is for the test to say."""
+    deadline = time.monotonic() + most_sec
+    while time.monotonic() < deadline and not is_so():
+        time.sleep(0.01)
+
+
+def num_lines(path: Path) -> int:
+    """Returns how many whole lines a file has; 0 if there is none yet."""
+    return path.read_text().count("\n") if path.exists() else 0
