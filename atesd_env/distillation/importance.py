@@ -45,7 +45,7 @@ class Agreement:
         )
 
     def means(self) -> dict[str, float]:
-        """Returns the columns of a row (``statistics.ENGINE_COLUMNS``); without tokens all are 0."""
+        """Returns the columns of a row (``envs.columns.ENGINE_COLUMNS``); without tokens all are 0."""
         tokens = max(1, self.num_tokens)
         return {
             "engine/log_prob_difference": self.sum_difference / tokens,

@@ -5,7 +5,7 @@ It is worth its lines because a window of a small student is bound by the number
 - Rows are packed: no product touches a padding token, and the last layer's MLP sees only the tokens that are asked for.
 - Query, key and value are one product, gate and up are one, and so are the adapters on them.
 
-Architectures that are not known here run through their modules (``decoding.py``, ``distillation.scored_hidden``), and the
+Architectures that are not known here run through their modules (``decoding.py``, ``scoring.scored_hidden``), and the
 tests hold the two against each other.
 """
 
