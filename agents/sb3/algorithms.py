@@ -6,7 +6,6 @@ given as an option.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 
 from agents.sb3.actions import ActionMap, Grid, Interval, JointGrid
 from atesd_env.config import RunConfig
-from atesd_env.errors import ConfigError
+from atesd_env.errors import ConfigError, did_you_mean
 
 Defaults = Callable[["Scale"], dict[str, Any]]
 """Returns our arguments for an algorithm at a scale."""
@@ -215,8 +214,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     ]
     for option in options:
         if option not in known:
-            nearest = difflib.get_close_matches(option, known, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"the options are {', '.join(known)}."
+            hint = did_you_mean(option, known, f"the options are {', '.join(known)}.")
             raise ConfigError(f"agent {name!r}: expected an argument of its constructor, got {option!r}; {hint}")
 
 

@@ -12,7 +12,6 @@ one is made.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib.metadata
 import importlib.util
@@ -30,7 +29,7 @@ import gymnasium
 from agents.base import Agent, AgentProtocol
 from agents.specs.construct import GIVEN_BY_MAKE, Factory, call_form, construct, import_target, option_parameters
 from agents.specs.saved import SUFFIXES, Frozen, load_own, load_zip
-from atesd_env.errors import ConfigError, RunFilesError
+from atesd_env.errors import ConfigError, RunFilesError, nearest
 
 Spec = str | os.PathLike[str] | AgentProtocol | Factory
 """What ``make`` takes: a spec, a class or function that returns an agent, or an agent."""
@@ -426,5 +425,5 @@ def _ratio(spec: str, entry: Entry, text: str) -> float:
 
 def _suggestion(name: str) -> str:
     forms = {entry.name: entry.form for entry in AGENTS} | {point: point for point in _entry_points()}
-    nearest = difflib.get_close_matches(name.lower(), list(forms), n=1)
-    return f" (did you mean {forms[nearest[0]]}?)" if nearest else ""
+    found = nearest(name, forms)
+    return f" (did you mean {forms[found]}?)" if found else ""

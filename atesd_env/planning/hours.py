@@ -7,12 +7,11 @@ not measured on the devices named here: expect a factor of two either way, and m
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 
 from atesd_env.config import EnvConfig
-from atesd_env.errors import ConfigError
+from atesd_env.errors import ConfigError, did_you_mean
 from atesd_env.planning.memory import DEVICE_RESERVE, Lengths
 from atesd_env.planning.shape import ModelShape
 from atesd_env.planning.terms import cache_bytes
@@ -68,8 +67,7 @@ def parse_gpus(text: str) -> tuple[int, str, Device]:
         number, name = "1", text
     by_lower = {known.lower(): known for known in DEVICES}
     if name.lower() not in by_lower:
-        near = difflib.get_close_matches(name.lower(), by_lower, n=1)
-        hint = f"did you mean {by_lower[near[0]]!r}?" if near else f"the devices are {', '.join(DEVICES)}."
+        hint = did_you_mean(name, DEVICES, f"the devices are {', '.join(DEVICES)}.")
         raise ConfigError(f"gpus: expected [NUMBERx]DEVICE, got {text!r}; {hint}")
     return int(number), by_lower[name.lower()], DEVICES[by_lower[name.lower()]]
 

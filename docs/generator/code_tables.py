@@ -116,7 +116,7 @@ def evaluations_table() -> str:
 
 def student_fields_table() -> str:
     """Returns the configuration fields that say which student is loaded, and how."""
-    names = list(EnvConfig.__dataclass_fields__)
+    names = [field.name for field in own_fields(EnvConfig)]
     chosen = names[: names.index("task")]
     texts = field_texts()
     return markdown_table(("field", "meaning [source]"), [(f"`{name}`", texts[name]) for name in chosen])
