@@ -34,13 +34,14 @@ from atesd_env.errors import ConfigError, NonFiniteError
 DivergenceKind = Literal["forward_kl", "reverse_kl", "jsd"]
 """KL(teacher||student), KL(student||teacher), or the generalized Jensen-Shannon divergence."""
 
-# A chunk holds at least so many bytes of one model's logits: smaller ones save nothing worth having.
-_CHUNK_BYTES = 8 * 2**20
+CHUNK_BYTES = 8 * 2**20
+"""A chunk holds at least so many bytes of one model's logits: smaller ones save nothing worth having."""
 
 # Elementwise work runs on blocks of rows of about this size for each thread: on a CPU the block and what is made of it
 # stay in the second-level cache, where they cost half of what they would in memory. On a GPU large kernels are what pays.
 _BLOCK_BYTES_PER_THREAD = 2**20
-_BLOCK_BYTES_GPU = 8 * 2**20
+BLOCK_BYTES_GPU = 8 * 2**20
+"""The block on a GPU."""
 
 # exp() of more than this is not needed: a word this much likelier for the teacher has p_S below 1e-34.
 _LARGEST_LOG_RATIO = 80.0
@@ -267,7 +268,7 @@ def _measure(
     num_tokens, vocabulary = student_hidden.shape[0], head_weight.shape[0]
     dtype = torch.promote_types(student_hidden.dtype, torch.float32)
     row_bytes = vocabulary * dtype.itemsize
-    chunk_size = _even_share(num_tokens, max(spec.chunk_size, _CHUNK_BYTES // row_bytes))
+    chunk_size = _even_share(num_tokens, max(spec.chunk_size, CHUNK_BYTES // row_bytes))
     block_size = min(chunk_size, _rows_in_block(row_bytes, student_hidden.device))
 
     measured = TokenDivergence(*student_hidden.new_empty(len(TokenDivergence._fields), num_tokens, dtype=dtype))
@@ -281,7 +282,7 @@ def _measure(
         hidden = torch.cat([student_hidden[chunk], teacher_hidden[chunk]])
         logits = logits_buffer[: len(hidden)]
         # In slices of the vocabulary: with several threads one large product may hold a second copy of its result.
-        slice_size = max(1, _CHUNK_BYTES // (len(hidden) * logits.itemsize))
+        slice_size = max(1, CHUNK_BYTES // (len(hidden) * logits.itemsize))
         for words in range(0, vocabulary, slice_size):
             torch.mm(hidden, head_weight[words : words + slice_size].T, out=logits[:, words : words + slice_size])
         if head_bias is not None:
@@ -311,7 +312,7 @@ def _even_share(num_tokens: int, most: int) -> int:
 def _rows_in_block(row_bytes: int, device: torch.device) -> int:
     """Rows that the elementwise work takes at a time: at least one for each thread, which share it out by rows."""
     if device.type != "cpu":
-        return max(1, _BLOCK_BYTES_GPU // row_bytes)
+        return max(1, BLOCK_BYTES_GPU // row_bytes)
     return torch.get_num_threads() * max(1, _BLOCK_BYTES_PER_THREAD // row_bytes)
 
 

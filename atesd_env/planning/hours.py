@@ -14,7 +14,7 @@ from atesd_env.config import EnvConfig
 from atesd_env.errors import ConfigError, did_you_mean
 from atesd_env.planning.memory import DEVICE_RESERVE, Lengths
 from atesd_env.planning.shape import ModelShape
-from atesd_env.planning.terms import cache_bytes
+from atesd_env.planning.terms import CACHE_COPIES, cache_bytes
 
 MATRIX_SHARE = 0.35
 """Share of the matrix rate that forward and backward passes reach. Assumed."""
@@ -158,10 +158,10 @@ def decode_sec(num_rows: int, lengths: Lengths, shape: ModelShape, device: Devic
 def evaluation_batch(shape: ModelShape, device: Device, num_columns: int, width: int, base_bytes: float) -> int:
     """Returns how many samples of ``num_columns`` tokens (prompt and budget) fit a device beside the weights; 0 is none.
 
-    Rows that go on are copied when others have ended, so the cache counts 1.375 times (see ``plan.memory_plan``).
+    Rows that go on are copied when others have ended, so the cache counts ``CACHE_COPIES`` times.
     """
     free = (1.0 - DEVICE_RESERVE) * device.memory_bytes - base_bytes
-    return max(0, int(free / (1.375 * cache_bytes(shape, 1, num_columns, width))))
+    return max(0, int(free / (CACHE_COPIES * cache_bytes(shape, 1, num_columns, width))))
 
 
 def evaluation_hours(

@@ -19,6 +19,8 @@ from atesd_env.config import EnvConfig
 from atesd_env.errors import ConfigError
 from atesd_env.planning.shape import ModelShape
 from atesd_env.planning.terms import (
+    CACHE_COPIES,
+    FLOAT_BYTES,
     base_bytes,
     cache_bytes,
     divergence_bytes,
@@ -27,13 +29,11 @@ from atesd_env.planning.terms import (
     layer_parameters,
     saved_bytes,
 )
-from atesd_env.rollouts.sampling import KEPT_SHARE
+from atesd_env.rollouts.scoring import LOG_PROB_CHUNK
 
 DEVICE_RESERVE = 0.08
 """Share of a device's memory that the plan leaves free: its context, libraries' workspaces, fragmentation. Assumed."""
 
-_FLOAT = 4
-_LOG_PROB_CHUNK = 256  # of probe.py
 _SAMPLING_BYTES = 40
 """Of one row's vocabulary while a token is sampled: logits, their filtered and sorted copies, the order (int64), sums."""
 
@@ -110,9 +110,9 @@ def memory_plan(
             beside the copy of the layers that lies as the forward pass wants it; the kernel counts both as resident.
     """
     lengths = lengths or Lengths.worst(config)
-    width = 2 if config.dtype == "bfloat16" else _FLOAT
+    width = 2 if config.dtype == "bfloat16" else FLOAT_BYTES
     in_modules = runs_in_modules(config)
-    adapter = num_students * shape.num_adapter_parameters * _FLOAT
+    adapter = num_students * shape.num_adapter_parameters * FLOAT_BYTES
     has_teacher = config.teacher == "ema" or config.adapter is not None
     fixed: dict[str, float] = {
         **base_bytes(
@@ -146,8 +146,7 @@ def memory_plan(
             "adapters laid together": num_students * joined,
         },
         "decoding": {
-            # Rows that go on are copied when others have ended, keys before values.
-            "key-value cache": cache * (1 if rollouts == 1 else 1 + KEPT_SHARE / 2),
+            "key-value cache": cache * (1 if rollouts == 1 else CACHE_COPIES),
             "adapters laid together": num_students * joined,
             "logits": rollouts * shape.vocabulary_size * _SAMPLING_BYTES,
         },
@@ -167,7 +166,7 @@ def memory_plan(
         },
         "probe": {
             "activations": forward_bytes(probe_tokens, shape, width),
-            "logits": 3 * _LOG_PROB_CHUNK * shape.vocabulary_size * _FLOAT,
+            "logits": 3 * LOG_PROB_CHUNK * shape.vocabulary_size * FLOAT_BYTES,
         },
     }
     if config.rollout_engine != "own":

@@ -350,7 +350,7 @@ def test_never_negative_and_never_above_its_bounds(
 
 def take_blocks_of(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let chunks be as small as they are asked to be, and the elementwise work take so many rows at a time."""
-    monkeypatch.setattr("atesd_env.distillation.divergence._CHUNK_BYTES", 1)
+    monkeypatch.setattr("atesd_env.distillation.divergence.CHUNK_BYTES", 1)
     monkeypatch.setattr("atesd_env.distillation.divergence._rows_in_block", lambda *_: rows)
 
 
