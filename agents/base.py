@@ -20,11 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from atesd_env.errors import ConfigError, RunFilesError
+from atesd_env.streams import numpy_stream
 
 FORMAT_VERSION = 1
 """Version of the layout of an agent's file."""
 
-_ACTION_STREAM = 101  # apart from the streams that environments make from the same seed
 _LAST_OBSERVATION = "last_observation"
 
 
@@ -109,7 +109,7 @@ class Agent:
     def reseed(self, seed: int) -> None:
         """Gives the next run, which must not have begun, this seed, and the agent's decisions in it."""
         self.seed = int(seed)
-        self.rng = np.random.default_rng(np.random.SeedSequence([self.seed, _ACTION_STREAM]))
+        self.rng = numpy_stream(self.seed, "decisions")
 
     def predict(
         self,

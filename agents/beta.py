@@ -33,11 +33,11 @@ from agents.base import Agent, Transition
 from agents.credit import Credit, PendingDecisions, credit_settings
 from atesd_env.config import RunConfig
 from atesd_env.errors import ConfigError
+from atesd_env.streams import numpy_stream
 
 NUM_PAPER_FEATURES = 6
 """The paper's state: the first features of the observation."""
 
-_WEIGHT_STREAM = 102
 _EDGE = 1e-6  # a Beta sample may round to 0 or 1, where the log-density is infinite
 _EPS = 1e-8
 
@@ -156,7 +156,7 @@ class BetaController(Agent):
         self.a_min, self.a_max = a_min, a_max
         num_observed = cast("tuple[int, ...]", env.observation_space.shape)[0]
         self.num_features = NUM_PAPER_FEATURES if features == "paper" else num_observed
-        weights_rng = np.random.default_rng(np.random.SeedSequence([self.seed, _WEIGHT_STREAM]))
+        weights_rng = numpy_stream(self.seed, "weights")
         self.network = _make_network(self.num_features, hidden_size, self.groups, initial_concentration, weights_rng)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=learning_rate)
         self.num_updates = 0

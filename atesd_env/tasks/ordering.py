@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atesd_env.errors import ConfigError
+from atesd_env.streams import numpy_stream
 
 _Row = TypeVar("_Row")
 
@@ -62,4 +63,4 @@ def ordered_rows(
 
 @lru_cache(maxsize=128)
 def _epoch_order(num_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    return np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(num_rows)
+    return numpy_stream(seed, "task", epoch).permutation(num_rows)
