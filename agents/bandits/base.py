@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 
 from agents.bandits.rules import arm_sums, recency_weights, standard_scores
 from agents.base import Agent, Transition
-from agents.credit import Credit, PendingDecisions, credit_settings
-from atesd_env.config import RunConfig
+from agents.credit import Credit
+from agents.delayed import PendingDecisions, decision_arrays, decisions_of, pending_decisions
 from atesd_env.errors import ConfigError
 
 GRID_SIZE = 5
 """Arms of the default grid: 0, 0.25, 0.5, 0.75, 1, the paper's fixed sweep."""
 MAX_MEMORY = 10_000
 """Credited pulls that are remembered at most, also by a bandit that forgets nothing."""
+
+_PARTS = ("arms", "contexts")  # names of a pull's arrays in files
 
 
 class Pull(NamedTuple):
@@ -69,22 +71,12 @@ class GridBandit(Agent):
         window: int | None = None,
     ) -> None:
         super().__init__(env, seed)
-        config = getattr(env.unwrapped, "config", None)
-        if not isinstance(config, RunConfig):
-            raise ConfigError(
-                f"env: expected an environment with a RunConfig in env.unwrapped.config, got {env}; the bandit needs its "
-                "gamma, lookahead and grounded_weight."
-            )
         self.grid = _checked_grid(grid, grid_size)
         self.credit = credit
         self.scale_window = _checked_count("scale_window", scale_window, least=2)
         self.discount = checked_number("discount", discount, above=0.0, most=1.0)
         self.window = None if window is None else _checked_count("window", window, least=1)
-        settings = credit_settings(
-            credit, gamma=config.gamma, lookahead=config.lookahead, grounded_weight=config.grounded_weight
-        )
-        self._grounded_weight = settings["grounded_weight"]
-        self._pending: PendingDecisions[Pull] = PendingDecisions(**settings)
+        self._pending: PendingDecisions[Pull] = pending_decisions(env, credit)
         self.history: dict[str, NDArray[Any]] = {
             "arms": np.zeros((0, self.groups), dtype=np.int64),
             "returns": np.zeros(0),
@@ -136,10 +128,7 @@ class GridBandit(Agent):
 
     def observe(self, transition: Transition) -> None:
         """Credits the pulls whose return is now known."""
-        completed = self._pending.add(cast(Pull, self._last_pull), *self._measurements(transition))
-        if transition.terminated:
-            completed += self._pending.finish()
-        for pull, returned in completed:
+        for pull, returned in self._pending.observe(cast(Pull, self._last_pull), transition):
             newest = {"arms": pull.arms, "returns": np.asarray(returned), "contexts": pull.context}
             self.history = {
                 name: np.concatenate([column, newest[name][None]])[-MAX_MEMORY:]
@@ -178,15 +167,6 @@ class GridBandit(Agent):
             arms.append(equals[0] if deterministic or len(equals) == 1 else self.rng.choice(equals))
         return np.asarray(arms, dtype=np.int64)
 
-    def _measurements(self, transition: Transition) -> tuple[float, float]:
-        """Returns the window's (progress, teacher-grounded score)."""
-        progress, grounded = transition.info["reward/progress"], transition.info["probe/grounded"]
-        if not transition.terminated:
-            return progress, grounded
-        # The window that broke the student may have no measurements; its reward, a penalty, stands for its own part of R.
-        grounded = grounded if grounded is not None and math.isfinite(grounded) else 0.0
-        return transition.reward - self._grounded_weight * grounded, grounded
-
     def diagnostics(self) -> dict[str, float]:
         """Returns numbers about the last decision and what is known; nothing before the first decision.
 
@@ -217,13 +197,8 @@ class GridBandit(Agent):
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Returns the history, and the pulls that wait for their return."""
-        arrays = {f"history/{name}": column for name, column in self.history.items()}
-        if self._pending.entries:
-            pulls, *numbers = zip(*self._pending.entries, strict=True)
-            arrays["pending/arms"] = np.stack([pull.arms for pull in pulls])
-            arrays["pending/contexts"] = np.stack([pull.context for pull in pulls])
-            arrays["pending/numbers"] = np.asarray(numbers, dtype=np.float64).T
-        return arrays
+        history = {f"history/{name}": column for name, column in self.history.items()}
+        return {**history, **decision_arrays("pending", _PARTS, self._pending.entries)}
 
     def set_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         saved_groups = arrays["history/arms"].shape[1]
@@ -234,10 +209,7 @@ class GridBandit(Agent):
             )
         self.history = {name: arrays[f"history/{name}"] for name in self.history}
         self._pending.clear()
-        if "pending/arms" in arrays:
-            columns = [arrays[f"pending/{name}"] for name in ("arms", "contexts", "numbers")]
-            for arms, context, (progress, grounded) in zip(*columns, strict=True):
-                self._pending.entries.append((Pull(arms, context), float(progress), float(grounded)))
+        self._pending.entries.extend(decisions_of("pending", _PARTS, Pull, arrays))
 
 
 def checked_number(

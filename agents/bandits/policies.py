@@ -19,9 +19,7 @@ from agents.bandits.rules import (
     ucb_indices,
 )
 from agents.credit import Credit
-
-NUM_PAPER_FEATURES = 6
-"""The paper's state: the first features of the observation."""
+from atesd_env.envs.observation import NUM_PAPER_FEATURES
 
 
 class UcbBandit(GridBandit):

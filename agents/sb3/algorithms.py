@@ -17,8 +17,8 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.noise import NormalActionNoise
 
+from agents.base import config_of
 from agents.sb3.actions import ActionMap, Grid, Interval, JointGrid
-from atesd_env.config import RunConfig
 from atesd_env.errors import ConfigError, did_you_mean
 
 Defaults = Callable[["Scale"], dict[str, Any]]
@@ -51,12 +51,7 @@ class Scale:
         Raises:
             ConfigError: If the environment has no configuration of ours.
         """
-        config = getattr(env.unwrapped, "config", None)
-        if not isinstance(config, RunConfig):
-            raise ConfigError(
-                f"env: expected an environment with a RunConfig in env.unwrapped.config, got {env}; the agent needs its gamma "
-                "and its number of windows."
-            )
+        config = config_of(env)
         return cls(config.windows, getattr(env, "num_envs", 1), isinstance(env, VectorEnv), config.gamma)
 
 
