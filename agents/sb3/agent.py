@@ -21,12 +21,21 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.noise import VectorizedActionNoise
 
+from agents.frozen import Frozen
 from agents.sb3.algorithms import ALGORITHMS, Scale, action_map, arguments, check_options
 from agents.sb3.callbacks import StartEndedAfter, WindowsBar, as_callback
-from agents.sb3.files import TRUST, Description, check_same_spaces, described, packed, read_agent_file, with_zip_suffix
+from agents.sb3.files import (
+    TRUST,
+    Description,
+    check_same_spaces,
+    described,
+    moved_classes,
+    packed,
+    read_agent_file,
+    with_zip_suffix,
+)
 from agents.sb3.randomness import PrivateGenerators
 from agents.sb3.vec_env import PopulationVecEnv, feature_names, num_groups
-from agents.specs.saved import Frozen
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import write_atomically
 
@@ -146,7 +155,7 @@ class SB3Agent:
             for group, values in enumerate(rows):
                 suffix = f"_{group}" if self.vec_env.groups > 1 else ""
                 names = ("c1", "c2", "mean", "entropy")
-                numbers |= {f"{name}{suffix}": float(value) for name, value in zip(names, values, strict=True)}
+                numbers |= {f"{name}{suffix}": float(value.detach()) for name, value in zip(names, values, strict=True)}
         return numbers
 
     def packed(self) -> bytes:
@@ -302,7 +311,9 @@ def loaded(
     generators = PrivateGenerators()
     with generators.lent():
         try:
-            algorithm = algorithm_class.load(io.BytesIO(content), env=vec_env, device="cpu", **fitted)
+            algorithm = algorithm_class.load(
+                io.BytesIO(content), env=vec_env, device="cpu", custom_objects=moved_classes(content), **fitted
+            )
         except Exception as error:  # whatever unpickling may raise
             raise RunFilesError(
                 f"{source}: expected an agent that this version of Stable-Baselines3 can load, got '{error}'; use the version "

@@ -27,8 +27,9 @@ from typing import Any
 import gymnasium
 
 from agents.base import Agent, AgentProtocol
+from agents.frozen import Frozen
 from agents.specs.construct import GIVEN_BY_MAKE, Factory, call_form, construct, import_target, option_parameters
-from agents.specs.saved import SUFFIXES, Frozen, load_own, load_zip
+from agents.specs.saved import SUFFIXES, load_own, load_zip
 from atesd_env.errors import ConfigError, RunFilesError, nearest
 
 Spec = str | os.PathLike[str] | AgentProtocol | Factory
