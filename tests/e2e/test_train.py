@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.specs.registry import AGENTS
+from agents.specs.table import AGENTS
 from analysis import load_runs
 
 COMMAND = [sys.executable, "-W", "error", "-c", "from atesd.commands.cli import main; main()"]
