@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
@@ -36,6 +37,16 @@ class Pull(NamedTuple):
     context: NDArray[np.float64]
 
 
+def _joined_signature(cls: type) -> inspect.Signature:
+    """Returns the signature of a class, with the options of the class above it in the place of ``**options``."""
+    _, *own = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
+    if own and own[-1].kind is inspect.Parameter.VAR_KEYWORD:
+        names = {one.name for one in own}
+        above = inspect.signature(cls.__mro__[1]).parameters.values()
+        own = own[:-1] + [one for one in above if one.name not in names]
+    return inspect.Signature(own)
+
+
 class GridBandit(Agent):
     """A bandit on a grid of reveal ratios; a subclass says which arms it prefers.
 
@@ -46,8 +57,6 @@ class GridBandit(Agent):
         grid_size: Ratios of an even grid from 0 to 1, at least 2; None is ``GRID_SIZE``.
         credit: What a decision is credited with (``credit_settings``).
         scale_window: Newest returns that the scores' median and deviation are of, at least 2 (``standard_scores``).
-        discount: Weight of a credited pull relative to the next one's, in (0, 1]; 1 forgets nothing.
-        window: Newest credited pulls that count; None is all.
 
     Attributes:
         grid: The ratios, float64 [A].
@@ -63,19 +72,15 @@ class GridBandit(Agent):
         env: gymnasium.Env[Any, Any],
         seed: int = 0,
         *,
-        grid: Sequence[float] | None,
-        grid_size: int | None,
-        credit: Credit,
-        scale_window: int,
-        discount: float = 1.0,
-        window: int | None = None,
+        grid: Sequence[float] | None = None,
+        grid_size: int | None = None,
+        credit: Credit = "grounded",
+        scale_window: int = 20,
     ) -> None:
         super().__init__(env, seed)
         self.grid = _checked_grid(grid, grid_size)
         self.credit = credit
         self.scale_window = _checked_count("scale_window", scale_window, least=2)
-        self.discount = checked_number("discount", discount, above=0.0, most=1.0)
-        self.window = None if window is None else _checked_count("window", window, least=1)
         self._pending: PendingDecisions[Pull] = pending_decisions(env, credit)
         self.history: dict[str, NDArray[Any]] = {
             "arms": np.zeros((0, self.groups), dtype=np.int64),
@@ -83,6 +88,12 @@ class GridBandit(Agent):
             "contexts": np.zeros((0, 0)),
         }
         self._last_pull: Pull | None = None
+
+    def __init_subclass__(cls) -> None:
+        """Shows the options that a subclass passes on beside its own, where ``inspect.signature`` is asked."""
+        super().__init_subclass__()
+        if "__init__" in vars(cls):
+            cls.__signature__ = _joined_signature(cls)  # type: ignore[attr-defined]
 
     def preferences(self, observation: NDArray[np.float64], group: int, *, deterministic: bool) -> NDArray[np.float64]:
         """Returns a number for each arm, [A]: the arm with the highest is pulled. A subclass must have this.
@@ -141,8 +152,8 @@ class GridBandit(Agent):
         return standard_scores(self.history["returns"], scale_window=self.scale_window)
 
     def weights(self) -> NDArray[np.float64]:
-        """Returns what discount and window leave of each entry of the history, [n]."""
-        return recency_weights(len(self.history["returns"]), discount=self.discount, window=self.window)
+        """Returns how much each entry of the history counts, [n]: all the same, unless a subclass forgets."""
+        return np.ones(len(self.history["returns"]))
 
     def sums(self, group: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Returns the weighted pulls and the weighted sum of scores of each arm, [A] each."""
@@ -210,6 +221,41 @@ class GridBandit(Agent):
         self.history = {name: arrays[f"history/{name}"] for name in self.history}
         self._pending.clear()
         self._pending.entries.extend(decisions_of("pending", _PARTS, Pull, arrays))
+
+
+class ForgettingBandit(GridBandit):
+    """A bandit on a grid that may forget what was credited long ago.
+
+    Args:
+        env: The environment.
+        seed: Seed of the decisions and the run.
+        discount: Weight of a credited pull relative to the next one's, in (0, 1]; 1 forgets nothing.
+        window: Newest credited pulls that count; None is all.
+        **options: Those of ``GridBandit``.
+
+    Raises:
+        ConfigError: If an argument is out of range, or the environment is not one of ours.
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any],
+        seed: int = 0,
+        *,
+        discount: float = 1.0,
+        window: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(env, seed, **options)
+        self.discount = checked_number("discount", discount, above=0.0, most=1.0)
+        self.window = None if window is None else _checked_count("window", window, least=1)
+
+    def weights(self) -> NDArray[np.float64]:
+        """Returns what discount and window leave of each entry of the history, [n]."""
+        return recency_weights(len(self.history["returns"]), discount=self.discount, window=self.window)
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "discount": self.discount, "window": self.window}
 
 
 def checked_number(
