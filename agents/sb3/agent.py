@@ -288,18 +288,8 @@ def loaded(
         as_saved: Keep the stretches and the warm-up as they were: the training goes on.
     """
     description = described(content, source)
-    if description.agent not in ALGORITHMS:
-        raise ConfigError(
-            f"{source}: expected an agent of {', '.join(ALGORITHMS)}, got {description.agent!r}; "
-            "it was saved by another version; train it anew."
-        )
-    check_same_spaces(description, num_groups(env), feature_names(env), source)
     options = dict(options or {})
-    check_options(description.agent, options)
-    if options and not learn:
-        raise ConfigError(
-            f"{source}: expected no options for an agent that only decides, got {options}; add learn=true."
-        )
+    _check_usable(description, env, source, learn, options)
     algorithm_class = ALGORITHMS[description.agent].cls
     fitted = {} if as_saved or not learn else _fitted(description.agent, Scale.of(env), options)
     vec_env = PopulationVecEnv(
@@ -320,14 +310,28 @@ def loaded(
                 f"that saved it. {TRUST}"
             ) from error
         noise = getattr(algorithm, "action_noise", None)
-        if isinstance(
-            noise, VectorizedActionNoise
-        ):  # made for the saved number of students; learn makes it for this one's
+        if isinstance(noise, VectorizedActionNoise):
+            # Made for the saved number of students; learn makes it for this one's.
             algorithm.action_noise = noise.base_noise
         if not as_saved:
             algorithm.set_random_seed(seed)
     agent = SB3Agent(description.agent, env, algorithm, vec_env, generators, seed)
     return agent if learn else Frozen(agent, deterministic=deterministic)
+
+
+def _check_usable(description: Description, env: AnyEnv, source: str, learn: bool, options: Mapping[str, Any]) -> None:
+    """Raises ConfigError if an agent is of no known kind, was made for other spaces, or cannot take the options."""
+    if description.agent not in ALGORITHMS:
+        raise ConfigError(
+            f"{source}: expected an agent of {', '.join(ALGORITHMS)}, got {description.agent!r}; "
+            "it was saved by another version; train it anew."
+        )
+    check_same_spaces(description, num_groups(env), feature_names(env), source)
+    check_options(description.agent, options)
+    if options and not learn:
+        raise ConfigError(
+            f"{source}: expected no options for an agent that only decides, got {options}; add learn=true."
+        )
 
 
 def _fitted(name: str, scale: Scale, options: Mapping[str, Any]) -> dict[str, Any]:
