@@ -54,9 +54,11 @@ def seed_sequence(seed: int, purpose: str, *index: int) -> SeedSequence:
         KeyError: If there is no such purpose.
     """
     between = _LISTED.get(purpose)
-    if between is not None and max(seed, *index, 0) < 2**32:
-        # An array, not a list: the same numbers in half the time.
-        return SeedSequence(np.array((seed, *between, *index), dtype=np.uint32))
+    if between is not None:
+        words = (seed, *between, *index)
+        if max(words) < 2**32:
+            # An array, not a list: the same numbers in half the time.
+            return SeedSequence(np.array(words, np.uint32))
     # A spawn key, not a longer list: numpy cuts large numbers into several, and the list [2^32 a + b] is [b, a].
     return SeedSequence(seed, spawn_key=(_NUMBERS[purpose], *index))
 
