@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from atesd_env.config import RunConfig
 from atesd_env.errors import ConfigError, RunFilesError
+from atesd_env.files.atomic import write_atomically
+from atesd_env.streams import numpy_stream
 
 FORMAT_VERSION = 1
 """Version of the layout of an agent's file."""
 
-_ACTION_STREAM = 101  # apart from the streams that environments make from the same seed
 _LAST_OBSERVATION = "last_observation"
 
 
@@ -109,7 +111,7 @@ class Agent:
     def reseed(self, seed: int) -> None:
         """Gives the next run, which must not have begun, this seed, and the agent's decisions in it."""
         self.seed = int(seed)
-        self.rng = np.random.default_rng(np.random.SeedSequence([self.seed, _ACTION_STREAM]))
+        self.rng = numpy_stream(self.seed, "decisions")
 
     def predict(
         self,
@@ -244,17 +246,8 @@ class Agent:
         Raises:
             RunFilesError: If it cannot be written; an older file then stays whole.
         """
-        target = _with_suffix(path)
         arrays, description = self.state()
-        temporary = target.with_name(f".{target.name}.tmp")
-        try:
-            temporary.write_bytes(save(arrays, metadata={"agent": json.dumps(description)}))
-            temporary.replace(target)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise RunFilesError(
-                f"{target}: expected to write the agent, got '{error.strerror}'; check the path."
-            ) from error
+        write_atomically(_with_suffix(path), save(arrays, metadata={"agent": json.dumps(description)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], env: gymnasium.Env[Any, Any]) -> Self:
@@ -342,6 +335,21 @@ class _Notifier:
     def end(self) -> None:
         if self._is_object:
             self._callback.on_training_end()
+
+
+def config_of(env: Any) -> RunConfig:
+    """Returns the configuration of an environment of ours, scalar or vector, wrapped or not.
+
+    Raises:
+        ConfigError: If it has none.
+    """
+    config = getattr(env.unwrapped, "config", None)
+    if not isinstance(config, RunConfig):
+        raise ConfigError(
+            f"env: expected an environment with a RunConfig in env.unwrapped.config, got {env}; the agent needs its gamma, "
+            "lookahead, grounded_weight and number of windows: pass one of our environments."
+        )
+    return config
 
 
 def read_agent_file(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

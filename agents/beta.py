@@ -10,15 +10,13 @@ The paper publishes no value of the settings below, so every default here is our
   and the clipped ratio has no density at the ends.
 - A batch is judged under the policy as it is at the update. Decisions wait L windows for their return, so up to L - 1
   of them were sampled just before the previous update; this is not corrected for.
-- At the end of a run the last L - 1 decisions, whose measurements never come, are dropped. Where a student broke,
-  nothing more would have come, so they are credited with what did; the window that broke it counts with the
-  environment's penalty.
+- What becomes of decisions that wait for their return when a run ends: agents/delayed.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, cast
 
 import gymnasium
@@ -30,14 +28,12 @@ from torch.distributions import Beta
 from torch.nn import functional
 
 from agents.base import Agent, Transition
-from agents.credit import Credit, PendingDecisions, credit_settings
-from atesd_env.config import RunConfig
+from agents.credit import Credit
+from agents.delayed import PendingDecisions, decision_arrays, decisions_of, pending_decisions
+from atesd_env.envs.observation import NUM_PAPER_FEATURES
 from atesd_env.errors import ConfigError
+from atesd_env.streams import numpy_stream
 
-NUM_PAPER_FEATURES = 6
-"""The paper's state: the first features of the observation."""
-
-_WEIGHT_STREAM = 102
 _EDGE = 1e-6  # a Beta sample may round to 0 or 1, where the log-density is infinite
 _EPS = 1e-8
 
@@ -140,27 +136,17 @@ class BetaController(Agent):
             "credit": credit,
         }
         _check_options(self._options)
-        config = getattr(env.unwrapped, "config", None)
-        if not isinstance(config, RunConfig):
-            raise ConfigError(
-                f"env: expected an environment with a RunConfig in env.unwrapped.config, got {env}; the controller "
-                "needs its gamma, lookahead and grounded_weight."
-            )
-        settings = credit_settings(
-            credit, gamma=config.gamma, lookahead=config.lookahead, grounded_weight=config.grounded_weight
-        )
-        self.grounded_weight = settings["grounded_weight"]
         self.batch_size = batch_size
         self.entropy_coefficient = entropy_coefficient
         self.entropy_target = entropy_target
         self.a_min, self.a_max = a_min, a_max
         num_observed = cast("tuple[int, ...]", env.observation_space.shape)[0]
         self.num_features = NUM_PAPER_FEATURES if features == "paper" else num_observed
-        weights_rng = np.random.default_rng(np.random.SeedSequence([self.seed, _WEIGHT_STREAM]))
+        weights_rng = numpy_stream(self.seed, "weights")
         self.network = _make_network(self.num_features, hidden_size, self.groups, initial_concentration, weights_rng)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=learning_rate)
         self.num_updates = 0
-        self._pending: PendingDecisions[Decision] = PendingDecisions(**settings)
+        self._pending: PendingDecisions[Decision] = pending_decisions(env, credit)
         self._completed: list[tuple[Decision, float]] = []
         self._last_decision: Decision | None = None
         self._last_concentrations: NDArray[np.float64] | None = None
@@ -196,21 +182,10 @@ class BetaController(Agent):
     def observe(self, transition: Transition) -> None:
         """Credits the decisions whose return is now known, and updates the policy once B of them have come together."""
         decision = cast(Decision, self._last_decision)
-        self._completed += self._pending.add(decision, *self._credit(transition))
-        if transition.terminated:
-            self._completed += self._pending.finish()
+        self._completed += self._pending.observe(decision, transition)
         while len(self._completed) >= self.batch_size:
             self._update(self._completed[: self.batch_size])
             del self._completed[: self.batch_size]
-
-    def _credit(self, transition: Transition) -> tuple[float, float]:
-        """Returns the window's (progress, teacher-grounded score), such that L = 1 charges a penalty as it is."""
-        progress, grounded = transition.info["reward/progress"], transition.info["probe/grounded"]
-        if not transition.terminated:
-            return progress, grounded
-        # The window that broke the student may have no measurements; its reward, a penalty, stands for its progress.
-        grounded = grounded if grounded is not None and math.isfinite(grounded) else 0.0
-        return transition.reward - self.grounded_weight * grounded, grounded
 
     def _update(self, batch: list[tuple[Decision, float]]) -> None:
         features = np.stack([decision.features for decision, _ in batch])
@@ -281,8 +256,8 @@ class BetaController(Agent):
         arrays["last_advantage"] = np.asarray(self._last_advantage)
         if self._last_concentrations is not None:
             arrays["last_concentrations"] = self._last_concentrations
-        arrays |= _decision_arrays("pending", self._pending.entries)
-        arrays |= _decision_arrays("completed", self._completed)
+        arrays |= decision_arrays("pending", Decision._fields, self._pending.entries)
+        arrays |= decision_arrays("completed", Decision._fields, self._completed)
         return arrays
 
     def set_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -299,10 +274,8 @@ class BetaController(Agent):
         self._last_advantage = float(arrays.get("last_advantage", 0.0))
         self._last_concentrations = arrays.get("last_concentrations")
         self._pending.clear()
-        self._pending.entries.extend(
-            (decision, progress, grounded) for decision, (progress, grounded) in _decisions("pending", arrays)
-        )
-        self._completed = [(decision, returned) for decision, (returned,) in _decisions("completed", arrays)]
+        self._pending.entries.extend(decisions_of("pending", Decision._fields, Decision, arrays))
+        self._completed = decisions_of("completed", Decision._fields, Decision, arrays)
 
 
 def _make_network(
@@ -319,25 +292,6 @@ def _make_network(
         output.weight.zero_()
         output.bias.fill_(math.log(math.expm1(initial_concentration - 1.0)))  # the inverse of 1 + softplus
     return nn.Sequential(hidden, nn.Tanh(), output)
-
-
-def _decision_arrays(name: str, entries: Sequence[tuple[Any, ...]]) -> dict[str, NDArray[Any]]:
-    """Returns decisions and the numbers that go with each as arrays; nothing where there are none."""
-    if not entries:
-        return {}
-    return {
-        f"{name}/features": np.stack([decision.features for decision, *_ in entries]),
-        f"{name}/ratios": np.stack([decision.ratios for decision, *_ in entries]),
-        f"{name}/numbers": np.asarray([numbers for _, *numbers in entries]),
-    }
-
-
-def _decisions(name: str, arrays: Mapping[str, NDArray[Any]]) -> list[tuple[Decision, list[float]]]:
-    """The inverse of ``_decision_arrays``."""
-    if f"{name}/features" not in arrays:
-        return []
-    columns = (arrays[f"{name}/{part}"] for part in ("features", "ratios", "numbers"))
-    return [(Decision(features, ratios), numbers.tolist()) for features, ratios, numbers in zip(*columns, strict=True)]
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

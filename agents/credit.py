@@ -11,16 +11,12 @@ values are unpublished).
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Generic, Literal, TypedDict, TypeVar, get_args
+from typing import Literal, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from atesd_env.errors import ConfigError
-
-Decision = TypeVar("Decision")
-"""What is remembered of a decision until its return is known."""
 
 Credit = Literal["one-step", "delayed", "discounted", "grounded"]
 """What a decision is credited with; see ``credit_settings``."""
@@ -168,54 +164,6 @@ def decision_returns(
     gains = learning_progress_return(progress, gamma=gamma, lookahead=lookahead, with_tail=with_tail)
     scores = grounded_return(grounded, gamma=gamma, lookahead=lookahead, with_tail=with_tail)
     return gains + grounded_weight * scores
-
-
-class PendingDecisions(Generic[Decision]):
-    """Decisions that wait for their return, in a run that is still going on; same numbers as ``decision_returns``.
-
-    Args:
-        gamma: Discount.
-        lookahead: L.
-        grounded_weight: The paper's lambda_gt.
-
-    Attributes:
-        entries: (decision, progress, grounded) of the windows whose decision waits, oldest first; at most L - 1.
-    """
-
-    def __init__(self, *, gamma: float, lookahead: int, grounded_weight: float) -> None:
-        self._settings = {"gamma": gamma, "grounded_weight": grounded_weight}
-        self._lookahead = lookahead
-        self.entries: deque[tuple[Decision, float, float]] = deque()
-
-    def add(self, decision: Decision, progress: float, grounded: float) -> list[tuple[Decision, float]]:
-        """Adds a window and the decision that it was made under.
-
-        Returns:
-            The decision that is now complete, with its R: one, or none while fewer than L windows have been made.
-        """
-        self.entries.append((decision, progress, grounded))
-        if len(self.entries) < self._lookahead:
-            return []
-        (returned,) = self._returns(self._lookahead, with_tail=False)
-        return [(self.entries.popleft()[0], returned)]
-
-    def finish(self) -> list[tuple[Decision, float]]:
-        """Ends the run: returns the waiting decisions with the R of the windows that were made (``with_tail``)."""
-        if not self.entries:
-            return []
-        returns = self._returns(self._lookahead, with_tail=True)
-        decisions = [decision for decision, _, _ in self.entries]
-        self.clear()
-        return list(zip(decisions, returns, strict=True))
-
-    def clear(self) -> None:
-        """Forgets the waiting decisions: they get no credit."""
-        self.entries.clear()
-
-    def _returns(self, lookahead: int, *, with_tail: bool) -> list[float]:
-        _, progress, grounded = zip(*self.entries, strict=True)
-        returns = decision_returns(progress, grounded, lookahead=lookahead, with_tail=with_tail, **self._settings)
-        return [float(value) for value in returns]
 
 
 def _lookaheads(

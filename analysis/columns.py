@@ -1,6 +1,6 @@
 """What each column of a frame means.
 
-``columns.json`` is written from the environment's own tables (``python -m docs.generator.package_tables``), because this package
+``columns.json`` is written from the environment's own tables (``python -m docs.generator.tables``), because this package
 imports nothing of the environment; a test compares the two.
 """
 

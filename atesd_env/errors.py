@@ -1,8 +1,12 @@
 """The exceptions this package raises on purpose.
 
 One root, and one class for each kind of thing that can be wrong; each also inherits the built-in that fits, so that
-``except ValueError`` keeps working. Every message says what was expected, what came, and what to do.
+``except ValueError`` keeps working. Every message says what was expected, what came, and what to do; where a name was
+mistyped, it says which one was probably meant (``did_you_mean``).
 """
+
+import difflib
+from collections.abc import Iterable
 
 from gymnasium.error import ResetNeeded
 
@@ -53,3 +57,24 @@ class ExtrapolationError(AtesdError, ValueError):
 
 class RankError(AtesdError, RuntimeError):
     """Another process of a run on several devices ended, hangs or disagrees; rows written before stay intact."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Returns which of some names was probably meant, capitals aside, or None where none is near.
+
+    >>> nearest("Windos", ["windows", "groups"]), nearest("windows", ["groups"])
+    ('windows', None)
+    """
+    by_lower = {candidate.lower(): candidate for candidate in names}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return by_lower[found[0]] if found else None
+
+
+def did_you_mean(name: str, names: Iterable[str], otherwise: str = "") -> str:
+    """Returns a message's hint at the nearest of some names, or ``otherwise`` where none is near.
+
+    >>> did_you_mean("windos", ["windows", "groups"]), did_you_mean("x", ["windows"], "the field is windows.")
+    ("did you mean 'windows'?", 'the field is windows.')
+    """
+    found = nearest(name, names)
+    return f"did you mean {found!r}?" if found else otherwise

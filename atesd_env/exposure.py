@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
+from atesd_env.envs.actions import RATIO_TOLERANCE
 from atesd_env.errors import ConfigError, DataError, StudentError
 from atesd_env.tasks.base import Problem, Task
 
@@ -22,14 +23,11 @@ ExposureKind = Literal["reference", "none", "other"]
 The last two are controls: does it matter what the teacher is shown?
 """
 
-# Actions arrive as float32, where 0.7 * 10 is 6.9999999: without the tolerance an asked-for step would be hidden.
-_RATIO_TOLERANCE = 1e-6
-
 
 def num_shown_steps(reveal_ratio: float, num_steps: int) -> int:
     """Returns how many of ``num_steps`` steps a reveal ratio in [0, 1] shows: ``floor(reveal_ratio * num_steps)``.
 
-    Ratios within 1e-6 below a step's threshold count as reaching it, because float32 cannot hold 0.7.
+    Ratios within ``RATIO_TOLERANCE`` below a step's threshold count as reaching it, because float32 cannot hold 0.7.
 
     Raises:
         ConfigError: If the ratio is not a finite number in [0, 1].
@@ -39,7 +37,8 @@ def num_shown_steps(reveal_ratio: float, num_steps: int) -> int:
     """
     if not (math.isfinite(reveal_ratio) and 0.0 <= reveal_ratio <= 1.0):
         raise ConfigError(f"reveal ratio: expected a number in [0, 1], got {reveal_ratio}; clip it before acting.")
-    return min(num_steps, math.floor((reveal_ratio + _RATIO_TOLERANCE) * num_steps))
+    # Actions arrive as float32, where 0.7 * 10 is 6.9999999: without the tolerance an asked-for step would be hidden.
+    return min(num_steps, math.floor((reveal_ratio + RATIO_TOLERANCE) * num_steps))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
@@ -27,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 from atesd_env.config import EnvConfig
 from atesd_env.exposure import PromptBuilder
 from atesd_env.rollouts.sampling import SamplingSpec, decode_texts, generate
+from atesd_env.streams import numpy_stream
 from atesd_env.student.loading import TINY_DIRECTORY
 from atesd_env.student.model import wrap_student
 from atesd_env.tasks.arithmetic import ArithmeticTask
@@ -141,7 +141,7 @@ def _batches(settings: PretrainSettings, tokenizer: Any) -> Iterator[tuple[Tenso
     plain = ArithmeticTask(2, settings.plain_max_addends)
     hinted = ArithmeticTask(2, settings.hinted_max_addends)
     builder = PromptBuilder(hinted, tokenizer, max_prompt_tokens=256)
-    rng = np.random.default_rng([settings.seed, 1])
+    rng = numpy_stream(settings.seed, "pretraining")
     index = 0
     while True:
         rows: list[tuple[list[int], int]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
@@ -12,14 +13,16 @@ from numpy.typing import NDArray
 
 from agents.bandits.rules import arm_sums, recency_weights, standard_scores
 from agents.base import Agent, Transition
-from agents.credit import Credit, PendingDecisions, credit_settings
-from atesd_env.config import RunConfig
+from agents.credit import Credit
+from agents.delayed import PendingDecisions, decision_arrays, decisions_of, pending_decisions
 from atesd_env.errors import ConfigError
 
 GRID_SIZE = 5
 """Arms of the default grid: 0, 0.25, 0.5, 0.75, 1, the paper's fixed sweep."""
 MAX_MEMORY = 10_000
 """Credited pulls that are remembered at most, also by a bandit that forgets nothing."""
+
+_PARTS = ("arms", "contexts")  # names of a pull's arrays in files
 
 
 class Pull(NamedTuple):
@@ -34,6 +37,16 @@ class Pull(NamedTuple):
     context: NDArray[np.float64]
 
 
+def _joined_signature(cls: type) -> inspect.Signature:
+    """Returns the signature of a class, with the options of the class above it in the place of ``**options``."""
+    _, *own = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
+    if own and own[-1].kind is inspect.Parameter.VAR_KEYWORD:
+        names = {one.name for one in own}
+        above = inspect.signature(cls.__mro__[1]).parameters.values()
+        own = own[:-1] + [one for one in above if one.name not in names]
+    return inspect.Signature(own)
+
+
 class GridBandit(Agent):
     """A bandit on a grid of reveal ratios; a subclass says which arms it prefers.
 
@@ -44,8 +57,6 @@ class GridBandit(Agent):
         grid_size: Ratios of an even grid from 0 to 1, at least 2; None is ``GRID_SIZE``.
         credit: What a decision is credited with (``credit_settings``).
         scale_window: Newest returns that the scores' median and deviation are of, at least 2 (``standard_scores``).
-        discount: Weight of a credited pull relative to the next one's, in (0, 1]; 1 forgets nothing.
-        window: Newest credited pulls that count; None is all.
 
     Attributes:
         grid: The ratios, float64 [A].
@@ -61,36 +72,28 @@ class GridBandit(Agent):
         env: gymnasium.Env[Any, Any],
         seed: int = 0,
         *,
-        grid: Sequence[float] | None,
-        grid_size: int | None,
-        credit: Credit,
-        scale_window: int,
-        discount: float = 1.0,
-        window: int | None = None,
+        grid: Sequence[float] | None = None,
+        grid_size: int | None = None,
+        credit: Credit = "grounded",
+        scale_window: int = 20,
     ) -> None:
         super().__init__(env, seed)
-        config = getattr(env.unwrapped, "config", None)
-        if not isinstance(config, RunConfig):
-            raise ConfigError(
-                f"env: expected an environment with a RunConfig in env.unwrapped.config, got {env}; the bandit needs its "
-                "gamma, lookahead and grounded_weight."
-            )
         self.grid = _checked_grid(grid, grid_size)
         self.credit = credit
         self.scale_window = _checked_count("scale_window", scale_window, least=2)
-        self.discount = checked_number("discount", discount, above=0.0, most=1.0)
-        self.window = None if window is None else _checked_count("window", window, least=1)
-        settings = credit_settings(
-            credit, gamma=config.gamma, lookahead=config.lookahead, grounded_weight=config.grounded_weight
-        )
-        self._grounded_weight = settings["grounded_weight"]
-        self._pending: PendingDecisions[Pull] = PendingDecisions(**settings)
+        self._pending: PendingDecisions[Pull] = pending_decisions(env, credit)
         self.history: dict[str, NDArray[Any]] = {
             "arms": np.zeros((0, self.groups), dtype=np.int64),
             "returns": np.zeros(0),
             "contexts": np.zeros((0, 0)),
         }
         self._last_pull: Pull | None = None
+
+    def __init_subclass__(cls) -> None:
+        """Shows the options that a subclass passes on beside its own, where ``inspect.signature`` is asked."""
+        super().__init_subclass__()
+        if "__init__" in vars(cls):
+            cls.__signature__ = _joined_signature(cls)  # type: ignore[attr-defined]
 
     def preferences(self, observation: NDArray[np.float64], group: int, *, deterministic: bool) -> NDArray[np.float64]:
         """Returns a number for each arm, [A]: the arm with the highest is pulled. A subclass must have this.
@@ -136,10 +139,7 @@ class GridBandit(Agent):
 
     def observe(self, transition: Transition) -> None:
         """Credits the pulls whose return is now known."""
-        completed = self._pending.add(cast(Pull, self._last_pull), *self._measurements(transition))
-        if transition.terminated:
-            completed += self._pending.finish()
-        for pull, returned in completed:
+        for pull, returned in self._pending.observe(cast(Pull, self._last_pull), transition):
             newest = {"arms": pull.arms, "returns": np.asarray(returned), "contexts": pull.context}
             self.history = {
                 name: np.concatenate([column, newest[name][None]])[-MAX_MEMORY:]
@@ -152,8 +152,8 @@ class GridBandit(Agent):
         return standard_scores(self.history["returns"], scale_window=self.scale_window)
 
     def weights(self) -> NDArray[np.float64]:
-        """Returns what discount and window leave of each entry of the history, [n]."""
-        return recency_weights(len(self.history["returns"]), discount=self.discount, window=self.window)
+        """Returns how much each entry of the history counts, [n]: all the same, unless a subclass forgets."""
+        return np.ones(len(self.history["returns"]))
 
     def sums(self, group: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Returns the weighted pulls and the weighted sum of scores of each arm, [A] each."""
@@ -177,15 +177,6 @@ class GridBandit(Agent):
             # Random: in one order, the groups' bandits would try their arms in step, and no credit could tell them apart.
             arms.append(equals[0] if deterministic or len(equals) == 1 else self.rng.choice(equals))
         return np.asarray(arms, dtype=np.int64)
-
-    def _measurements(self, transition: Transition) -> tuple[float, float]:
-        """Returns the window's (progress, teacher-grounded score)."""
-        progress, grounded = transition.info["reward/progress"], transition.info["probe/grounded"]
-        if not transition.terminated:
-            return progress, grounded
-        # The window that broke the student may have no measurements; its reward, a penalty, stands for its own part of R.
-        grounded = grounded if grounded is not None and math.isfinite(grounded) else 0.0
-        return transition.reward - self._grounded_weight * grounded, grounded
 
     def diagnostics(self) -> dict[str, float]:
         """Returns numbers about the last decision and what is known; nothing before the first decision.
@@ -217,13 +208,8 @@ class GridBandit(Agent):
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Returns the history, and the pulls that wait for their return."""
-        arrays = {f"history/{name}": column for name, column in self.history.items()}
-        if self._pending.entries:
-            pulls, *numbers = zip(*self._pending.entries, strict=True)
-            arrays["pending/arms"] = np.stack([pull.arms for pull in pulls])
-            arrays["pending/contexts"] = np.stack([pull.context for pull in pulls])
-            arrays["pending/numbers"] = np.asarray(numbers, dtype=np.float64).T
-        return arrays
+        history = {f"history/{name}": column for name, column in self.history.items()}
+        return {**history, **decision_arrays("pending", _PARTS, self._pending.entries)}
 
     def set_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         saved_groups = arrays["history/arms"].shape[1]
@@ -234,10 +220,42 @@ class GridBandit(Agent):
             )
         self.history = {name: arrays[f"history/{name}"] for name in self.history}
         self._pending.clear()
-        if "pending/arms" in arrays:
-            columns = [arrays[f"pending/{name}"] for name in ("arms", "contexts", "numbers")]
-            for arms, context, (progress, grounded) in zip(*columns, strict=True):
-                self._pending.entries.append((Pull(arms, context), float(progress), float(grounded)))
+        self._pending.entries.extend(decisions_of("pending", _PARTS, Pull, arrays))
+
+
+class ForgettingBandit(GridBandit):
+    """A bandit on a grid that may forget what was credited long ago.
+
+    Args:
+        env: The environment.
+        seed: Seed of the decisions and the run.
+        discount: Weight of a credited pull relative to the next one's, in (0, 1]; 1 forgets nothing.
+        window: Newest credited pulls that count; None is all.
+        **options: Those of ``GridBandit``.
+
+    Raises:
+        ConfigError: If an argument is out of range, or the environment is not one of ours.
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any],
+        seed: int = 0,
+        *,
+        discount: float = 1.0,
+        window: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(env, seed, **options)
+        self.discount = checked_number("discount", discount, above=0.0, most=1.0)
+        self.window = None if window is None else _checked_count("window", window, least=1)
+
+    def weights(self) -> NDArray[np.float64]:
+        """Returns what discount and window leave of each entry of the history, [n]."""
+        return recency_weights(len(self.history["returns"]), discount=self.discount, window=self.window)
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "discount": self.discount, "window": self.window}
 
 
 def checked_number(

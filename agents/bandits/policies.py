@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.bandits.base import GridBandit, Pull, checked_number
+from agents.bandits.base import ForgettingBandit, GridBandit, Pull, checked_number
 from agents.bandits.rules import (
     exp3s_gain,
     exp3s_probabilities,
@@ -18,20 +18,19 @@ from agents.bandits.rules import (
     linucb_parts,
     ucb_indices,
 )
-from agents.credit import Credit
-
-NUM_PAPER_FEATURES = 6
-"""The paper's state: the first features of the observation."""
+from atesd_env.envs.observation import NUM_PAPER_FEATURES
 
 
-class UcbBandit(GridBandit):
+class UcbBandit(ForgettingBandit):
     """UCB1; with ``discount`` it is D-UCB, with ``window`` SW-UCB (Garivier and Moulines 2011, arXiv 0805.3415).
 
     The greedy arm is the one with the highest posterior mean (``gaussian_posterior``): one lucky pull does not make it.
 
     Args:
-        env: As in ``GridBandit``, like all arguments that are not named here.
+        env: The environment.
+        seed: Seed of the decisions and the run.
         exploration: Weight of the bonus, at least 0; 1 is UCB1's for scores of variance 1.
+        **options: Those of ``ForgettingBandit``.
     """
 
     def __init__(
@@ -40,23 +39,9 @@ class UcbBandit(GridBandit):
         seed: int = 0,
         *,
         exploration: float = 0.5,
-        discount: float = 1.0,
-        window: int | None = None,
-        grid: Sequence[float] | None = None,
-        grid_size: int | None = None,
-        credit: Credit = "grounded",
-        scale_window: int = 20,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            env,
-            seed,
-            grid=grid,
-            grid_size=grid_size,
-            credit=credit,
-            scale_window=scale_window,
-            discount=discount,
-            window=window,
-        )
+        super().__init__(env, seed, **options)
         self.exploration = checked_number("exploration", exploration, least=0.0)
 
     def preferences(self, observation: NDArray[np.float64], group: int, *, deterministic: bool) -> NDArray[np.float64]:
@@ -68,22 +53,19 @@ class UcbBandit(GridBandit):
         return ucb_indices(counts, sums, pending=pending.astype(np.float64), exploration=self.exploration)
 
     def options(self) -> dict[str, Any]:
-        return {
-            **super().options(),
-            "exploration": self.exploration,
-            "discount": self.discount,
-            "window": self.window,
-        }
+        return {**super().options(), "exploration": self.exploration}
 
 
-class ThompsonBandit(GridBandit):
+class ThompsonBandit(ForgettingBandit):
     """Thompson sampling: a Gaussian posterior of each arm's mean score; with ``discount`` or ``window`` it forgets.
 
     What is forgotten returns to the prior, N(0, 1) in scores, so an arm that was not pulled for long is tried again.
 
     Args:
-        env: As in ``GridBandit``, like all arguments that are not named here.
+        env: The environment.
+        seed: Seed of the decisions and the run.
         noise: Standard deviation of a score around its arm's mean, above 0; less explores less.
+        **options: Those of ``ForgettingBandit``.
     """
 
     def __init__(
@@ -92,23 +74,9 @@ class ThompsonBandit(GridBandit):
         seed: int = 0,
         *,
         noise: float = 1.0,
-        discount: float = 1.0,
-        window: int | None = None,
-        grid: Sequence[float] | None = None,
-        grid_size: int | None = None,
-        credit: Credit = "grounded",
-        scale_window: int = 20,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            env,
-            seed,
-            grid=grid,
-            grid_size=grid_size,
-            credit=credit,
-            scale_window=scale_window,
-            discount=discount,
-            window=window,
-        )
+        super().__init__(env, seed, **options)
         self.noise = checked_number("noise", noise, above=0.0)
 
     def preferences(self, observation: NDArray[np.float64], group: int, *, deterministic: bool) -> NDArray[np.float64]:
@@ -117,18 +85,20 @@ class ThompsonBandit(GridBandit):
         return means if deterministic else means + deviations * self.rng.standard_normal(len(means))
 
     def options(self) -> dict[str, Any]:
-        return {**super().options(), "noise": self.noise, "discount": self.discount, "window": self.window}
+        return {**super().options(), "noise": self.noise}
 
 
-class LinUcbBandit(GridBandit):
+class LinUcbBandit(ForgettingBandit):
     """LinUCB on the paper's six features and a constant, one ridge regression for each arm (arXiv 1003.0146).
 
     With ``discount`` it is D-LinUCB (arXiv 1909.09146); ``window`` keeps the newest pulls.
 
     Args:
-        env: As in ``GridBandit``, like all arguments that are not named here.
+        env: The environment.
+        seed: Seed of the decisions and the run.
         exploration: Weight of the width, at least 0: LinUCB's alpha.
         ridge: The regressions' penalty, above 0.
+        **options: Those of ``ForgettingBandit``.
     """
 
     def __init__(
@@ -138,23 +108,9 @@ class LinUcbBandit(GridBandit):
         *,
         exploration: float = 0.5,
         ridge: float = 1.0,
-        discount: float = 1.0,
-        window: int | None = None,
-        grid: Sequence[float] | None = None,
-        grid_size: int | None = None,
-        credit: Credit = "grounded",
-        scale_window: int = 20,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            env,
-            seed,
-            grid=grid,
-            grid_size=grid_size,
-            credit=credit,
-            scale_window=scale_window,
-            discount=discount,
-            window=window,
-        )
+        super().__init__(env, seed, **options)
         self.history["contexts"] = np.zeros((0, NUM_PAPER_FEATURES + 1))
         self.exploration = checked_number("exploration", exploration, least=0.0)
         self.ridge = checked_number("ridge", ridge, above=0.0)
@@ -183,13 +139,7 @@ class LinUcbBandit(GridBandit):
         return preferred
 
     def options(self) -> dict[str, Any]:
-        return {
-            **super().options(),
-            "exploration": self.exploration,
-            "ridge": self.ridge,
-            "discount": self.discount,
-            "window": self.window,
-        }
+        return {**super().options(), "exploration": self.exploration, "ridge": self.ridge}
 
 
 class Exp3sBandit(GridBandit):
@@ -199,10 +149,12 @@ class Exp3sBandit(GridBandit):
     was pulled with. It learns slowly: on the toy learner it takes several runs where the others take a part of one.
 
     Args:
-        env: As in ``GridBandit``, like all arguments that are not named here.
+        env: The environment.
+        seed: Seed of the decisions and the run.
         exploration: Share of the pulls that are random, which is the step size too, in (0, 1]: the paper's gamma.
         share: Share of the weight that is spread over all arms at each credit, at least 0: its alpha. 0 is Exp3; 1/T
             suits T pulls.
+        **options: Those of ``GridBandit``.
 
     Attributes:
         arm_weights: Weight of each arm, [groups, A], sum 1 in each group.
@@ -215,12 +167,9 @@ class Exp3sBandit(GridBandit):
         *,
         exploration: float = 0.3,
         share: float = 0.001,
-        grid: Sequence[float] | None = None,
-        grid_size: int | None = None,
-        credit: Credit = "grounded",
-        scale_window: int = 20,
+        **options: Any,
     ) -> None:
-        super().__init__(env, seed, grid=grid, grid_size=grid_size, credit=credit, scale_window=scale_window)
+        super().__init__(env, seed, **options)
         self.exploration = checked_number("exploration", exploration, above=0.0, most=1.0)
         self.share = checked_number("share", share, least=0.0)
         self.history["contexts"] = np.zeros((0, self.groups))

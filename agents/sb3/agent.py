@@ -21,12 +21,21 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.noise import VectorizedActionNoise
 
+from agents.frozen import Frozen
 from agents.sb3.algorithms import ALGORITHMS, Scale, action_map, arguments, check_options
 from agents.sb3.callbacks import StartEndedAfter, WindowsBar, as_callback
-from agents.sb3.files import TRUST, Description, check_same_spaces, described, packed, read_agent_file, with_zip_suffix
+from agents.sb3.files import (
+    TRUST,
+    Description,
+    check_same_spaces,
+    described,
+    moved_classes,
+    packed,
+    read_agent_file,
+    with_zip_suffix,
+)
 from agents.sb3.randomness import PrivateGenerators
 from agents.sb3.vec_env import PopulationVecEnv, feature_names, num_groups
-from agents.specs.saved import Frozen
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import write_atomically
 
@@ -146,7 +155,7 @@ class SB3Agent:
             for group, values in enumerate(rows):
                 suffix = f"_{group}" if self.vec_env.groups > 1 else ""
                 names = ("c1", "c2", "mean", "entropy")
-                numbers |= {f"{name}{suffix}": float(value) for name, value in zip(names, values, strict=True)}
+                numbers |= {f"{name}{suffix}": float(value.detach()) for name, value in zip(names, values, strict=True)}
         return numbers
 
     def packed(self) -> bytes:
@@ -279,18 +288,8 @@ def loaded(
         as_saved: Keep the stretches and the warm-up as they were: the training goes on.
     """
     description = described(content, source)
-    if description.agent not in ALGORITHMS:
-        raise ConfigError(
-            f"{source}: expected an agent of {', '.join(ALGORITHMS)}, got {description.agent!r}; "
-            "it was saved by another version; train it anew."
-        )
-    check_same_spaces(description, num_groups(env), feature_names(env), source)
     options = dict(options or {})
-    check_options(description.agent, options)
-    if options and not learn:
-        raise ConfigError(
-            f"{source}: expected no options for an agent that only decides, got {options}; add learn=true."
-        )
+    _check_usable(description, env, source, learn, options)
     algorithm_class = ALGORITHMS[description.agent].cls
     fitted = {} if as_saved or not learn else _fitted(description.agent, Scale.of(env), options)
     vec_env = PopulationVecEnv(
@@ -302,21 +301,37 @@ def loaded(
     generators = PrivateGenerators()
     with generators.lent():
         try:
-            algorithm = algorithm_class.load(io.BytesIO(content), env=vec_env, device="cpu", **fitted)
+            algorithm = algorithm_class.load(
+                io.BytesIO(content), env=vec_env, device="cpu", custom_objects=moved_classes(content), **fitted
+            )
         except Exception as error:  # whatever unpickling may raise
             raise RunFilesError(
                 f"{source}: expected an agent that this version of Stable-Baselines3 can load, got '{error}'; use the version "
                 f"that saved it. {TRUST}"
             ) from error
         noise = getattr(algorithm, "action_noise", None)
-        if isinstance(
-            noise, VectorizedActionNoise
-        ):  # made for the saved number of students; learn makes it for this one's
+        if isinstance(noise, VectorizedActionNoise):
+            # Made for the saved number of students; learn makes it for this one's.
             algorithm.action_noise = noise.base_noise
         if not as_saved:
             algorithm.set_random_seed(seed)
     agent = SB3Agent(description.agent, env, algorithm, vec_env, generators, seed)
     return agent if learn else Frozen(agent, deterministic=deterministic)
+
+
+def _check_usable(description: Description, env: AnyEnv, source: str, learn: bool, options: Mapping[str, Any]) -> None:
+    """Raises ConfigError if an agent is of no known kind, was made for other spaces, or cannot take the options."""
+    if description.agent not in ALGORITHMS:
+        raise ConfigError(
+            f"{source}: expected an agent of {', '.join(ALGORITHMS)}, got {description.agent!r}; "
+            "it was saved by another version; train it anew."
+        )
+    check_same_spaces(description, num_groups(env), feature_names(env), source)
+    check_options(description.agent, options)
+    if options and not learn:
+        raise ConfigError(
+            f"{source}: expected no options for an agent that only decides, got {options}; add learn=true."
+        )
 
 
 def _fitted(name: str, scale: Scale, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ given as an option.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -18,9 +17,9 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.noise import NormalActionNoise
 
+from agents.base import config_of
 from agents.sb3.actions import ActionMap, Grid, Interval, JointGrid
-from atesd_env.config import RunConfig
-from atesd_env.errors import ConfigError
+from atesd_env.errors import ConfigError, did_you_mean
 
 Defaults = Callable[["Scale"], dict[str, Any]]
 """Returns our arguments for an algorithm at a scale."""
@@ -52,12 +51,7 @@ class Scale:
         Raises:
             ConfigError: If the environment has no configuration of ours.
         """
-        config = getattr(env.unwrapped, "config", None)
-        if not isinstance(config, RunConfig):
-            raise ConfigError(
-                f"env: expected an environment with a RunConfig in env.unwrapped.config, got {env}; the agent needs its gamma "
-                "and its number of windows."
-            )
+        config = config_of(env)
         return cls(config.windows, getattr(env, "num_envs", 1), isinstance(env, VectorEnv), config.gamma)
 
 
@@ -215,8 +209,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     ]
     for option in options:
         if option not in known:
-            nearest = difflib.get_close_matches(option, known, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"the options are {', '.join(known)}."
+            hint = did_you_mean(option, known, f"the options are {', '.join(known)}.")
             raise ConfigError(f"agent {name!r}: expected an argument of its constructor, got {option!r}; {hint}")
 
 

@@ -7,8 +7,11 @@ before anything is unpickled.
 
 from __future__ import annotations
 
+import base64
+import importlib
 import io
 import json
+import pickletools
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -23,6 +26,8 @@ FORMAT_VERSION = 1
 """Version of ``atesd.json``."""
 TRUST = "Stable-Baselines3's zip files are unpickled, which can run any code: load only files you trust."
 """What every message about such a file ends with."""
+MOVED = {"agents.beta_policy": "agents.sb3.beta_policy"}
+"""Modules that files of before name, and where their classes stand now."""
 
 _MEMBER = "atesd.json"
 
@@ -99,6 +104,26 @@ def described(content: bytes, source: str) -> Description:
             "atesd-env that wrote it."
         )
     return description
+
+
+def moved_classes(content: bytes) -> dict[str, Any]:
+    """Returns what a zip names by a module of before (``MOVED``), as Stable-Baselines3's ``custom_objects``.
+
+    The pickles in it are read as a list of instructions, and not carried out.
+
+    Args:
+        content: The zip, which ``described`` has found to be whole.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        values = json.loads(archive.read("data"))
+    moved = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and ":serialized:" in value:
+            pickled = base64.b64decode(value[":serialized:"])
+            texts = [argument for _, argument, _ in pickletools.genops(pickled) if isinstance(argument, str)]
+            if len(texts) == 2 and texts[0] in MOVED:  # a class is its module and its name
+                moved[name] = getattr(importlib.import_module(MOVED[texts[0]]), texts[1])
+    return moved
 
 
 def check_same_spaces(description: Description, groups: int, feature_names: Sequence[str], source: str) -> None:

@@ -5,7 +5,6 @@ Messages name the spec that it came from, and the nearest name where one is wron
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import inspect
@@ -15,7 +14,7 @@ from typing import Any
 import gymnasium
 
 from agents.base import AgentProtocol
-from atesd_env.errors import ConfigError
+from atesd_env.errors import ConfigError, did_you_mean
 
 Factory = Callable[..., AgentProtocol]
 """A class, or a function, that returns an agent."""
@@ -55,7 +54,7 @@ def import_target(spec: str, target: str, *, suggestion: str = "") -> Factory:
         names = [name for name, value in vars(module).items() if inspect.isclass(value)]
         raise ConfigError(
             f"agent {spec!r}: expected a class {attribute!r} in {module.__name__}, found none"
-            f"{nearest(attribute, names)}; check the name."
+            f"{_hint(attribute, names)}; check the name."
         )
     return factory
 
@@ -90,7 +89,7 @@ def call_form(spec: str, factory: Factory, options: dict[str, Any]) -> tuple[str
     asked = f" and the options {', '.join(options)}" if options else ""
     names = option_parameters(factory)
     unknown = [name for name in options if name not in names]
-    wrong = f"; it has no {', '.join(unknown)}{nearest(unknown[0], names)}" if unknown else ""
+    wrong = f"; it has no {', '.join(unknown)}{_hint(unknown[0], names)}" if unknown else ""
     raise ConfigError(
         f"agent {spec!r}: expected a constructor that takes (env, seed=...), (env) or nothing{asked}, got "
         f"{getattr(factory, '__name__', 'a function')}{signature}{wrong}; change one of the two."
@@ -113,7 +112,7 @@ def _takes_env(signature: inspect.Signature) -> bool:
     return first is not None and (first.name == "env" or first.default is inspect.Parameter.empty)
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
+def _hint(name: str, names: Iterable[str]) -> str:
     """Returns " (did you mean 'x'?)" for the nearest of some names, or nothing where none is near."""
-    found = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {found[0]!r}?)" if found else ""
+    hint = did_you_mean(name, names)
+    return f" ({hint})" if hint else ""

@@ -4,15 +4,13 @@
     package.module:Class[:key=value...]       a class, or a function, of your own
     path/to/agent.safetensors[:key=value...]  an agent that was saved; .zip is Stable-Baselines3's (agents/specs/saved.py)
 
-A ``name`` is one of ``AGENTS``, the whole table, where an agent of our own is added by a line; or an entry point that an
-installed package declares in the group ``atesd.agents``. A ``key`` is an argument of the agent's constructor; a
-``value`` is read as JSON where it is JSON (``0.5``, ``true``, ``[64,64]``), else as text. Controllers are imported when
-one is made.
+A ``name`` is one of the table of agents (agents/specs/table.py); or an entry point that an installed package declares in
+the group ``atesd.agents``. A ``key`` is an argument of the agent's constructor; a ``value`` is read as JSON where it
+is JSON (``0.5``, ``true``, ``[64,64]``), else as text. Controllers are imported when one is made.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib.metadata
 import importlib.util
@@ -21,16 +19,17 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 
 from agents.base import Agent, AgentProtocol
+from agents.frozen import Frozen
 from agents.specs.construct import GIVEN_BY_MAKE, Factory, call_form, construct, import_target, option_parameters
-from agents.specs.saved import SUFFIXES, Frozen, load_own, load_zip
-from atesd_env.errors import ConfigError, RunFilesError
+from agents.specs.saved import SUFFIXES, load_own, load_zip
+from agents.specs.table import AGENTS, Entry
+from atesd_env.errors import ConfigError, RunFilesError, nearest
 
 Spec = str | os.PathLike[str] | AgentProtocol | Factory
 """What ``make`` takes: a spec, a class or function that returns an agent, or an agent."""
@@ -38,107 +37,6 @@ Spec = str | os.PathLike[str] | AgentProtocol | Factory
 ENTRY_POINT_GROUP = "atesd.agents"
 """Group of entry points in which an installed package names its agents."""
 
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of the table.
-
-    Attributes:
-        form: How the spec is written, such as "linear:A:B": a name, and a capital letter for each reveal ratio after
-            it.
-        meaning: One sentence.
-        target: The class, "module:Class", or a function with the arguments (env, seed=0, **options).
-        ratios: The constructor's arguments that the reveal ratios go to, in order.
-        least: If given, any number of ratios from this many may follow; they all go to the one name in ``ratios``.
-        needs: Module of an extra without which it cannot be used, or None.
-    """
-
-    form: str
-    meaning: str
-    target: str
-    ratios: tuple[str, ...] = ()
-    least: int | None = None
-    needs: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The part before the first colon."""
-        return self.form.partition(":")[0]
-
-    @property
-    def num_ratios(self) -> int:
-        """Ratios that must follow the name."""
-        return len(self.ratios) if self.least is None else self.least
-
-
-AGENTS: tuple[Entry, ...] = (
-    Entry(
-        "beta",
-        "The paper's controller: a Beta policy trained by REINFORCE inside the run.",
-        "agents.beta:BetaController",
-    ),
-    Entry(
-        "fixed:A", "The reveal ratio A in every window; fixed:1 is OPSD.", "agents.schedules:FixedSchedule", ("ratio",)
-    ),
-    Entry("random", "A uniformly random reveal ratio in every window.", "agents.schedules:RandomSchedule"),
-    Entry(
-        "linear:A:B",
-        "From A to B in a straight line over the run.",
-        "agents.schedules:LinearSchedule",
-        ("start", "end"),
-    ),
-    Entry(
-        "cosine:A:B",
-        "From A to B over the run along half a cosine: slowly at both ends.",
-        "agents.schedules:CosineSchedule",
-        ("start", "end"),
-    ),
-    Entry(
-        "staged:A:B[:C...]",
-        "One ratio after the other, in stages of equal length.",
-        "agents.schedules:StagedSchedule",
-        ("ratios",),
-        least=2,
-    ),
-    Entry(
-        "binomial",
-        "UFT's hint schedule: a binomial number of steps, whose mean falls along a cosine.",
-        "agents.schedules:BinomialSchedule",
-    ),
-    Entry(
-        "feedback",
-        "Holds the teacher-student mismatch at a set point, by integral control.",
-        "agents.feedback:FeedbackController",
-    ),
-    Entry(
-        "ppo",
-        "Stable-Baselines3's PPO, by default with a Beta policy (policy=gaussian is its own).",
-        "agents.sb3.agent:ppo",
-    ),
-    Entry("a2c", "Stable-Baselines3's A2C, by default with a Beta policy.", "agents.sb3.agent:a2c"),
-    Entry("sac", "Stable-Baselines3's SAC.", "agents.sb3.agent:sac"),
-    Entry("td3", "Stable-Baselines3's TD3, with Gaussian action noise.", "agents.sb3.agent:td3"),
-    Entry("dqn", "Stable-Baselines3's DQN on a grid of ratios (grid=11).", "agents.sb3.agent:dqn"),
-    Entry(
-        "recurrent_ppo",
-        "sb3-contrib's PPO with an LSTM, by default with a Beta policy.",
-        "agents.sb3.agent:recurrent_ppo",
-    ),
-    Entry("tqc", "sb3-contrib's TQC: SAC with truncated quantile critics.", "agents.sb3.agent:tqc"),
-    Entry("ucb", "UCB1 on a grid of ratios; ucb:discount=0.95 or ucb:window=50 forgets.", "agents.bandits:UcbBandit"),
-    Entry(
-        "thompson",
-        "Thompson sampling on a grid of ratios; discount and window as for ucb.",
-        "agents.bandits:ThompsonBandit",
-    ),
-    Entry("exp3s", "Exp3.S on a grid of ratios; slow, and assumes nothing.", "agents.bandits:Exp3sBandit"),
-    Entry(
-        "linucb",
-        "LinUCB on a grid of ratios, in the context of the paper's six features; discount and window as for ucb.",
-        "agents.bandits:LinUcbBandit",
-    ),
-)
-"""The agents that come with the package."""
 
 BASELINES: tuple[Entry, ...] = (
     Entry("base", "Baseline: the base model, not trained.", "atesd.experiments.baselines.base:BaseModel"),
@@ -426,5 +324,5 @@ def _ratio(spec: str, entry: Entry, text: str) -> float:
 
 def _suggestion(name: str) -> str:
     forms = {entry.name: entry.form for entry in AGENTS} | {point: point for point in _entry_points()}
-    nearest = difflib.get_close_matches(name.lower(), list(forms), n=1)
-    return f" (did you mean {forms[nearest[0]]}?)" if nearest else ""
+    found = nearest(name, forms)
+    return f" (did you mean {forms[found]}?)" if found else ""

@@ -23,30 +23,11 @@ from typing import Any
 
 import gymnasium
 
-from agents.base import Agent, AgentProtocol, read_agent_file
+from agents.base import Agent, read_agent_file
 from atesd_env.errors import ConfigError, RunFilesError
 
 SUFFIXES = (".safetensors", ".zip")
 """Endings of the files of saved agents: ours, and Stable-Baselines3's."""
-
-
-class Frozen:
-    """An agent that only decides: what it knows stays as it is.
-
-    Args:
-        agent: The agent.
-        deterministic: Leave the randomness of its decisions out.
-    """
-
-    def __init__(self, agent: AgentProtocol, *, deterministic: bool = True) -> None:
-        self.agent = agent
-        self.deterministic = deterministic
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> tuple[Any, Any]:
-        """Returns the agent's (reveal ratios, next state)."""
-        return self.agent.predict(observation, state, episode_start, deterministic=deterministic or self.deterministic)
 
 
 def load_zip(
@@ -73,7 +54,7 @@ def load_zip(
         ConfigError: If it was saved for other spaces.
     """
     _check_zip(path)
-    from agents.sb3.agent import load_agent  # type: ignore[import-not-found, unused-ignore]
+    from agents.sb3.agent import load_agent  # loads torch
 
     return load_agent(path, env, learn, seed=seed, deterministic=deterministic, **options)
 

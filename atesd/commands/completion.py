@@ -17,7 +17,8 @@ import gymnasium
 import tyro
 
 import atesd_env  # noqa: F401  (registers the ids)
-from agents.specs.registry import AGENTS, BASELINES
+from agents.specs.registry import BASELINES
+from agents.specs.table import AGENTS
 
 _SCRIPT = """\
 _atesd() {{

@@ -118,7 +118,9 @@ class _Worker:
     spec: RunSpec
 
     def __init__(self, options: dict[str, Any], num_threads: int) -> None:
-        context = multiprocessing.get_context("spawn")  # a forked torch may hang
+        # Spawned, since a forked torch may hang; and by multiprocessing, not as a `Child`, because its process imports the
+        # user's main script, where an agent's class may stand.
+        context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         # Not a daemon: those may have no children, and answers are compared in a child process.
         self.process = context.Process(target=_work, args=(theirs, options))

@@ -8,7 +8,6 @@ may go on with another value).
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import numbers
 import os
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from atesd_env.errors import ConfigError
+from atesd_env.errors import ConfigError, did_you_mean, nearest
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,8 @@ def checked(field: dataclasses.Field[Any], value: Any) -> Any:
     if "choices" in field.metadata:
         choices = field.metadata["choices"]
         if not isinstance(value, str) or value not in choices:
-            nearest = nearest_name(str(value), choices)
-            suggestion = f" Did you mean {nearest!r}?" if nearest else ""
+            meant = nearest(str(value), choices)
+            suggestion = f" Did you mean {meant!r}?" if meant else ""
             raise ConfigError(
                 f"{field.name}: expected one of {choices}, got {value!r}; choose one of these.{suggestion}"
             )
@@ -110,12 +109,4 @@ def _plain(base: str, value: Any) -> str | bool | int | float | None:
 
 def hint(name: str, names: Sequence[str], kind: str) -> str:
     """Returns the end of a message on an unknown name: the one that was probably meant, or all there are."""
-    nearest = nearest_name(name, names)
-    return f"did you mean {nearest!r}?" if nearest else f"the {kind} are {', '.join(names)}."
-
-
-def nearest_name(name: str, names: Sequence[str]) -> str | None:
-    """Returns the name that was probably meant, capitals aside, or None."""
-    by_lower = {candidate.lower(): candidate for candidate in names}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    return by_lower[found[0]] if found else None
+    return did_you_mean(name, names, f"the {kind} are {', '.join(names)}.")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from atesd_env.config.checks import nearest_name
 from atesd_env.config.language_model import EnvConfig
 from atesd_env.config.run import Leaf
-from atesd_env.errors import ConfigError
+from atesd_env.errors import ConfigError, did_you_mean
 
 INSTANCE_FIELDS = EnvConfig.names("instance")
 """Fields of ``EnvConfig`` that may differ between the students of a population."""
@@ -35,10 +34,9 @@ def instance_configs(config: Leaf, changes: Sequence[Mapping[str, Any]] | None, 
     for fields in changes:
         for name in fields:
             if name not in INSTANCE_FIELDS:
-                nearest = nearest_name(name, INSTANCE_FIELDS)
-                hint = f" (did you mean {nearest!r}?)" if nearest else ""
+                hint = did_you_mean(name, INSTANCE_FIELDS, "set it for all students instead.")
                 raise ConfigError(
-                    f"instances: expected fields that may differ between students ({', '.join(INSTANCE_FIELDS)}), got {name!r}"
-                    f"{hint}; set it for all students instead."
+                    f"instances: expected fields that may differ between students ({', '.join(INSTANCE_FIELDS)}), got {name!r}; "
+                    f"{hint}"
                 )
     return [config.replace(**fields) for fields in changes]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from atesd_env.config.checks import choice, nearest_name, number, option
+from atesd_env.config.checks import choice, number, option
 from atesd_env.config.run import RunConfig
-from atesd_env.errors import ConfigError
+from atesd_env.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +193,8 @@ def check_rollout_engine(engine: str) -> None:
         ConfigError: If it is something else.
     """
     if engine not in ("own", "vllm") and not is_server(engine):
-        nearest = nearest_name(engine, ("own", "vllm"))
-        suggestion = f" Did you mean {nearest!r}?" if nearest else ""
+        meant = nearest(engine, ("own", "vllm"))
+        suggestion = f" Did you mean {meant!r}?" if meant else ""
         raise ConfigError(
             f'rollout_engine: expected "own", "vllm" or the address of a vLLM server such as "http://localhost:8000", got '
             f"{engine!r}; give one of these.{suggestion}"

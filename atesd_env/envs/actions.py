@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from atesd_env.errors import ConfigError
 
-TOLERANCE = 1e-6
-"""How far outside [0, 1] a ratio may lie and count as rounding of a float32; it is clipped."""
+RATIO_TOLERANCE = 1e-6
+"""How far from what was meant a reveal ratio may lie and count as rounding of a float32: outside [0, 1], below a step."""
 
 
 def checked_ratios(action: Any, groups: int) -> NDArray[np.float64]:
@@ -23,7 +23,7 @@ def checked_ratios(action: Any, groups: int) -> NDArray[np.float64]:
 
     Raises:
         ConfigError: If the action is not numbers, has another shape, or has an entry that is NaN, infinite, below 0 or
-            above 1 (by more than ``TOLERANCE``).
+            above 1 (by more than ``RATIO_TOLERANCE``).
 
     >>> checked_ratios(0.25, groups=1)
     array([0.25])
@@ -42,7 +42,7 @@ def checked_ratios(action: Any, groups: int) -> NDArray[np.float64]:
             f"pass an array of shape ({groups},), or make the environment with another `groups`."
         )
     # Written so that NaN, which compares False with everything, is refused too.
-    is_valid = (ratios >= -TOLERANCE) & (ratios <= 1.0 + TOLERANCE)
+    is_valid = (ratios >= -RATIO_TOLERANCE) & (ratios <= 1.0 + RATIO_TOLERANCE)
     if not is_valid.all():
         group = int(np.argmin(is_valid))
         raise ConfigError(

@@ -109,6 +109,8 @@ FEATURES: tuple[Feature, ...] = (
     Feature("learning_progress", -1, 1, _tanh_10, "tanh(10x)", "Learning progress of the last window."),
 )
 """The features of the observation, in order: the paper's six first."""
+NUM_PAPER_FEATURES = 6
+"""The paper's state: the first features of the observation."""
 
 
 FEATURE_NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)

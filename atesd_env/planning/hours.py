@@ -7,15 +7,14 @@ not measured on the devices named here: expect a factor of two either way, and m
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 
 from atesd_env.config import EnvConfig
-from atesd_env.errors import ConfigError
+from atesd_env.errors import ConfigError, did_you_mean
 from atesd_env.planning.memory import DEVICE_RESERVE, Lengths
 from atesd_env.planning.shape import ModelShape
-from atesd_env.planning.terms import cache_bytes
+from atesd_env.planning.terms import CACHE_COPIES, cache_bytes
 
 MATRIX_SHARE = 0.35
 """Share of the matrix rate that forward and backward passes reach. Assumed."""
@@ -68,8 +67,7 @@ def parse_gpus(text: str) -> tuple[int, str, Device]:
         number, name = "1", text
     by_lower = {known.lower(): known for known in DEVICES}
     if name.lower() not in by_lower:
-        near = difflib.get_close_matches(name.lower(), by_lower, n=1)
-        hint = f"did you mean {by_lower[near[0]]!r}?" if near else f"the devices are {', '.join(DEVICES)}."
+        hint = did_you_mean(name, DEVICES, f"the devices are {', '.join(DEVICES)}.")
         raise ConfigError(f"gpus: expected [NUMBERx]DEVICE, got {text!r}; {hint}")
     return int(number), by_lower[name.lower()], DEVICES[by_lower[name.lower()]]
 
@@ -160,10 +158,10 @@ def decode_sec(num_rows: int, lengths: Lengths, shape: ModelShape, device: Devic
 def evaluation_batch(shape: ModelShape, device: Device, num_columns: int, width: int, base_bytes: float) -> int:
     """Returns how many samples of ``num_columns`` tokens (prompt and budget) fit a device beside the weights; 0 is none.
 
-    Rows that go on are copied when others have ended, so the cache counts 1.375 times (see ``plan.memory_plan``).
+    Rows that go on are copied when others have ended, so the cache counts ``CACHE_COPIES`` times.
     """
     free = (1.0 - DEVICE_RESERVE) * device.memory_bytes - base_bytes
-    return max(0, int(free / (1.375 * cache_bytes(shape, 1, num_columns, width))))
+    return max(0, int(free / (CACHE_COPIES * cache_bytes(shape, 1, num_columns, width))))
 
 
 def evaluation_hours(

@@ -19,6 +19,8 @@ from atesd_env.config import EnvConfig
 from atesd_env.errors import ConfigError
 from atesd_env.planning.shape import ModelShape
 from atesd_env.planning.terms import (
+    CACHE_COPIES,
+    FLOAT_BYTES,
     base_bytes,
     cache_bytes,
     divergence_bytes,
@@ -27,13 +29,11 @@ from atesd_env.planning.terms import (
     layer_parameters,
     saved_bytes,
 )
-from atesd_env.rollouts.sampling import KEPT_SHARE
+from atesd_env.rollouts.scoring import LOG_PROB_CHUNK
 
 DEVICE_RESERVE = 0.08
 """Share of a device's memory that the plan leaves free: its context, libraries' workspaces, fragmentation. Assumed."""
 
-_FLOAT = 4
-_LOG_PROB_CHUNK = 256  # of probe.py
 _SAMPLING_BYTES = 40
 """Of one row's vocabulary while a token is sampled: logits, their filtered and sorted copies, the order (int64), sums."""
 
@@ -129,7 +129,7 @@ def _fixed_parts(
 ) -> dict[str, float]:
     """Returns what stays from the first window to the last, by part."""
     width = _number_bytes(config)
-    adapter = num_students * shape.num_adapter_parameters * _FLOAT
+    adapter = num_students * shape.num_adapter_parameters * FLOAT_BYTES
     has_teacher = config.teacher == "ema" or config.adapter is not None
     fixed: dict[str, float] = {
         **base_bytes(
@@ -167,8 +167,7 @@ def _phases(config: EnvConfig, shape: ModelShape, lengths: Lengths, num_students
             "adapters laid together": num_students * joined,
         },
         "decoding": {
-            # Rows that go on are copied when others have ended, keys before values.
-            "key-value cache": cache * (1 if rollouts == 1 else 1 + KEPT_SHARE / 2),
+            "key-value cache": cache * (1 if rollouts == 1 else CACHE_COPIES),
             "adapters laid together": num_students * joined,
             "logits": rollouts * shape.vocabulary_size * _SAMPLING_BYTES,
         },
@@ -188,13 +187,13 @@ def _phases(config: EnvConfig, shape: ModelShape, lengths: Lengths, num_students
         },
         "probe": {
             "activations": forward_bytes(probe_tokens, shape, width),
-            "logits": 3 * _LOG_PROB_CHUNK * shape.vocabulary_size * _FLOAT,
+            "logits": 3 * LOG_PROB_CHUNK * shape.vocabulary_size * FLOAT_BYTES,
         },
     }
 
 
 def _number_bytes(config: EnvConfig) -> int:
-    return 2 if config.dtype == "bfloat16" else _FLOAT
+    return 2 if config.dtype == "bfloat16" else FLOAT_BYTES
 
 
 def _whole(parts: Mapping[str, float]) -> dict[str, int]:

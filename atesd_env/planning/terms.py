@@ -5,10 +5,15 @@ Notation as in ``ModelShape``: N tokens, D hidden size, H query and G key-value 
 
 from __future__ import annotations
 
+from atesd_env.distillation.chunked import BLOCK_BYTES_GPU, CHUNK_BYTES
 from atesd_env.planning.shape import ModelShape
+from atesd_env.rollouts.sampling import KEPT_SHARE
 
-_FLOAT = 4
-_BLOCK_BYTES = 8 * 2**20  # of divergence.py
+FLOAT_BYTES = 4
+"""Of a float32 number."""
+CACHE_COPIES = 1 + KEPT_SHARE / 2
+"""Caches of keys and values that are held at most: rows that go on are copied when others have ended, keys before values."""
+
 _NF4_BYTES = 0.5 + 4 / 64  # of one weight: 4 bits, and a float32 scale for every 64
 
 
@@ -68,7 +73,7 @@ def saved_bytes(
         in_modules: Through transformers' modules, which keep float32 copies of a 16-bit base's activations.
     """
     attention, mlp = _saved_by_layer(shape, width)
-    if in_modules and width < _FLOAT:
+    if in_modules and width < FLOAT_BYTES:
         more_attention, more_mlp = _copied_by_modules(shape, width)
         attention, mlp = attention + more_attention, mlp + more_mlp
     whole = num_tokens * (shape.num_layers - 1) * (attention + mlp) + num_tokens * attention + num_scored * mlp
@@ -86,15 +91,15 @@ def _saved_by_layer(shape: ModelShape, width: int) -> tuple[int, int]:
     heads = shape.query_size + 2 * shape.key_value_size
     in_attention = 2 * shape.hidden_size + (rotated if shape.has_head_norm else 0) + heads + 2 * shape.query_size
     in_mlp = 2 * shape.hidden_size + 4 * shape.mlp_size
-    return in_attention * width + 4 * shape.lora_r * _FLOAT, in_mlp * width + 3 * shape.lora_r * _FLOAT
+    return in_attention * width + 4 * shape.lora_r * FLOAT_BYTES, in_mlp * width + 3 * shape.lora_r * FLOAT_BYTES
 
 
 def _copied_by_modules(shape: ModelShape, width: int) -> tuple[int, int]:
     """Returns what modules keep of a token beyond ``_saved_by_layer``: float32 inputs of every adapter and norm, not 16-bit ones."""
     rotated = shape.query_size + shape.key_value_size if shape.has_head_norm else 0
-    in_attention = 3 * shape.hidden_size * _FLOAT - shape.hidden_size * width
-    in_mlp = 2 * shape.hidden_size * _FLOAT - shape.hidden_size * width
-    wider = _FLOAT - width
+    in_attention = 3 * shape.hidden_size * FLOAT_BYTES - shape.hidden_size * width
+    in_mlp = 2 * shape.hidden_size * FLOAT_BYTES - shape.hidden_size * width
+    wider = FLOAT_BYTES - width
     attention = in_attention + (shape.query_size + shape.hidden_size + rotated) * wider
     return attention, in_mlp + (shape.mlp_size + shape.hidden_size) * wider
 
@@ -108,12 +113,12 @@ def joined_adapter_bytes(shape: ModelShape) -> int:
         + 2 * (shape.hidden_size + 2 * shape.mlp_size)
         + (shape.mlp_size + shape.hidden_size)
     )
-    return shape.num_layers * shape.lora_r * in_and_out * _FLOAT
+    return shape.num_layers * shape.lora_r * in_and_out * FLOAT_BYTES
 
 
 def divergence_bytes(num_scored: int, shape: ModelShape, chunk_size: int, width: int) -> int:
     """Returns what the divergence of ``num_scored`` tokens holds at once: both models' logits of a chunk, and scratch."""
-    rows_in_block = max(1, _BLOCK_BYTES // (shape.vocabulary_size * _FLOAT))
-    chunk = max(1, min(num_scored, max(chunk_size, rows_in_block)))
-    block = min(chunk, rows_in_block)
-    return shape.vocabulary_size * (2 * chunk * width + 6 * block * _FLOAT)
+    row_bytes = shape.vocabulary_size * FLOAT_BYTES
+    chunk = max(1, min(num_scored, max(chunk_size, CHUNK_BYTES // row_bytes)))
+    block = min(chunk, max(1, BLOCK_BYTES_GPU // row_bytes))
+    return shape.vocabulary_size * (2 * chunk * width + 6 * block * FLOAT_BYTES)

@@ -9,11 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import subprocess
-import sys
 import traceback
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from atesd_env.envs.columns import Row
 from atesd_env.envs.observation import RunningStatistics
 from atesd_env.errors import AtesdError, ConfigError
 from atesd_env.population.population import Population, RunState, Sample, StudentSnapshot
+from atesd_env.processes import Child, ChildEndedError
 
 
 class ParallelPopulation:
@@ -164,54 +163,39 @@ class ParallelPopulation:
 
 
 class _Worker:
-    """One process: requests go to its input, replies come from its output, both pickled, one for one."""
+    """One process with its share of the students; requests and replies are pickled."""
 
     def __init__(self, students: list[int], arguments: tuple[Any, ...]) -> None:
         self._students = students
-        # Not multiprocessing: it refuses daemonic parents, and its spawn imports the user's main script once more.
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", f"from {__name__} import _serve; _serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is for the parent
-        )
+        self.child = Child(_serve)
         self.send(*arguments)
 
     def send(self, *request: Any) -> None:
-        assert self._process.stdin is not None
-        try:
-            pickle.dump(request, self._process.stdin)
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise self._ended() from None
+        with self._named():
+            self.child.send(pickle.dumps(request))
 
     def receive(self) -> Any:
-        assert self._process.stdout is not None
-        try:
-            is_error, reply = pickle.load(self._process.stdout)
-        except (EOFError, pickle.UnpicklingError):
-            raise self._ended() from None
+        with self._named():
+            reply = self.child.receive()
+        is_error, value = pickle.loads(reply)
         if is_error:
-            raise reply
-        return reply
+            raise value
+        return value
 
-    def _ended(self) -> AtesdError:
-        code = self._process.wait()
-        return AtesdError(
-            f"workers: expected a reply from the process of students {self._students}, but it ended with exit code {code}; "
-            f"-9 often means that memory ran out: use fewer students or processes."
-        )
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.communicate()  # waits, and closes both pipes
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except ChildEndedError as ended:
+            raise AtesdError(
+                f"workers: expected a reply from the process of students {self._students}, but it ended with exit code "
+                f"{ended.exitcode}; -9 often means that memory ran out: use fewer students or processes."
+            ) from None
 
 
 def _kill(workers: list[_Worker]) -> None:
     for worker in workers:
-        worker.kill()
+        worker.child.kill()
     workers.clear()
 
 
@@ -223,28 +207,21 @@ def _shared_cores(num_workers: int) -> list[list[int]]:
     return [share.tolist() for share in np.array_split(np.asarray(cores), num_workers)]
 
 
-def _serve() -> None:
-    """Runs in the process: makes the population, then answers requests until the input ends."""
-    requests, replies = sys.stdin.buffer, sys.stdout.buffer
-    sys.stdout = sys.stderr  # a stray print must not look like a reply
+def _serve(requests: Iterator[bytes], reply: Callable[[bytes], None]) -> None:
+    """Runs in the process: makes the population, then answers requests."""
     population: Population | None = None
-    while True:
-        try:
-            request = pickle.load(requests)
-        except EOFError:
-            return
+    for request in requests:
         try:
             if population is None:
-                population = _started(*request)
-                reply: Any = population.num_adapter_parameters
+                population = _started(*pickle.loads(request))
+                value: Any = population.num_adapter_parameters
             else:
-                reply = _answer(population, *request)
-            message = (False, reply)
+                value = _answer(population, *pickle.loads(request))
+            message = (False, value)
         except BaseException as error:
             error.add_note(f"in the process of a worker:\n{traceback.format_exc()}")
             message = (True, error)
-        pickle.dump(message, replies)
-        replies.flush()
+        reply(pickle.dumps(message))
 
 
 def _started(

@@ -41,7 +41,7 @@ def scored_hidden(
     return hidden[predicts]
 
 
-_LOG_PROB_CHUNK = 256
+LOG_PROB_CHUNK = 256
 """Tokens whose vocabulary is held in memory at once."""
 
 
@@ -56,8 +56,8 @@ def forced_rollouts(student: Student, prompts: Sequence[Sequence[int]], answers:
 def token_log_probs(student: Student, hidden: Tensor, tokens: Tensor) -> Tensor:
     """Returns the log-probabilities [N] float32 of ``tokens`` [N] given final hidden states [N, D]."""
     parts = []
-    for start in range(0, len(tokens), _LOG_PROB_CHUNK):
-        selection = slice(start, start + _LOG_PROB_CHUNK)
+    for start in range(0, len(tokens), LOG_PROB_CHUNK):
+        selection = slice(start, start + LOG_PROB_CHUNK)
         logits = functional.linear(hidden[selection], student.head_weight, student.head_bias).float()
         chosen = logits.gather(1, tokens[selection, None])[:, 0]
         parts.append(chosen - logits.logsumexp(dim=1))

@@ -27,6 +27,7 @@ from atesd_env.simulated.surrogate_model import (
     model_inputs,
     scaled_observations,
 )
+from atesd_env.streams import numpy_stream
 
 OnExtrapolation = Literal["truncate", "warn", "raise"]
 """What happens in a window outside of what was fitted."""
@@ -39,8 +40,6 @@ IS_EXTRAPOLATING = "surrogate/is_extrapolating"
 """Name in ``info``: whether the window's inputs lie outside of what was fitted."""
 REASON = "surrogate/reason"
 """Name in ``info``: why a window counts as outside."""
-
-_NOISE_PURPOSE = 12  # apart from the purposes of the other environments' random streams
 
 
 class ExtrapolationWarning(UserWarning):
@@ -145,7 +144,7 @@ class SurrogatePopulation:
 
         All of the run's noise is drawn here: it depends on seed and window only, not on what is done before.
         """
-        rng = np.random.default_rng(np.random.SeedSequence([seed, _NOISE_PURPOSE]))
+        rng = numpy_stream(seed, "surrogate noise")
         nll = float(rng.choice(self._model.initial_nll))
         self._noise[index] = rng.integers(len(self._model.later.residuals), size=self.config.windows)
         self._noise[index, 0] = rng.integers(len(self._model.first.residuals))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atesd_env.config import ToyConfig
+from atesd_env.streams import numpy_stream
 
 Levels = NDArray[np.float64]
 """A number for each student and difficulty group, [S, G]."""
@@ -31,8 +32,6 @@ IMMEDIATE_SHARE = 0.2
 """Kind "delayed": share of the speed that the window's own ratio decides; the skill decides the rest."""
 SKILL_RATE = 0.5
 """Kind "delayed": share of the way to what is practised that the skill goes in one update."""
-
-_NOISE_PURPOSE = 11  # apart from the purposes of the real environment's random streams
 
 
 def each(function: Callable[[float], float], values: Any) -> Any:
@@ -124,16 +123,10 @@ def noise(seeds: Sequence[int], windows: Sequence[int], nll: NDArray[np.float64]
     """
     if config.toy_noise == 0.0 and config.toy_relative_noise == 0.0:
         return np.zeros(len(seeds))
-    normal = [_standard_normal(seed, window) for seed, window in zip(seeds, windows, strict=True)]
+    normal = [
+        numpy_stream(seed, "toy noise", window).standard_normal() for seed, window in zip(seeds, windows, strict=True)
+    ]
     return np.asarray((config.toy_noise + config.toy_relative_noise * nll) * np.array(normal))
-
-
-def _standard_normal(seed: int, window: int) -> float:
-    entropy: Any = [seed, _NOISE_PURPOSE, window]
-    if seed < 2**32 > window:
-        # What numpy makes of the list, too, but in half the time; most of a window's time goes here.
-        entropy = np.array(entropy, dtype=np.uint32)
-    return float(np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy))).standard_normal())
 
 
 def group_mean(levels: Levels) -> NDArray[np.float64]:

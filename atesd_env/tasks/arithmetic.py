@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from atesd_env.errors import ConfigError
+from atesd_env.streams import numpy_stream
 from atesd_env.tasks.base import Problem, Task
 
 Split = Literal["training", "probe", "heldout"]
@@ -74,7 +75,7 @@ class ArithmeticTask(Task):
         self.max_addends = max_addends
 
     def training_problem(self, seed: int, index: int) -> Problem:
-        return self._draw("training", np.random.default_rng([seed, index]))
+        return self._draw("training", numpy_stream(seed, "task", index))
 
     def probe_problems(self, num_problems: int) -> list[Problem]:
         return self._fixed("probe", num_problems)
@@ -99,9 +100,8 @@ class ArithmeticTask(Task):
         return self.extract_answer(text) == problem.answer
 
     def _fixed(self, split: Split, num_problems: int) -> list[Problem]:
-        rng = np.random.default_rng(
-            [_FIXED_SEED, self.min_addends, self.max_addends, ("probe", "heldout").index(split)]
-        )
+        number = ("probe", "heldout").index(split)
+        rng = numpy_stream(_FIXED_SEED, "task", self.min_addends, self.max_addends, number)
         found: dict[str, Problem] = {}
         repeats = 0
         while len(found) < num_problems:

@@ -11,6 +11,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from atesd_env.streams import numpy_stream
+
 
 def row_at(num_rows: int, seed: int, index: int) -> int:
     """Returns which of ``num_rows`` rows comes at ``index`` (from 0, without end): each once in every pass.
@@ -24,4 +26,4 @@ def row_at(num_rows: int, seed: int, index: int) -> int:
 
 @lru_cache(maxsize=128)
 def _epoch_order(num_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    return np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(num_rows)
+    return numpy_stream(seed, "task", epoch).permutation(num_rows)

@@ -12,7 +12,8 @@ from atesd_env.config import EnvConfig, RunConfig, preset
 from atesd_env.envs.contract import make_spaces
 from atesd_env.simulated.surrogate import REWARD_FIELDS, SurrogateExposureEnv
 from atesd_env.simulated.toy import ToyExposureEnv
-from docs.generator.package_tables import features_table, field_texts, markdown_table
+from docs.generator.code_tables import features_table, field_texts
+from docs.generator.markdown import markdown_table
 
 DESCRIPTIONS = {
     "ATESD-Tiny-v0": (

@@ -58,8 +58,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     """Points links to files outside of ``docs`` at their copies in the site, and refuses stale tables."""
     if made_anew(markdown) != markdown:
         _log.warning(
-            "%s: expected its tables to be the code's, found others; run python -m docs.generator.package_tables and "
-            "python -m docs.generator.tables",
+            "%s: expected its tables to be the code's, found others; run python -m docs.generator.tables",
             page.file.src_uri,
         )
 

@@ -13,7 +13,7 @@ from atesd_env.evaluation.sampling_presets import CONTEST_TOKENS
 from atesd_env.planning.hours import DEVICES, evaluation_batch, evaluation_hours, time_plan
 from atesd_env.planning.memory import Lengths, memory_plan
 from atesd_env.planning.shape import student_shape
-from docs.generator.package_tables import markdown_table
+from docs.generator.markdown import markdown_table
 from docs.generator.public_names import ROOT
 
 TYPICAL = {"student_prompt": 300, "teacher_prompt": 3000}

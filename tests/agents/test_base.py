@@ -229,7 +229,7 @@ def test_files_that_hold_no_such_agent_are_refused(tmp_path: Path):
 
 
 def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path):
-    with pytest.raises(RunFilesError, match="expected to write the agent"):
+    with pytest.raises(RunFilesError, match="expected to write this file"):
         FixedSchedule(ToyExposureEnv()).save(tmp_path / "no folder" / "agent")
 
 

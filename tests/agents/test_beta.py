@@ -14,9 +14,10 @@ from scipy import special, stats
 
 import agents.beta
 from agents.base import Agent
-from agents.beta import NUM_PAPER_FEATURES, BetaController, controller_loss, normalised_advantages
+from agents.beta import BetaController, controller_loss, normalised_advantages
 from agents.credit import decision_returns
 from agents.schedules import RandomSchedule
+from atesd_env.envs.observation import NUM_PAPER_FEATURES
 from atesd_env.errors import ConfigError
 from atesd_env.simulated.toy import ToyExposureEnv
 from tests.agents.playing import BreaksInWindow4, actions_of, observed

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from agents.credit import (
-    PendingDecisions,
     decision_returns,
     grounded_return,
     learning_progress_return,
@@ -107,34 +106,6 @@ def test_a_run_shorter_than_the_lookahead():
     tail = decision_returns([1.0], [-2.0], gamma=0.5, lookahead=2, grounded_weight=1.0, with_tail=True)
     np.testing.assert_allclose(tail, [-1.0])
     assert decision_returns([], [], gamma=0.5, lookahead=2, grounded_weight=0.0, with_tail=True).shape == (0,)
-
-
-@pytest.mark.parametrize("lookahead", [1, 2, 3, 7])
-def test_online_credit_equals_the_pure_function(lookahead: int):
-    rng = np.random.default_rng(0)
-    progress, grounded = rng.random(6), -rng.random(6)
-    settings: dict[str, Any] = {"gamma": 0.8, "lookahead": lookahead, "grounded_weight": 0.1}
-    pending: PendingDecisions[int] = PendingDecisions(**settings)
-    completed = []
-    for decision in range(6):
-        now = pending.add(decision, progress[decision], grounded[decision])
-        # Known as soon as L windows have passed, and not before.
-        assert [name for name, _ in now] == ([decision - lookahead + 1] if decision >= lookahead - 1 else [])
-        completed += now
-    np.testing.assert_array_equal([value for _, value in completed], decision_returns(progress, grounded, **settings))
-    completed += pending.finish()
-    assert [name for name, _ in completed] == list(range(6))
-    with_tail = decision_returns(progress, grounded, with_tail=True, **settings)
-    np.testing.assert_allclose([value for _, value in completed], with_tail, rtol=1e-14)
-    assert pending.finish() == []
-
-
-def test_cleared_decisions_get_no_credit():
-    pending: PendingDecisions[str] = PendingDecisions(gamma=1.0, lookahead=2, grounded_weight=0.0)
-    pending.add("old run", 5.0, 0.0)
-    pending.clear()
-    assert pending.add("first", 1.0, 0.0) == []
-    assert pending.add("second", 2.0, 0.0) == [("first", 3.0)]
 
 
 @pytest.mark.parametrize(

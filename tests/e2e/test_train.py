@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.specs.registry import AGENTS
+from agents.specs.table import AGENTS
 from analysis import load_runs
 from tests.programs import STRICT_PYTHON, num_lines, ran, started, wait_until
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import gymnasium
-import numpy as np
 from gymnasium.vector import VectorEnv
 
 from agents.base import Agent
@@ -20,11 +19,11 @@ from agents.specs.registry import resolve
 from atesd_env.config import RunConfig
 from atesd_env.errors import ConfigError
 from atesd_env.files.checkpoint import Checkpoint
+from atesd_env.streams import stream_seed
 
 DEFAULT_NUM_ENVS = 8
 """Students side by side where nobody says how many, for an agent that learns from a population."""
 
-_LEG_STREAM = 103  # apart from the streams that agents make from the same seed
 _ARRAYS = "agent/"
 
 Between = Callable[[], None]
@@ -115,8 +114,7 @@ def leg_seed(seed: int, num_windows: int) -> int:
     >>> leg_seed(0, 100) == leg_seed(0, 100), leg_seed(0, 100) == leg_seed(0, 200)
     (True, False)
     """
-    sequence = np.random.SeedSequence(seed, spawn_key=(_LEG_STREAM, num_windows))
-    return int(sequence.generate_state(1, np.uint32)[0]) >> 1
+    return stream_seed(seed, "leg", num_windows) >> 1
 
 
 class RunAfterRun:

@@ -14,14 +14,14 @@ import logging
 import os
 import queue
 import signal
-import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
 from atesd_env.errors import AtesdError
+from atesd_env.processes import Child, ChildEndedError
 
 _logger = logging.getLogger(__name__)
 
@@ -100,22 +100,14 @@ class _Worker:
     def __init__(self) -> None:
         self.num_timeouts = 0
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self.child: Child | None = None
 
     def verify(self, given: str, expected: str) -> bool | None:
         request = {"given": given, "expected": expected, "limit_sec": TIME_LIMIT_SEC}
         with self._lock:
             try:
-                if self._process is None or self._process.poll() is not None:
-                    self._stop()
-                    self._start()
-                assert self._process is not None
-                reply = _exchange(self._process, request, TIME_LIMIT_SEC)
-            except BaseException:
-                # A reply that was not waited for would be taken for the answer to the next request.
-                self._stop()
-                raise
-            if reply is None:
+                reply = self._exchange(request)
+            except ChildEndedError:
                 self._stop()
                 self.num_timeouts += 1
                 _logger.warning(
@@ -126,6 +118,10 @@ class _Worker:
                     TIME_LIMIT_SEC,
                 )
                 return None
+            except BaseException:
+                # A reply that was not waited for would be taken for the answer to the next request.
+                self._stop()
+                raise
             return bool(reply["equal"])
 
     def close(self) -> None:
@@ -133,83 +129,59 @@ class _Worker:
             self._stop()
 
     def forget(self) -> None:
-        """Leaves the process to the parent, after a fork; two owners would read each other's replies."""
+        """Leaves the process to the parent, after a fork."""
         self._lock = threading.Lock()
-        if self._process is not None:
-            for pipe in (self._process.stdin, self._process.stdout):
-                if pipe is not None:
-                    pipe.close()
-            self._process.returncode = 0  # not ours to wait for
-            self._process = None
+        if self.child is not None:
+            self.child.forget()
+            self.child = None
 
-    def _start(self) -> None:
-        # Not multiprocessing: it refuses daemonic parents, and its spawn imports the user's main script once more.
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", f"from {__name__} import _serve; _serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is for the parent
-        )
-        reply = _exchange(self._process, None, START_LIMIT_SEC)
-        if reply is None or "error" in reply:
-            problem = reply["error"] if reply else f"it did not start within {START_LIMIT_SEC:g} s"
-            raise AtesdError(
-                f"answers: expected math-verify to run in a worker process, got: {problem}; try "
-                f"`{sys.executable} -c 'import math_verify'`."
-            )
+    def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self.child is None or not self.child.is_alive:
+            self._stop()
+            self.child = _started()
+        with self.child.deadline(TIME_LIMIT_SEC):
+            self.child.send(json.dumps(request).encode())
+            reply: dict[str, Any] = json.loads(self.child.receive())
+        return reply
 
     def _stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()  # waits, and closes both pipes
-            self._process = None
+        if self.child is not None:
+            self.child.kill()
+            self.child = None
 
 
-def _exchange(
-    process: subprocess.Popen[bytes], request: dict[str, Any] | None, limit_sec: float
-) -> dict[str, Any] | None:
-    """Sends one line and waits for one; returns None if the process is gone or had to be killed after ``limit_sec``."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    timer = threading.Timer(limit_sec, process.kill)
-    timer.daemon = True
-    timer.start()
+def _started() -> Child:
+    """Returns a process that has loaded math-verify."""
+    child = Child(_serve, is_silent=True)
     try:
-        unsent = b"" if request is None else json.dumps(request).encode() + b"\n"
-        while unsent:
-            unsent = unsent[process.stdin.write(unsent) :]
-        line = process.stdout.readline()
-    except BrokenPipeError:
-        return None
-    finally:
-        timer.cancel()
-        timer.join()  # so that it cannot kill the process during the next exchange
-    return json.loads(line) if line.endswith(b"\n") else None
+        with child.deadline(START_LIMIT_SEC):
+            problem = child.receive().decode()
+    except ChildEndedError as ended:
+        problem = f"{ended} (it may take {START_LIMIT_SEC:g} s to start)"
+    except BaseException:
+        child.kill()
+        raise
+    if problem:
+        child.kill()
+        raise AtesdError(
+            f"answers: expected math-verify to run in a worker process, got: {problem}; try "
+            f"`{sys.executable} -c 'import math_verify'`."
+        )
+    return child
 
 
-def _serve() -> None:
-    """Runs in the worker process: answers requests until its input ends."""
-    requests, replies = sys.stdin.buffer, sys.stdout.buffer
-    sys.stdout = sys.stderr  # a stray print must not look like a reply
-
-    def reply(message: dict[str, Any]) -> None:
-        replies.write(json.dumps(message).encode() + b"\n")
-        replies.flush()
-
+def _serve(requests: Iterator[bytes], reply: Callable[[bytes], None]) -> None:
+    """Runs in the worker process: says what keeps math-verify from being loaded (nothing, if all is well), then answers."""
     try:
         import math_verify
     except Exception as error:
-        reply({"error": f"{type(error).__name__}: {error}"})
+        reply(f"{type(error).__name__}: {error}".encode())
         return
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-    reply({"ready": True})
+    reply(b"")
     for line in requests:
         request = json.loads(line)
         with _deadline(request["limit_sec"]):
@@ -217,7 +189,7 @@ def _serve() -> None:
                 math_verify.parse(f"\\boxed{{{request[key]}}}", parsing_timeout=None) for key in ("given", "expected")
             )
             equal = bool(math_verify.verify(expected, given, timeout_seconds=None))
-        reply({"equal": equal})
+        reply(json.dumps({"equal": equal}).encode())
 
 
 @contextlib.contextmanager

@@ -270,6 +270,20 @@ def test_options_are_described_as_a_spec_writes_them():
     assert described_options("feedback")["set_point"] == "null"
 
 
+@pytest.mark.parametrize(
+    ("spec", "own"),
+    [
+        ("ucb", {"exploration": "0.5", "discount": "1.0", "window": "null"}),
+        ("thompson", {"noise": "1.0", "discount": "1.0", "window": "null"}),
+        ("linucb", {"exploration": "0.5", "ridge": "1.0", "discount": "1.0", "window": "null"}),
+        ("exp3s", {"exploration": "0.3", "share": "0.001"}),
+    ],
+)
+def test_bandits_list_their_own_options_and_then_those_that_they_pass_on(spec: str, own: dict[str, str]):
+    shared = {"grid": "null", "grid_size": "null", "credit": "grounded", "scale_window": "20"}
+    assert list(described_options(spec).items()) == list({**own, **shared}.items())
+
+
 @pytest.fixture
 def installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package as an installer leaves it: a module, and the metadata with its entry points."""

@@ -17,9 +17,9 @@ from safetensors.numpy import save_file
 from agents import make
 from agents.base import Agent, AgentProtocol
 from agents.beta import BetaController
+from agents.frozen import Frozen
 from agents.schedules import FixedSchedule
 from agents.specs.registry import resolve
-from agents.specs.saved import Frozen
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.simulated.toy import ToyExposureEnv
 
@@ -225,3 +225,25 @@ def test_an_agent_for_other_features_is_refused(tmp_path: Path):
     save_file(arrays, path, metadata={"agent": json.dumps(description)})
     with pytest.raises(ConfigError, match=r"observations of shape \(17,\).*saved for observations of shape \(12,\)"):
         make(path, ToyExposureEnv())
+
+
+BEFORE = Path(__file__).parents[2] / "data" / "before_rooms"
+"""Agents for ATESD-Toy-v0 that were saved when every file of this package lay flat, and what they decide at ``RISING``."""
+RISING = np.linspace(0.0, 1.0, ToyExposureEnv().observation_space.shape[0], dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "decision"),
+    [
+        ("beta.safetensors", 0.5042420029640198),
+        ("ucb.safetensors", 0.25),
+        ("ppo.zip", 0.4993686378002167),
+        ("recurrent_ppo.zip", 0.49894046783447266),
+    ],
+)
+def test_files_of_before_the_rooms_are_read(name: str, decision: float):
+    agent = make(str(BEFORE / name), ToyExposureEnv())
+    assert agent.predict(RISING)[0].tolist() == pytest.approx([decision], rel=1e-6)
+    learning = make(f"{BEFORE / name}:learn=true", ToyExposureEnv(windows=6))
+    learning.learn(8)
+    assert learning.diagnostics()

@@ -92,7 +92,7 @@ def test_an_error_of_a_process_reaches_the_caller_with_its_place(short_config: E
 def test_a_process_that_dies_is_named_and_the_others_end(spread: ParallelPopulation):
     for index in range(3):
         spread.reset(index, seed=index)
-    processes = [worker._process for worker in spread._workers]
+    processes = [worker.child.process for worker in spread._workers]
     processes[1].send_signal(signal.SIGKILL)
     with pytest.raises(AtesdError, match=r"students \[2\].*exit code -9"):
         spread.window(np.full((3, 1), 0.5))
@@ -125,7 +125,7 @@ def test_the_vector_environment_with_workers(short_config: EnvConfig):
     copy = pickle.loads(pickle.dumps(spread))
     again, original = copy.step(actions), spread.step(actions)
     np.testing.assert_array_equal(again[0], original[0])
-    processes = [worker._process for worker in spread.population._workers]
+    processes = [worker.child.process for worker in spread.population._workers]
     for env in (spread, copy, alone):
         env.close()
         env.close()
@@ -134,7 +134,7 @@ def test_the_vector_environment_with_workers(short_config: EnvConfig):
 
 def test_processes_end_with_the_object_that_started_them():
     population = ParallelPopulation(preset("ATESD-Tiny-v0", probe_size=2), 1, 1)
-    process = population._workers[0]._process
+    process = population._workers[0].child.process
     assert process.poll() is None
     del population
     assert process.wait(timeout=30) == -signal.SIGKILL

@@ -130,11 +130,16 @@ def test_relative_noise_grows_with_the_nll():
 def test_noise_belongs_to_run_and_window_and_takes_seeds_of_any_size():
     config = toy_config(toy_noise=1.0)
     seeds, windows = [0, 1, 2**32 - 1, 2**32, 2**32 + 1, 2**70], [0, 5, 5, 5, 2, 1]
-    expected = [
-        np.random.default_rng(np.random.SeedSequence([seed, 11, window])).standard_normal()
-        for seed, window in zip(seeds, windows, strict=True)
+    drawn = noise(seeds, windows, np.zeros(6), config).tolist()
+    assert drawn == [
+        noise([seed], [window], np.zeros(1), config)[0] for seed, window in zip(seeds, windows, strict=True)
     ]
-    assert noise(seeds, windows, np.zeros(6), config).tolist() == expected
+    # Published figures hang on the small seeds' numbers.
+    sequences = [
+        np.random.SeedSequence([seed, 11, window]) for seed, window in zip(seeds[:3], windows[:3], strict=True)
+    ]
+    assert drawn[:3] == [np.random.default_rng(sequence).standard_normal() for sequence in sequences]
+    assert len(set(drawn)) == len(drawn)
     assert noise(seeds, windows, np.ones(6), config.replace(toy_noise=0.0)).tolist() == [0.0] * 6
 
 

@@ -219,8 +219,8 @@ def test_an_endless_check_holds_up_no_other_and_a_crash_costs_its_own_pair(monke
         assert [pool.verify(rf"\frac{{{n}}}{{13}}", f"{2 * n}/26") for n in range(1, 4)] == [True] * 3
         assert endless.is_alive()
         (busy,) = [worker for worker in pool.workers if worker._lock.locked()]
-        assert busy._process is not None
-        os.kill(busy._process.pid, signal.SIGSEGV)
+        assert busy.child is not None
+        os.kill(busy.child.process.pid, signal.SIGSEGV)
         endless.join(HANG_SEC)
         assert outcome == [None]
         assert pool.num_timeouts == 1

@@ -11,19 +11,9 @@ import pytest
 from atesd_env.config import EnvConfig, RunConfig, SurrogateConfig, ToyConfig
 from atesd_env.envs.columns import COLUMNS, ENGINE_COLUMNS, LOG_COLUMNS, TIME_COLUMNS, TOY_COLUMNS
 from atesd_env.envs.observation import FEATURE_NAMES, FEATURES
-from docs.generator.package_tables import (
-    COLUMNS_FILE,
-    DOCUMENTS,
-    columns_json,
-    columns_table,
-    features_table,
-    field_texts,
-    fields_table,
-    markdown_table,
-    with_tables,
-)
-
-ROOT = Path(__file__).parents[2]
+from docs.generator.code_tables import columns_json, columns_table, features_table, field_texts, fields_table
+from docs.generator.markdown import markdown_table
+from docs.generator.tables import COLUMNS_FILE, MADE, documents, made_anew
 
 
 def cells(table: str) -> list[list[str]]:
@@ -66,12 +56,16 @@ def test_the_fields_tables_have_every_field_once_with_its_text():
     assert [row[3] for row in rows] == list(field_texts().values())
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_tables_in_the_documents_are_the_codes(name: str):
-    text = (ROOT / name).read_text()
-    assert "<!-- table: " in text
-    assert with_tables(text) == text, "run: python -m docs.generator.package_tables"
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
+def test_tables_in_the_documents_are_the_codes(path: Path):
+    text = path.read_text()
+    assert made_anew(text) == text, "run: python -m docs.generator.tables"
+
+
+def test_every_table_stands_in_a_document():
+    named = [name for path in documents() for name in re.findall(r"<!-- made: (\w+) -->", path.read_text())]
+    assert set(named) == set(MADE)
 
 
 def test_the_columns_that_analysis_explains_are_the_codes():
-    assert (ROOT / COLUMNS_FILE).read_text() == columns_json(), "run: python -m docs.generator.package_tables"
+    assert COLUMNS_FILE.read_text() == columns_json(), "run: python -m docs.generator.tables"

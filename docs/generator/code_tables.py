@@ -1,8 +1,4 @@
-"""The documentation's tables, made from the code's own: observation, row, configuration.
-
-``python -m docs.generator.package_tables`` rewrites the marked blocks of README.md, docs/environment.md and docs/analysis.md, and the
-table of columns that the package ``analysis`` carries (it imports nothing of ours); tests compare them.
-"""
+"""Tables made from the code's own: observation, row, configuration, agents, files."""
 
 from __future__ import annotations
 
@@ -11,10 +7,12 @@ import dataclasses
 import inspect
 import json
 import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
+import griffe
+
+from agents.specs.registry import available
+from atesd.experiments.training.training import EVALUATION_COLUMNS
 from atesd_env.config import EnvConfig, RunConfig, SurrogateConfig, ToyConfig
 from atesd_env.envs.columns import (
     COLUMNS,
@@ -27,19 +25,9 @@ from atesd_env.envs.columns import (
     toy_columns,
 )
 from atesd_env.envs.observation import FEATURES
-
-DOCUMENTS = ("README.md", "docs/environment.md", "docs/analysis.md")
-"""Documents with marked blocks."""
-COLUMNS_FILE = "analysis/columns.json"
-"""The columns, as the package ``analysis`` carries them."""
-
-
-def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a GitHub-style table."""
-    # A bar ends a cell, even inside code, unless a backslash stands before it.
-    cells = [[cell.replace("|", r"\|") for cell in row] for row in rows]
-    lines = [" | ".join(headers), " | ".join("---" for _ in headers), *(" | ".join(row) for row in cells)]
-    return "\n".join(f"| {line} |" for line in lines)
+from atesd_env.population.population import Sample
+from docs.generator.markdown import markdown_table
+from docs.generator.public_names import loaded
 
 
 def features_table() -> str:
@@ -116,33 +104,34 @@ def fields_table(leaf: type[RunConfig]) -> str:
     return markdown_table(("field", "default", "allowed", "meaning [source]"), rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {
-    "features": features_table,
-    "columns": columns_table,
-    "run_fields": lambda: fields_table(RunConfig),
-    "language_model_fields": lambda: fields_table(EnvConfig),
-    "toy_fields": lambda: fields_table(ToyConfig),
-    "surrogate_fields": lambda: fields_table(SurrogateConfig),
-}
-"""What makes each marked block, by its name."""
+def agents_table() -> str:
+    """Returns the specs, each with a sentence."""
+    return markdown_table(("spec", "who decides"), [(f"`{form}`", meaning) for form, meaning in available().items()])
 
 
-def with_tables(text: str) -> str:
-    """Returns a document with every block between ``<!-- table: NAME -->`` and ``<!-- end -->`` made anew."""
-
-    def block(match: re.Match[str]) -> str:
-        return f"<!-- table: {match[1]} -->\n\n{TABLES[match[1]]()}\n\n<!-- end -->"
-
-    return re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", block, text, flags=re.DOTALL)
+def evaluations_table() -> str:
+    """Returns the columns of a training's evaluations."""
+    return markdown_table(("column", "meaning"), [(f"`{name}`", text) for name, text in EVALUATION_COLUMNS.items()])
 
 
-def main() -> None:
-    """Rewrites the documents below the current directory."""
-    for name in DOCUMENTS:
-        path = Path(name)
-        path.write_text(with_tables(path.read_text()))
-    Path(COLUMNS_FILE).write_text(columns_json())
+def student_fields_table() -> str:
+    """Returns the configuration fields that say which student is loaded, and how."""
+    names = [field.name for field in own_fields(EnvConfig)]
+    chosen = names[: names.index("task")]
+    texts = field_texts()
+    return markdown_table(("field", "meaning [source]"), [(f"`{name}`", texts[name]) for name in chosen])
 
 
-if __name__ == "__main__":
-    main()
+def sample_columns_table() -> str:
+    """Returns the columns of a sample rollout, as the class that is written documents them."""
+    sample = loaded("atesd_env")[Sample.__module__.removeprefix("atesd_env.")][Sample.__qualname__]
+    sections = sample.docstring.parse("google")
+    texts = {
+        item.name: item.description.replace("\n", " ")
+        for section in sections
+        if section.kind is griffe.DocstringSectionKind.attributes
+        for item in section.value
+    }
+    rows = [("`window`", "The window that it was sampled in.")]
+    rows += [(f"`{name}`", texts[name]) for name in sample.attributes]
+    return markdown_table(("column", "meaning"), rows)
