@@ -63,10 +63,6 @@ def plan(arguments: Sequence[str]) -> None:
             f"plan: expected runs, students, processes and answer of at least 1, got {command.runs}, {command.students}, "
             f"{command.processes} and {command.answer}; pass whole numbers from 1."
         )
-    if command.config.base_sharding != "none" and command.processes == 1:
-        raise ConfigError(
-            f"processes: expected 2 or more with base_sharding={command.config.base_sharding!r}, got 1; pass --processes."
-        )
 
     # Heavy imports only now, so that --help is quick.
     from atesd_env.planning.hours import parse_gpus, token_plan

@@ -34,9 +34,6 @@ class EnvConfig(RunConfig):
     Qwen3), or through transformers' modules. The same numbers up to rounding. [ours]"""
     device: str = "auto"
     """Torch device, such as "cpu" or "cuda:0"; "auto" takes a GPU if there is one. [ours]"""
-    base_sharding: Literal["none", "fsdp2"] = choice("none", "none", "fsdp2")
-    """On several devices (`torchrun`): each holds the whole frozen base, or "fsdp2": its layers are shared out and gathered one
-    at a time while they compute. Runs through the modules (`forward`). [ours]"""
     base_quantization: Literal["none", "nf4"] = choice("none", "none", "nf4")
     """Keep the frozen base's linear layers in 4 bits, "nf4" (package bitsandbytes). Runs through the modules (`forward`). [ours]"""
     rank_timeout_sec: float = number(600.0, 0, open_low=True)
@@ -83,12 +80,9 @@ class EnvConfig(RunConfig):
     rollout_engine: str = "own"
     """What samples the rollouts: "own" (this package's decode loop), "vllm" (vLLM in a process of this machine), or the address
     of a vLLM server, such as "http://localhost:8000". [ours]"""
-    engine_adapter: Literal["lora", "merged"] = choice("lora", "lora", "merged")
-    """How another engine gets the student at every update: as a LoRA adapter, or as whole weights with the adapter added.
-    [ours]"""
     engine_folder: str | None = option(None, is_carrying_out=True)
-    """Folder through which adapters or weights go to the engine, which must see it under the same path; None is a temporary
-    one. [ours]"""
+    """Folder through which adapters go to another engine, which must see it under the same path; None is a temporary one.
+    [ours]"""
     engine_cache_gib: float = number(4.0, 0, open_low=True, is_carrying_out=True)
     """Memory for the key-value cache of vLLM in process, in GiB. [ours]"""
     engine_sleep: bool = option(True, is_carrying_out=True)
@@ -164,11 +158,6 @@ class EnvConfig(RunConfig):
             raise ConfigError(
                 f"data_path: expected None with task='arithmetic', which generates its problems, got "
                 f"{self.data_path or self.probe_data_path!r}; pass task='math' to train on a file."
-            )
-        if self.base_sharding != "none" and self.base_quantization != "none":
-            raise ConfigError(
-                f"base_quantization: expected 'none' with base_sharding={self.base_sharding!r}, got {self.base_quantization!r}: 4-bit "
-                "weights are not shared out; choose one of the two."
             )
         if self.task == "math" and not self.data_path:
             raise ConfigError(

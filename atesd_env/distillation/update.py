@@ -21,7 +21,6 @@ from atesd_env.rollouts.sampling import Rollouts, left_pad
 from atesd_env.rollouts.scoring import scored_hidden
 from atesd_env.student.adapters import AdapterStack, Bank
 from atesd_env.student.model import Student
-from atesd_env.student.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -81,17 +80,11 @@ class Learner:
         student: The frozen base.
         adapters: The students' adapters.
         settings: How to update, one for all students or one for each.
-        ranks: The processes that share a batch's rows; their gradients are added up before clipping.
     """
 
     def __init__(
-        self,
-        student: Student,
-        adapters: AdapterStack,
-        settings: UpdateSettings | Sequence[UpdateSettings],
-        ranks: Ranks = ALONE,
+        self, student: Student, adapters: AdapterStack, settings: UpdateSettings | Sequence[UpdateSettings]
     ) -> None:
-        self.ranks = ranks
         self.student = student
         self.adapters = adapters
         self.settings = [settings] * adapters.num_students if isinstance(settings, UpdateSettings) else list(settings)
@@ -157,7 +150,8 @@ class Learner:
         self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], num_rollouts: int | None
     ) -> tuple[Tensor, Agreement | None]:
         """Adds up the gradients of all processes' shares of the batch; returns what ``_accumulate`` does, over the whole batch."""
-        if self.ranks.size == 1:
+        ranks = self.student.ranks
+        if ranks.size == 1:
             return self._accumulate(index, rollouts, teacher_prompts, num_rollouts)
         failure = ""
         totals = torch.zeros(6, dtype=torch.float64)
@@ -167,10 +161,10 @@ class Learner:
             failure = str(error)
         # What is wrong with one process's rows is an end for all of them: nobody may wait for a gradient that never comes.
         flagged = torch.cat([totals, totals.new_tensor([float(bool(failure))])])
-        self.ranks.sum_(flagged)
+        ranks.sum_(flagged)
         if flagged[6] > 0:
-            raise NonFiniteError(next(text for text in self.ranks.gathered([failure]) if text))
-        self.ranks.sum_(self.adapters.flat_grad[index])
+            raise NonFiniteError(next(text for text in ranks.gathered([failure]) if text))
+        ranks.sum_(self.adapters.flat_grad[index])
         return flagged[:6], None
 
     def _accumulate(
@@ -211,21 +205,6 @@ class Learner:
         finally:
             self.student.model.eval()
 
-    @contextmanager
-    def _failing_together(self) -> Iterator[None]:
-        """Where the base is shared out, lets none of the processes begin a backward pass that another one will not make."""
-        lockstep = self.student.lockstep
-        if lockstep is None:
-            yield
-            return
-        failure: NonFiniteError | None = None
-        try:
-            yield
-        except NonFiniteError as error:
-            failure = error
-        if lockstep.largest(int(failure is not None)):
-            raise failure or NonFiniteError("another process's rows")
-
     def _backward(
         self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], token_weights: Tensor
     ) -> tuple[Tensor, Agreement | None]:
@@ -241,16 +220,15 @@ class Learner:
                 rollouts,
                 recompute_activations=settings.recompute_activations,
             )
-            with self._failing_together():
-                tokens = token_divergence(
-                    student_hidden,
-                    teacher_hidden,
-                    self.student.head_weight,
-                    rollouts.completion_ids[rollouts.completion_mask],
-                    settings.divergence,
-                    head_bias=self.student.head_bias,
-                    rows_owner=f"student {index}",
-                )
+            tokens = token_divergence(
+                student_hidden,
+                teacher_hidden,
+                self.student.head_weight,
+                rollouts.completion_ids[rollouts.completion_mask],
+                settings.divergence,
+                head_bias=self.student.head_bias,
+                rows_owner=f"student {index}",
+            )
             token_loss, agreed = tokens.loss, None
             if rollouts.token_log_probs is not None:
                 engine_log_probs = rollouts.token_log_probs[rollouts.completion_mask]

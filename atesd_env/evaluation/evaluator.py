@@ -10,11 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from peft import LoraConfig, PeftConfig
 
 from atesd_env.config import EnvConfig
@@ -22,11 +20,8 @@ from atesd_env.errors import ConfigError, StudentError
 from atesd_env.evaluation.samples import SampleRow
 from atesd_env.evaluation.sampling_presets import CONTEST_TOKENS, SamplingPreset
 from atesd_env.exposure import PromptBuilder
-from atesd_env.rollouts.engines.check import TEST_TOKENS, check_engine
-from atesd_env.rollouts.engines.completions import SEED_LIMIT
-from atesd_env.rollouts.engines.engine import make_external_engine
-from atesd_env.rollouts.engines.external import ExternalEngine
-from atesd_env.rollouts.sampling import Rollouts, SamplingSpec, decode_texts, generate
+from atesd_env.rollouts.engines.registry import make_engine
+from atesd_env.rollouts.sampling import Rollouts, SamplingSpec, decode_texts
 from atesd_env.student.adapters import AdapterStack
 from atesd_env.student.generators import torch_stream
 from atesd_env.student.loading import load_student
@@ -105,8 +100,7 @@ class Evaluator:
         self.base = load_student(config)
         self.builder = PromptBuilder(task, self.base.tokenizer, config.max_prompt_tokens, config.enable_thinking)
         self._config = config
-        self._engine = None if config.rollout_engine == "own" else make_external_engine(config)
-        self._is_engine_tested = False
+        self._engine = make_engine(config)
 
     def samples(self, label: str, adapter: Path | None, requests: Sequence[Request]) -> Iterator[SampleRow]:
         """Yields the judged samples in the order of the requests.
@@ -123,14 +117,15 @@ class Evaluator:
         """
         if not requests:
             return
-        if self._engine is not None and not self._is_engine_tested:
-            self._test(self._engine, list({request.problem.id: request.problem for request in requests}.values())[:4])
         student, stack = self._with_adapter(adapter)
+        students = () if adapter is None else (0,)
         # A thread only waits for the process that checks its answer; one that takes long does not hold up the others.
         with ThreadPoolExecutor(MAX_WORKERS) as judges:
             for start in range(0, len(requests), self.batch_size):
                 batch = requests[start : start + self.batch_size]
-                rollouts = self._rollouts(student, stack, batch)
+                prompts = [self.builder.student_prompt(request.problem) for request in batch]
+                streams = [torch_stream(self.seed, "evaluation", _stream_index(request)) for request in batch]
+                rollouts = self._engine.sample(student, stack, prompts, self.spec, students, streams)
                 texts = decode_texts(student, rollouts)
                 yield from self._judged(label, batch, rollouts, texts, judges)
 
@@ -159,50 +154,22 @@ class Evaluator:
                 text=text,
             )
 
-    def _rollouts(self, student: Student, stack: AdapterStack | None, batch: Sequence[Request]) -> Rollouts:
-        prompts = [self.builder.student_prompt(request.problem) for request in batch]
-        streams = [torch_stream(self.seed, "evaluation", _stream_index(request)) for request in batch]
-        if self._engine is not None:
-            seeds = [int(torch.randint(0, SEED_LIMIT, (), generator=stream)) for stream in streams]
-            assert stack is not None
-            return self._engine.answers(student, stack, prompts, seeds, self.spec)
-        uniforms = None
-        if self.spec.temperature > 0:
-            uniforms = torch.stack([torch.rand(self.spec.max_new_tokens, generator=stream) for stream in streams])
-        with nullcontext() if stack is None else stack.use("student", [0]):
-            return generate(student, prompts, self.spec, uniforms)
-
-    def _test(self, engine: ExternalEngine, problems: Sequence[Problem]) -> None:
-        student = bare_copy(self.base)
-        check_engine(
-            engine,
-            student,
-            self._new_stack(student),
-            [self.builder.student_prompt(problem) for problem in problems],
-            [self.builder.reference_ids(problem, TEST_TOKENS) for problem in problems],
-            self.spec,
-            self._config.engine_tolerance,
-        )
-        self._is_engine_tested = True
-
-    def _new_stack(self, student: Student) -> AdapterStack:
-        config = self._config
-        return AdapterStack(student.model, 1, config.lora_r, config.lora_alpha, config.lora_targets)
-
-    def _with_adapter(self, adapter: Path | None) -> tuple[Student, AdapterStack | None]:
+    def _with_adapter(self, adapter: Path | None) -> tuple[Student, AdapterStack]:
+        """Returns a student on the base's weights, and its adapter."""
         student = bare_copy(self.base)
         if adapter is None:
-            # Another engine is always given one; a new one changes nothing.
-            return student, None if self._engine is None else self._new_stack(student)
+            # The bare base has no place for one, except for the start-up test of an engine that needs it.
+            config = self._config
+            targets = config.lora_targets if self._engine.can_fail else ()
+            return student, AdapterStack(student.model, 1, config.lora_r, config.lora_alpha, targets)
         lora = _lora_config(adapter)
         stack = AdapterStack(student.model, 1, lora.r, float(lora.lora_alpha), sorted(lora.target_modules or ()))
         stack.load(0, adapter)
         return student, stack
 
     def close(self) -> None:
-        """Lets go of another rollout engine's memory and processes."""
-        if self._engine is not None:
-            self._engine.close()
+        """Lets go of the rollout engine's memory and processes."""
+        self._engine.close()
 
 
 def _lora_config(adapter: Path) -> LoraConfig:

@@ -54,7 +54,7 @@ def sampling_preset(name: str, config: EnvConfig) -> SamplingPreset:
         ConfigError: If there is no such preset.
     """
     if name == "env":
-        spec = SamplingSpec(config.max_new_tokens, config.temperature, config.top_p, config.top_k)
+        spec = SamplingSpec.of(config)
         return SamplingPreset(spec, config.enable_thinking)
     if name == "greedy":
         return SamplingPreset(SamplingSpec(config.max_new_tokens, temperature=0.0), config.enable_thinking)

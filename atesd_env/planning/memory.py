@@ -132,13 +132,7 @@ def _fixed_parts(
     adapter = num_students * shape.num_adapter_parameters * FLOAT_BYTES
     has_teacher = config.teacher == "ema" or config.adapter is not None
     fixed: dict[str, float] = {
-        **base_bytes(
-            shape,
-            width,
-            quantization=config.base_quantization,
-            sharding=config.base_sharding,
-            num_processes=num_processes,
-        ),
+        **base_bytes(shape, width, config.base_quantization),
         "adapters": adapter * (3 if has_teacher else 2),  # values, gradients, the teacher's
         "optimizer": adapter * 2,  # AdamW's two averages
     }
@@ -202,7 +196,7 @@ def _whole(parts: Mapping[str, float]) -> dict[str, int]:
 
 def runs_in_modules(config: EnvConfig) -> bool:
     """Whether the student runs through transformers' modules, not through the written-out forward pass."""
-    return config.forward == "modules" or config.base_quantization != "none" or config.base_sharding != "none"
+    return config.forward == "modules" or config.base_quantization != "none"
 
 
 def share_of_process(config: EnvConfig, num_processes: int) -> EnvConfig:
@@ -281,9 +275,7 @@ def _candidates(config: EnvConfig, num_processes: int) -> Iterator[dict[str, Any
         yield {"divergence_chunk": config.divergence_chunk // 2}
     if config.dtype != "bfloat16":
         yield {"dtype": "bfloat16"}
-    if num_processes > 1 and config.base_sharding == "none" and config.num_rollouts % num_processes == 0:
-        yield {"base_sharding": "fsdp2"}
-    if config.base_sharding == "none" and config.base_quantization == "none":
+    if config.base_quantization == "none":
         yield {"base_quantization": "nf4"}
     if config.max_prompt_tokens > 1024:
         yield {"max_prompt_tokens": config.max_prompt_tokens // 2}

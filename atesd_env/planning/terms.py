@@ -17,26 +17,19 @@ CACHE_COPIES = 1 + KEPT_SHARE / 2
 _NF4_BYTES = 0.5 + 4 / 64  # of one weight: 4 bits, and a float32 scale for every 64
 
 
-def base_bytes(
-    shape: ModelShape, width: int, *, quantization: str = "none", sharding: str = "none", num_processes: int = 1
-) -> dict[str, float]:
+def base_bytes(shape: ModelShape, width: int, quantization: str = "none") -> dict[str, float]:
     """Returns the frozen base's bytes on one device, by part.
 
     Args:
         shape: The model's sizes.
         width: Bytes of a number of the base.
         quantization: As ``EnvConfig.base_quantization``: "nf4" holds the layers in 4 bits, and one product's weights unpacked.
-        sharding: As ``EnvConfig.base_sharding``: "fsdp2" holds a share of the layers, and a layer twice while it is gathered.
-        num_processes: Of the run.
     """
     in_layers = layer_parameters(shape)
     whole = (shape.num_parameters - in_layers) * width  # embedding, output layer, last norm
     if quantization == "nf4":
         unpacked = shape.hidden_size * shape.mlp_size * width
         return {"weights": whole + in_layers * _NF4_BYTES, "weights of one product, unpacked": unpacked}
-    if sharding == "fsdp2":
-        gathered = 2 * in_layers / shape.num_layers * width
-        return {"weights": whole + in_layers / num_processes * width, "weights of one layer, gathered": gathered}
     return {"weights": whole + in_layers * width}
 
 

@@ -32,7 +32,9 @@ from atesd_env.config import EnvConfig
 from atesd_env.envs.columns import Row
 from atesd_env.envs.observation import RunningStatistics
 from atesd_env.errors import ConfigError
-from atesd_env.population.population import Population, StudentSnapshot
+from atesd_env.population.population import Population
+from atesd_env.population.snapshot import StudentSnapshot
+from atesd_env.student.loading import load_student
 from atesd_env.student.model import Student, bare_copy
 from atesd_env.student.ranks import Ranks, others_answering
 
@@ -141,10 +143,10 @@ def _ranks(config: EnvConfig) -> Ranks:
             f"num_rollouts: expected at least one for each of the {size} processes, got {config.num_rollouts}; start fewer, or "
             "raise num_rollouts."
         )
-    if config.base_sharding != "none" and config.num_rollouts % size:
+    if config.rollout_engine != "own":
         raise ConfigError(
-            f"num_rollouts: expected a multiple of the {size} processes with base_sharding={config.base_sharding!r}, got "
-            f"{config.num_rollouts}; change num_rollouts, so that all make the same passes."
+            f"rollout_engine: expected 'own' with {size} processes, got {config.rollout_engine!r}; start one process, or leave "
+            "rollout_engine out."
         )
     timeout = config.rank_timeout_sec
     if timeout not in _groups:
@@ -189,9 +191,9 @@ class DistributedPopulation(Population):
         weakref.finalize(self, _calls.dropped.append, self._number)
         if student is None:
             with self._calls.announced("make", config, num_students, instances):
-                super().__init__(config, num_students, None, instances, _ranks(config))
+                super().__init__(config, num_students, load_student(config, _ranks(config)), instances)
         else:  # a twin, of which the others were told
-            super().__init__(config, num_students, student, instances, _ranks(config))
+            super().__init__(config, num_students, student, instances)
 
     def reset(self, index: int, seed: int) -> RunningStatistics:
         """Starts a new run of student ``index`` from the base model."""
@@ -229,7 +231,7 @@ def _serve(calls: _Calls) -> None:
             return
         if method == "make":
             config, num_students, instances = arguments
-            made = Population(config, num_students, None, instances, _ranks(config))
+            made = Population(config, num_students, load_student(config, _ranks(config)), instances)
         elif method == "twin":
             number, *its_arguments = arguments
             made = populations[number].twin(*its_arguments)

@@ -27,8 +27,8 @@ from atesd_env.envs.render import render
 from atesd_env.errors import NoEpisodeError
 from atesd_env.files.checkpoint import Checkpoint, opened_checkpoint, write_checkpoint
 from atesd_env.population.distributed import make_population
-from atesd_env.population.population import Population, StudentSnapshot
-from atesd_env.population.snapshot import from_checkpoint, to_checkpoint
+from atesd_env.population.population import Population
+from atesd_env.population.snapshot import StudentSnapshot, from_checkpoint, to_checkpoint
 
 
 class TeacherExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]]):

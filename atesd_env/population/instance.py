@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from atesd_env.config import EnvConfig
 from atesd_env.distillation.divergence import DivergenceSpec
 from atesd_env.distillation.update import UpdateSettings
 from atesd_env.exposure import PromptBuilder
 from atesd_env.population.probe import Probe
-from atesd_env.student.adapters import AdapterStack
+from atesd_env.student.adapters import AdapterStack, Bank
 from atesd_env.student.model import Student
-from atesd_env.student.ranks import ALONE, Ranks
 from atesd_env.tasks.base import Task
 from atesd_env.tasks.groups import DifficultyGroups
 from atesd_env.tasks.registry import make_task
@@ -41,8 +43,18 @@ class Instance:
     probe: Probe
     settings: UpdateSettings
 
+    def grounded(self, index: int, reveal_ratios: NDArray[np.float64], teacher_bank: Bank | None) -> float:
+        """Returns the teacher-grounded score of student ``index`` (``Probe.grounded``) at a window's action, [groups]."""
+        return self.probe.grounded(
+            index,
+            self.groups.ratios(self.probe.problems, reveal_ratios),
+            self.config.exposure,
+            teacher_bank,
+            is_fixed=self.config.teacher == "initial",
+        )
 
-def make_instance(config: EnvConfig, student: Student, adapters: AdapterStack, ranks: Ranks = ALONE) -> Instance:
+
+def make_instance(config: EnvConfig, student: Student, adapters: AdapterStack) -> Instance:
     """Reads an instance's data and tokenizes its probe.
 
     Raises:
@@ -58,7 +70,6 @@ def make_instance(config: EnvConfig, student: Student, adapters: AdapterStack, r
         task.probe_problems(config.probe_size),
         config.probe_max_tokens,
         config.probe_batch_size,
-        ranks,
     )
     groups = DifficultyGroups.from_task(task, config.groups)
     return Instance(config, task, builder, groups, probe, _update_settings(config))

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 import torch
 
+from atesd_env.config import EnvConfig
+from atesd_env.envs.columns import Row
 from atesd_env.evaluation.estimators import pass_at_k
 from atesd_env.exposure import ExposureKind, PromptBuilder
 from atesd_env.rollouts.sampling import SamplingSpec, decode_texts, generate
 from atesd_env.rollouts.scoring import forced_rollouts, scored_hidden, token_log_probs
 from atesd_env.student.adapters import AdapterStack, Bank
+from atesd_env.student.generators import torch_stream
 from atesd_env.student.model import Student
-from atesd_env.student.ranks import ALONE, Ranks
 from atesd_env.tasks.base import Problem
 
 
@@ -26,7 +28,6 @@ class Probe:
         problems: The probe's problems.
         max_tokens: Tokens of a reference solution that are scored.
         batch_size: Problems in one forward pass.
-        ranks: The processes that share each batch's rows.
     """
 
     def __init__(
@@ -37,9 +38,7 @@ class Probe:
         problems: Sequence[Problem],
         max_tokens: int,
         batch_size: int,
-        ranks: Ranks = ALONE,
     ) -> None:
-        self.ranks = ranks
         self.student = student
         self.adapters = adapters
         self.builder = builder
@@ -48,6 +47,27 @@ class Probe:
         self._student_prompts = [builder.student_prompt(problem) for problem in problems]
         self._references = [builder.reference_ids(problem, max_tokens) for problem in problems]
         self._grounded_cache: dict[tuple[ExposureKind, tuple[int, ...]], float] = {}
+
+    def success_rates(self, index: int, window: int, seed: int, config: EnvConfig) -> Row:
+        """Returns how many problems student ``index`` solves, as far as it is due after a window.
+
+        Args:
+            index: Which student.
+            window: Number of the window that has just ended, from 1.
+            seed: Seed of the student's run.
+            config: Its ``probe_accuracy_every`` and ``probe_pass_k`` say what is due, its sampling fields how it is sampled.
+
+        Returns:
+            ``probe/accuracy`` and ``probe/pass_at_k``, None where they are not due.
+        """
+        row: Row = {"probe/accuracy": None, "probe/pass_at_k": None}
+        every = config.probe_accuracy_every
+        if every > 0 and (window % every == 0 or window == config.windows):
+            row["probe/accuracy"] = self.accuracy(index, config.max_new_tokens)
+        if config.probe_pass_k > 0:
+            generator = torch_stream(seed, "probe", window)
+            row["probe/pass_at_k"] = self.pass_at_k(index, config.probe_pass_k, SamplingSpec.of(config), generator)
+        return row
 
     def nll(self, index: int) -> float:
         """Returns student ``index``'s negative log-likelihood of the reference solutions, in nats a token.
@@ -124,12 +144,12 @@ class Probe:
             judged = [
                 self.builder.task.is_correct(text, problem) for text, problem in zip(texts, its_problems, strict=True)
             ]
-            correct += self.ranks.gathered(judged if counts else [])
+            correct += self.student.ranks.gathered(judged if counts else [])
         return correct
 
     def _share(self, num_rows: int) -> tuple[slice, bool]:
         """Returns this process's rows of a batch, and whether they count: a process without rows runs along with the first."""
-        share = self.ranks.share(num_rows)
+        share = self.student.ranks.share(num_rows)
         return (share, True) if share.start < share.stop else (slice(0, 1), False)
 
     def _mean_log_prob(self, bank: Bank | None, index: int, prompts: Sequence[Sequence[int]]) -> float:
@@ -138,12 +158,12 @@ class Probe:
             share, counts = self._share(len(prompts[start : start + self.batch_size]))
             selection = slice(start + share.start, start + share.stop)
             batch = forced_rollouts(self.student, prompts[selection], self._references[selection])
-            with self.student.inference(), self.adapters.use(bank, [index]):
+            with torch.inference_mode(), self.adapters.use(bank, [index]):
                 hidden = scored_hidden(self.student, batch.prompt_ids, batch.prompt_mask, batch)
                 tokens = batch.completion_ids[batch.completion_mask]
                 log_probs = torch.zeros_like(batch.completion_mask, dtype=torch.float64)
                 log_probs[batch.completion_mask] = token_log_probs(self.student, hidden, tokens).double()
                 if counts:
                     total += (log_probs.sum(dim=1) / batch.lengths).sum().cpu()
-        self.ranks.sum_(total)
+        self.student.ranks.sum_(total)
         return float(total) / len(prompts)

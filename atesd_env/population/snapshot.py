@@ -1,8 +1,12 @@
-"""A student's snapshot as arrays and a JSON description, and back, bit for bit."""
+"""A student's snapshot: taken in memory, and as arrays and a JSON description that files can hold, bit for bit."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,14 +15,67 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atesd_env.config import EnvConfig, check_same_config
+from atesd_env.distillation.update import Learner
+from atesd_env.envs.contract import Students
 from atesd_env.envs.observation import RunningStatistics
-from atesd_env.errors import ConfigError
+from atesd_env.errors import ConfigError, EngineError
 from atesd_env.files.checkpoint import Checkpoint
-from atesd_env.population.population import RunState, StudentSnapshot
+from atesd_env.population.run_state import RunState
 
 _ADAPTER = "student/adapter"
 _TEACHER = "student/teacher_adapter"
 _OPTIMIZER = "student/optimizer/"
+
+
+@dataclass(frozen=True)
+class StudentSnapshot:
+    """Everything that a student's future depends on; opaque to users.
+
+    Attributes:
+        run: Counters, statistics and rows.
+        adapter: [P] float32.
+        teacher_adapter: [P] float32 or None.
+        optimizer: AdamW's state.
+    """
+
+    run: RunState
+    adapter: Tensor
+    teacher_adapter: Tensor | None
+    optimizer: dict[str, Any]
+
+
+def take_snapshot(run: RunState, learner: Learner, index: int) -> StudentSnapshot:
+    """Returns a copy of the state of student ``index``, whose run has come to ``run``."""
+    adapters = learner.adapters
+    return StudentSnapshot(
+        run=copy.deepcopy(run),
+        adapter=adapters.flat[index].detach().clone(),
+        teacher_adapter=None if adapters.teacher_flat is None else adapters.teacher_flat[index].clone(),
+        optimizer=copy.deepcopy(learner.optimizers[index].state_dict()),
+    )
+
+
+def put_snapshot(snapshot: StudentSnapshot, learner: Learner, index: int) -> RunState:
+    """Puts a snapshot's tensors into the place of student ``index``; returns a copy of what its run has come to."""
+    adapters = learner.adapters
+    adapters.flat[index].copy_(snapshot.adapter)
+    if adapters.teacher_flat is not None and snapshot.teacher_adapter is not None:
+        adapters.teacher_flat[index].copy_(snapshot.teacher_adapter)
+    learner.reset(index)
+    learner.optimizers[index].load_state_dict(copy.deepcopy(snapshot.optimizer))
+    return copy.deepcopy(snapshot.run)
+
+
+@contextmanager
+def undone_if_engine_fails(students: Students, indices: Sequence[int]) -> Iterator[None]:
+    """Puts students back to where they were if the rollout engine fails in between: what is inside can be made again."""
+    before = {index: students.snapshot(index) for index in indices}
+    try:
+        yield
+    except EngineError:
+        for index, snapshot in before.items():
+            students.restore(index, snapshot)
+        raise
 
 
 def to_checkpoint(snapshot: StudentSnapshot, config: EnvConfig) -> Checkpoint:

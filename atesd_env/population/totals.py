@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,31 @@ from numpy.typing import NDArray
 from atesd_env.config import EnvConfig
 from atesd_env.distillation.importance import Agreement
 from atesd_env.distillation.update import UpdateStatistics
-from atesd_env.envs.columns import COLUMNS, Row, engine_columns, group_columns
-from atesd_env.exposure import TeacherPrompt
-from atesd_env.rollouts.sampling import Rollouts
-from atesd_env.student.ranks import ALONE, Ranks
+from atesd_env.envs.columns import COLUMNS, Column, Row, engine_columns, group_columns
+from atesd_env.population.batch import Batch
+
+
+class RolloutRow(NamedTuple):
+    """What a row sums up of one rollout; all but the length are shares, 0..1."""
+
+    reveal_ratio: float
+    shown_ratio: float
+    cut_rate: float
+    success_rate: float
+    length: float
+    truncation_rate: float
+
+
+def rollout_rows(batch: Batch) -> list[RolloutRow]:
+    """Returns what a row sums up of each of a batch's rollouts."""
+    lengths = batch.rollouts.lengths.tolist()
+    is_truncated = (~batch.rollouts.is_finished).tolist()
+    return [
+        RolloutRow(ratio, prompt.shown_ratio, prompt.is_cut, is_correct, length, truncated)
+        for ratio, prompt, is_correct, length, truncated in zip(
+            batch.reveal_ratios, batch.teacher_prompts, batch.is_correct, lengths, is_truncated, strict=True
+        )
+    ]
 
 
 class WindowTotals:
@@ -22,32 +44,17 @@ class WindowTotals:
 
     Args:
         reveal_ratios: [groups], the window's action.
-        ranks: The processes that share an update's rollouts.
     """
 
-    def __init__(self, reveal_ratios: NDArray[np.float64], ranks: Ranks = ALONE) -> None:
-        self._ranks = ranks
+    def __init__(self, reveal_ratios: NDArray[np.float64]) -> None:
         self.reveal_ratios = reveal_ratios
         self._updates: list[UpdateStatistics] = []
-        self._rollout_rows: list[tuple[float, float, float, float, float, float]] = []
+        self._rollouts: list[RolloutRow] = []
 
-    def add(
-        self,
-        update: UpdateStatistics,
-        rollouts: Rollouts,
-        ratios: Sequence[float],
-        prompts: Sequence[TeacherPrompt],
-        is_correct: Sequence[bool],
-    ) -> None:
-        """Takes in one update: its statistics, and for each of its rollouts ratio, prompt and grade."""
+    def add(self, update: UpdateStatistics, rollouts: Sequence[RolloutRow]) -> None:
+        """Takes in one update: its statistics, and its rollouts of all processes."""
         self._updates.append(update)
-        lengths = rollouts.lengths.tolist()
-        is_truncated = (~rollouts.is_finished).tolist()
-        rows: list[tuple[float, float, float, float, float, float]] = [
-            (ratios[row], prompt.shown_ratio, prompt.is_cut, is_correct[row], lengths[row], is_truncated[row])
-            for row, prompt in enumerate(prompts)
-        ]
-        self._rollout_rows += self._ranks.gathered(rows)
+        self._rollouts += rollouts
 
     def means(self) -> Row:
         """Returns the row's columns on exposure, student, teacher, rollouts and (for those that have them) engine."""
@@ -57,12 +64,11 @@ class WindowTotals:
             if name != "agreement"
         }
         agreements = [update.agreement for update in self._updates if update.agreement is not None]
-        rollout_rows = np.asarray(self._rollout_rows, dtype=np.float64)
-        reveal_ratio, shown_ratio, cut_rate, success_rate, length, truncation_rate = rollout_rows.mean(axis=0).tolist()
+        rollouts = RolloutRow(*np.asarray(self._rollouts, dtype=np.float64).mean(axis=0).tolist())
         return {
-            "exposure/reveal_ratio": reveal_ratio,
-            "exposure/shown_ratio": shown_ratio,
-            "exposure/cut_rate": cut_rate,
+            "exposure/reveal_ratio": rollouts.reveal_ratio,
+            "exposure/shown_ratio": rollouts.shown_ratio,
+            "exposure/cut_rate": rollouts.cut_rate,
             "student/loss": updates["loss"],
             "student/mismatch": updates["mismatch"],
             "student/self_confidence": float(np.exp(updates["log_confidence"])),
@@ -70,21 +76,27 @@ class WindowTotals:
             "student/top1_disagreement": updates["top1_disagreement"],
             "student/grad_norm": updates["grad_norm"],
             "teacher/entropy": updates["teacher_entropy"],
-            "rollout/success_rate": success_rate,
-            "rollout/length": length,
-            "rollout/truncation_rate": truncation_rate,
-            "rollout/num_tokens": int(rollout_rows[:, 4].sum()),
+            "rollout/success_rate": rollouts.success_rate,
+            "rollout/length": rollouts.length,
+            "rollout/truncation_rate": rollouts.truncation_rate,
+            "rollout/num_tokens": int(sum(rollout.length for rollout in self._rollouts)),
             **{f"exposure/reveal_ratio_{group}": float(ratio) for group, ratio in enumerate(self.reveal_ratios)},
             **sum(agreements, Agreement()).means(),
         }
 
 
+def _columns(config: EnvConfig) -> list[Column]:
+    return [*COLUMNS, *group_columns(config.groups), *engine_columns(config.rollout_engine)]
+
+
+def finished_row(config: EnvConfig, measured: Row) -> Row:
+    """Returns the row of a window, its columns in their order, out of everything that was measured."""
+    return {column.name: measured[column.name] for column in _columns(config)}
+
+
 def broken_row(number: int, num_updates: int, reveal_ratios: NDArray[np.float64], config: EnvConfig) -> Row:
     """Returns the row of a window in which the loss was not finite: nothing measured, the reward a penalty."""
-    row: Row = {
-        column.name: None
-        for column in (*COLUMNS, *group_columns(config.groups), *engine_columns(config.rollout_engine))
-    }
+    row: Row = {column.name: None for column in _columns(config)}
     row |= {"window": number, "update": num_updates, "exposure/reveal_ratio": float(reveal_ratios.mean())}
     row |= {
         column.name: float(ratio) for column, ratio in zip(group_columns(config.groups), reveal_ratios, strict=False)

@@ -24,7 +24,10 @@ from atesd_env.config.instance_fields import instance_configs
 from atesd_env.envs.columns import Row
 from atesd_env.envs.observation import RunningStatistics
 from atesd_env.errors import AtesdError, ConfigError
-from atesd_env.population.population import Population, RunState, Sample, StudentSnapshot
+from atesd_env.population.population import Population
+from atesd_env.population.run_state import RunState
+from atesd_env.population.samples import Sample
+from atesd_env.population.snapshot import StudentSnapshot
 from atesd_env.processes import Child, ChildEndedError
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from atesd_env.config import EnvConfig
 from atesd_env.rollouts.decoding import begin_decoding
 from atesd_env.student.model import Student
 
@@ -35,6 +36,11 @@ class SamplingSpec:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+
+    @classmethod
+    def of(cls, config: EnvConfig) -> SamplingSpec:
+        """Returns how a configuration samples rollouts."""
+        return cls(config.max_new_tokens, config.temperature, config.top_p, config.top_k)
 
 
 @dataclass(frozen=True)
@@ -156,7 +162,7 @@ def generate(
     prompt_ids, prompt_mask = left_pad(prompts, student.pad_token_id, student.device)
     if uniforms is None:
         uniforms = torch.zeros(len(prompts), spec.max_new_tokens)
-    with student.inference():
+    with torch.inference_mode():
         decoded = _decode(student, prompt_ids, prompt_mask, spec, uniforms.to(student.device), num_students)
     # Autograd refuses tensors made in inference mode, and an update indexes with these: copies are ordinary tensors.
     return Rollouts(prompt_ids, prompt_mask, *(tensor.clone() for tensor in decoded))
@@ -181,8 +187,6 @@ def _decode(
         num_tokens += 1
         # Every student goes on with as many rows as the one that has most left.
         num_left = int((~has_ended).view(num_students, -1).sum(dim=1).max())
-        if student.lockstep is not None:
-            num_left = student.lockstep.largest(num_left)
         if num_left == 0 or num_tokens == spec.max_new_tokens:
             break
         if num_left <= KEPT_SHARE * len(rows) / num_students:

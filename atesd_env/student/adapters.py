@@ -124,7 +124,7 @@ class AdapterStack:
         num_students: K.
         r: Rank.
         alpha: LoRA scale; the adapters' output is multiplied by ``alpha / r``.
-        targets: Layer names, or endings of names after a dot, as in peft's ``target_modules``.
+        targets: Layer names, or endings of names after a dot, as in peft's ``target_modules``; with none, P is 0.
         keep_teacher: Also hold a teacher's adapter for each student (a starting adapter, or an average).
 
     Attributes:
@@ -154,7 +154,7 @@ class AdapterStack:
         self.active: tuple[Bank, tuple[int, ...]] | None = None
         layers = _matching_layers(model, self.targets)
         self.slots, self.num_parameters = _layout(layers, r)
-        device = next(iter(layers.values())).weight.device
+        device = next(model.parameters()).device
         self.flat = torch.zeros(num_students, self.num_parameters, device=device)
         self.flat_grad = torch.zeros_like(self.flat)
         self.teacher_flat = torch.zeros_like(self.flat) if keep_teacher else None

@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from atesd_env.config import EnvConfig
 from atesd_env.errors import StudentError
-from atesd_env.student.base_weights import differentiable_on_cpu, quantization_options, shard_base
+from atesd_env.student.base_weights import differentiable_on_cpu, quantization_options
 from atesd_env.student.model import Student, torch_device, wrap_student
 from atesd_env.student.ranks import ALONE, Ranks
 
@@ -38,7 +38,7 @@ def load_student(config: EnvConfig, ranks: Ranks = ALONE) -> Student:
 
     Args:
         config: Names them, and says how the base's weights are held.
-        ranks: The processes that ``base_sharding`` shares the base out to.
+        ranks: The processes of the run that the student takes part in.
 
     Raises:
         StudentError: If the model cannot be found or is of a kind that is not supported.
@@ -50,12 +50,9 @@ def load_student(config: EnvConfig, ranks: Ranks = ALONE) -> Student:
     tokenizer = _from_pretrained(AutoTokenizer, directory, config.student)
     if config.base_quantization != "none":
         differentiable_on_cpu(model)  # it is on its device already
-        return wrap_student(model, tokenizer, source, config)
-    if config.base_sharding == "none":
-        return wrap_student(model.to(device), tokenizer, source, config)
-    shard_base(model, ranks, device)
-    student = wrap_student(model, tokenizer, source, config.replace(forward="modules"))
-    return dataclasses.replace(student, lockstep=ranks)
+    else:
+        model = model.to(device)
+    return dataclasses.replace(wrap_student(model, tokenizer, source, config), ranks=ranks)
 
 
 def model_directory(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from atesd_env.config import EnvConfig
 from atesd_env.errors import StudentError
 from atesd_env.student.adapters import StackedLoRALinear
 from atesd_env.student.forward import FusedBody, is_known
-from atesd_env.student.ranks import Ranks
+from atesd_env.student.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,7 @@ class Student:
         pad_token_id: Token that fills; always masked.
         source: Where the weights came from, for the log.
         fused: ``body``, written out; None to go through ``body`` itself.
-        lockstep: The processes that the base's layers are shared out to: they must make the same passes. None where each
-            process holds the whole base.
+        ranks: The processes of the run, each with the whole base, that share each batch's rows.
     """
 
     model: PreTrainedModel
@@ -46,12 +44,7 @@ class Student:
     pad_token_id: int
     source: str
     fused: FusedBody | None = None
-    lockstep: Ranks | None = None
-
-    def inference(self) -> AbstractContextManager[Any]:
-        """Returns a context for passes without gradients."""
-        # Buffers that a shared-out base gathers its weights in are made once: made in inference mode, training could not use them.
-        return torch.inference_mode() if self.lockstep is None else torch.no_grad()
+    ranks: Ranks = ALONE
 
     @property
     def device(self) -> torch.device:

@@ -1,7 +1,7 @@
 """What the processes of one run on several devices tell each other: sums, gathered rows, and whether they still agree.
 
-Rows of a batch are shared out; everything else (adapters, optimizers, order of problems, random streams) each process holds
-whole. A process by itself is the group of one, for which nothing here does anything.
+Rows of a batch are shared out; everything else (base, adapters, optimizers, order of problems, random streams) each process
+holds whole. A process by itself is the group of one, for which nothing here does anything.
 """
 
 from __future__ import annotations
@@ -47,15 +47,6 @@ class Ranks:
         if self.size > 1:
             with others_answering():
                 dist.all_reduce(tensor, group=self.group)
-
-    def largest(self, number: int) -> int:
-        """Returns the largest of the processes' numbers."""
-        if self.size == 1:
-            return number
-        found = torch.tensor(number)
-        with others_answering():
-            dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.group)
-        return int(found)
 
     def gathered(self, items: Sequence[_Item]) -> list[_Item]:
         """Returns the items of all processes, rank by rank: those of ``share``'s rows are then in the rows' order."""

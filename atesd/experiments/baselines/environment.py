@@ -137,7 +137,7 @@ class BaselineEnv(gymnasium.Env[Observation, np.ndarray[Any, Any]]):
         run.num_updates += training.num_updates
         nll_before = run.probe_nll
         probed = population.measure_probe(0, number)
-        run.broken = population.collapse(0)
+        run.broken = run.collapse(self.config.collapse_nll)
         row: Row = {column.name: None for column in (*COLUMNS, *group_columns(self.config.groups))}
         return row | {
             "window": number,

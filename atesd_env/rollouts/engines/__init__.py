@@ -6,6 +6,9 @@ __getattr__, __all__ = on_first_use(
     __name__,
     {
         "check": ("check_engine",),
-        "engine": ("OwnEngine", "RolloutEngine", "make_engine"),
+        "checked": ("CheckedEngine",),
+        "engine": ("RolloutEngine",),
+        "own": ("OwnEngine",),
+        "registry": ("make_engine",),
     },
 )

@@ -9,6 +9,7 @@ before the first update.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Sequence
 
@@ -17,12 +18,15 @@ from torch import Tensor
 
 from atesd_env.errors import EngineError
 from atesd_env.rollouts.engines.engine import RolloutEngine
-from atesd_env.rollouts.sampling import Rollouts, SamplingSpec
-from atesd_env.rollouts.scoring import forced_rollouts, scored_hidden, token_log_probs
+from atesd_env.rollouts.sampling import Rollouts, SamplingSpec, generate
+from atesd_env.rollouts.scoring import scored_hidden, token_log_probs
 from atesd_env.student.adapters import AdapterStack
 from atesd_env.student.model import Student
 
 _logger = logging.getLogger(__name__)
+
+TEST_PROMPTS = 4
+"""Prompts of the test; where there are fewer different ones, they repeat."""
 
 TEST_TOKENS = 16
 """Longest answer of the test."""
@@ -41,7 +45,6 @@ def check_engine(
     student: Student,
     adapters: AdapterStack,
     prompts: Sequence[Sequence[int]],
-    answers: Sequence[Sequence[int]],
     spec: SamplingSpec,
     tolerance: float,
 ) -> float:
@@ -51,8 +54,7 @@ def check_engine(
         engine: The engine.
         student: The frozen base.
         adapters: The students' adapters; two of them take part, if there are two.
-        prompts: Some prompts of token ids.
-        answers: As many answers, by which it is judged how much a perturbation changes the student.
+        prompts: At least one prompt of token ids; the first ``TEST_PROMPTS`` different ones are used.
         spec: How the run samples; only its length is used.
         tolerance: Largest mean absolute difference between the log-probabilities of both, in nats a token.
 
@@ -64,8 +66,11 @@ def check_engine(
     """
     students = list(range(min(2, adapters.num_students)))
     saved = adapters.flat[students].clone()
+    different = itertools.cycle(dict.fromkeys(map(tuple, prompts)))
     try:
-        return _check(engine, student, adapters, students, prompts, answers, spec, tolerance)
+        return _check(
+            engine, student, adapters, students, list(itertools.islice(different, TEST_PROMPTS)), spec, tolerance
+        )
     finally:
         adapters.flat[students] = saved
 
@@ -76,13 +81,13 @@ def _check(
     adapters: AdapterStack,
     students: list[int],
     prompts: Sequence[Sequence[int]],
-    answers: Sequence[Sequence[int]],
     spec: SamplingSpec,
     tolerance: float,
 ) -> float:
-    hot = dataclasses.replace(
-        spec, max_new_tokens=min(spec.max_new_tokens, TEST_TOKENS), temperature=TEST_TEMPERATURE, top_p=1.0, top_k=0
-    )
+    hot = SamplingSpec(min(spec.max_new_tokens, TEST_TOKENS), TEST_TEMPERATURE)
+    # The base's own answers, by which it is judged how much a perturbation changes a student.
+    with adapters.use(None):
+        usual = generate(student, prompts, dataclasses.replace(hot, temperature=0.0))
     # Each prompt twice, so that a seed that belongs to a whole batch shows; all of them for each student.
     asked = [prompt for _ in students for prompt in prompts for _ in range(2)]
 
@@ -94,7 +99,7 @@ def _check(
     before = torch.zeros_like(adapters.flat[students])
     differences = []
     for trial in range(2):
-        _perturb(student, adapters, students, forced_rollouts(student, prompts, answers), generator, 5 * tolerance)
+        _perturb(student, adapters, students, usual, generator, 5 * tolerance)
         rollouts = sample(0)
         if trial == 0:
             _check_seeds(engine, rollouts, sample(0), sample(1))

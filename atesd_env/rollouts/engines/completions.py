@@ -1,6 +1,6 @@
 """What an engine outside this package's decode loop is asked, and what it answers: the small contract of its backends.
 
-A backend (``vllm_process``, ``vllm_server``) knows how to reach the engine; ``external_engine`` knows what a rollout is.
+A backend (``vllm_process``, ``vllm_server``) knows how to reach the engine; ``external`` knows what a rollout is.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class CompletionRequest:
     Attributes:
         prompt: Token ids.
         seed: Seed of this request alone; the same request with the same seed gives the same answer.
-        adapter: Name of a loaded adapter; None is the weights that the engine has.
+        adapter: Name of a loaded adapter; None is the bare base model.
     """
 
     prompt: Sequence[int]
@@ -61,10 +61,6 @@ class CompletionBackend(Protocol):
 
     def load_adapters(self, adapters: Mapping[str, Path]) -> None:
         """Loads peft adapter directories under their names, and forgets those that were loaded before."""
-        ...
-
-    def load_weights(self, directory: Path) -> None:
-        """Puts a model directory's weights in the place of the engine's own."""
         ...
 
     def complete(

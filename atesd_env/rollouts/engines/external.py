@@ -10,7 +10,6 @@ import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -22,7 +21,6 @@ from atesd_env.rollouts.engines.completions import (
     CompletionRequest,
     check_completion,
 )
-from atesd_env.rollouts.engines.merged import save_merged
 from atesd_env.rollouts.sampling import Rollouts, SamplingSpec, left_pad
 from atesd_env.student.adapters import AdapterStack
 from atesd_env.student.model import Student
@@ -34,27 +32,21 @@ FIRST_PAUSE_SEC = 1.0
 
 
 class ExternalEngine:
-    """A rollout engine (``rollout_engine.RolloutEngine``) made of a backend.
+    """A rollout engine (``engine.RolloutEngine``) made of a backend.
 
     Every call hands the students' adapters over anew, under names that were never used before: an engine that keeps keys and
     values of earlier prompts keeps them by the adapter's name.
 
     Args:
         backend: The way to the engine.
-        adapter_form: "lora" hands over LoRA adapters, "merged" whole weights, one student after the other.
         folder: Where adapters are written for the engine; None is a temporary folder.
         retries: How often a dead or silent engine is asked again, after pauses that double from ``FIRST_PAUSE_SEC`` on.
     """
 
-    def __init__(
-        self,
-        backend: CompletionBackend,
-        adapter_form: Literal["lora", "merged"] = "lora",
-        folder: Path | None = None,
-        retries: int = 2,
-    ) -> None:
+    can_fail = True
+
+    def __init__(self, backend: CompletionBackend, folder: Path | None = None, retries: int = 2) -> None:
         self.backend = backend
-        self.adapter_form = adapter_form
         self.retries = retries
         # Several runs may share a folder and a server: names must not meet.
         self._token = secrets.token_hex(4)
@@ -79,44 +71,23 @@ class ExternalEngine:
         spec: SamplingSpec,
         students: Sequence[int],
         generators: Sequence[torch.Generator],
+        num_rows: int | None = None,
     ) -> Rollouts:
-        """Samples one answer to each prompt; see ``rollout_engine.RolloutEngine.sample``.
+        """Samples one answer to each prompt, in a run of one process; see ``RolloutEngine.sample``.
 
         Raises:
             EngineUnavailableError: If the engine is still dead or silent after all retries.
             EngineError: If it cannot be used, or answers what it was not asked for.
         """
-        share = len(prompts) // len(students)
+        share = len(prompts) // len(generators)
         seeds = [
             seed
             for generator in generators
             for seed in torch.randint(0, SEED_LIMIT, (share,), generator=generator).tolist()
         ]
-        completions: list[Completion] = []
-        # Weights hold one student, adapters many.
-        groups = [list(students)] if self.adapter_form == "lora" else [[one] for one in students]
-        for group in groups:
-            rows = slice(len(completions), len(completions) + share * len(group))
-            completions += self._sample_group(student, adapters, prompts[rows], seeds[rows], spec, group)
-        return _as_rollouts(student, prompts, completions)
+        return _as_rollouts(student, prompts, self._completions(student, adapters, prompts, seeds, spec, students))
 
-    def answers(
-        self,
-        student: Student,
-        adapters: AdapterStack,
-        prompts: Sequence[Sequence[int]],
-        seeds: Sequence[int],
-        spec: SamplingSpec,
-    ) -> Rollouts:
-        """Samples one answer to each prompt from the first student, each with a seed of its own in [0, SEED_LIMIT).
-
-        Raises:
-            EngineUnavailableError: If the engine is still dead or silent after all retries.
-            EngineError: If it cannot be used, or answers what it was not asked for.
-        """
-        return _as_rollouts(student, prompts, self._sample_group(student, adapters, prompts, seeds, spec, [0]))
-
-    def _sample_group(
+    def _completions(
         self,
         student: Student,
         adapters: AdapterStack,
@@ -125,9 +96,9 @@ class ExternalEngine:
         spec: SamplingSpec,
         students: Sequence[int],
     ) -> list[Completion]:
-        """Samples for students whose adapters the engine holds at once; what has arrived is not asked for again."""
+        """Asks until every answer has arrived, or too often; what has arrived is not asked for again."""
         done: dict[int, Completion] = {}
-        share = len(prompts) // len(students)
+        share = len(prompts) // max(1, len(students))
         for attempt in range(self.retries + 1):
             failure: EngineUnavailableError | None = None
             try:
@@ -174,22 +145,17 @@ class ExternalEngine:
             self.backend.reset()
 
     def _hand_over(self, student: Student, adapters: AdapterStack, students: Sequence[int]) -> list[str | None]:
-        """Gives the engine the students as they are now; returns the adapter's name of each (None for whole weights)."""
+        """Gives the engine the students as they are now; returns the adapter's name of each, of none that of the bare base."""
         self._num_written += 1
         stem = f"atesd-{self._token}-{self._num_written}"
         earlier, self._written = self._written, []
         try:
-            if self.adapter_form == "merged":
-                directory = self._new_directory(stem)
-                save_merged(student, adapters, students[0], directory)
-                self.backend.load_weights(directory)
-                return [None]
             names = {f"{stem}-{index}": index for index in students}
             directories = {name: self._new_directory(name) for name in names}
             for name, index in names.items():
                 adapters.save(index, directories[name], base_model=student.source)
             self.backend.load_adapters(directories)
-            return list(names)
+            return list(names) or [None]
         except OSError as error:
             raise EngineError(
                 f"{self.description}: expected to write the adapter to {self._folder}, got {error}; choose another engine_folder."

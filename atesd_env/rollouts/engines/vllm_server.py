@@ -3,8 +3,6 @@
 The server runs the same base model and was started so that adapters may be loaded while it runs::
 
     VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 vllm serve MODEL --enable-lora --max-lora-rank R --max-loras K
-
-Whole weights (``engine_adapter="merged"``) need ``VLLM_SERVER_DEV_MODE=1`` instead, whose ``/collective_rpc`` reloads them.
 """
 
 from __future__ import annotations
@@ -94,20 +92,6 @@ class VllmServer:
             self._ask("/v1/unload_lora_adapter", {"lora_name": name})
         except _RefusedError:
             return  # a server that was started anew does not know it
-
-    def load_weights(self, directory: Path) -> None:
-        """Lets the server reload its weights from a model directory, and forget what it kept of earlier prompts."""
-        try:
-            self._ask(
-                "/collective_rpc",
-                {"method": "reload_weights", "kwargs": {"weights_path": str(directory)}, "timeout": self._timeout_sec},
-            )
-            self._ask("/reset_prefix_cache", {})
-        except _RefusedError as error:
-            raise EngineError(
-                f"{error} It was expected to reload its weights from {directory}, but refused; start it with "
-                "VLLM_SERVER_DEV_MODE=1, and let it see engine_folder under the same path."
-            ) from error
 
     def complete(
         self, requests: Sequence[CompletionRequest], spec: SamplingSpec, end_token_ids: Sequence[int]

@@ -17,8 +17,8 @@ from atesd_env.student.loading import load_student
 from tests.atesd_env.rollouts.engines.fake_engines import Brain, FakeVllmServer
 
 PROBLEMS, SAMPLES = 3, 4
-START_UP = 24
-"""Requests of the start-up test: three prompts twice, with one adapter under three seeds and with another under one."""
+START_UP = 32
+"""Requests of the start-up test: four prompts twice, with one adapter under three seeds and with another under one."""
 
 
 @pytest.fixture(scope="module")

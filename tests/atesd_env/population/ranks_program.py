@@ -22,7 +22,6 @@ from atesd_env.distillation import update as distillation
 from atesd_env.distillation.update import Learner
 from atesd_env.errors import AtesdError, NonFiniteError
 from atesd_env.population import distributed
-from atesd_env.population.population import Population
 
 OUT = Path(sys.argv[-1])
 COMMON: dict[str, Any] = {
@@ -34,9 +33,6 @@ COMMON: dict[str, Any] = {
 }
 # Five rows on two processes, and a last batch of the probe with a single row: shares differ, one is empty.
 PLAIN = preset("ATESD-Tiny-v0", num_rollouts=5, probe_batch_size=4, probe_pass_k=2, micro_batch_size=2, **COMMON)
-MODULES = preset("ATESD-Tiny-v0", num_rollouts=4, forward="modules", **COMMON)
-SHARDED = MODULES.replace(forward="fused", base_sharding="fsdp2", gradient_checkpointing=True)
-TOKEN_IDS = torch.arange(4, 16).view(2, 6)
 
 
 def in_processes(size: int, work: Callable[[int], None], *, stopped: tuple[int, ...] = ()) -> list[int]:
@@ -120,36 +116,11 @@ def non_finite() -> None:
     distillation.token_divergence = refuse
 
 
-def logits(_: int) -> None:
-    """Writes down what the bare model makes of some tokens, and where its weights are between two passes."""
-    is_sharded = distributed.is_launched()
-    population = distributed.make_population(SHARDED if is_sharded else MODULES)
-    made = type(population) is not Population
-    with population._calls.announced("forward", 0) if made else torch.no_grad():  # type: ignore[attr-defined]
-        found = forward(population)
-    np.save(OUT / f"logits-{'sharded' if is_sharded else 'whole'}.npy", found)
-
-
-def forward(population: Population) -> np.ndarray[Any, Any]:
-    student = population.student
-    with student.inference():
-        hidden = student.body(input_ids=TOKEN_IDS).last_hidden_state
-    if student.lockstep is not None:
-        weights = [weight for layer in student.body.layers for weight in layer.parameters()]  # type: ignore[union-attr]
-        held = sum(weight.to_local().numel() for weight in weights)
-        (OUT / f"held-{student.lockstep.rank}.txt").write_text(f"{held} {sum(weight.numel() for weight in weights)}")
-    return (hidden @ student.head_weight.T).numpy()
-
-
 def main() -> None:
     torch.set_num_threads(1)
-    Population.forward = forward  # type: ignore[attr-defined]  (the other process calls it by name)
     statuses = {
         "one": in_processes(1, keeping_gradients("one", PLAIN)),
         "two": in_processes(2, keeping_gradients("two", PLAIN)),
-        "modules": in_processes(1, run("modules", MODULES)),
-        "sharded": in_processes(2, run("sharded", SHARDED)),
-        "logits": in_processes(1, logits) + in_processes(2, logits),
     }
     undo = breaking(1, 2, lambda: os.kill(os.getpid(), signal.SIGKILL))
     statuses["killed"] = in_processes(2, run("killed", PLAIN))
@@ -161,10 +132,9 @@ def main() -> None:
     undo()
     undo = breaking(1, 2, non_finite)
     statuses["non_finite"] = in_processes(2, run("non_finite", PLAIN))
-    statuses["non_finite_sharded"] = in_processes(2, run("non_finite_sharded", SHARDED))
     undo()
     statuses["too_few_rows"] = in_processes(2, run("too_few_rows", PLAIN.replace(num_rollouts=1)))
-    statuses["uneven_sharded"] = in_processes(2, run("uneven_sharded", SHARDED.replace(num_rollouts=5)))
+    statuses["other_engine"] = in_processes(2, run("other_engine", PLAIN.replace(rollout_engine="http://127.0.0.1:9")))
     (OUT / "statuses.txt").write_text("\n".join(f"{name} {codes}" for name, codes in statuses.items()))
 
 

@@ -83,19 +83,6 @@ def test_two_processes_have_the_gradients_of_one(out: Path, statuses: dict[str, 
     assert differences.max() < 2e-5
 
 
-def test_sharded_base_makes_the_run_of_a_whole_one(out: Path, statuses: dict[str, list[int]]) -> None:
-    """FSDP2, with recomputed activations."""
-    assert statuses["sharded"] == [0, 0]
-    assert_same_run(out / "sharded", out / "modules")
-
-
-def test_sharded_base_gives_the_same_logits_and_each_process_holds_a_half(out: Path) -> None:
-    np.testing.assert_array_equal(np.load(out / "logits-sharded.npy"), np.load(out / "logits-whole.npy"))
-    for rank in (0, 1):
-        held, whole = map(int, (out / f"held-{rank}.txt").read_text().split())
-        assert 2 * held == whole
-
-
 def test_death_of_a_process_ends_the_run_and_resuming_gives_what_was_due(
     out: Path, statuses: dict[str, list[int]]
 ) -> None:
@@ -118,24 +105,21 @@ def test_process_that_hangs_ends_the_run_after_the_time_out(out: Path, statuses:
     assert len(rows_of(out / "stopped")) == 1
 
 
-@pytest.mark.parametrize("name", ["non_finite", "non_finite_sharded"])
-def test_what_is_not_finite_in_one_process_breaks_the_student_in_all(
-    out: Path, statuses: dict[str, list[int]], name: str
-) -> None:
-    rows = rows_of(out / name)
+def test_what_is_not_finite_in_one_process_breaks_the_student_in_all(out: Path, statuses: dict[str, list[int]]) -> None:
+    rows = rows_of(out / "non_finite")
 
-    assert statuses[name] == [0, 0]
+    assert statuses["non_finite"] == [0, 0]
     assert len(rows) == 2
     assert rows[-1]["student/loss"] is None
     assert rows[-1]["status"] != "running"
 
 
 def test_rows_that_cannot_be_shared_out_are_refused_in_every_process(out: Path, statuses: dict[str, list[int]]) -> None:
-    assert statuses["too_few_rows"] == statuses["uneven_sharded"] == [1, 1]
+    assert statuses["too_few_rows"] == statuses["other_engine"] == [1, 1]
     for rank in (0, 1):
         errors = (out / f"errors-{rank}.txt").read_text()
         assert "at least one for each of the 2 processes" in errors
-        assert "a multiple of the 2 processes" in errors
+        assert "rollout_engine: expected 'own' with 2 processes" in errors
 
 
 @pytest.mark.parametrize(("num_rows", "size"), [(5, 2), (1, 3), (16, 4), (7, 7)])

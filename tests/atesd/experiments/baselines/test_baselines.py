@@ -25,6 +25,7 @@ from atesd.experiments.run import RunSpec, execute, plan_runs
 from atesd.experiments.training.training import TrainSpec, train
 from atesd_env.config import EnvConfig, preset
 from atesd_env.errors import ConfigError, NoEpisodeError
+from atesd_env.population.problems import next_problems
 from atesd_env.student.loading import TINY_DIRECTORY
 
 needs_trl = pytest.mark.skipif(
@@ -124,7 +125,7 @@ class TestRuns:
         lengths = [len(population.instances[0].builder.reference_ids(problem, 99)) for problem in problems]
         (folder,) = compared.glob("sft-*")
         assert rows_of(folder)[0]["update/num_tokens"] == sum(lengths)
-        drawn, _ = population._next_problems(0)
+        drawn, _ = next_problems(population.instances[0].task, 3, 0, CONFIG.num_rollouts)
         assert drawn == problems[: CONFIG.num_rollouts]
 
     @pytest.mark.parametrize("agent", ["sft", COMPARED[3]])

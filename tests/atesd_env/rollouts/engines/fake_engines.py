@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from atesd_env.config import EnvConfig
-from atesd_env.rollouts.engines.merged import merged_weights
 from atesd_env.rollouts.sampling import SamplingSpec, generate
 from atesd_env.rollouts.scoring import scored_hidden, token_log_probs
 from atesd_env.student.adapters import AdapterStack
 from atesd_env.student.loading import load_student
 
-Handed = torch.Tensor | dict[str, torch.Tensor] | None
-"""What an engine samples from: an adapter [P], whole weights, or the bare base."""
+Handed = torch.Tensor | None
+"""What an engine samples from: an adapter [P], or the bare base."""
 
 
 class Brain:
@@ -30,7 +28,6 @@ class Brain:
         self.stack = AdapterStack(
             self.student.model, 1, config.lora_r, config.lora_alpha, config.lora_targets, keep_teacher=False
         )
-        self.base = {name: tensor.clone() for name, tensor in merged_weights(self.student, self.stack, 0).items()}
         self._lock = threading.Lock()
         self.forget()
 
@@ -55,9 +52,10 @@ class Brain:
             self.first = handed if self.first is None else self.first
             handed = {"ignores adapters": None, "keeps the first adapter": self.first}.get(self.vice, handed)
             seed = {"ignores seeds": self.num_asked, "has one seed": 7}.get(self.vice, seed)
-            self._take(handed)
+            if handed is not None:
+                self.stack.flat[0] = handed
             uniforms = torch.rand(1, spec.max_new_tokens, generator=torch.Generator().manual_seed(seed))
-            with self.stack.use("student" if isinstance(handed, torch.Tensor) else None, [0]), torch.no_grad():
+            with self.stack.use(None if handed is None else "student", [0]), torch.no_grad():
                 rollouts = generate(self.student, [prompt], spec, uniforms)
                 hidden = scored_hidden(self.student, rollouts.prompt_ids, rollouts.prompt_mask, rollouts)
                 log_probs = token_log_probs(self.student, hidden, rollouts.completion_ids[0])
@@ -72,15 +70,6 @@ class Brain:
         if self.vice == "tells other log-probabilities":
             told = [value - 1.0 for value in told]
         return tokens, told
-
-    def _take(self, handed: Handed) -> None:
-        if isinstance(handed, torch.Tensor):
-            self.stack.flat[0] = handed
-        weights = handed if isinstance(handed, dict) else self.base
-        for name, tensor in self.student.model.state_dict().items():
-            plain = name.replace(".base.weight", ".weight")
-            if plain in weights:
-                tensor.copy_(weights[plain])
 
 
 class FakeVllmServer:
@@ -99,7 +88,6 @@ class FakeVllmServer:
     def __init__(self, brain: Brain, context: int = 4096) -> None:
         self.brain = brain
         self.adapters: dict[str, Handed] = {}
-        self.weights: Handed = None
         self.failures = 0
         self.deaf = False
         self.can_load = True
@@ -139,16 +127,13 @@ class FakeVllmServer:
 
     def answer(self, path: str, body: dict[str, Any]) -> tuple[int, Any] | None:
         """Returns status and content, or None to hang up."""
-        if path in ("/v1/load_lora_adapter", "/collective_rpc") and not self.can_load:
+        if path == "/v1/load_lora_adapter" and not self.can_load:
             return 404, {"detail": "Not Found"}
         if path == "/v1/load_lora_adapter":
             self.adapters[body["lora_name"]] = self.brain.read(body["lora_path"])
         elif path == "/v1/unload_lora_adapter":
             if self.adapters.pop(body["lora_name"], None) is None:
                 return 404, {"error": "unknown"}
-        elif path == "/collective_rpc":
-            assert body["method"] == "reload_weights"
-            self.weights = load_file(Path(body["kwargs"]["weights_path"]) / "model.safetensors")
         elif path == "/v1/completions":
             return self.complete(body)
         return 200, "done"
@@ -161,7 +146,7 @@ class FakeVllmServer:
             return 404, {"error": "no such model"}
         assert body["return_token_ids"]
         assert body["logprobs"] == 0
-        handed = self.weights if body["model"] == "base" else self.adapters[body["model"]]
+        handed = None if body["model"] == "base" else self.adapters[body["model"]]
         spec = SamplingSpec(body["max_tokens"], body["temperature"], body["top_p"], body["top_k"])
         tokens, log_probs = self.brain.answer(body["prompt"], body["seed"], handed, spec)
         return 200, {"choices": [{"token_ids": tokens, "logprobs": {"token_logprobs": log_probs}}]}

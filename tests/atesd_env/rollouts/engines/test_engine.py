@@ -20,7 +20,6 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from atesd.commands.cli import main
 from atesd_env.config import EnvConfig, check_same_config
@@ -29,13 +28,11 @@ from atesd_env.errors import ConfigError, EngineError, EngineUnavailableError
 from atesd_env.files.run_folder import read_rows
 from atesd_env.population.population import Population
 from atesd_env.rollouts.engines.completions import Completion, check_completion
-from atesd_env.rollouts.engines.engine import OwnEngine
-from atesd_env.rollouts.engines.merged import merged_weights
+from atesd_env.rollouts.engines.own import OwnEngine
 from atesd_env.rollouts.engines.vllm_server import VllmServer
 from atesd_env.rollouts.sampling import SamplingSpec, generate
-from atesd_env.student.adapters import AdapterStack
 from atesd_env.student.generators import torch_stream
-from tests.atesd_env.rollouts.engines.fake_engines import Brain, FakeVllmServer, Handed
+from tests.atesd_env.rollouts.engines.fake_engines import Brain, FakeVllmServer
 
 HALF = np.array([[0.5]])
 
@@ -74,8 +71,18 @@ def population(config: EnvConfig, server: FakeVllmServer) -> Population:
 
 def without_start_up_test(population: Population) -> Population:
     """Passes over the start-up test, which has tests of its own."""
-    population._is_engine_tested = True
+    population.engine.difference = 0.0  # type: ignore[attr-defined]
     return population
+
+
+def start_up_test(population: Population) -> float:
+    """Makes the start-up test with the probe's prompts; returns the mean difference."""
+    instance = population.instances[0]
+    prompts = [instance.builder.student_prompt(problem) for problem in instance.probe.problems]
+    difference: float = population.engine.test(  # type: ignore[attr-defined]
+        population.student, population.adapters, prompts, population.sampling
+    )
+    return difference
 
 
 # The own engine
@@ -121,7 +128,7 @@ def test_a_server_samples_and_its_log_probabilities_agree(population: Population
     assert len(server.adapters) == 1, "earlier adapters are unloaded"
     population.close()
     assert not server.adapters
-    assert not list(population.engine._folder.iterdir()), "nothing that was written for the engine is left"
+    assert not list(population.engine.engine._folder.iterdir()), "nothing that was written for the engine is left"
 
 
 def test_the_same_seed_gives_the_same_rows_and_every_request_has_a_seed_of_its_own(
@@ -155,31 +162,13 @@ def test_every_update_hands_over_the_adapter_under_a_new_name(
     assert not torch.equal(loaded[0][1], loaded[1][1])
 
 
-@pytest.mark.parametrize("form", ["lora", "merged"])
-def test_several_students_are_sampled_each_from_its_own_adapter(config: EnvConfig, server: FakeVllmServer, form: str):
-    pair = Population(config.replace(rollout_engine=server.address, engine_adapter=form, hold_window=1), 2)
+def test_several_students_are_sampled_each_from_its_own_adapter(config: EnvConfig, server: FakeVllmServer):
+    pair = Population(config.replace(rollout_engine=server.address, hold_window=1), 2)
     for index in range(2):
         pair.reset(index, index)
-    assert pair.test_engine() < 1e-4, "in it the two have different adapters"
+    assert start_up_test(pair) < 1e-4, "in it the two have different adapters"
     for row in pair.window(np.array([[0.0], [1.0]])):
         assert row["engine/log_prob_difference"] < 1e-4
-
-
-def test_merged_weights_are_base_plus_adapter(random_model, as_student):
-    student = as_student(random_model)
-    prompt = torch.tensor([[5, 9, 30, 31]])
-    stack = AdapterStack(student.model, 1, 4, 8.0, ("q_proj", "down_proj"))
-    stack.flat.normal_(generator=torch.Generator().manual_seed(0)).mul_(0.3)
-    with stack.use("student", [0]), torch.no_grad():
-        wanted = student.model(prompt).logits
-    with torch.no_grad():
-        assert not torch.allclose(student.model(prompt).logits, wanted, atol=1e-3)
-    plain = type(random_model)(random_model.config).eval()
-    missing, unexpected = plain.load_state_dict(merged_weights(student, stack, 0), strict=False)
-    assert not unexpected
-    assert set(missing) <= {"lm_head.weight"}, "a tied head is the embedding"
-    with torch.no_grad():
-        torch.testing.assert_close(plain(prompt).logits, wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_a_twin_shares_the_engine(population: Population):
@@ -223,7 +212,7 @@ def test_an_engine_that_cheats_is_caught_before_the_first_update(
 
 def test_the_start_up_test_leaves_the_students_and_their_rows_as_they_were(population: Population, config: EnvConfig):
     adapter = population.adapters.flat.clone()
-    assert 0 <= population.test_engine() < 1e-4
+    assert 0 <= start_up_test(population) < 1e-4
     assert torch.equal(population.adapters.flat, adapter)
     with_test = population.window(HALF)
     without_start_up_test(population).reset(0, 3)
@@ -367,7 +356,6 @@ def vllm(brain: Brain, monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace
         def __init__(self, **options: Any) -> None:
             story.calls.append("start")
             story.options = options
-            self.weights: Handed = None
             core = types.SimpleNamespace(shutdown=lambda: story.calls.append("shut down"))
             self.llm_engine = types.SimpleNamespace(engine_core=core)
 
@@ -377,19 +365,12 @@ def vllm(brain: Brain, monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace
         def wake_up(self) -> None:
             story.calls.append("wake up")
 
-        def collective_rpc(self, method: str, kwargs: dict[str, str]) -> None:
-            story.calls.append(method)
-            self.weights = load_file(Path(kwargs["weights_path"]) / "model.safetensors")
-
-        def reset_prefix_cache(self) -> None:
-            story.calls.append("reset prefix cache")
-
         def generate(self, prompts: Any, parameters: Any, use_tqdm: bool, lora_request: Any) -> Any:
             story.calls.append("generate")
             story.on_generate()
             outputs = []
             for row, (prompt, asked) in enumerate(zip(prompts, parameters, strict=True)):
-                handed = self.weights if lora_request is None else brain.read(lora_request[row].path)
+                handed = None if lora_request is None else brain.read(lora_request[row].path)
                 spec = SamplingSpec(asked.max_tokens, asked.temperature, asked.top_p, asked.top_k)
                 tokens, told = brain.answer(prompt["prompt_token_ids"], asked.seed, handed, spec)
                 places = [
@@ -437,11 +418,11 @@ def test_vllm_in_process_sleeps_between_rollouts_where_the_device_can(config: En
     assert vllm.calls[:3] == ["start", "generate", "generate"]
 
 
-def test_vllm_in_process_passes_the_test_and_gets_merged_weights(config: EnvConfig, vllm):
-    one = in_process(config, engine_adapter="merged", engine_sleep=False)
-    assert one.test_engine() < 1e-4
-    assert vllm.calls[:4] == ["start", "reload_weights", "reset prefix cache", "generate"]
-    assert "enable_lora" not in vllm.options
+def test_vllm_in_process_passes_the_test(config: EnvConfig, vllm):
+    one = in_process(config, engine_sleep=False)
+    assert start_up_test(one) < 1e-4
+    assert vllm.calls[:2] == ["start", "generate"]
+    assert vllm.options["enable_lora"]
 
 
 def test_vllm_that_hangs_or_dies_is_started_anew(config: EnvConfig, vllm):
@@ -456,7 +437,8 @@ def test_vllm_that_hangs_or_dies_is_started_anew(config: EnvConfig, vllm):
     vllm.on_generate = fail
     one = without_start_up_test(in_process(config))
     vllm.calls.clear()
-    one.engine.backend._settings = dataclasses.replace(one.engine.backend._settings, timeout_sec=2.0)
+    backend = one.engine.engine.backend
+    backend._settings = dataclasses.replace(backend._settings, timeout_sec=2.0)
     try:
         assert one.window(HALF) == wanted
     finally:

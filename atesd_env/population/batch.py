@@ -1,0 +1,68 @@
+"""One student's rollouts of one update, with what its teacher is shown and how they were graded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atesd_env.exposure import TeacherPrompt
+from atesd_env.population.instance import Instance
+from atesd_env.rollouts.sampling import Rollouts
+from atesd_env.tasks.base import Problem
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B rollouts, row by row; in several processes this one's share of them.
+
+    Attributes:
+        problems: What was asked.
+        reveal_ratios: The ratio of each problem's difficulty group, 0..1.
+        teacher_prompts: What the teacher is given.
+        rollouts: What the student answered.
+        texts: The same as text.
+        is_correct: Whether the answers are right.
+    """
+
+    problems: Sequence[Problem]
+    reveal_ratios: Sequence[float]
+    teacher_prompts: Sequence[TeacherPrompt]
+    rollouts: Rollouts
+    texts: Sequence[str]
+    is_correct: Sequence[bool]
+
+
+def make_batch(
+    instance: Instance,
+    problems: Sequence[Problem],
+    others: Sequence[Problem],
+    reveal_ratios: NDArray[np.float64],
+    rollouts: Rollouts,
+    texts: Sequence[str],
+) -> Batch:
+    """Exposes the teacher, and grades the answers.
+
+    Args:
+        instance: The student's.
+        problems: B problems.
+        others: For each of them another one.
+        reveal_ratios: [groups], the window's action.
+        rollouts: B answers to the problems.
+        texts: The same as text.
+    """
+    ratios = instance.groups.ratios(problems, reveal_ratios)
+    kind, builder = instance.config.exposure, instance.builder
+    return Batch(
+        problems,
+        ratios,
+        [
+            builder.teacher_prompt(problem, ratio, kind, other)
+            for problem, ratio, other in zip(problems, ratios, others, strict=True)
+        ],
+        rollouts,
+        texts,
+        [instance.task.is_correct(text, problem) for text, problem in zip(texts, problems, strict=True)],
+    )
