@@ -91,10 +91,10 @@ def measure(shape: str, config: EnvConfig, device: str, windows: int = 2) -> dic
         for name, seconds in population.timings.items():
             timings[name] += seconds
         new = int(row["rollout/num_tokens"] or 0)
-        problems, _, teacher_prompts, _ = population._last_batches[0]
-        student_prompts = [population.instances[0].builder.student_prompt(problem) for problem in problems]
+        batch = population.batches[0]
+        student_prompts = [population.instances[0].builder.student_prompt(problem) for problem in batch.problems]
         prompt = config.hold_window * sum(map(len, student_prompts))
-        taught = config.hold_window * sum(len(one.token_ids) for one in teacher_prompts)
+        taught = config.hold_window * sum(len(one.token_ids) for one in batch.teacher_prompts)
         num_tokens += new
         operations += parameters * (2 * (prompt + new) + passes_of_student * (prompt + new) + 2 * (taught + new))
     seconds = timings["time/rollout_sec"] + timings["time/update_sec"]

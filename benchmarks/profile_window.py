@@ -26,7 +26,6 @@ import torch
 
 from atesd_env.config import preset
 from atesd_env.distillation import update as distillation
-from atesd_env.population import population
 from atesd_env.population.population import Population
 from atesd_env.rollouts.sampling import Rollouts
 from benchmarks.common import save
@@ -51,7 +50,7 @@ class Stages:
 
         return call
 
-    def generate(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def sampled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
             self.rollouts = function(*arguments)
             return self.rollouts
@@ -78,7 +77,7 @@ def measure(config: Any, windows: int) -> tuple[dict[str, float], Population, St
         stages.seconds = defaultdict(float)
         with ExitStack() as stack:
             for target, name, wrapped in (
-                (population, "generate", stages.generate(population.generate)),
+                (students.engine, "sample", stages.sampled(students.engine.sample)),
                 (distillation, "scored_hidden", stages.scored(distillation.scored_hidden)),
                 (distillation, "token_divergence", stages.timed("divergence", distillation.token_divergence)),
                 (torch.Tensor, "backward", stages.timed("backward", torch.Tensor.backward)),

@@ -3,7 +3,7 @@
 Needs vLLM, which has pins of its own: an environment as docs/rollout-engines.md describes. Two windows of ATESD-Tiny-v0 with two
 students, after the engine's start-up test (adapter and seed must matter).
 
-    python -m benchmarks.vllm_engine vllm:lora vllm:merged http://127.0.0.1:8000:lora
+    python -m benchmarks.vllm_engine own vllm http://127.0.0.1:8000
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from atesd_env.config import preset
 from atesd_env.population.population import Population
+from atesd_env.rollouts.engines.checked import CheckedEngine
 from benchmarks.common import save
 
 STUDENTS = 2
@@ -34,20 +35,22 @@ def measure(engine: str) -> dict[str, Any]:
     """Makes two windows.
 
     Args:
-        engine: "own", or "ENGINE:ADAPTER" with ``rollout_engine`` and ``engine_adapter``.
+        engine: As the field ``rollout_engine``.
 
     Returns:
         Differences of log-probabilities in nats a token (mean and largest), and tokens a second while sampling.
     """
-    name, _, adapter = engine.rpartition(":")
-    chosen = {} if engine == "own" else {"rollout_engine": name, "engine_adapter": adapter, "engine_cache_gib": 0.5}
-    population = Population(preset("ATESD-Tiny-v0", **FIELDS, **chosen), STUDENTS)
+    config = preset("ATESD-Tiny-v0", **FIELDS, rollout_engine=engine, engine_cache_gib=0.5)
+    population = Population(config, STUDENTS)
     for student in range(STUDENTS):
         population.reset(student, student)
     began = time.perf_counter()
     found: dict[str, Any] = {}
-    if chosen:
-        found["start_up_test_mean_difference"] = population.test_engine()
+    if isinstance(population.engine, CheckedEngine):
+        instance = population.instances[0]
+        prompts = [instance.builder.student_prompt(problem) for problem in instance.probe.problems]
+        difference = population.engine.test(population.student, population.adapters, prompts, population.sampling)
+        found["start_up_test_mean_difference"] = difference
         found["start_and_test_sec"] = round(time.perf_counter() - began, 1)
     rows, seconds = [], 0.0
     for _ in range(2):
@@ -56,7 +59,7 @@ def measure(engine: str) -> dict[str, Any]:
     population.close()
     tokens = sum(row["rollout/num_tokens"] or 0 for row in rows)
     found |= {"tokens": tokens, "tokens_per_sec": round(tokens / seconds, 1)}
-    if chosen:
+    if engine != "own":
         found["mean_difference"] = float(np.mean([row["engine/log_prob_difference"] for row in rows]))
         found["largest_difference"] = float(max(row["engine/log_prob_difference_max"] for row in rows))
     return found

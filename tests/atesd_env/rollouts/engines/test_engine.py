@@ -219,6 +219,30 @@ def test_the_start_up_test_leaves_the_students_and_their_rows_as_they_were(popul
     assert population.window(HALF) == with_test
 
 
+def test_one_prompt_is_tested_as_often_as_many(config: EnvConfig, server: FakeVllmServer):
+    """Four prompts twice, with one adapter under three seeds and with another under one: 32 requests, then the rollout."""
+    one = Population(config.replace(rollout_engine=server.address, num_rollouts=1, hold_window=1))
+    one.reset(0, 3)
+    one.window(HALF)
+    assert server.brain.num_asked == 32 + 1
+    one.window(HALF)
+    assert server.brain.num_asked == 32 + 2, "the test is made once"
+
+
+def test_the_bare_base_is_sampled_without_an_adapter(population: Population, server: FakeVllmServer):
+    population.adapters.flat.normal_()
+    prompts = [population.instances[0].builder.student_prompt(population.instances[0].probe.problems[0])]
+    greedy, streams = SamplingSpec(8, temperature=0.0), [torch_stream(0, "rollout")]
+    own, theirs = (
+        engine.sample(population.student, population.adapters, prompts, greedy, [], streams)
+        for engine in (OwnEngine(), without_start_up_test(population).engine)
+    )
+    assert torch.equal(own.completion_ids, theirs.completion_ids)
+    assert server.brain.first is None, "nothing was handed over"
+    with population.adapters.use("student", [0]):
+        assert not torch.equal(generate(population.student, prompts, greedy).completion_ids, own.completion_ids)
+
+
 # Dead and silent engines
 
 
@@ -504,6 +528,11 @@ def test_a_state_from_before_a_field_existed_had_its_default():
     check_same_config(EnvConfig(), saved)
     with pytest.raises(ConfigError, match=r"importance_cap \(None there, 2.0 here\)"):
         check_same_config(EnvConfig(importance_cap=2), saved)
+
+
+def test_a_state_with_fields_that_are_gone_is_read():
+    saved = json.loads(json.dumps(dataclasses.asdict(EnvConfig())))
+    check_same_config(EnvConfig(), saved | {"engine_adapter": "lora", "base_sharding": "none"})
 
 
 def test_the_environment_lets_go_of_the_engine_when_it_is_closed(config: EnvConfig, vllm):
