@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atesd_env.config import EnvConfig
-from atesd_env.config.instance_fields import instance_configs
+from atesd_env.config import EnvConfig, instance_configs
 from atesd_env.distillation.update import Learner
 from atesd_env.envs.columns import Row
 from atesd_env.envs.observation import RunningStatistics, advance, initial_statistics

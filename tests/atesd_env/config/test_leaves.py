@@ -153,6 +153,5 @@ def test_the_fields_that_carry_a_run_out_and_those_of_the_reward():
     carrying_out = EnvConfig.names("is_carrying_out")
     assert carrying_out
     assert all(name.startswith("engine_") for name in carrying_out)
-    assert "engine_adapter" not in carrying_out
     assert RunConfig.names("is_reward") == ("progress", "grounded_weight", "gamma", "lookahead")
     assert not ToyConfig.names("instance")
