@@ -1,7 +1,7 @@
 """What stands between an agent and an environment: neither gets a number from the other that cannot be used.
 
 A wrapper checks what passes, and a context manager tells an agent's exceptions from the environment's. Whatever trains
-or plays agents uses both: a run (atesd/experiments/run.py), a training loop, an adapter for another library.
+or plays agents uses both: a run, a training loop, an adapter for another library.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 from analysis.report.page import write_report
-from atesd.experiments.run import execute, plan_runs
+from atesd.experiments.run import execute
+from atesd.experiments.specs import plan_runs
 from atesd_env.config import preset
 from benchmarks.common import save
 

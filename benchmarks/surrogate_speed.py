@@ -20,7 +20,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from atesd.experiments.run import execute, plan_runs
+from atesd.experiments.run import execute
+from atesd.experiments.specs import plan_runs
 from atesd.experiments.surrogate.data import find_runs, read_windows
 from atesd.experiments.surrogate.fitting import FAMILIES, fit
 from atesd_env.config import preset

@@ -17,7 +17,7 @@ from typing import Any
 import submitit
 
 from atesd.experiments.processes import attempt
-from atesd.experiments.run import RunSpec, plan_runs
+from atesd.experiments.specs import RunSpec, plan_runs
 from atesd_env.config import preset
 
 

@@ -28,7 +28,7 @@ from agents.base import Agent, AgentProtocol
 from agents.frozen import Frozen
 from agents.specs.construct import GIVEN_BY_MAKE, Factory, call_form, construct, import_target, option_parameters
 from agents.specs.saved import SUFFIXES, load_own, load_zip
-from agents.specs.table import AGENTS, Entry
+from agents.specs.table import AGENTS, Entry, Table
 from atesd_env.errors import ConfigError, RunFilesError, nearest
 
 Spec = str | os.PathLike[str] | AgentProtocol | Factory
@@ -37,23 +37,6 @@ Spec = str | os.PathLike[str] | AgentProtocol | Factory
 ENTRY_POINT_GROUP = "atesd.agents"
 """Group of entry points in which an installed package names its agents."""
 
-
-BASELINES: tuple[Entry, ...] = (
-    Entry("base", "Baseline: the base model, not trained.", "atesd.experiments.baselines.base:BaseModel"),
-    Entry(
-        "sft",
-        "Baseline: fine-tuning on the reference solutions, by TRL's SFTTrainer.",
-        "atesd.experiments.baselines.trl_trainers:Sft",
-        needs="trl",
-    ),
-    Entry(
-        "grpo",
-        "Baseline: GRPO with the reward of a right answer, by TRL's GRPOTrainer (num_generations=8).",
-        "atesd.experiments.baselines.trl_trainers:Grpo",
-        needs="trl",
-    ),
-)
-"""Ways to train without a teacher: they take no reveal ratio, so ``make`` refuses them; runs take them (`atesd run`)."""
 
 OWN_CLASS = "package.module:Class"
 """How a class of the user's own is written."""
@@ -66,13 +49,13 @@ _OWN_CLASS_PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _OPTION = re.compile(r":(?=[A-Za-z_]\w*=)")
 
 
-def available() -> dict[str, str]:
+def available(table: Table = AGENTS) -> dict[str, str]:
     """Returns the forms of a spec, each with one sentence; entry points are listed without being imported."""
     return {
-        **{entry.form: entry.meaning for entry in (*AGENTS, *BASELINES)},
+        **{entry.form: entry.meaning for entry in table},
         **{
             name: f"{point.value}, from the installed package {point.dist.name if point.dist else '(unknown)'}."
-            for name, point in _entry_points().items()
+            for name, point in _entry_points(table).items()
         },
         OWN_CLASS: _OWN_CLASS_MEANING,
         SAVED_FILE: _SAVED_FILE_MEANING,
@@ -120,11 +103,6 @@ def is_agent(spec: object) -> bool:
     return isinstance(spec, AgentProtocol) and not inspect.isclass(spec)
 
 
-def is_baseline(spec: Spec) -> bool:
-    """Whether this names a baseline (``BASELINES``): a way to train that takes no reveal ratio."""
-    return isinstance(spec, str) and spec.partition(":")[0] in {entry.name for entry in BASELINES}
-
-
 def label(spec: Spec) -> str:
     """Returns what an agent is called in messages, tables and folders: the spec, or its class as "module:Class"."""
     if isinstance(spec, str | os.PathLike):
@@ -133,7 +111,7 @@ def label(spec: Spec) -> str:
     return f"{named.__module__}:{getattr(named, '__qualname__', type(named).__qualname__)}"
 
 
-def resolve(spec: Spec) -> tuple[Factory, dict[str, Any]]:
+def resolve(spec: Spec, table: Table = AGENTS) -> tuple[Factory, dict[str, Any]]:
     """Returns the class behind a spec, imported, and the arguments that the spec gives it.
 
     A name of the table before the first colon is always ours; then come entry points; anything else must be a saved
@@ -144,20 +122,20 @@ def resolve(spec: Spec) -> tuple[Factory, dict[str, Any]]:
             runs.
         RunFilesError: If the file of a saved agent is missing.
     """
-    factory, options = _resolved(spec)
+    factory, options = _resolved(spec, table)
     if not is_agent(spec):
         call_form(label(spec), factory, options)
     return factory, options
 
 
-def _resolved(spec: Spec) -> tuple[Factory, dict[str, Any]]:
+def _resolved(spec: Spec, table: Table = AGENTS) -> tuple[Factory, dict[str, Any]]:
     """``resolve`` without the question whether the class takes these arguments."""
     if is_agent(spec):
         return lambda *_, **__: spec, {}  # type: ignore[return-value]
     if isinstance(spec, str | os.PathLike):
         text = os.fspath(spec)
         head, *parts = _OPTION.split(text)
-        factory, ratios = _factory(text, head)
+        factory, ratios = _factory(text, head, table)
         options = _options(text, parts)
         if twice := ratios.keys() & options.keys():
             raise ConfigError(
@@ -166,28 +144,28 @@ def _resolved(spec: Spec) -> tuple[Factory, dict[str, Any]]:
         return factory, {**ratios, **options}
     if not callable(spec):
         raise ConfigError(
-            f"agent: expected a spec ({', '.join(available())}), a class or an object with predict, got {spec!r}; "
+            f"agent: expected a spec ({', '.join(available(table))}), a class or an object with predict, got {spec!r}; "
             "pass one of these."
         )
     return spec, {}
 
 
-def options_of(spec: Spec) -> dict[str, Any]:
+def options_of(spec: Spec, table: Table = AGENTS) -> dict[str, Any]:
     """Returns the options that an agent takes, with their defaults; without one, ``inspect.Parameter.empty``.
 
     What a function passes on as ``**options`` is not among them.
     """
     if is_agent(spec):
         return {}
-    factory, _ = _resolved(spec if not isinstance(spec, str) else _with_ratios(spec))
+    factory, _ = _resolved(spec if not isinstance(spec, str) else _with_ratios(spec), table)
     return {name: one.default for name, one in option_parameters(factory).items()}
 
 
-def described_options(spec: str) -> dict[str, str]:
+def described_options(spec: str, table: Table = AGENTS) -> dict[str, str]:
     """Returns an agent's options, each with its default as a spec would write it."""
     return {
         name: "(must be given)" if default is inspect.Parameter.empty else _as_text(default)
-        for name, default in options_of(spec).items()
+        for name, default in options_of(spec, table).items()
     }
 
 
@@ -201,7 +179,7 @@ def _with_ratios(spec: str) -> str:
     return spec + ":0.5" * needed
 
 
-def with_option(specs: Sequence[Spec], key: str, value: str) -> list[Spec]:
+def with_option(specs: Sequence[Spec], key: str, value: str, table: Table = AGENTS) -> list[Spec]:
     """Returns the specs with an option given to those that take it; objects and classes are left as they are.
 
     Raises:
@@ -212,7 +190,7 @@ def with_option(specs: Sequence[Spec], key: str, value: str) -> list[Spec]:
             raise ConfigError(
                 f"{key}: expected it once, got {value!r} and {spec!r}; leave one of the two out, or write it in each spec."
             )
-    takers = [isinstance(spec, str) and key in options_of(spec) for spec in specs]
+    takers = [isinstance(spec, str) and key in options_of(spec, table) for spec in specs]
     if not any(takers):
         raise ConfigError(
             f"{key}: expected an agent with the option {key!r} (such as beta), got only "
@@ -235,14 +213,14 @@ def _options(spec: str, parts: list[str]) -> dict[str, Any]:
     return options
 
 
-def _factory(spec: str, head: str) -> tuple[Factory, dict[str, Any]]:
+def _factory(spec: str, head: str, table: Table) -> tuple[Factory, dict[str, Any]]:
     """Returns the class of a spec without its options, and the arguments that its ratios go to."""
     if Path(head).suffix in SUFFIXES:
         if not Path(head).is_file():
             raise RunFilesError(f"{head}: expected the file of a saved agent, found none; check the path.")
         return functools.partial(load_zip if Path(head).suffix == ".zip" else _load_own, Path(head)), {}
     name, *texts = head.split(":")
-    for entry in (*AGENTS, *BASELINES):
+    for entry in table:
         if entry.name == name:
             if entry.needs is not None and importlib.util.find_spec(entry.needs) is None:
                 raise ConfigError(
@@ -250,7 +228,7 @@ def _factory(spec: str, head: str) -> tuple[Factory, dict[str, Any]]:
                     f"`pip install atesd-env[{entry.needs}]`."
                 )
             return import_target(spec, entry.target), _ratios(spec, entry, texts)
-    if (point := _entry_points().get(name)) is not None:
+    if (point := _entry_points(table).get(name)) is not None:
         if texts:
             raise ConfigError(
                 f"agent {spec!r}: expected {name}, with options as key=value, got {':'.join(texts)!r} after the name; "
@@ -261,7 +239,7 @@ def _factory(spec: str, head: str) -> tuple[Factory, dict[str, Any]]:
         module = head.partition(":")[0]
         return import_target(spec, head, suggestion=_suggestion(module)), {}
     raise ConfigError(
-        f"agent: expected one of {', '.join(available())}, got {spec!r}{_suggestion(name)}; "
+        f"agent: expected one of {', '.join(available(table))}, got {spec!r}{_suggestion(name)}; "
         "`atesd agents` explains them."
     )
 
@@ -277,14 +255,14 @@ def _load_own(
 ) -> Any:
     """Returns the agent of a .safetensors file; its class may be named by its spec, and what is installed is known."""
     kind: Any = resolve(agent_class)[0] if isinstance(agent_class, str) else agent_class
-    installed = {f"{point.module}.{point.attr}": point.load for point in _entry_points().values()}
+    installed = {f"{point.module}.{point.attr}": point.load for point in _entry_points(AGENTS).values()}
     agent = load_own(path, env, seed, agent_class=kind, installed=installed)
     return agent if learn else Frozen(agent, deterministic=deterministic)
 
 
-def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+def _entry_points(table: Table) -> dict[str, importlib.metadata.EntryPoint]:
     """Returns the entry points of installed packages whose names are not ours, by name."""
-    ours = {entry.name for entry in (*AGENTS, *BASELINES)}
+    ours = {entry.name for entry in table}
     return {
         point.name: point
         for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
@@ -323,6 +301,6 @@ def _ratio(spec: str, entry: Entry, text: str) -> float:
 
 
 def _suggestion(name: str) -> str:
-    forms = {entry.name: entry.form for entry in AGENTS} | {point: point for point in _entry_points()}
+    forms = {entry.name: entry.form for entry in AGENTS} | {point: point for point in _entry_points(AGENTS)}
     found = nearest(name, forms)
     return f" (did you mean {forms[found]}?)" if found else ""

@@ -40,7 +40,10 @@ class Entry:
         return len(self.ratios) if self.least is None else self.least
 
 
-AGENTS: tuple[Entry, ...] = (
+Table = tuple[Entry, ...]
+"""Names that a spec may begin with: ``AGENTS``, or those of a program that has more."""
+
+AGENTS: Table = (
     Entry(
         "beta",
         "The paper's controller: a Beta policy trained by REINFORCE inside the run.",

@@ -1,1 +1,5 @@
-"""What is played: runs of an agent in an environment, their files, and training over many of them."""
+"""Experiments: what is played."""
+
+from atesd_env.lazy import on_first_use
+
+__getattr__, __all__ = on_first_use(__name__, {"run": ("execute",), "specs": ("RunSpec", "plan_runs")})

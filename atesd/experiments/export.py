@@ -11,7 +11,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -107,7 +107,6 @@ def export_minari(
     """
     try:
         import minari
-        from minari.data_collector import EpisodeBuffer
     except ImportError as error:
         raise ConfigError(
             "--to minari: expected the package minari, which is missing; `pip install 'minari[hdf5]'`."
@@ -119,24 +118,10 @@ def export_minari(
         )
     dataset_id = dataset_id or f"atesd/{env_ids[0]}"
     _refuse_existing(root / dataset_id, overwrite=overwrite)
-    env = gymnasium.make(env_ids[0], **config.keywords(), disable_env_checker=True)
-    episodes = []
-    for number, (name, rows) in enumerate(frame.groupby("run", observed=True, sort=False)):
-        run = transitions(str(name), rows, config, _nll_before(str(name), rows, config, env))
-        buffer = EpisodeBuffer(
-            id=number,
-            seed=run.seed,
-            observations=list(run.observations),
-            actions=list(run.actions),
-            rewards=run.rewards.tolist(),
-            terminations=run.terminations.tolist(),
-            truncations=run.truncations.tolist(),
-        )
-        episodes.append(buffer)
-    agents = ", ".join(sorted(frame["agent"].astype(str).unique()))
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with _datasets_below(root), warnings.catch_warnings():
+    with closing(gymnasium.make(env_ids[0], **config.keywords(), disable_env_checker=True)) as env:
+        episodes = _episodes(frame, config, env)
+        agents = ", ".join(sorted(frame["agent"].astype(str).unique()))
+        with _minari_below(root, dataset_id), warnings.catch_warnings():
             # Author and permalink are the user's to add, when a dataset is published.
             warnings.filterwarnings("ignore", message=".*is set to None", category=UserWarning)
             if overwrite and (root / dataset_id).exists():
@@ -150,22 +135,27 @@ def export_minari(
                 data_format="hdf5",
                 requirements=["atesd-env"],
             )
-    except ValueError as error:
-        raise ConfigError(
-            f"--name: expected a Minari name ([namespace/]name-vN), got {dataset_id!r} ({error}); choose another --name."
-        ) from error
-    except ImportError as error:
-        raise ConfigError(
-            f"--to minari: expected the packages that Minari needs, got '{error}'; install them with "
-            "`pip install 'atesd-env[export]'`."
-        ) from error
-    except OSError as error:
-        raise RunFilesError(
-            f"{root}: expected to write a dataset there, got '{error}'; choose another --out."
-        ) from error
-    finally:
-        env.close()
     return dataset_id
+
+
+def _episodes(frame: pd.DataFrame, config: RunConfig, env: gymnasium.Env[Any, Any]) -> list[Any]:
+    """Returns Minari's buffers of runs, one each."""
+    from minari.data_collector import EpisodeBuffer
+
+    episodes = []
+    for number, (name, rows) in enumerate(frame.groupby("run", observed=True, sort=False)):
+        run = transitions(str(name), rows, config, _nll_before(str(name), rows, config, env))
+        buffer = EpisodeBuffer(
+            id=number,
+            seed=run.seed,
+            observations=list(run.observations),
+            actions=list(run.actions),
+            rewards=run.rewards.tolist(),
+            terminations=run.terminations.tolist(),
+            truncations=run.truncations.tolist(),
+        )
+        episodes.append(buffer)
+    return episodes
 
 
 def transitions(name: str, rows: pd.DataFrame, config: RunConfig, nll_before: float) -> Transitions:
@@ -237,12 +227,26 @@ def _nll_before(name: str, rows: pd.DataFrame, config: RunConfig, env: gymnasium
 
 
 @contextmanager
-def _datasets_below(root: Path) -> Iterator[None]:
-    """Lets Minari write below a folder, which only an environment variable tells it."""
+def _minari_below(root: Path, dataset_id: str) -> Iterator[None]:
+    """Lets Minari write below a folder, which only an environment variable tells it, and turns its errors into ours."""
     before = os.environ.get("MINARI_DATASETS_PATH")
     os.environ["MINARI_DATASETS_PATH"] = str(root)
     try:
+        root.mkdir(parents=True, exist_ok=True)
         yield
+    except ValueError as error:
+        raise ConfigError(
+            f"--name: expected a Minari name ([namespace/]name-vN), got {dataset_id!r} ({error}); choose another --name."
+        ) from error
+    except ImportError as error:
+        raise ConfigError(
+            f"--to minari: expected the packages that Minari needs, got '{error}'; install them with "
+            "`pip install 'atesd-env[export]'`."
+        ) from error
+    except OSError as error:
+        raise RunFilesError(
+            f"{root}: expected to write a dataset there, got '{error}'; choose another --out."
+        ) from error
     finally:
         if before is None:
             del os.environ["MINARI_DATASETS_PATH"]

@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from atesd.experiments.run import execute
+from atesd.experiments.specs import RunSpec
 from atesd_env.errors import AgentError, AtesdError, ConfigError
-
-if TYPE_CHECKING:
-    from atesd.experiments.run import RunSpec
 
 GRACE_SEC = 20.0
 """How long an interrupted run may take to put its files in order before its process is killed."""
@@ -172,8 +171,6 @@ def _work(connection: Connection, options: dict[str, Any]) -> None:
 
 def attempt(spec: RunSpec, options: dict[str, Any], report: Callable[[dict[str, Any]], None] | None) -> tuple[str, str]:
     """Executes one run in this process; returns why it failed and a traceback, both empty where it did not."""
-    from atesd.experiments.run import execute
-
     try:
         execute(spec, report=report, **options)
     except AgentError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from atesd.experiments.processes import FailedRun, Progress, attempt
-from atesd.experiments.run import RunSpec
+from atesd.experiments.specs import RunSpec
 from atesd_env.errors import ConfigError
 from atesd_env.files.run_folder import TRAJECTORY_FILE
 
@@ -64,7 +64,7 @@ def execute_on_ray(
     checkpoint_every: int = 0,
     report: Callable[[Progress], None] | None = None,
 ) -> list[FailedRun]:
-    """Executes runs as tasks of a Ray cluster, and returns those that failed; arguments as for ``compare.execute_all``.
+    """Executes runs as tasks of a Ray cluster, and returns those that failed; arguments as for ``processes.execute_all``.
 
     Every machine needs this package, and any agent of the user's own. Where a machine sees the runs' folder under the same
     path (a shared file system), the run writes there, and goes on at its last checkpoint after its worker died. Where
@@ -96,15 +96,11 @@ def execute_on_ray(
             ready, _ = ray.wait(list(running), timeout=_POLL_SEC)
             for reference in ready:
                 task = running.pop(reference)
-                try:
-                    reason, details, files = ray.get(reference)
-                except ray.exceptions.RayError as error:
-                    task.num_deaths += 1
-                    task.reasons.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
-                    if task.num_deaths <= settings.retries:
-                        running[begin(task.spec, again=True)] = task
-                        continue
-                    reason, details, files = f"its worker died {task.num_deaths} times: {task.reasons[-1]}", "", {}
+                result = _result(ray, reference, task, settings.retries)
+                if result is None:
+                    running[begin(task.spec, again=True)] = task
+                    continue
+                reason, details, files = result
                 _write(task.spec.folder, files)
                 if reason:
                     failed.append(FailedRun(task.spec, reason, details))
@@ -117,6 +113,19 @@ def execute_on_ray(
         mark.unlink(missing_ok=True)
         ray.shutdown()
     return failed
+
+
+def _result(ray: Any, reference: Any, task: _Task, retries: int) -> tuple[str, str, _Files] | None:
+    """Returns what a task came to (``_run``), or None where its worker died and it is to go on elsewhere."""
+    try:
+        result: tuple[str, str, _Files] = ray.get(reference)
+    except ray.exceptions.RayError as error:
+        task.num_deaths += 1
+        task.reasons.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+        if task.num_deaths <= retries:
+            return None
+        return f"its worker died {task.num_deaths} times: {task.reasons[-1]}", "", {}
+    return result
 
 
 def _connected(settings: RaySettings) -> Any:

@@ -1,4 +1,4 @@
-"""Rows of a run to other tools while it goes on: TensorBoard, Weights & Biases, trackio, MLflow.
+"""Rows of a run to other tools while it goes on: TensorBoard, Weights & Biases, trackio.
 
 A tracker is three methods. The run's own files come first: a row is written before a tracker hears of it, and a tracker
 that fails is left out with a warning while the run goes on.
@@ -173,38 +173,15 @@ class Trackio(Wandb):
     module = "trackio"
 
 
-class Mlflow:
-    """MLflow, at the place that ``MLFLOW_TRACKING_URI`` names (by default a local one)."""
-
-    def begin(self, folder: Path, description: Mapping[str, Any]) -> None:
-        mlflow = importlib.import_module("mlflow")
-        self._client = mlflow.MlflowClient()
-        experiment = self._client.get_experiment_by_name(_PROJECT)
-        identifier = self._client.create_experiment(_PROJECT) if experiment is None else experiment.experiment_id
-        self._run_id = self._client.create_run(identifier, run_name=folder.name).info.run_id
-        for name in ("env_id", "agent", "seed"):
-            self._client.log_param(self._run_id, name, description.get(name))
-        for name, value in description.get("config", {}).items():
-            self._client.log_param(self._run_id, f"config/{name}", value)
-
-    def log(self, window: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._client.log_metric(self._run_id, name, value, step=window)
-
-    def finish(self) -> None:
-        self._client.set_terminated(self._run_id)
-
-
 _TRACKERS: dict[str, tuple[MakeTracker, str]] = {
     "tensorboard": (TensorBoard, "tensorboard"),
     "wandb": (Wandb, "wandb"),
     "trackio": (Trackio, "trackio"),
-    "mlflow": (Mlflow, "mlflow"),
 }
 
 
 def tracker(name: str) -> MakeTracker:
-    """Returns what makes a tracker: "tensorboard", "wandb", "trackio" or "mlflow".
+    """Returns what makes a tracker: "tensorboard", "wandb" or "trackio".
 
     Raises:
         ConfigError: If the name is another one, or its package is missing.

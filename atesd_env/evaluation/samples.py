@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,11 +16,16 @@ from typing import Any
 
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import failure, write_atomically
+from atesd_env.files.description import check_same, read_description
 
 SAMPLES_FILE = "samples.jsonl"
 """Every sample, a line each, in an evaluation's folder."""
 SETTINGS_FILE = "evaluation.json"
 """What an evaluation was asked for, in its folder."""
+SUMMARY_FILE = "summary.json"
+"""What an evaluation found, in its folder."""
+
+_MAY_CHANGE = ("adapters", "num_samples")
 
 
 @dataclass(frozen=True)
@@ -64,26 +69,32 @@ class SampleFile:
         settings: What is evaluated, as JSON can hold it. ``adapters`` (label -> checksum) may grow between sittings and
             ``num_samples`` may change; everything else must stay.
         resume: Go on with what is there.
+        overwrite: Delete an earlier evaluation's three files first. Other files in the folder are never touched.
 
     Attributes:
         rows: What was sampled so far, this sitting included.
 
     Raises:
-        ConfigError: If there is an evaluation and ``resume`` is False, or it was made with other settings.
+        ConfigError: If there is an evaluation that is neither to go on nor to be replaced, or it was made with other
+            settings.
         RunFilesError: If files cannot be read or written, or a line in the middle is not whole.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False
+    ) -> None:
         self._path = folder / SAMPLES_FILE
         described = folder / SETTINGS_FILE
         self.rows: list[SampleRow] = []
         self._keys: set[tuple[str, str, int]] = set()
         adapters = dict(settings["adapters"])
+        if overwrite:
+            _delete(folder)
         if described.exists() or self._path.exists():
             if not resume:
                 raise ConfigError(
-                    f"out: expected a folder without an evaluation, got {folder}; pass --resume to go on with it, or "
-                    "choose another folder."
+                    f"out: expected a folder without an evaluation, got {folder}; pass --resume to go on with it, "
+                    "--overwrite to replace it, or choose another folder."
                 )
             if described.exists():
                 adapters = _same_settings(described, settings) | adapters
@@ -134,6 +145,15 @@ class SampleFile:
         self._keys = {row.key for row in self.rows}
 
 
+def _delete(folder: Path) -> None:
+    # The summary first: it must not pass for that of the samples to come.
+    for name in (SUMMARY_FILE, SAMPLES_FILE, SETTINGS_FILE):
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise failure(folder / name, "to delete the old evaluation's file", error) from error
+
+
 def parse_samples(content: bytes, path: Path) -> list[SampleRow]:
     """Returns the samples of a file's whole lines.
 
@@ -160,30 +180,16 @@ def parse_samples(content: bytes, path: Path) -> list[SampleRow]:
 
 def _same_settings(path: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     """Returns the adapters of the evaluation that is there; refuses other settings."""
-    try:
-        there = json.loads(path.read_bytes())
-        adapters = dict(there["adapters"])
-    except OSError as error:
-        raise failure(path, "a readable description of the evaluation", error) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunFilesError(
-            f"{path}: expected the description of an evaluation, got {error}; choose another folder."
-        ) from error
-    wanted = json.loads(json.dumps(settings))
-    names: Sequence[str] = sorted((wanted.keys() | there.keys()) - {"adapters", "num_samples"})
-    different = [
-        f"{name} ({there.get(name)!r} there, {wanted.get(name)!r} here)"
-        for name in names
-        if there.get(name) != wanted.get(name)
-    ]
-    different += [
-        f"adapter {label}"
-        for label, checksum in wanted["adapters"].items()
-        if adapters.get(label, checksum) != checksum
-    ]
-    if different:
-        raise ConfigError(
-            f"resume: expected the evaluation that is in {path.parent}, got other values of {'; '.join(different)}; choose "
-            "another folder."
-        )
+    there = read_description(path, "evaluation", ["adapters"])
+    adapters: dict[str, str] = there["adapters"]
+    asked = {name: value for name, value in json.loads(json.dumps(settings)).items() if name not in _MAY_CHANGE}
+    absent = {name: None for name in there if name not in _MAY_CHANGE}  # what is not said any more is another value too
+    checksums = {label: checksum for label, checksum in settings["adapters"].items() if label in adapters}
+    check_same(
+        path.parent,
+        "evaluation",
+        {**there, **{f"adapter {label}": checksum for label, checksum in adapters.items()}},
+        {**absent, **asked, **{f"adapter {label}": checksum for label, checksum in checksums.items()}},
+        "here",
+    )
     return adapters

@@ -19,9 +19,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from atesd_env.config import RunConfig, differing_fields
+from atesd_env.config import RunConfig
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import failure, write_atomically
+from atesd_env.files.description import check_same, read_description
 
 FORMAT_VERSION = 1
 """Version of the layout of a run folder, written to ``config.json``."""
@@ -219,28 +220,9 @@ def check_same_run(folder: Path, description: Mapping[str, Any]) -> None:
         ConfigError: If they differ; the message names the fields.
         RunFilesError: If ``config.json`` cannot be read.
     """
-    path = folder / CONFIG_FILE
-    try:
-        found = json.loads(path.read_bytes())
-        asked = json.loads(_config_content(folder, description))
-        fields = {name: value for name, value in asked.items() if name in _REQUIRED_KEYS and name != "config"}
-        different = differing_fields(found["config"], asked["config"], "now")
-    except OSError as error:
-        raise failure(path, "a readable file", error) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunFilesError(
-            f"{path}: expected a run's description, got something else ({error}); start anew."
-        ) from error
-    different = [
-        f"{name} ({found.get(name, 'nothing')!r} there, {value!r} now)"
-        for name, value in fields.items()
-        if found.get(name, "nothing") != value
-    ] + different
-    if different:
-        raise ConfigError(
-            f"{folder}: expected the run that was begun there, got other values of {', '.join(different)}; give the same "
-            "arguments, or choose another folder (--out)."
-        )
+    there = read_description(folder / CONFIG_FILE, "run", ["config"])
+    asked = json.loads(_config_content(folder, description))
+    check_same(folder, "run", there, {name: asked[name] for name in _REQUIRED_KEYS})
 
 
 class _LineFile:

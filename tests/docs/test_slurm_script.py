@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from atesd.experiments.run import execute, plan_runs
+from atesd.experiments.run import execute
+from atesd.experiments.specs import plan_runs
 from atesd_env.config import preset
 from atesd_env.files.run_folder import read_rows
 

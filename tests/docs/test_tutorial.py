@@ -73,7 +73,7 @@ def test_the_saved_agent_goes_on_and_the_frozen_one_stays(workplace: Path):
 def test_an_interrupted_run_of_the_learning_controller_goes_on(workplace: Path, tmp_path: Path):
     script = (
         "import sys; from pathlib import Path\n"
-        "from atesd.experiments.run import execute, plan_runs\n"
+        "from atesd.experiments import execute, plan_runs\n"
         "from atesd_env.config import preset\n"
         "alone, stopped = (plan_runs('ATESD-Toy-v0', preset('ATESD-Toy-v0', windows=20), ['mine:Trying'], [0],\n"
         "                  Path(sys.argv[1]) / name)[0] for name in ('alone', 'stopped'))\n"

@@ -20,7 +20,8 @@ import gymnasium
 import torch
 
 import agents
-from atesd.experiments.run import execute, plan_runs
+from atesd.experiments.run import execute
+from atesd.experiments.specs import plan_runs
 from atesd_env.config import preset
 from atesd_env.population.population import Population
 

@@ -12,7 +12,8 @@ import pytest
 
 from analysis import load_runs
 from atesd.experiments.resuming import CHECKPOINT_FOLDER
-from atesd.experiments.run import RunSpec, execute, plan_runs
+from atesd.experiments.run import execute
+from atesd.experiments.specs import RunSpec, plan_runs
 from atesd_env.config import preset
 from atesd_env.distillation.update import Learner
 from atesd_env.errors import ConfigError, RunFilesError

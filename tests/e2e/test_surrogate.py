@@ -11,7 +11,8 @@ import pytest
 from analysis import load_runs
 from atesd.commands.cli import main
 from atesd.experiments.resuming import CHECKPOINT_FOLDER
-from atesd.experiments.run import execute, plan_runs
+from atesd.experiments.run import execute
+from atesd.experiments.specs import plan_runs
 from atesd_env.config import SurrogateConfig, preset
 from atesd_env.simulated.surrogate import surrogate_config
 

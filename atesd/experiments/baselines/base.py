@@ -31,7 +31,7 @@ class Baseline:
         if not isinstance(inner, BaselineEnv):
             raise ConfigError(
                 f"agent: expected a controller, which takes reveal ratios, got the baseline {type(self).__name__}, which takes "
-                "none; name it in `atesd run` or `atesd compare` (in Python: atesd.experiments.run.execute)."
+                "none; name it in `atesd run` or `atesd compare` (in Python: atesd.experiments.execute)."
             )
         self.env = env
         self.measured = inner

@@ -1,4 +1,4 @@
-"""Training of a Stable-Baselines3 agent on a population, in legs (atesd/experiments/training/trainers.py)."""
+"""Training of a Stable-Baselines3 agent on a population, in legs (atesd/experiments/training/legs.py)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from agents.checking import agent_failures, callers_failures
 from agents.sb3.agent import SB3Agent
 from agents.sb3.state import restored_agent, state_arrays
-from atesd.experiments.training.trainers import Between, Report, leg_seed
+from atesd.experiments.training.legs import Between, Report, leg_seed
 from atesd_env.files.checkpoint import Checkpoint
 
 

@@ -28,11 +28,13 @@ import numpy as np
 
 import atesd_env  # noqa: F401  (registers the ids)
 from atesd.experiments.training.evaluation import EvaluatedRun, evaluate
-from atesd.experiments.training.trainers import Trainer, make_trainer
-from atesd_env.config import RunConfig, differing_fields
+from atesd.experiments.training.legs import Trainer
+from atesd.experiments.training.trainers import make_trainer
+from atesd_env.config import RunConfig
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import failure, locked_folder, write_atomically
 from atesd_env.files.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from atesd_env.files.description import check_same, read_description
 
 TRAINING_FILE = "training.json"
 """What was asked for, in a training's folder."""
@@ -273,33 +275,15 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
 def _checkpoint_to_resume(spec: TrainSpec) -> Checkpoint | None:
     path = spec.folder / TRAINING_FILE
     if path.exists():
-        try:
-            there = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise RunFilesError(
-                f"{path}: expected a training's description, got '{error}'; begin with --overwrite."
-            ) from error
-        here = json.loads(json.dumps(_identity(spec)))
-        different = _differences(there, here)
-        if different:
-            raise ConfigError(
-                f"{spec.folder}: expected the arguments that this training was begun with, got another {', '.join(different)}; "
-                "repeat them, or choose another --out. (total_windows and versions may differ.)"
-            )
+        asked = json.loads(json.dumps(_identity(spec)))
+        for name in ("total_windows", "versions"):  # a training may be made longer
+            del asked[name]
+        there = read_description(path, "training", ["config"])
+        if there.get("env_file"):  # where the file of a surrogate stood before it was part of the configuration
+            there["config"]["file"] = there["env_file"]
+        check_same(spec.folder, "training", there, asked)
     found = spec.folder / CHECKPOINT_FILE
     return read_checkpoint(found) if found.exists() else None
-
-
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    different = [
-        f"{name} ({there.get(name)!r} there, {value!r} now)"
-        for name, value in here.items()
-        if name not in ("total_windows", "versions", "config") and there.get(name) != value
-    ]
-    config = dict(there.get("config", {}))
-    if there.get("env_file"):  # where the file of a surrogate stood before it was part of the configuration
-        config["file"] = there["env_file"]
-    return different + differing_fields(config, here["config"], "now")
 
 
 def _identity(spec: TrainSpec) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from agents.base import AgentProtocol
 from agents.sb3.agent import SB3Agent, load_agent
 from agents.sb3.algorithms import ALGORITHMS
 from agents.sb3.files import described
-from atesd.experiments.run import RunSpec, execute
+from atesd.experiments.run import execute
+from atesd.experiments.specs import RunSpec
 from atesd.experiments.training.evaluation import evaluate
 from atesd_env.config import preset
 from atesd_env.errors import ConfigError, RunFilesError

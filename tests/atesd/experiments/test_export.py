@@ -12,7 +12,8 @@ import pytest
 
 from analysis import load_runs
 from atesd.experiments.export import export_minari, export_table, shared_config, transitions
-from atesd.experiments.run import execute, plan_runs
+from atesd.experiments.run import execute
+from atesd.experiments.specs import plan_runs
 from atesd_env.config import EnvConfig, RunConfig, preset
 from atesd_env.envs.recording import RecordTrajectory
 from atesd_env.errors import ConfigError, RunFilesError

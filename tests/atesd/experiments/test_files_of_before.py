@@ -15,7 +15,8 @@ import pytest
 from analysis import load_runs
 from atesd.experiments.export import export_minari, shared_config
 from atesd.experiments.resuming import CHECKPOINT_FOLDER
-from atesd.experiments.run import RunSpec, execute, plan_runs, refuse_changed
+from atesd.experiments.run import execute
+from atesd.experiments.specs import RunSpec, check_folders, plan_runs
 from atesd.experiments.surrogate.data import find_runs, read_windows
 from atesd.experiments.surrogate.fitting import fit
 from atesd.experiments.training.training import TrainSpec, train
@@ -73,7 +74,7 @@ def test_its_rows_are_loaded_beside_those_of_today(stopped: RunSpec):
 
 
 def test_it_goes_on_as_if_it_had_not_been_stopped(stopped: RunSpec, tmp_path: Path):
-    refuse_changed([stopped])
+    check_folders([stopped], resume=True)
     execute(stopped, resume=True)
     alone = plan(tmp_path / "alone")
     execute(alone)
@@ -81,7 +82,7 @@ def test_it_goes_on_as_if_it_had_not_been_stopped(stopped: RunSpec, tmp_path: Pa
     assert len(rows(alone)) == 5
     other = dataclasses.replace(stopped, config=TOY.replace(toy_noise=0.5))
     with pytest.raises(ConfigError, match=r"toy_noise \(0\.02 there, 0\.5 now\)"):
-        refuse_changed([other])
+        check_folders([other], resume=True)
 
 
 def test_a_language_models_run_goes_on_too(tmp_path: Path, tiny_config: EnvConfig):

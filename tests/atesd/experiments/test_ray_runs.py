@@ -11,7 +11,8 @@ import pytest
 from atesd.commands.compare import _with_ray_value
 from atesd.experiments.processes import FailedRun, Progress
 from atesd.experiments.ray_runs import RaySettings, _run, _write, execute_on_ray
-from atesd.experiments.run import RunSpec, execute, plan_runs
+from atesd.experiments.run import execute
+from atesd.experiments.specs import RunSpec, plan_runs
 from atesd_env.config import preset
 from atesd_env.errors import ConfigError
 from atesd_env.files.run_folder import read_rows

@@ -12,7 +12,8 @@ import pytest
 
 from atesd.experiments.replay import ReplayedEnv
 from atesd.experiments.resuming import CHECKPOINT_FOLDER, RunCheckpoints
-from atesd.experiments.run import RunSpec, execute, plan_runs
+from atesd.experiments.run import execute
+from atesd.experiments.specs import RunSpec, plan_runs
 from atesd_env.config import preset
 from atesd_env.errors import AgentError
 from atesd_env.files.run_folder import RunWriter

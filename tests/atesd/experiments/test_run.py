@@ -17,7 +17,8 @@ from agents.beta import BetaController
 from agents.schedules import FixedSchedule, RandomSchedule
 from analysis import load_runs
 from atesd.experiments.resuming import CHECKPOINT_FOLDER
-from atesd.experiments.run import RunSpec, execute, plan_runs
+from atesd.experiments.run import execute
+from atesd.experiments.specs import RunSpec, plan_runs
 from atesd_env.config import ToyConfig, preset
 from atesd_env.errors import AgentError, AtesdError, ConfigError, RunFilesError
 from atesd_env.simulated.toy import ToyExposureEnv
@@ -192,6 +193,32 @@ def test_an_agent_that_cannot_be_made_leaves_an_old_run_as_it_is(tmp_path: Path)
         with pytest.raises(error):
             execute(RunSpec("ATESD-Toy-v0", TOY, agent, 0, tmp_path / "new"))
         assert not (tmp_path / "new" / "config.json").exists(), "the next try finds no half run in its way"
+
+
+class Curious(Base):
+    """Tries the environment out before its run begins."""
+
+    def __init__(self, env: Any, seed: int = 0) -> None:
+        super().__init__(env)
+        env.reset(seed=99)
+        env.step([0.9])
+
+
+def test_what_an_agent_does_while_it_is_made_is_no_window_of_the_run(tmp_path: Path):
+    curious, plain = plan_runs("ATESD-Toy-v0", TOY, [Curious, Base], [0], tmp_path)
+    for spec in (curious, plain):
+        execute(spec)
+    assert files_of(curious.folder)["trajectory.jsonl"] == files_of(plain.folder)["trajectory.jsonl"]
+
+
+def test_a_run_that_fails_lets_go_of_its_environment_and_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    closed: list[Any] = []
+    monkeypatch.setattr(ToyExposureEnv, "close", lambda self: closed.append(self))
+    (spec,) = plan_runs("ATESD-Toy-v0", TOY, [Raising], [0], tmp_path)
+    for _ in range(2):
+        with pytest.raises(AgentError):
+            execute(spec, overwrite=True)
+    assert len(closed) == 2
 
 
 def test_classes_and_objects_run_like_specs(tmp_path: Path):

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from analysis import load_runs
-from atesd.experiments.run import RunSpec, execute, plan_runs
+from atesd.experiments.run import execute
+from atesd.experiments.specs import RunSpec, plan_runs
 from atesd.experiments.tracking import Tracker, tracker
 from atesd_env.config import preset
 from atesd_env.errors import AtesdError, ConfigError

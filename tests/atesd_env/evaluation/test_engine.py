@@ -59,7 +59,7 @@ def evaluate(out: Path, adapter: Path, *more: str) -> list[dict[str, Any]]:
 
 
 def by_server(server: FakeVllmServer) -> tuple[str, str]:
-    return "--config.rollout-engine", server.address
+    return "--rollout-engine", server.address
 
 
 def test_greedy_answers_are_the_own_loops(server: FakeVllmServer, adapter: Path, tmp_path: Path):
@@ -100,7 +100,7 @@ def test_an_engine_that_dies_loses_no_sample(
     server: FakeVllmServer, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     whole = evaluate(tmp_path / "whole", adapter, *by_server(server))
-    arguments = ("--config.engine-retries", "0")
+    arguments = ("--engine-retries", "0")
     complete, answered = server.complete, []
 
     def dying(body: dict[str, Any]) -> Any:

@@ -555,7 +555,7 @@ def test_rows_that_are_to_be_kept_must_be_there(tmp_path: Path) -> None:
     [
         ({"seed": 4}, r"seed \(3 there, 4 now\)"),
         ({"agent": "beta"}, r"agent \('fixed:1' there, 'beta' now\)"),
-        ({"config": EnvConfig(lora_r=2, gamma=0.5)}, r"lora_r \(8 there, 2 now\), gamma \(0.9 there, 0.5 now\)"),
+        ({"config": EnvConfig(lora_r=2, gamma=0.5)}, r"gamma \(0.9 there, 0.5 now\), lora_r \(8 there, 2 now\)"),
     ],
 )
 def test_another_run_does_not_go_on_in_its_place(tmp_path: Path, change: dict[str, Any], message: str) -> None:

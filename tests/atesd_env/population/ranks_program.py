@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from atesd.experiments.run import RunSpec, execute
+from atesd.experiments.run import execute
+from atesd.experiments.specs import RunSpec
 from atesd_env.config import EnvConfig, preset
 from atesd_env.distillation import update as distillation
 from atesd_env.distillation.update import Learner

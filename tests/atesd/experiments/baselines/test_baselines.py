@@ -21,7 +21,8 @@ from analysis.statistics import compare_agents, final_outcomes
 from atesd.commands.cli import main
 from atesd.experiments.baselines.environment import BaselineEnv, WindowTraining
 from atesd.experiments.resuming import CHECKPOINT_FOLDER
-from atesd.experiments.run import RunSpec, execute, plan_runs
+from atesd.experiments.run import execute
+from atesd.experiments.specs import RunSpec, plan_runs
 from atesd.experiments.training.training import TrainSpec, train
 from atesd_env.config import EnvConfig, preset
 from atesd_env.errors import ConfigError, NoEpisodeError
@@ -218,6 +219,8 @@ def test_runs_without_a_reveal_ratio_have_no_picture_of_it(tmp_path: Path, capsy
 
 def test_a_baseline_is_no_controller(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"got the baseline BaseModel, which takes none; name it in `atesd run`"):
+        agents.make("atesd.experiments.baselines.base:BaseModel", gymnasium.make("ATESD-Toy-v0"))
+    with pytest.raises(ConfigError, match="agent: expected one of beta"):
         agents.make("base", gymnasium.make("ATESD-Toy-v0"))
     config = preset("ATESD-Toy-v0", windows=3)
     with pytest.raises(ConfigError, match="got the baseline BaseModel"):

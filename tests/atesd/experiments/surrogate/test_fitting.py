@@ -15,7 +15,8 @@ from sklearn.linear_model import RidgeCV
 from sklearn.neural_network import MLPRegressor
 
 from atesd.commands.cli import main
-from atesd.experiments.run import execute, plan_runs
+from atesd.experiments.run import execute
+from atesd.experiments.specs import plan_runs
 from atesd.experiments.surrogate.data import LoggedWindows, find_runs, read_windows
 from atesd.experiments.surrogate.fitting import _RIDGE_STRENGTHS, FAMILIES, _coefficients, fit, heldout_errors
 from atesd_env.config import ToyConfig, preset

@@ -15,7 +15,7 @@ import torch
 from agents.base import Agent
 from agents.sb3.agent import load_agent
 from atesd.experiments.training.evaluation import EvaluatedRun, evaluate
-from atesd.experiments.training.trainers import leg_seed
+from atesd.experiments.training.legs import leg_seed
 from atesd.experiments.training.training import EVALUATION_COLUMNS, TrainSpec, evaluation_row, read_evaluations, train
 from atesd_env.config import SurrogateConfig, preset
 from atesd_env.errors import AgentError, ConfigError, NonFiniteError, RunFilesError
