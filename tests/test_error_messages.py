@@ -56,7 +56,7 @@ def lacking(text: str) -> list[str]:
     return parts
 
 
-@pytest.mark.parametrize("package", ["atesd_env", "agents", "analysis"])
+@pytest.mark.parametrize("package", ["atesd_env", "agents", "atesd", "analysis"])
 def test_messages_have_three_parts(package: str):
     faults = [
         f"{path.relative_to(ROOT)}:{line}: {', '.join(lacking(text))}: {text}"

@@ -6,16 +6,18 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from atesd.commands import shared
 from atesd.commands.environment import parse_command
-from atesd_env.config import EnvConfig, RunConfig
+from atesd.commands.progress import LiveProgress, Tell
+from atesd_env.config import RunConfig, preset
 from atesd_env.errors import AtesdError, ConfigError
 from atesd_env.files.atomic import write_atomically
 
@@ -28,7 +30,7 @@ _DEFAULT_METRICS = ("probe/accuracy", "probe/nll")
 
 
 @dataclass(frozen=True)
-class CompareCommand:
+class Command:
     """Compare agents over seeds: common problems and rollout seeds, paired differences with bootstrap intervals.
 
     The folder gets a run for each agent and seed, as `atesd run` makes them, comparison.csv, comparison.json and
@@ -44,7 +46,7 @@ class CompareCommand:
     agents: tuple[str, ...]
     """Agents to compare, such as beta fixed:1 fixed:0.5; with fixed:1 and other fixed ratios among them, all are compared
     to these."""
-    env: str = "ATESD-Tiny-v0"
+    env: str = shared.DEFAULT_ENV
     """Environment id."""
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     """Seeds of the runs."""
@@ -69,12 +71,12 @@ class CompareCommand:
     checkpoint_every: int = 0
     """Windows between checkpoints; 0 writes as many as take at most a twentieth of the run's time."""
     quiet: bool = False
-    """Show no progress bar."""
-    config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=EnvConfig)
+    """Show no progress."""
+    config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=partial(preset, shared.DEFAULT_ENV))
     """The environment's configuration."""
 
 
-def compare(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """``atesd compare``.
 
     Raises:
@@ -82,15 +84,12 @@ def compare(arguments: Sequence[str]) -> None:
         AtesdError: If runs failed; the others have been compared.
     """
     command = _parsed(arguments)
-    sys.path.insert(0, "")  # as `python -m` does: a class of the user's own may stand in the current folder
+    shared.find_own_classes()
     from atesd.experiments.processes import execute_all, num_cores
-    from atesd.experiments.run import plan_runs, refuse_changed, refuse_existing
+    from atesd.experiments.specs import check_folders, plan_runs
 
     specs = plan_runs(command.env, command.config, command.agents, command.seeds, command.out)
-    if command.resume:
-        refuse_changed(specs)
-    elif not command.overwrite:
-        refuse_existing(specs)
+    check_folders(specs, resume=command.resume, overwrite=command.overwrite)
     processes = min(command.processes or num_cores(), len(specs))
     began_sec = time.perf_counter()
     options: dict[str, Any] = {
@@ -98,7 +97,9 @@ def compare(arguments: Sequence[str]) -> None:
         "resume": command.resume,
         "checkpoint_every": command.checkpoint_every,
     }
-    with _progress_bar(len(specs), command.config.windows, quiet=command.quiet) as report:
+    with LiveProgress(quiet=command.quiet) as progress:
+        tell = progress.add("windows", len(specs) * command.config.windows)
+        report = _report(tell, len(specs), command.config.windows)
         if command.ray is None:
             failed = execute_all(specs, processes=processes, report=report, **options)
         else:
@@ -114,18 +115,16 @@ def compare(arguments: Sequence[str]) -> None:
     _report_failures(failed, len(specs))
 
 
-def _parsed(arguments: Sequence[str]) -> CompareCommand:
+def _parsed(arguments: Sequence[str]) -> Command:
     from analysis.statistics import METRICS
 
-    command = parse_command(CompareCommand, _with_ray_value(arguments), "atesd compare")
-    if any(seed < 0 for seed in command.seeds):
-        raise ConfigError(f"seeds: expected whole numbers from 0, got {list(command.seeds)}; correct --seeds.")
+    command = parse_command(Command, _with_ray_value(arguments), "atesd compare")
+    shared.check_seeds(command.seeds)
+    shared.check_resume_or_overwrite(resume=command.resume, overwrite=command.overwrite)
     if command.processes < 0:
         raise ConfigError(
             f"processes: expected a number, or 0 for one a core, got {command.processes}; correct --processes."
         )
-    if command.resume and command.overwrite:
-        raise ConfigError("resume: expected either --resume or --overwrite, got both; leave one out.")
     unknown = [metric for metric in command.metric if metric not in METRICS]
     if unknown:  # found out now, not after the runs
         raise ConfigError(f"metric: expected one of {', '.join(METRICS)}, got {unknown[0]!r}; correct --metric.")
@@ -140,7 +139,7 @@ def _with_ray_value(arguments: Sequence[str]) -> list[str]:
     return completed
 
 
-def _evaluate(command: CompareCommand, names: set[str], facts: dict[str, Any]) -> None:
+def _evaluate(command: Command, names: set[str], facts: dict[str, Any]) -> None:
     """Compares the runs, writes the files and prints the tables."""
     from analysis import load_runs
     from analysis.plots.comparison import plot_comparison
@@ -167,7 +166,7 @@ def _evaluate(command: CompareCommand, names: set[str], facts: dict[str, Any]) -
     picture = command.out / "comparison.png"
     plot_comparison(comparison).savefig(picture, dpi=150)
     for _, rows in comparison.groupby("metric", sort=False):
-        _print_table(rows)
+        _show_table(rows)
     where = (
         f"with {facts['processes']} process(es) side by side" if "processes" in facts else "in tasks of a Ray cluster"
     )
@@ -195,13 +194,9 @@ def _described(failed: Sequence[FailedRun]) -> list[dict[str, Any]]:
     return [{"agent": one.spec.agent, "seed": one.spec.seed, "reason": one.reason} for one in failed]
 
 
-def _print_table(rows: pd.DataFrame) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+def _show_table(rows: pd.DataFrame) -> None:
     first = rows.iloc[0]
     direction = "higher" if first["higher_is_better"] else "lower"
-    table = Table(title=f"{first['metric']} after the last window ({direction} is better)")
     headings = [
         "agent",
         "seeds",
@@ -214,8 +209,7 @@ def _print_table(rows: pd.DataFrame) -> None:
         "controller s",
         "s",
     ]
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "agent" else "right")
+    table = shared.table_of(f"{first['metric']} after the last window ({direction} is better)", headings)
     for _, row in rows.iterrows():
         broken = f" ({row['num_broken']} broke)" if row["num_broken"] else ""
         table.add_row(
@@ -230,7 +224,7 @@ def _print_table(rows: pd.DataFrame) -> None:
             "-" if math.isnan(row["controller_sec"]) else f"{row['controller_sec']:.2g}",
             f"{row['run_sec']:.3g}",
         )
-    Console(width=None if sys.stdout.isatty() else 180).print(table)
+    shared.show(table, width=180)
 
 
 def _interval_text(mean: float, low: float, high: float, sign: str = "") -> str:
@@ -254,32 +248,17 @@ def _report_failures(failed: Sequence[FailedRun], num_runs: int) -> None:
     )
 
 
-@contextmanager
-def _progress_bar(num_runs: int, windows: int, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
-    """One bar over the windows of all runs; silent when quiet or not on a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("runs {task.fields[num_over]}/{task.fields[num_runs]}, windows"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[newest]}"),
-        TimeRemainingColumn(),
-    )
+def _report(tell: Tell, num_runs: int, windows: int) -> Callable[[Progress], None]:
+    """Returns what tells of the windows of all runs together."""
     made: dict[Path, int] = {}
-    num_over = 0
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
-        task = bar.add_task("", total=num_runs * windows, num_over=0, num_runs=num_runs, newest="loading")
+    over: set[Path] = set()
 
-        def report(progress: Any) -> None:
-            nonlocal num_over
-            spec = progress.spec
-            made[spec.folder] = made.get(spec.folder, 0) + progress.num_windows
-            num_over += progress.is_over
-            # A run that ended early makes no more windows.
-            advance = progress.num_windows + (windows - made[spec.folder] if progress.is_over else 0)
-            bar.update(task, advance=advance, num_over=num_over, newest=f"{spec.agent} seed {spec.seed}")
+    def report(news: Progress) -> None:
+        folder = news.spec.folder
+        made[folder] = made.get(folder, 0) + news.num_windows
+        if news.is_over:
+            over.add(folder)
+            made[folder] = windows  # a run that ended early makes no more windows
+        tell(sum(made.values()), f"runs {len(over)}/{num_runs}, {news.spec.agent_name} seed {news.spec.seed}")
 
-        yield report
+    return report

@@ -1,4 +1,4 @@
-"""The verb ``atesd data``: what is in a file of worked problems, what a teacher would be shown of it, and filters."""
+"""``atesd data``: what is in a file of worked problems, what a teacher would be shown of it, and filters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BAR_WIDTH = 40
 
 
 @dataclass(frozen=True)
-class DataCommand:
+class Command:
     """Show what is in a data file: lengths, steps, what each reveal ratio shows; write the rows that are kept.
 
     From the hub: atesd data siyanzhao/Openthoughts_math_30k_opsd --student Qwen/Qwen3-1.7B --max-solution-tokens 4096
@@ -53,9 +53,9 @@ class DataCommand:
     """Replace that file."""
 
 
-def data(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """``atesd data``."""
-    command = tyro.cli(DataCommand, args=list(arguments), prog="atesd data")
+    command = tyro.cli(Command, args=list(arguments), prog="atesd data")
     if command.out is not None and command.out.exists() and not command.overwrite:
         raise ConfigError(f"out: expected a new file, got {command.out}; pass --overwrite to replace it.")
 

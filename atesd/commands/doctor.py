@@ -21,7 +21,7 @@ from atesd.experiments.processes import num_cores
 DISTRIBUTION = "atesd-env"
 """Our name in package indices."""
 OUR_PACKAGES = ("atesd_env", "agents", "analysis", "atesd")
-"""Names that we import under; the last two are ordinary words, which others may have taken as well."""
+"""Names that we import under; two are ordinary words, which others may have taken as well."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 """Environment variables that decide how many threads compute, and on which devices."""
 CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
@@ -31,16 +31,16 @@ LOW_DISK_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True)
-class DoctorCommand:
+class Command:
     """Tell versions, devices, threads, processor, disk space, optional parts and name conflicts, to paste into an issue.
 
     What needs attention stands at the end, each with what to do.
     """
 
 
-def doctor(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """``atesd doctor``."""
-    tyro.cli(DoctorCommand, args=list(arguments), prog="atesd doctor")
+    tyro.cli(Command, args=list(arguments), prog="atesd doctor")
     print(report())
 
 

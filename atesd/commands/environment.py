@@ -4,60 +4,87 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import typing
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
-from atesd_env.config import RunConfig, SurrogateConfig, preset
+from atesd_env.config import RunConfig, SurrogateConfig, preset_of
 
 Command = TypeVar("Command")
 """A command's dataclass, with the fields ``env`` and ``config``; those without a default are required flags."""
 
 
-def parse_command(command: type[Command], arguments: Sequence[str], prog: str) -> Command:
+def parse_command(
+    command: type[Command], arguments: Sequence[str], prog: str, leaf: type[RunConfig] = RunConfig
+) -> Command:
     """Returns the command that was typed; its flags are its own fields and those of the environment's leaf.
 
+    Args:
+        command: Its dataclass.
+        arguments: What was typed behind the verb.
+        prog: What the help calls the command.
+        leaf: The kind of configuration that the verb needs.
+
     Raises:
-        ConfigError: If the environment id is unknown, or a value is refused.
+        ConfigError: If the environment id is unknown or of another kind, or a value is refused.
         RunFilesError: If a surrogate's file cannot be read.
     """
-    fields = dataclasses.fields(command)  # type: ignore[arg-type]
-    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    chosen.add_argument("--env", default=next(field.default for field in fields if field.name == "env"))
-    chosen.add_argument("--file")
-    first = chosen.parse_known_args(arguments)[0]
-    config = preset(first.env)
-    values: dict[str, Any] = {
-        field.name: tyro.MISSING
-        for field in fields
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    }
-    values |= {
-        "env": first.env,
-        "config": _surrogate_flags(first.file) if isinstance(config, SurrogateConfig) else config,
-    }
-    typed = tyro.cli(command, args=list(arguments), default=command(**values), prog=prog)
-    if isinstance(config, SurrogateConfig):
-        plain = SurrogateConfig(**typed.config.keywords())  # type: ignore[attr-defined]
-        return dataclasses.replace(typed, config=plain)  # type: ignore[type-var]
-    return typed
-
-
-def _surrogate_flags(file: str | None) -> SurrogateConfig:
-    """Returns what the flags of a surrogate begin with: what its runs had is known from its file, and is no flag."""
-    if file is None:
-        config = SurrogateConfig()
-    else:
+    # Which environment it is decides which other flags there are, so it is looked for first.
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--env", default=_defaults(command)["env"])
+    first.add_argument("--file")
+    chosen = first.parse_known_args(arguments)[0]
+    config = preset_of(leaf, chosen.env)
+    if isinstance(config, SurrogateConfig) and chosen.file is not None:
         from atesd_env.simulated.surrogate import surrogate_config
 
-        config = surrogate_config(file)
-    hints = typing.get_type_hints(SurrogateConfig)
-    fixed = [name for name in RunConfig.names() if name not in RunConfig.names("is_reward")]
-    annotations = {name: tyro.conf.Suppress[hints[name]] for name in fixed}  # type: ignore[misc, valid-type]
-    shown = type("SurrogateConfig", (SurrogateConfig,), {"__annotations__": annotations})
-    flags: SurrogateConfig = shown(**config.keywords())
-    if file is None:
-        object.__setattr__(flags, "file", tyro.MISSING)  # tyro asks for it, and shows in --help that it must be given
-    return flags
+        config = surrogate_config(chosen.file)
+    return parse_with(command, arguments, prog, chosen.env, config)
+
+
+def parse_with(command: type[Command], arguments: Sequence[str], prog: str, env_id: str, config: RunConfig) -> Command:
+    """Returns a command whose configuration's flags have the names and defaults of ``config``."""
+    hidden = _hidden(command, config)
+    rules = ConstructorRegistry()
+
+    @rules.struct_rule
+    def without_hidden(asked: StructTypeInfo) -> StructConstructorSpec | None:
+        if asked.default is not config:
+            return None
+        # A copy is not this configuration any more, so tyro's own rule answers.
+        whole = ConstructorRegistry.get_struct_spec(dataclasses.replace(asked, default=config.replace()))
+        assert isinstance(whole, StructConstructorSpec)
+        # A surrogate without a file is none: tyro asks for it, and shows in --help that it must be given.
+        fields = (
+            dataclasses.replace(one, default=tyro.MISSING) if (one.name, one.default) == ("file", "") else one
+            for one in whole.fields
+            if one.name not in hidden
+        )
+        return StructConstructorSpec(lambda **given: config.replace(**given), tuple(fields))
+
+    default = command(**{**_defaults(command), "env": env_id, "config": config})
+    with rules:
+        return tyro.cli(command, args=list(arguments), default=default, prog=prog)
+
+
+def _hidden(command: type[Any], config: RunConfig) -> set[str]:
+    """Returns the fields of a configuration that are no flags.
+
+    A flag of the verb itself comes first: ``atesd evaluate --adapter`` says who answers, and no student begins with one there.
+    What a surrogate's runs had is known from its file; only the reward may be chosen anew.
+    """
+    hidden = {field.name for field in dataclasses.fields(command)}
+    if isinstance(config, SurrogateConfig):
+        hidden |= set(RunConfig.names()) - set(RunConfig.names("is_reward"))
+    return hidden
+
+
+def _defaults(command: type[Any]) -> dict[str, Any]:
+    """Returns a command's values where nothing is given; ``tyro.MISSING`` where something must be."""
+    return {
+        field.name: field.default if field.default is not dataclasses.MISSING else tyro.MISSING
+        for field in dataclasses.fields(command)
+        if field.default_factory is dataclasses.MISSING
+    }

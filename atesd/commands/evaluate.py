@@ -1,42 +1,40 @@
-"""The verb ``atesd evaluate``: Average@k of a base model and its adapters on a benchmark, with what can be said about it."""
+"""``atesd evaluate``: Average@k of a base model and its adapters on a benchmark, with what can be said about it."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from atesd.commands import shared
+from atesd.commands.environment import parse_command
+from atesd.commands.progress import LiveProgress
 from atesd_env.config import EnvConfig, preset_of
 from atesd_env.errors import ConfigError
 
 if TYPE_CHECKING:
     from atesd_env.evaluation.benchmarks import Benchmark
-    from atesd_env.evaluation.estimators import Comparison
     from atesd_env.evaluation.evaluator import Evaluator
     from atesd_env.evaluation.samples import SampleFile
-    from atesd_env.evaluation.summary import Summary
-
-SUMMARY_FILE = "summary.json"
-"""What an evaluation found, in its folder."""
+    from atesd_env.rollouts.sampling import SamplingSpec
 
 
 @dataclass(frozen=True)
-class EvaluateCommand:
+class Command:
     """Answer each problem of a benchmark k times, with the base model and with each adapter, and compare.
 
     On a GPU: atesd evaluate --env ATESD-Qwen3-1.7B-v0 --adapter beta=runs/beta-seed0 beta=runs/beta-seed1
     --benchmark aime24 --k 12 --sampling paper --out evaluations/aime24
 
-    Every sample is a line of samples.jsonl. An interrupted evaluation goes on with the same arguments and --resume; adapters
-    may be added then, and --k raised. A field of the environment's configuration is a flag behind --config, such as
-    --config.student.
+    Every sample is a line of samples.jsonl. An interrupted evaluation goes on with the same arguments and --resume (instead of
+    --overwrite); adapters may be added then, and --k raised. Every field of the environment's configuration is a flag; its
+    default is the chosen environment's.
     """
 
     out: Path
@@ -44,7 +42,7 @@ class EvaluateCommand:
     benchmark: str
     """aime24, aime25, hmmt25, math500, gsm8k (data sets of the hub), a hub id, a JSONL or Parquet file of problem and
     answer, or "heldout": the environment's own held-out problems."""
-    env: str = "ATESD-Tiny-v0"
+    env: str = shared.DEFAULT_ENV
     """Environment id: gives the base model and the wording of requests."""
     adapter: tuple[str, ...] = ()
     """Adapters as [NAME=]DIRECTORY: a peft adapter or a run's folder. Adapters with one name are training seeds of one
@@ -69,44 +67,79 @@ class EvaluateCommand:
     seed: int = 0
     """Seed of the samples' random numbers."""
     batch: int = 16
-    """Samples drawn together: memory against speed. Another engine (--config.rollout-engine) gets as many at once, and may take
-    --config.engine-timeout-sec for them."""
+    """Samples drawn together: memory against speed. Another engine (--rollout-engine) gets as many at once, and may take
+    --engine-timeout-sec for them."""
     base: bool = True
     """Also evaluate the base model without an adapter."""
     training_data: str | None = None
     """Training problems (file or hub id) that are searched for the benchmark's; None searches the environment's own if it
     has a data_path."""
+    overwrite: bool = False
+    """Replace the evaluation that is in the folder."""
     resume: bool = False
     """Go on with the evaluation in the folder."""
     quiet: bool = False
-    """Show no progress bar."""
-    config: EnvConfig = field(default_factory=EnvConfig)
+    """Show no progress."""
+    config: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(
+        default_factory=partial(preset_of, EnvConfig, shared.DEFAULT_ENV)
+    )
     """The environment's configuration."""
 
 
-def evaluate(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """``atesd evaluate``."""
-    only_env = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    only_env.add_argument("--env", default="ATESD-Tiny-v0")
-    env_id = only_env.parse_known_args(arguments)[0].env
-    default = EvaluateCommand(out=tyro.MISSING, benchmark=tyro.MISSING, env=env_id, config=preset_of(EnvConfig, env_id))
-    command = tyro.cli(EvaluateCommand, args=list(arguments), default=default, prog="atesd evaluate")
+    command = _parsed(arguments)
+    # Heavy imports only now, so that --help is quick.
+    from atesd_env.evaluation.evaluator import Evaluator, find_adapter
+    from atesd_env.evaluation.samples import SUMMARY_FILE, SampleFile
+    from atesd_env.files.atomic import locked_folder, write_atomically
+    from atesd_env.tasks.registry import make_task
+
+    methods, adapters = named_adapters(command.adapter, with_base=command.base)
+    directories = {label: None if path is None else find_adapter(path) for label, path in adapters.items()}
+    config, spec = _sampled_with(command, directories)
+    task = make_task(config)
+    benchmark = _benchmark(command, task)
+    settings = _settings(command, config, spec, benchmark, directories)
+    overlaps = _contaminated(command, benchmark)
+    with (
+        locked_folder(command.out),
+        SampleFile(command.out, settings, resume=command.resume, overwrite=command.overwrite) as file,
+    ):
+        evaluator = Evaluator(config, task, spec, command.seed, command.batch)
+        try:
+            _sample(evaluator, benchmark, directories, command.k, file, quiet=command.quiet)
+        except KeyboardInterrupt as interrupt:
+            raise type(interrupt)(
+                f"interrupted; {len(file.rows)} samples are kept. The same arguments and --resume (instead of --overwrite) go on "
+                "from there."
+            ) from None
+        finally:
+            evaluator.close()
+        summary = _summary(file, benchmark, task, methods, command.k)
+    content = {**summary, "contaminated_training_problems": overlaps}
+    write_atomically(command.out / SUMMARY_FILE, (json.dumps(content, indent=2) + "\n").encode())
+    print(f"samples: {command.out / 'samples.jsonl'}")
+    print(f"summary: {command.out / SUMMARY_FILE}")
+
+
+def _parsed(arguments: Sequence[str]) -> Command:
+    command = parse_command(Command, arguments, "atesd evaluate", EnvConfig)
+    shared.check_resume_or_overwrite(resume=command.resume, overwrite=command.overwrite)
     if command.k < 1 or (command.max_problems is not None and command.max_problems < 1) or command.seed < 0:
         raise ConfigError(
             f"evaluate: expected k and max_problems of at least 1 and a seed of 0 or more, got {command.k}, "
             f"{command.max_problems} and {command.seed}; "
             "correct --k, --max-problems or --seed."
         )
+    return command
 
-    # Heavy imports only now, so that --help is quick.
-    from atesd_env.evaluation.evaluator import Evaluator, adapter_checksum, evaluation_config, find_adapter
-    from atesd_env.evaluation.samples import SampleFile
+
+def _sampled_with(command: Command, directories: dict[str, Path | None]) -> tuple[EnvConfig, SamplingSpec]:
+    """Returns the configuration of the evaluation, and how answers are sampled: the preset's way with the flags' changes."""
+    from atesd_env.evaluation.evaluator import evaluation_config
     from atesd_env.evaluation.sampling_presets import sampling_preset
-    from atesd_env.files.atomic import locked_folder, write_atomically
-    from atesd_env.tasks.registry import make_task
 
-    methods, adapters = named_adapters(command.adapter, with_base=command.base)
-    directories = {label: None if path is None else find_adapter(path) for label, path in adapters.items()}
     chosen = sampling_preset(command.sampling, command.config)
     overrides: dict[str, Any] = {
         "temperature": command.sampling_temperature,
@@ -119,14 +152,22 @@ def evaluate(arguments: Sequence[str]) -> None:
     checked = command.config.replace(**given)
     spec = dataclasses.replace(chosen.spec, **{name: getattr(checked, name) for name in given})
     thinking = chosen.enable_thinking if command.thinking is None else command.thinking
-    config = evaluation_config(
-        command.config,
-        dataclasses.replace(chosen, spec=spec, enable_thinking=thinking),
-        [directory for directory in directories.values() if directory is not None],
-    )
-    task = make_task(config)
-    benchmark = _benchmark(command, task)
-    settings = {
+    chosen = dataclasses.replace(chosen, spec=spec, enable_thinking=thinking)
+    adapters = [directory for directory in directories.values() if directory is not None]
+    return evaluation_config(command.config, chosen, adapters), spec
+
+
+def _settings(
+    command: Command,
+    config: EnvConfig,
+    spec: SamplingSpec,
+    benchmark: Benchmark,
+    directories: dict[str, Path | None],
+) -> dict[str, Any]:
+    """Returns what makes an evaluation this evaluation."""
+    from atesd_env.evaluation.evaluator import adapter_checksum
+
+    return {
         "benchmark": benchmark.name,
         "fingerprint": benchmark.fingerprint,
         "env": command.env,
@@ -135,29 +176,13 @@ def evaluate(arguments: Sequence[str]) -> None:
         "task": config.task,
         "max_prompt_tokens": config.max_prompt_tokens,
         "sampling": dataclasses.asdict(spec),
-        "enable_thinking": thinking,
+        "enable_thinking": config.enable_thinking,
         "seed": command.seed,
         "num_samples": command.k,
         "adapters": {label: adapter_checksum(path) for label, path in directories.items()},
         # Another engine gives other samples; which server it is does not matter.
         **({} if config.rollout_engine == "own" else {"rollout_engine": "vllm"}),
     }
-    overlaps = _contaminated(command, benchmark)
-    with locked_folder(command.out), SampleFile(command.out, settings, resume=command.resume) as file:
-        evaluator = Evaluator(config, task, spec, command.seed, command.batch)
-        try:
-            _sample(evaluator, benchmark, directories, command.k, file, quiet=command.quiet)
-        except KeyboardInterrupt as interrupt:
-            raise type(interrupt)(
-                f"interrupted; {len(file.rows)} samples are kept. The same arguments and --resume go on from there."
-            ) from None
-        finally:
-            evaluator.close()
-        summary = _summary(file, benchmark, task, methods, command.k)
-    content = {**summary, "contaminated_training_problems": overlaps}
-    write_atomically(command.out / SUMMARY_FILE, (json.dumps(content, indent=2) + "\n").encode())
-    print(f"samples: {command.out / 'samples.jsonl'}")
-    print(f"summary: {command.out / SUMMARY_FILE}")
 
 
 def named_adapters(specs: Sequence[str], *, with_base: bool) -> tuple[dict[str, list[str]], dict[str, Path | None]]:
@@ -187,7 +212,7 @@ def named_adapters(specs: Sequence[str], *, with_base: bool) -> tuple[dict[str, 
     return methods, adapters
 
 
-def _benchmark(command: EvaluateCommand, task: Any) -> Benchmark:
+def _benchmark(command: Command, task: Any) -> Benchmark:
     from atesd_env.evaluation.benchmarks import make_benchmark, read_benchmark
 
     if command.benchmark == "heldout":
@@ -195,7 +220,7 @@ def _benchmark(command: EvaluateCommand, task: Any) -> Benchmark:
     return read_benchmark(command.benchmark, command.max_problems)
 
 
-def _contaminated(command: EvaluateCommand, benchmark: Benchmark) -> list[str]:
+def _contaminated(command: Command, benchmark: Benchmark) -> list[str]:
     """Looks for the benchmark among the training problems and says what was found."""
     from atesd_env.evaluation.contamination import find_overlaps
     from atesd_env.tasks.data.rows import read_rows
@@ -229,13 +254,9 @@ def _sample(
     quiet: bool,
 ) -> None:
     """Draws what is missing. All samples of a problem are drawn together: they are about equally long."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from atesd_env.evaluation.evaluator import Request
 
-    console = Console(stderr=True)
-    with Progress(console=console, disable=quiet or not console.is_terminal) as progress:
+    with LiveProgress(quiet=quiet, line_every_sec=1.0) as progress:
         for label, directory in directories.items():
             requests = [
                 Request(problem, sample)
@@ -243,16 +264,17 @@ def _sample(
                 for sample in range(num_samples)
                 if (label, problem.id, sample) not in file
             ]
-            bar = progress.add_task(label, total=len(requests))
-            for row in evaluator.samples(label, directory, requests):
+            tell = progress.add(label, len(requests))
+            for number, row in enumerate(evaluator.samples(label, directory, requests), start=1):
                 file.append(row)
-                progress.advance(bar)
+                tell(number, "")
 
 
 def _summary(
     file: SampleFile, benchmark: Benchmark, task: Any, methods: dict[str, list[str]], num_samples: int
 ) -> dict[str, Any]:
     """Prints the tables; returns them as JSON can hold them."""
+    from atesd.commands.evaluation_tables import show_comparisons, show_summaries
     from atesd_env.evaluation.estimators import compare
     from atesd_env.evaluation.summary import NOISE_NOTE, comparison_as_json, correctness, sample_table, summarise
 
@@ -261,7 +283,7 @@ def _summary(
         label: sample_table(file.rows, label, problems, num_samples) for labels in methods.values() for label in labels
     }
     summaries = {label: summarise(table, task.same_answer) for label, table in tables.items()}
-    _print_summaries(benchmark, summaries)
+    show_summaries(benchmark, summaries)
     names = list(methods)
     pairs = [(second, first) for index, first in enumerate(names) for second in names[index + 1 :]]
     comparisons = {
@@ -272,7 +294,7 @@ def _summary(
         for pair in pairs
     }
     if comparisons:
-        _print_comparisons(comparisons)
+        show_comparisons(comparisons)
     print(NOISE_NOTE)
     for label, summary in summaries.items():
         if summary.timeouts:
@@ -288,77 +310,3 @@ def _summary(
             for (first, second), comparison in comparisons.items()
         ],
     }
-
-
-def _print_summaries(benchmark: Benchmark, summaries: dict[str, Summary]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    first = next(iter(summaries.values()))
-    k = first.num_samples
-    table = Table(title=f"{benchmark.name}: {first.num_problems} problems, {k} samples each (percent)")
-    for heading in (
-        "who",
-        f"Average@{k}",
-        "sampling error",
-        "95% over problems",
-        *(f"pass@{j}" for j in first.pass_at if j > 1),
-        f"maj@{k}",
-        "format",
-        "cut",
-        "tokens",
-        "time-outs",
-    ):
-        table.add_column(heading, justify="left" if heading == "who" else "right")
-    for label, summary in summaries.items():
-        average = summary.average
-        table.add_row(
-            Text(label),
-            f"{100 * average.mean:.1f}",
-            _error(average.sampling_error),
-            f"{100 * average.low:.1f} .. {100 * average.high:.1f}",
-            *(f"{100 * value:.1f}" for j, value in summary.pass_at.items() if j > 1),
-            f"{100 * summary.majority:.1f}",
-            f"{100 * summary.format_rate:.1f}",
-            f"{100 * summary.truncation_rate:.1f}",
-            f"{summary.mean_tokens:.0f}",
-            str(len(summary.timeouts)),
-        )
-    _print(table)
-
-
-def _print_comparisons(comparisons: dict[tuple[str, str], Comparison]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title="Paired differences, problem by problem (points)")
-    for heading in (
-        "first - second",
-        "difference",
-        "sampling error",
-        "95% over problems",
-        "seed error",
-        "better / worse",
-    ):
-        table.add_column(heading, justify="left" if heading == "first - second" else "right")
-    for (first, second), comparison in comparisons.items():
-        difference = comparison.difference
-        table.add_row(
-            Text(f"{first} - {second}"),
-            f"{100 * difference.mean:+.1f}",
-            _error(difference.sampling_error),
-            f"{100 * difference.low:+.1f} .. {100 * difference.high:+.1f}",
-            _error(comparison.seed_error),
-            f"{comparison.num_better} / {comparison.num_worse}",
-        )
-    _print(table)
-
-
-def _error(value: float) -> str:
-    return f"+-{100 * value:.1f}" if value == value else "-"  # noqa: PLR0124  (NaN: it cannot be estimated)
-
-
-def _print(table: Any) -> None:
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else 140).print(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import Any
 
 import tyro
 
+from atesd.commands import shared
 from atesd_env.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class FitSurrogateCommand:
+class Command:
     """Fit a fast environment to logged runs of one configuration, and tell its errors on held-out runs.
 
     Then: gymnasium.make("ATESD-Surrogate-v0", file="surrogate.safetensors"). Runs of `random`, `linear:0:1`, `linear:1:0` and
@@ -36,14 +36,14 @@ class FitSurrogateCommand:
     """Replace an existing file."""
 
 
-def fit_surrogate(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """``atesd fit-surrogate``.
 
     Raises:
         ConfigError: If the runs or an argument cannot be used.
         RunFilesError: If a file cannot be read or written.
     """
-    command = tyro.cli(FitSurrogateCommand, args=list(arguments), prog="atesd fit-surrogate")
+    command = tyro.cli(Command, args=list(arguments), prog="atesd fit-surrogate")
     if command.out.exists() and not command.overwrite:
         raise ConfigError(f"out: expected a new file, got {command.out}, which is there; pass --overwrite or another.")
     from atesd.experiments.surrogate.data import find_runs, read_windows
@@ -60,19 +60,15 @@ def fit_surrogate(arguments: Sequence[str]) -> None:
     )
     command.out.parent.mkdir(parents=True, exist_ok=True)
     surrogate.save(command.out)
-    _print_report(surrogate.report)
+    _show_report(surrogate.report)
     print(f"surrogate: {command.out}")
 
 
-def _print_report(report: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(
-        title=f"One window ahead on {report['num_heldout_runs']} held-out of {report['num_runs']} runs: root mean square error"
+def _show_report(report: dict[str, Any]) -> None:
+    table = shared.table_of(
+        f"One window ahead on {report['num_heldout_runs']} held-out of {report['num_runs']} runs: root mean square error",
+        ("quantity", "surrogate", "next = present", "mean of the window", "skill"),
     )
-    for heading in ("quantity", "surrogate", "next = present", "mean of the window", "skill"):
-        table.add_column(heading, justify="left" if heading == "quantity" else "right")
     for line in report["errors"]:
         table.add_row(
             line["quantity"],
@@ -81,7 +77,7 @@ def _print_report(report: dict[str, Any]) -> None:
             f"{line['window_mean_rmse']:.4g}",
             "-" if line["skill"] is None else f"{line['skill']:.2f}",
         )
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    shared.show(table)
     whole = report["whole_run"]
     low, high = report["reveal_ratio_range"]
     print(

@@ -1,14 +1,17 @@
-"""The verb ``atesd plan``: what a run needs in memory and time before anything is downloaded, and what to change if it does not fit."""
+"""``atesd plan``: what a run needs in memory and time before anything is downloaded, and what to change if it does not fit."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from atesd.commands import shared
+from atesd.commands.environment import parse_with
 from atesd_env.config import EnvConfig, preset_of
 from atesd_env.errors import ConfigError
 
@@ -22,7 +25,7 @@ _CONTEST_SAMPLES = 12
 
 
 @dataclass(frozen=True)
-class PlanCommand:
+class Command:
     """Show what a run needs: memory by part, tokens, hours; and what to change when it does not fit the device.
 
     Nothing is loaded or downloaded. Memory is checked against measured peaks (benchmarks/plan_against_measured.py); hours are
@@ -30,7 +33,7 @@ class PlanCommand:
     is the chosen environment's.
     """
 
-    env: Annotated[str, tyro.conf.Positional] = "ATESD-Tiny-v0"
+    env: Annotated[str, tyro.conf.Positional] = shared.DEFAULT_ENV
     """Environment id."""
     gpus: str | None = None
     """[NUMBERx]DEVICE, such as 4xA100-80GB; None plans the memory of a CPU's process. Runs are shared out to the devices."""
@@ -48,16 +51,18 @@ class PlanCommand:
     """Tokens of a rollout; None takes max_new_tokens, the worst case."""
     answer: int = 15_000
     """Tokens of a contest answer, the longest of a batch, for the hours of an evaluation. Assumed."""
-    config: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=EnvConfig)
+    config: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(
+        default_factory=partial(preset_of, EnvConfig, shared.DEFAULT_ENV)
+    )
     """The environment's configuration."""
 
 
-def plan(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """``atesd plan``."""
-    env = arguments[0] if arguments and not arguments[0].startswith("-") else "ATESD-Tiny-v0"
-    command = _parse(arguments, env)
+    env = arguments[0] if arguments and not arguments[0].startswith("-") else shared.DEFAULT_ENV
+    command = parse_with(Command, arguments, "atesd plan", env, preset_of(EnvConfig, env))
     if command.env != env:  # it stood behind an option
-        command = _parse(arguments, command.env)
+        command = parse_with(Command, arguments, "atesd plan", command.env, preset_of(EnvConfig, command.env))
     if min(command.runs, command.students, command.processes, command.answer) < 1:
         raise ConfigError(
             f"plan: expected runs, students, processes and answer of at least 1, got {command.runs}, {command.students}, "
@@ -103,17 +108,7 @@ def plan(arguments: Sequence[str]) -> None:
         _print_remedies(command, shape, device, lengths)
 
 
-def _parse(arguments: Sequence[str], env: str) -> PlanCommand:
-    """Returns the command whose defaults are an environment's."""
-    return tyro.cli(
-        PlanCommand,
-        args=list(arguments),
-        default=PlanCommand(env=env, config=preset_of(EnvConfig, env)),
-        prog="atesd plan",
-    )
-
-
-def _lengths(command: PlanCommand) -> Lengths:
+def _lengths(command: Command) -> Lengths:
     from atesd_env.planning.memory import Lengths
 
     worst = Lengths.worst(command.config)
@@ -126,21 +121,17 @@ def _lengths(command: PlanCommand) -> Lengths:
 
 
 def _print_memory(memory: MemoryPlan, device: Device | None, name: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from atesd_env.planning.memory import DEVICE_RESERVE
 
-    table = Table(title="memory of one device by part (GB = 10^9 bytes, MB = 10^6)")
-    for heading in ("when", "part", "size"):
-        table.add_column(heading, justify="right" if heading == "size" else "left")
+    title = "memory of one device by part (GB = 10^9 bytes, MB = 10^6)"
+    table = shared.table_of(title, ("when", "part", "size"), num_left=2)
     for part, size in memory.fixed.items():
         table.add_row("always", part, _size(size))
     for phase, parts in memory.phases.items():
         for part, size in parts.items():
             table.add_row(f"{phase}{' (most)' if phase == memory.peak_phase else ''}", part, _size(size))
     table.add_row("peak", f"always + {memory.peak_phase}", _size(memory.peak))
-    Console(width=100).print(table)
+    shared.show(table, width=100)
     if device is not None:
         verdict = "fits" if memory.fits(device.memory_bytes) else "does not fit"
         print(
@@ -149,9 +140,7 @@ def _print_memory(memory: MemoryPlan, device: Device | None, name: str) -> None:
         )
 
 
-def _print_hours(
-    command: PlanCommand, shape: ModelShape, device: Device, lengths: Lengths, number: int, name: str
-) -> None:
+def _print_hours(command: Command, shape: ModelShape, device: Device, lengths: Lengths, number: int, name: str) -> None:
     import dataclasses
 
     from atesd_env.evaluation.evaluator import CONTEST_PROMPT_TOKENS
@@ -196,7 +185,7 @@ def _print_hours(
     )
 
 
-def _print_remedies(command: PlanCommand, shape: ModelShape, device: Device, lengths: Lengths) -> None:
+def _print_remedies(command: Command, shape: ModelShape, device: Device, lengths: Lengths) -> None:
     from atesd_env.planning.memory import remedies
 
     found, has_found_a_way = remedies(

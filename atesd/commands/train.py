@@ -1,21 +1,25 @@
-"""The verb ``atesd train``: its flags, its progress bar, and what it prints at the end."""
+"""``atesd train``: an agent over many runs, and at the end a table of its evaluations."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from atesd.commands import shared
 from atesd.commands.environment import parse_command
-from atesd_env.config import EnvConfig, RunConfig
+from atesd.commands.progress import LiveProgress
+from atesd_env.config import RunConfig, preset
+
+_DEFAULT_ENV = "ATESD-Toy-v0"
 
 
 @dataclass(frozen=True)
-class TrainCommand:
+class Command:
     """Train an agent over many runs, of students side by side, and keep the one that does best on held-out seeds.
 
     Then: atesd run --env ATESD-Toy-v0 --agent trained/ppo/best_agent.zip fixed:1 --out runs/deployed
@@ -31,7 +35,7 @@ class TrainCommand:
     """Folder of the training: training.json, evaluations.jsonl, best_agent, last_agent, checkpoint.safetensors."""
     agent: str
     """Who is trained: ppo, sac:learning_rate=0.0003, beta, package.module:Class, ..."""
-    env: str = "ATESD-Toy-v0"
+    env: str = _DEFAULT_ENV
     """Environment id."""
     total_windows: int = 20_000
     """Windows to make, over all students; rounded up to whole stretches between the agent's updates. (--windows is the
@@ -49,17 +53,16 @@ class TrainCommand:
     resume: bool = False
     """Go on with the training in the folder, at its last evaluation."""
     quiet: bool = False
-    """Show no progress bar."""
-    config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=EnvConfig)
+    """Show no progress."""
+    config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=partial(preset, _DEFAULT_ENV))
     """The environment's configuration."""
 
 
-def train(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """``atesd train``."""
-    command = parse_command(TrainCommand, arguments, "atesd train")
-    sys.path.insert(0, "")  # as `python -m` does: a class of the user's own may stand in the current folder
-    from atesd.experiments.training.training import TrainSpec
-    from atesd.experiments.training.training import train as train_agent
+    command = parse_command(Command, arguments, "atesd train")
+    shared.find_own_classes()
+    from atesd.experiments.training.training import TrainSpec, train
 
     spec = TrainSpec(
         env_id=command.env,
@@ -72,55 +75,25 @@ def train(arguments: Sequence[str]) -> None:
         eval_seeds=command.eval_seeds,
         folder=command.out,
     )
-    with _Progress(command.total_windows, quiet=command.quiet) as progress:
-        trained = train_agent(spec, resume=command.resume, overwrite=command.overwrite, report=progress.report)
-    _print_summary(trained.rows)
+    with LiveProgress(quiet=command.quiet, line_every_sec=1.0) as progress:
+        tell = progress.add("windows", command.total_windows)
+
+        def report(windows: int, row: dict[str, Any] | None) -> None:
+            tell(windows, "" if row is None else f"return {row['evaluation/return_mean']:.3f} after {row['windows']}")
+
+        trained = train(spec, resume=command.resume, overwrite=command.overwrite, report=report)
+    _show_summary(trained.rows)
     print(f"best agent: {trained.best_agent}")
     print(f"last agent: {trained.last_agent}")
 
 
-class _Progress:
-    """A progress bar with the newest evaluation; silent when quiet or not on a terminal."""
-
-    def __init__(self, total_windows: int, *, quiet: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("windows"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=quiet or not console.is_terminal,
-        )
-        self._task = self._bar.add_task("windows", total=total_windows, status="loading")
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def report(self, windows: int, row: dict[str, Any] | None) -> None:
-        status = "" if row is None else f"return {row['evaluation/return_mean']:.3f} after {row['windows']}"
-        self._bar.update(self._task, completed=windows, status=status)
-
-
-def _print_summary(rows: Sequence[dict[str, Any]]) -> None:
+def _show_summary(rows: Sequence[dict[str, Any]]) -> None:
     """Prints the evaluations: the untrained agent's, the best and the last."""
-    from rich.console import Console
-    from rich.table import Table
-
     best = max(index for index, row in enumerate(rows) if row["is_best"])
-    table = Table(
-        title=f"Evaluations on {len(rows[0]['evaluation/returns'])} held-out seeds (mean +- standard deviation)"
+    table = shared.table_of(
+        f"Evaluations on {len(rows[0]['evaluation/returns'])} held-out seeds (mean +- standard deviation)",
+        ("agent", "windows", "return", "probe NLL", "mean reveal ratio"),
     )
-    for heading in ("agent", "windows", "return", "probe NLL", "mean reveal ratio"):
-        table.add_column(heading, justify="left" if heading == "agent" else "right")
     for name, index in (("untrained", 0), ("best", best), ("last", len(rows) - 1)):
         row = rows[index]
         table.add_row(
@@ -130,4 +103,4 @@ def _print_summary(rows: Sequence[dict[str, Any]]) -> None:
             f"{row['evaluation/probe_nll']:.3f}",
             f"{row['evaluation/reveal_ratio']:.2f}",
         )
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    shared.show(table)

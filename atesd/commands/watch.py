@@ -1,4 +1,4 @@
-"""How the runs of a folder stand, from their files alone: a table for the terminal, live or once.
+"""``atesd watch``: how the runs of a folder stand, from their files alone, as a table for the terminal, live or once.
 
 Only the end of a trajectory is read, so that looking on costs nothing that grows with a run. Runs of other processes and
 other machines are seen too, as long as they write to the folder.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
@@ -21,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.samples import printable
+from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.run_folder import CONFIG_FILE, TRAJECTORY_FILE
 
 State = Literal["running", "silent", "no row yet", "unreadable", "broke", "finished"]
@@ -43,6 +45,28 @@ SILENT_AFTER_SEC = 60.0
 
 _TAIL_BYTES = 65_536
 """Bytes at the end of a trajectory that are read: some dozen rows."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """Show how the runs of a folder stand, live, until Ctrl-C; it only reads files."""
+
+    runs: tyro.conf.Positional[Path]
+    """Folder of runs; those that begin later appear."""
+    once: bool = False
+    """Print the table once and end."""
+    every: float = 2.0
+    """Seconds between two looks."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """``atesd watch``."""
+    command = tyro.cli(Command, args=list(arguments), prog="atesd watch")
+    if not command.every > 0:
+        raise ConfigError(f"--every: expected seconds above 0, got {command.every}; correct it.")
+    if not command.runs.is_dir():
+        raise RunFilesError(f"{command.runs}: expected a folder, got none; pass the folder given to --out.")
+    watch(command.runs, once=command.once, every_sec=command.every)
 
 
 @dataclass(frozen=True)

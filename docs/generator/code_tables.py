@@ -12,6 +12,7 @@ from typing import Any
 import griffe
 
 from agents.specs.registry import available
+from atesd.experiments.baselines.registry import NAMES
 from atesd.experiments.training.training import EVALUATION_COLUMNS
 from atesd_env.config import EnvConfig, RunConfig, SurrogateConfig, ToyConfig
 from atesd_env.envs.columns import (
@@ -106,7 +107,8 @@ def fields_table(leaf: type[RunConfig]) -> str:
 
 def agents_table() -> str:
     """Returns the specs, each with a sentence."""
-    return markdown_table(("spec", "who decides"), [(f"`{form}`", meaning) for form, meaning in available().items()])
+    forms = available(NAMES).items()
+    return markdown_table(("spec", "who decides"), [(f"`{form}`", meaning) for form, meaning in forms])
 
 
 def evaluations_table() -> str:

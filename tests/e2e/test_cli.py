@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 from peft import PeftConfig
 
-from agents import available
+from agents.specs.registry import available
 from analysis import load_runs
+from atesd.experiments.baselines.registry import NAMES
 from tests.programs import ATESD, atesd, num_lines, started, wait_until
 
 SHORT_TINY = [
@@ -43,7 +45,16 @@ def test_run_ends_with_a_table_and_the_path_of_a_picture(tiny_runs):
     assert "fixed:1" in result.stdout
     assert f"picture: {out / 'exposure.png'}" in result.stdout
     assert (out / "exposure.png").read_bytes().startswith(b"\x89PNG")
-    assert result.stderr == "", "no progress bar and no warning where there is no terminal"
+    lines = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in result.stderr.splitlines()]
+    starts = [
+        f"[{number}/4] {name}: {window}/2  "
+        for number, name in enumerate(("beta seed 0", "fixed:1 seed 0", "beta seed 1", "fixed:1 seed 1"), start=1)
+        for window in (1, 2)
+    ]
+    assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts, (
+        "a line a window, no warning"
+    )
+    assert re.fullmatch(r"\[2/4\] fixed:1 seed 0: 1/2  ratio 1\.00  probe NLL \d\.\d{3}  accuracy \d+\.\d%", lines[2])
 
 
 def test_run_files_are_complete(tiny_runs):
@@ -85,10 +96,12 @@ def test_existing_runs_are_not_overwritten_without_being_asked(tiny_runs):
     assert not (out / "random-seed0").exists(), "nothing starts if something is in the way"
 
 
-def test_overwrite_replaces_a_run(tmp_path: Path):
+def test_overwrite_replaces_a_run_and_quiet_says_nothing(tmp_path: Path):
     arguments = ("run", "--env", "ATESD-Toy-v0", "--agent", "random", "--out", tmp_path, "--windows")
     assert atesd(*arguments, 5).returncode == 0
-    assert atesd(*arguments, 3, "--overwrite").returncode == 0
+    again = atesd(*arguments, 3, "--overwrite", "--quiet")
+    assert again.returncode == 0
+    assert again.stderr == ""
     assert len(load_runs(tmp_path)) == 3
 
 
@@ -174,7 +187,7 @@ def test_interrupt_says_that_the_rows_can_be_read(tmp_path: Path):
 def test_agents_are_listed_with_a_line_each():
     result = atesd("agents")
     assert result.returncode == 0, result.stderr
-    for form in available():
+    for form in available(NAMES):
         assert form in result.stdout
     assert "The paper's controller" in result.stdout
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,7 +46,9 @@ def test_it_ends_with_tables_and_the_paths_of_its_files(compared: tuple[Path, su
         f"picture: {out / 'comparison.png'}",
     ):
         assert text in result.stdout
-    assert result.stderr == "", "no progress bar and no warning where there is no terminal"
+    lines = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in result.stderr.splitlines()]
+    assert [line for line in lines if not re.fullmatch(r"windows: \d+/120  runs \d+/12, \S+ seed \d", line)] == []
+    assert lines[-1].startswith("windows: 120/120  runs 12/12"), "lines of progress, no warning"
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 

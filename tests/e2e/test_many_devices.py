@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from atesd.commands.cli import main
 from atesd_env.population.distributed import is_launched
 
-PAGE = (Path(__file__).parents[2] / "docs" / "many-devices.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "many-devices.md").read_text()
 PROGRAM = """
 import json, os
 from pathlib import Path
@@ -45,3 +48,33 @@ def test_the_launchers_start_two_processes(launcher: str, tmp_path: Path, monkey
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, environments[0][name])
     assert is_launched()
+
+
+def test_the_pages_torchrun_command_makes_one_run_and_shows_it_once(tmp_path: Path):
+    (words,) = (words for words in commands() if words[0] == "torchrun")
+    executable = Path(sys.executable).with_name("torchrun")
+    if not executable.exists():
+        pytest.skip(f"the command torchrun is not installed beside {Path(sys.executable).name}")
+    small = ["--hold-window", "1", "--num-rollouts", "2", "--probe-size", "2"]
+    done = subprocess.run(
+        [str(executable), *words[1:], *small],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("runs:    runs/two") == 1, "the first process speaks for both"
+    rows = (tmp_path / "runs" / "two" / "random-seed0" / "trajectory.jsonl").read_text().splitlines()
+    assert [json.loads(row)["window"] for row in rows] == [1, 2]
+
+
+def test_a_verb_that_cannot_share_is_refused_in_several_processes(capsys: pytest.CaptureFixture[str], monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        main(["agents"])
+    assert ended.value.code == 2
+    assert "which are for the verbs run and train" in capsys.readouterr().err

@@ -54,7 +54,7 @@ def added(verb: str) -> list[str]:
         sizes = [text for name, value in SIZES.items() for text in (f"--{name.replace('_', '-')}", str(value))]
         return [*sizes, "--quiet"]
     if verb == "evaluate":
-        return ["--config.student", "./qwen3", "--config.lora-r", "4", "--sampling-tokens", "4", "--quiet"]
+        return ["--student", "./qwen3", "--lora-r", "4", "--sampling-tokens", "4", "--quiet"]
     return []
 
 

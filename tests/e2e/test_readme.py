@@ -27,7 +27,7 @@ import pytest
 import atesd.experiments.run
 from analysis import load_runs
 from atesd.commands.cli import main
-from atesd.experiments.run import RunSpec
+from atesd.experiments.specs import RunSpec
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

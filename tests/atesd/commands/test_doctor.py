@@ -13,7 +13,7 @@ def test_the_report_has_what_an_issue_needs(monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setattr(Path, "home", lambda: Path(doctor.__file__).parents[2])
     monkeypatch.setenv("ATESD_CACHE", str(Path(doctor.__file__).parent / "not" / "there"))
-    doctor.doctor([])
+    doctor.main([])
     text = capsys.readouterr().out
     for part in (
         "atesd-env: 0.1.0",

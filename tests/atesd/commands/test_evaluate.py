@@ -145,6 +145,37 @@ def test_a_folder_with_an_evaluation_or_other_settings_are_refused(whole: Path, 
         assert message in capsys.readouterr().err
 
 
+def test_overwrite_replaces_the_evaluation_and_nothing_else(whole: Path, tmp_path: Path, capsys: Any):
+    for name in ("evaluation.json", "samples.jsonl", "summary.json"):
+        (tmp_path / name).write_bytes((whole / name).read_bytes())
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(SystemExit) as caught:
+        evaluate(tmp_path, "--resume", "--overwrite")
+    assert caught.value.code == 2
+    assert "expected either --resume or --overwrite" in capsys.readouterr().err
+    evaluate(tmp_path, "--overwrite", "--seed", "1")
+    assert json.loads((tmp_path / "evaluation.json").read_text())["seed"] == 1
+    assert samples(tmp_path).keys() == samples(whole).keys()
+    assert samples(tmp_path) != samples(whole), "another seed"
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_an_overwritten_evaluation_that_dies_keeps_nothing_of_the_old_one(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("evaluation.json", "samples.jsonl", "summary.json"):
+        (tmp_path / name).write_bytes((whole / name).read_bytes())
+
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "generate", interrupted)
+    with pytest.raises(SystemExit):
+        evaluate(tmp_path, "--overwrite")
+    assert (tmp_path / "samples.jsonl").read_bytes() == b""
+    assert not (tmp_path / "summary.json").exists(), "it must not pass for that of the new samples"
+
+
 def test_adapters_of_several_seeds_are_compared_with_the_base(tmp_path: Path, capsys: Any):
     first, second = (save_adapter(tmp_path / f"run{seed}" / "adapter", seed) for seed in (0, 1))
     summary = evaluate(tmp_path / "out", "--adapter", f"mine={first.parent}", f"mine={second}")

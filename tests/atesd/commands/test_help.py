@@ -1,28 +1,28 @@
-"""The help of every verb, and the completion made from it."""
+"""The table of verbs, the help of each, the ways to start the command, and what completes it in a shell."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from atesd.commands.cli import _VERBS, EXAMPLES
-from atesd.commands.completion import help_of, options_of, script
+from atesd.commands.verbs import VERBS
+from docs.generator.command_pages import help_of
 
-VERBS = list(_VERBS)
-
-
-def test_every_verb_has_an_example():
-    assert list(EXAMPLES) == VERBS
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_begins_with_an_example_that_its_options_can_read(verb: str):
     first, rest = help_of([verb, "--help"]).split("\n", 1)
-    assert first == f"example: {EXAMPLES[verb]}"
+    example = VERBS[verb].example
+    assert first == f"example: {example}"
     assert f"usage: atesd {verb}" in rest
-    assert set(re.findall(r"--[a-z][\w-]*", EXAMPLES[verb])) <= set(options_of(verb))
+    options = set(re.findall(r"^[\s\u2502|]+(?:-\w, )?(--[a-z][\w-]*)", rest, flags=re.MULTILINE))
+    assert set(re.findall(r"--[a-z][\w-]*", example)) <= options
 
 
 def test_the_overview_begins_with_an_example_and_has_every_verb():
@@ -31,18 +31,44 @@ def test_the_overview_begins_with_an_example_and_has_every_verb():
     assert [verb for verb in VERBS if not any(line.startswith(f"  {verb} ") for line in lines)] == []
 
 
-def test_bash_completes_verbs_options_environments_and_agents():
-    completion = script({"run": ["--env", "--agent", "--out"], "report": ["--out", "--samples"]})
+def test_every_file_of_a_verb_is_in_the_table():
+    """A verb that is not in the table could not be typed."""
+    commands = ROOT / "atesd" / "commands"
+    files = {path.stem for path in commands.glob("*.py") if "\nclass Command:" in path.read_text()}
+    assert files == {verb.replace("-", "_") for verb in VERBS}
+
+
+def test_no_verb_has_flags_of_the_configuration_behind_a_prefix():
+    for verb in VERBS:
+        assert "--config." not in help_of([verb, "--help"])
+
+
+def test_the_module_is_the_command():
+    command = Path(sys.executable).parent / "atesd"
+    arguments = ["agents", "beta"]
+    ran = [
+        subprocess.run([*start, *arguments], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+        for start in ([str(command)], [sys.executable, "-m", "atesd"])
+    ]
+    assert "credit" in ran[0]
+    assert ran[0] == ran[1]
+
+
+def test_bash_completes_verbs_and_options(tmp_path: Path):
+    script = subprocess.run(
+        [sys.executable, "-m", "atesd", "--tyro-print-completion", "bash"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    ).stdout
+    (tmp_path / "atesd").write_text(script)
     asked = "".join(
-        f'COMP_WORDS=({" ".join(words)}{last!r}); COMP_CWORD={len(words)}; COMPREPLY=(); _atesd; echo "${{COMPREPLY[@]}}"\n'
-        for *words, last in (
-            ("atesd ", ""),
-            ("atesd ", "rep"),
-            ("atesd ", "report ", "--s"),
-            ("atesd ", "run ", "--env ", "ATESD-To"),
-            ("atesd ", "run ", "--agent ", "exp"),
-            ("atesd ", "run ", "--agent ", "sf"),
-        )
+        f'COMP_WORDS=({" ".join(words)}); COMP_CWORD={len(words) - 1}; COMPREPLY=(); $complete; echo "${{COMPREPLY[@]}}"\n'
+        for words in (("atesd", "rep"), ("atesd", "report", "--s"), ("atesd", "run", "--checkp"))
     )
-    result = subprocess.run(["bash", "-c", completion + asked], capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines() == ["run report --help", "report", "--samples", "ATESD-Toy-v0", "exp3s", "sft"]
+    found = "complete=$(complete -p atesd | sed 's/.*-F \\([^ ]*\\).*/\\1/')\n"
+    result = subprocess.run(
+        ["bash", "-c", f"source {tmp_path / 'atesd'}\n{found}{asked}"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.splitlines() == ["report", "--samples", "--checkpoint-every"]

@@ -1,0 +1,43 @@
+"""``atesd agents``: who can choose the reveal ratio, and with which options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from atesd.commands import shared
+
+
+@dataclass(frozen=True)
+class Command:
+    """List the agents, or the options of one.
+
+    An option is written behind the agent's name: beta:credit=one-step, fixed:0.5, staged:0.3:1.
+    """
+
+    agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[SPEC]")] = ""
+    """Spec of an agent whose options are to be listed."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """``atesd agents``."""
+    command = tyro.cli(Command, args=list(arguments), prog="atesd agents")
+    shared.find_own_classes()
+    from rich.text import Text
+
+    from agents.specs.registry import available, described_options
+    from atesd.experiments.baselines.registry import NAMES
+
+    if command.agent:
+        headings, lines = ("option", "default"), described_options(command.agent, NAMES)
+    else:
+        headings, lines = ("spec", "who decides"), available(NAMES)
+    table = shared.table_of(None, headings, num_left=2)
+    for first, second in lines.items():
+        table.add_row(Text(first, no_wrap=True), Text(second))  # Text: brackets in a form are no markup
+    shared.show(table)
+    if not command.agent:
+        print("options: name:key=value, such as beta:credit=one-step; `atesd agents NAME` lists an agent's.")

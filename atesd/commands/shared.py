@@ -1,0 +1,61 @@
+"""What verbs share: checks of arguments, tables."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from atesd_env.errors import ConfigError, RunFilesError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DEFAULT_ENV = "ATESD-Tiny-v0"
+"""Environment of the verbs that are not told another."""
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises ConfigError if a seed is below 0."""
+    if any(seed < 0 for seed in seeds):
+        raise ConfigError(f"seeds: expected whole numbers from 0, got {list(seeds)}; correct --seeds.")
+
+
+def check_resume_or_overwrite(*, resume: bool, overwrite: bool) -> None:
+    """Raises ConfigError if both are asked for."""
+    if resume and overwrite:
+        raise ConfigError("resume: expected either --resume or --overwrite, got both; leave one out.")
+
+
+def find_own_classes() -> None:
+    """Lets a class of the user's own stand in the current folder, as ``python -m`` does."""
+    sys.path.insert(0, "")
+
+
+@contextmanager
+def analysis_errors() -> Iterator[None]:
+    """Lets what ``analysis`` refuses end the command with a message, like the project's own errors."""
+    from analysis import AnalysisError
+
+    try:
+        yield
+    except AnalysisError as error:
+        raise RunFilesError(str(error)) from error
+
+
+def table_of(title: str | None, headings: Sequence[str], num_left: int = 1) -> Table:
+    """Returns an empty table whose first columns are words, on the left; the others are numbers, on the right."""
+    from rich.table import Table
+
+    table = Table(title=title)
+    for position, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if position < num_left else "right")
+    return table
+
+
+def show(table: Table, width: int = 120) -> None:
+    """Prints a table, as wide as the terminal, or ``width`` characters where there is none."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else width).print(table)
