@@ -19,6 +19,7 @@ from atesd.commands.evaluate import named_adapters
 from atesd_env.config import preset
 from atesd_env.errors import ConfigError
 from atesd_env.evaluation import evaluator as evaluation
+from atesd_env.rollouts.engines import own
 from atesd_env.student.adapters import AdapterStack
 from atesd_env.student.loading import load_student
 from atesd_env.tasks.grading import answers, verification
@@ -115,7 +116,7 @@ def test_a_killed_evaluation_goes_on_without_losing_or_repeating_a_sample(whole:
 
 
 def test_ctrl_c_keeps_what_was_judged(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
-    original, calls = evaluation.generate, []
+    original, calls = own.generate, []
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(1)
@@ -123,7 +124,7 @@ def test_ctrl_c_keeps_what_was_judged(whole: Path, tmp_path: Path, monkeypatch: 
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(evaluation, "generate", interrupted)
+    monkeypatch.setattr(own, "generate", interrupted)
     with pytest.raises(SystemExit) as caught:
         evaluate(tmp_path, "--batch", "2")
     assert caught.value.code == 130
@@ -169,7 +170,7 @@ def test_an_overwritten_evaluation_that_dies_keeps_nothing_of_the_old_one(
     def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluation, "generate", interrupted)
+    monkeypatch.setattr(own, "generate", interrupted)
     with pytest.raises(SystemExit):
         evaluate(tmp_path, "--overwrite")
     assert (tmp_path / "samples.jsonl").read_bytes() == b""
