@@ -1,7 +1,7 @@
 """Which reveal ratio is best over the next L windows, at the beginning, in the middle and late in a run? Tiny, paired.
 
 Students with different seeds follow one fixed ratio. At three states of each run, five ratios are followed for L windows on
-common random numbers (`atesd_env.envs.branch.counterfactual`). A seed's outcome at a ratio is compared with its mean over the
+common random numbers (`atesd_env.counterfactual`). A seed's outcome at a ratio is compared with its mean over the
 ratios, so that what differs between seeds cancels; intervals are Student's t over seeds (95%). The best ratio is chosen by
 the same numbers that it is reported with, so its lead is flattered: how many seeds agree is reported beside it.
 
@@ -24,7 +24,7 @@ from scipy import stats
 
 from atesd_env.config import preset
 from atesd_env.envs.branch import counterfactual
-from atesd_env.population.vector import TeacherExposureVectorEnv
+from atesd_env.population.environments import TeacherExposureVectorEnv
 from benchmarks.common import num_seeds, save
 
 RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -25,7 +25,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from atesd_env.config import preset
-from atesd_env.population.vector import TeacherExposureVectorEnv
+from atesd_env.population.environments import TeacherExposureVectorEnv
 from benchmarks.common import save
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)

@@ -8,7 +8,9 @@ __getattr__, __all__ = on_first_use(
         "branch": ("counterfactual",),
         "columns": ("COLUMNS", "Column"),
         "contract": ("Students",),
+        "env": ("ExposureEnv",),
         "observation": ("FEATURES", "FEATURE_NAMES", "RunningStatistics"),
         "recording": ("RecordTrajectory",),
+        "vector": ("ExposureVectorEnv",),
     },
 )

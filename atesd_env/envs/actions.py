@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,3 +52,33 @@ def checked_ratios(action: Any, groups: int) -> NDArray[np.float64]:
             f"{ratios.tolist()}); clip or rescale the action before `step`."
         )
     return np.clip(ratios, 0.0, 1.0)
+
+
+def checked_batch(actions: Any, groups: int, num_students: int, going: Sequence[int]) -> NDArray[np.float64]:
+    """Returns the reveal ratios [S, groups] of the S students in ``going``; the lines of others are not looked at.
+
+    Args:
+        actions: Reveal ratios [K, groups].
+        groups: Difficulty groups of the environment.
+        num_students: K.
+        going: Which students' lines are meant.
+
+    Raises:
+        ConfigError: If there are not K lines, or a line is refused (``checked_ratios``); the message names the student.
+    """
+    if len(actions) != num_students:
+        raise ConfigError(
+            f"actions: expected shape ({num_students}, {groups}), a line of reveal ratios for each student, got "
+            f"{len(actions)} lines; pass an array of that shape."
+        )
+    if isinstance(actions, np.ndarray) and actions.shape == (num_students, groups):
+        # All lines at once; only where one is refused are they looked at one by one, to say which.
+        with contextlib.suppress(ConfigError):
+            return checked_ratios(actions[going].ravel(), len(going) * groups).reshape(len(going), groups)
+    ratios = np.zeros((len(going), groups))
+    for position, index in enumerate(going):
+        try:
+            ratios[position] = checked_ratios(actions[index], groups)
+        except ConfigError as error:
+            raise ConfigError(f"student {index}: {error}") from error
+    return ratios

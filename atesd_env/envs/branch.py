@@ -6,19 +6,15 @@ The oracle that controllers can be measured against.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from atesd_env.envs.actions import checked_ratios
 from atesd_env.envs.columns import group_columns
 from atesd_env.envs.contract import Students, window_result
 from atesd_env.errors import ConfigError, NoEpisodeError
-from atesd_env.population.vector import TeacherExposureVectorEnv
-from atesd_env.simulated.toy import ToyExposureEnv, ToyPopulation
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 OUTCOMES = ("probe/nll", "probe/accuracy", "student/mismatch", "reward/progress", "reward/total")
 """Columns of the window's row that a counterfactual reports."""
@@ -38,8 +34,8 @@ def counterfactual(
     measured after each window, its accuracy in the windows where the environment measures it.
 
     Args:
-        env: A scalar, vector or toy environment, wrapped or not, in a running episode. What wrappers do to actions and
-            rewards plays no part.
+        env: A scalar or vector environment, wrapped or not, in a running episode. What wrappers do to actions and rewards
+            plays no part.
         ratios: Reveal ratios, [N], or [N, groups] with several difficulty groups; at least one.
         windows: Windows to follow, at least 1.
         student: Which student of a vector environment.
@@ -56,8 +52,6 @@ def counterfactual(
         ConfigError: If a ratio, ``windows``, ``student`` or ``gamma`` cannot be used.
         NoEpisodeError: If no episode is running.
     """
-    import pandas as pd
-
     base = env.unwrapped
     config = base.config
     if len(ratios) == 0:
@@ -77,10 +71,10 @@ def counterfactual(
     for offset in range(1, windows + 1):
         if not going:
             break
-        students.window(checked[going], going)
+        rows = students.window(checked[going], going)
         ended = set()
-        for branch in going:
-            _, reward, terminated, truncated, info = window_result(students.runs[branch], config.windows)
+        for branch, row in zip(going, rows, strict=True):
+            reward, terminated, truncated, info = window_result(students.runs[branch], row, config.windows)
             returns[branch] += gamma ** (offset - 1) * reward
             if terminated or truncated:
                 ended.add(branch)
@@ -106,32 +100,17 @@ def counterfactual(
 
 def _branches(env: Any, student: int, num_branches: int) -> Students:
     """Returns a population whose students are all in the environment's present state."""
-    state, is_running = _present_state(env, student)
-    if not is_running:
+    is_running = np.atleast_1d(env.is_running)
+    if not 0 <= student < len(is_running):
+        raise ConfigError(
+            f"student: expected a student in 0..{len(is_running) - 1}, got {student!r}; count the students from 0."
+        )
+    if not is_running[student]:
         raise NoEpisodeError(
             "counterfactual: expected a running episode, but none was started or it has ended; call reset() first."
         )
-    students: Students = (
-        ToyPopulation(env.config, num_branches)
-        if isinstance(env, ToyExposureEnv)
-        else env.population.twin(num_branches, student)
-    )
+    state = env.population.snapshot(student)
+    students: Students = env.population.twin(num_branches, student)
     for branch in range(num_branches):
         students.restore(branch, state)
     return students
-
-
-def _present_state(env: Any, student: int) -> tuple[Any, bool]:
-    """Returns a student's state, as its population takes it, and whether its episode is running."""
-    num_students = env.num_envs if isinstance(env, TeacherExposureVectorEnv) else 1
-    if not 0 <= student < num_students:
-        raise ConfigError(
-            f"student: expected a student in 0..{num_students - 1}, got {student!r}; count the students from 0."
-        )
-    if isinstance(env, TeacherExposureVectorEnv):
-        return env.population.snapshot(student), bool(env.is_running[student])
-    if isinstance(env, ToyExposureEnv):
-        state = env.snapshot()
-        return state, len(state.rows) < env.config.windows
-    state, is_running = env.snapshot()
-    return state, is_running

@@ -1,16 +1,17 @@
-"""What a window is summed up as: the row that is logged, and the observation made from it.
-
-Two tables, ``COLUMNS`` and ``FEATURES``, are the single source of the documentation. All scalings are fixed functions,
-never running normalisers, so that a controller can move from one student to another. Pure functions of numbers; no
-torch.
-"""
+"""What a window is summed up as: the row that is logged; ``COLUMNS`` is the single source of its documentation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 Row = dict[str, float | int | None]
 """One window of one student: column name -> value; None where nothing was measured."""
+
+Columns = dict[str, Any]
+"""Column name -> what S students have in it: an array [S], or a plain number where S is 1; NaN where not measured."""
 
 
 @dataclass(frozen=True)
@@ -222,3 +223,19 @@ def toy_columns(groups: int) -> tuple[Column, ...]:
     return TOY_COLUMNS + tuple(
         Column(f"toy/best_ratio_{group}", "float", "0..1", meaning.format(group)) for group in range(groups)
     )
+
+
+MAY_BE_NULL = tuple(column.name for column in COLUMNS if column.type == "float or null")
+"""Columns that not every window measures."""
+
+
+def rows_of(columns: Columns) -> list[Row]:
+    """Returns the columns as a row for each student: plain numbers, None where nothing was measured."""
+    lists = [column.tolist() if isinstance(column, np.ndarray) else [column] for column in columns.values()]
+    rows: list[Row] = [dict(zip(columns, line, strict=True)) for line in zip(*lists, strict=True)]
+    for name in MAY_BE_NULL:
+        for row in rows:
+            value = row.get(name)
+            if value != value:  # noqa: PLR0124 (NaN is not itself)
+                row[name] = None
+    return rows

@@ -1,12 +1,16 @@
-"""What a window becomes for a caller of ``step``: shared by the scalar, the vector and the closed-form environment.
+"""The contract of students: what trains them, whoever they are, and what a window of theirs becomes for a caller of ``step``.
 
-Pure functions of a run's row and statistics, and the contract of whatever trains students; no torch.
+``env`` and ``vector`` are written over it once. Language models (``Population`` and its forms over several processes), the
+closed forms and surrogates fulfil it; no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
 
 import numpy as np
 from gymnasium import spaces
@@ -14,11 +18,13 @@ from numpy.typing import NDArray
 
 from atesd_env.config import RunConfig
 from atesd_env.envs.columns import Row
+from atesd_env.envs.infos import Infos, vector_infos
 from atesd_env.envs.observation import RunningStatistics, observation, observation_bounds
 from atesd_env.errors import ConfigError
+from atesd_env.files.checkpoint import Checkpoint
 
 Observation = NDArray[np.float32]
-"""[num_features], scaled statistics of a run."""
+"""[num_features], scaled statistics of a run; or of K runs, [K, num_features]."""
 
 RENDER_MODES = ("ansi", "rgb_array")
 """How a run so far can be shown: as text, or as a picture, uint8 [H, W, 3]."""
@@ -35,7 +41,8 @@ class StudentRun(Protocol):
         probe_nll: Latest probe NLL.
         statistics: What a controller may know.
         rows: The rows so far.
-        broken: Why the student counts as broken, or None.
+        broken: Why the student counts as broken, or None; the episode has terminated then.
+        cut: Why the episode ends before its last window though the student is whole, or None; it is truncated then.
     """
 
     @property
@@ -48,54 +55,159 @@ class StudentRun(Protocol):
     def rows(self) -> Sequence[Row]: ...
     @property
     def broken(self) -> str | None: ...
+    @property
+    def cut(self) -> str | None: ...
 
 
-class Students(Protocol):
-    """K students that can be trained side by side: ``Population``, or the closed form's ``ToyPopulation``.
+class WindowResults(NamedTuple):
+    """What a window of S students is for a caller of ``step``.
 
     Attributes:
-        runs: The state of each student's run.
+        rewards: [S] float64.
+        terminations: [S] bool, where a student broke.
+        truncations: [S] bool, where an episode ended otherwise.
+        infos: The rows in Gymnasium's vector form.
     """
 
-    @property
-    def runs(self) -> Sequence[StudentRun]: ...
+    rewards: NDArray[np.float64]
+    terminations: NDArray[np.bool_]
+    truncations: NDArray[np.bool_]
+    infos: Infos
 
+
+class Students(ABC):
+    """K students that are trained side by side.
+
+    A subclass says how a window is made and how a state is kept. ``window_results``, ``first_infos`` and ``observations``
+    ask student by student; students that are held in arrays answer for all at once.
+
+    Attributes:
+        config: What the students share.
+        num_students: K.
+        runs: The state of each student's run.
+        timings: Seconds that the last window spent, by column name.
+    """
+
+    config: RunConfig
+    num_students: int
+    runs: Sequence[StudentRun]
+    timings: Mapping[str, float] = MappingProxyType({})
+
+    @abstractmethod
     def reset(self, index: int, seed: int) -> RunningStatistics:
-        """Starts a new run of student ``index``."""
-        ...
+        """Starts a new run of student ``index``; returns the statistics before its first window."""
 
+    @abstractmethod
     def window(self, reveal_ratios: NDArray[np.float64], students: Sequence[int] | None = None) -> list[Row]:
-        """Trains some students for one hold window, at reveal ratios [S, groups]; returns their rows."""
-        ...
+        """Trains some students (all, if None) for one hold window, at ratios [S, groups]; returns what ``info`` is to hold."""
 
+    @abstractmethod
     def snapshot(self, index: int) -> Any:
         """Returns a copy of everything that student ``index``'s future depends on."""
-        ...
 
+    @abstractmethod
     def restore(self, index: int, snapshot: Any) -> None:
         """Puts student ``index`` into the state of a snapshot, which stays usable."""
-        ...
 
+    @abstractmethod
+    def checkpoint(self, index: int) -> Checkpoint:
+        """Returns student ``index``'s state and its configuration in a form that files can hold."""
+
+    @abstractmethod
+    def restored(self, index: int, checkpoint: Checkpoint) -> Any:
+        """Returns the snapshot, for student ``index``, that ``checkpoint`` was made of; changes nothing.
+
+        Raises:
+            ConfigError: If it was made under another configuration.
+        """
+
+    @abstractmethod
     def twin(self, num_students: int, index: int = 0) -> Students:
         """Returns students like student ``index``, on the same frozen base; they are not reset."""
-        ...
 
+    def samples(self, index: int, num_samples: int) -> Sequence[Any]:
+        """Returns rollouts of student ``index``'s last update, dataclasses; none if it has none."""
+        return ()
 
-@runtime_checkable
-class BatchedStudents(Students, Protocol):
-    """Students that never break and answer for all at once; infos are in Gymnasium's vector form, [S] in each name."""
+    def save_adapter(self, index: int, directory: Path) -> None:
+        """Writes student ``index``'s adapter as a plain peft adapter directory.
 
-    def window_infos(self, reveal_ratios: NDArray[np.float64], students: Sequence[int]) -> dict[str, NDArray[Any]]:
-        """Does what ``window`` does, and returns the rows."""
-        ...
+        Raises:
+            ConfigError: If the students have none.
+        """
+        raise ConfigError(
+            f"save_adapter: expected a language model as student, got {type(self).__name__}, whose students have no "
+            "adapter; use an environment with a language model."
+        )
 
-    def first_infos(self, students: Sequence[int]) -> dict[str, NDArray[Any]]:
-        """Returns what ``reset`` tells of some students."""
-        ...
+    def close(self) -> None:  # noqa: B027 (most students have nothing to let go of)
+        """Lets go of memory and processes that are not the students' own."""
+
+    def first_info(self, index: int) -> dict[str, Any]:
+        """Returns what ``reset`` tells of student ``index``: the run's seed and the latest probe NLL (the base model's at first)."""
+        run = self.runs[index]
+        return {"seed": run.seed, "probe/nll": run.probe_nll}
+
+    def first_infos(self, students: Sequence[int]) -> Infos:
+        """Returns what ``reset`` tells of some students, [S] in each name."""
+        return vector_infos([self.first_info(index) for index in students])
+
+    def window_results(self, reveal_ratios: NDArray[np.float64], students: Sequence[int]) -> WindowResults:
+        """Makes a window of some students, as ``window`` does, and returns what became of it."""
+        rows = self.window(reveal_ratios, students)
+        results = [
+            window_result(self.runs[index], row, self.config.windows) for index, row in zip(students, rows, strict=True)
+        ]
+        rewards, terminations, truncations, infos = zip(*results, strict=True)
+        return WindowResults(np.array(rewards), np.array(terminations), np.array(truncations), vector_infos(infos))
 
     def observations(self) -> Observation:
         """Returns the observations of all students, [K, num_features]."""
-        ...
+        return np.stack([observation(run.statistics) for run in self.runs])
+
+
+RunT = TypeVar("RunT", bound=StudentRun)
+
+
+class HeldRuns(Sequence[RunT], Generic[RunT]):
+    """The runs of students that are held in arrays, for reading: each is made when it is asked for."""
+
+    def __init__(self, students: Students) -> None:
+        self._students = students
+
+    def __len__(self) -> int:
+        return self._students.num_students
+
+    @overload
+    def __getitem__(self, index: int) -> RunT: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[RunT]: ...
+    def __getitem__(self, index: int | slice) -> RunT | list[RunT]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        run: RunT = self._students.snapshot(range(len(self))[index])
+        return run
+
+
+def window_result(run: StudentRun, row: Row, windows: int) -> tuple[float, bool, bool, dict[str, Any]]:
+    """Returns what ``step`` returns beside the observation: reward, terminated, truncated, info.
+
+    Args:
+        run: A run after its last window.
+        row: What that window returned.
+        windows: Windows of the episode. A student that breaks in the last one has terminated, and is not truncated.
+    """
+    terminated = run.broken is not None
+    truncated = not terminated and ((row["window"] or 0) >= windows or run.cut is not None)
+    info: dict[str, Any] = dict(row)
+    if terminated:
+        info["termination_reason"] = run.broken
+    return float(row["reward/total"] or 0.0), terminated, truncated, info
+
+
+def is_over(run: StudentRun, windows: int) -> bool:
+    """Returns whether an episode of so many windows has ended."""
+    return run.broken is not None or run.cut is not None or len(run.rows) >= windows
 
 
 def make_spaces(config: RunConfig) -> tuple[spaces.Box[np.float32], spaces.Box[np.float32]]:
@@ -118,24 +230,3 @@ def checked_render_mode(render_mode: str | None) -> str | None:
 def draw_seed(generator: np.random.Generator) -> int:
     """Returns the seed of a run that nobody named."""
     return int(generator.integers(2**31))
-
-
-def first_result(run: StudentRun) -> tuple[Observation, dict[str, Any]]:
-    """Returns what ``reset`` returns: the first observation, and the run's seed and the base model's probe NLL."""
-    return observation(run.statistics), {"seed": run.seed, "probe/nll": run.probe_nll}
-
-
-def window_result(run: StudentRun, windows: int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-    """Returns what ``step`` returns after the run's last window: observation, reward, terminated, truncated, info.
-
-    Args:
-        run: A run of at least one window.
-        windows: Windows of the episode. A student that breaks in the last one has terminated, and is not truncated.
-    """
-    row = run.rows[-1]
-    terminated = run.broken is not None
-    truncated = not terminated and len(run.rows) >= windows
-    info: dict[str, Any] = dict(row)
-    if terminated:
-        info["termination_reason"] = run.broken
-    return observation(run.statistics), float(row["reward/total"] or 0.0), terminated, truncated, info

@@ -1,23 +1,41 @@
-"""What a controller may know of a run: running statistics, and the observation made of them."""
+"""What a controller may know of a run: running statistics, and the observation made of them.
+
+``FEATURES`` is the single source of the documentation. All scalings are fixed functions, never running normalisers, so that
+a controller can move from one student to another.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+Number = TypeVar("Number", float, NDArray[np.float64])
+"""A number, or one for each of K runs [K]."""
 
-def squash(value: float) -> float:
-    """Maps a non-negative quantity to [0, 1]: ``x / (1 + x)``, and infinity to 1; below 0 counts as 0.
+
+def each(function: Callable[[float], float], values: Any) -> Any:
+    """Returns ``function`` of a number, or of every entry of an array: the same bits, whatever else is in the array."""
+    # Not numpy's own functions: they round differently with the processor and the array's length.
+    if isinstance(values, np.ndarray):
+        return np.fromiter(map(function, values.ravel().tolist()), np.float64, values.size).reshape(values.shape)
+    return function(values)
+
+
+def squash(value: Number) -> Number:
+    """Maps non-negative quantities to [0, 1]: ``x / (1 + x)``, and infinity to 1; below 0 counts as 0.
 
     >>> squash(1.0)
     0.5
     """
+    if isinstance(value, np.ndarray):
+        positive = np.maximum(value, 0.0)
+        return np.divide(positive, 1.0 + positive, out=np.ones_like(positive), where=positive != math.inf)
     return 1.0 if value == math.inf else max(value, 0.0) / (1.0 + max(value, 0.0))
 
 
@@ -25,7 +43,7 @@ def squash(value: float) -> float:
 class RunningStatistics:
     """What a controller may know of a run, as raw numbers; zero where nothing has been measured yet.
 
-    Attributes carry the names of ``FEATURES``; ``num_windows`` counts the windows seen. Those of K runs at once are arrays
+    Attributes carry the names of ``FEATURES``, in order; ``num_windows`` counts the windows seen. Those of K runs at once are arrays
     [K] in each attribute: ``advance`` and ``observation`` take both, and give each run the bits that it has alone.
     """
 
@@ -57,7 +75,7 @@ class Feature:
         name: Attribute of ``RunningStatistics`` that it is computed from.
         low: Lower bound after scaling.
         high: Upper bound after scaling.
-        scale: The fixed function from the raw number to [low, high].
+        scale: The fixed function from the raw number, or from an array of them, to [low, high].
         formula: The same function, for people.
         meaning: One sentence.
     """
@@ -65,17 +83,17 @@ class Feature:
     name: str
     low: float
     high: float
-    scale: Callable[[float], float]
+    scale: Callable[[Any], Any]
     formula: str
     meaning: str
 
 
-def _identity(value: float) -> float:
+def _identity(value: Any) -> Any:
     return value
 
 
-def _tanh_10(value: float) -> float:
-    return math.tanh(10.0 * value)
+def _tanh_10(value: Any) -> Any:
+    return each(math.tanh, 10.0 * value)
 
 
 FEATURES: tuple[Feature, ...] = (
@@ -99,7 +117,7 @@ FEATURES: tuple[Feature, ...] = (
         "log_grad_norm",
         -1,
         1,
-        lambda x: math.tanh(x / 5.0),
+        lambda value: each(math.tanh, value / 5.0),
         "tanh(x/5)",
         "Natural log of the gradient norm, last window.",
     ),
@@ -117,10 +135,25 @@ FEATURE_NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
 """Names of the observation's entries, in order."""
 
 
+_POSITIONS = {
+    scale: [position for position, feature in enumerate(FEATURES) if feature.scale is scale]
+    for scale in {feature.scale for feature in FEATURES} - {_identity}
+}
+"""Function -> the features that it scales: those of many runs are scaled together."""
+
+
 _LOW = np.asarray([feature.low for feature in FEATURES], dtype=np.float32)
 
 
 _HIGH = np.asarray([feature.high for feature in FEATURES], dtype=np.float32)
+
+
+_attributes = operator.attrgetter("num_windows", *FEATURE_NAMES)
+
+
+def stacked(statistics: RunningStatistics) -> NDArray[np.float64]:
+    """Returns the attributes in order, [1 + num_features], or of K runs [1 + num_features, K]; ``RunningStatistics(*it)`` undoes it."""
+    return np.array(_attributes(statistics), dtype=np.float64)
 
 
 def initial_statistics(probe_nll: float) -> RunningStatistics:
@@ -140,7 +173,9 @@ def advance(
         max_new_tokens: Longest rollout, in tokens.
         ema_coefficient: Weight of the new window in the moving averages; the first window sets them.
     """
-    first = before.num_windows == 0
+    first: Any = before.num_windows == 0
+    if isinstance(first, np.ndarray) and not first.any():
+        first = False  # the same for all, and faster
 
     def unless_first(value: Any, in_first: Any) -> Any:
         if isinstance(first, np.ndarray):
@@ -154,8 +189,7 @@ def advance(
     mismatch_ema = average(before.mismatch_ema, row["student/mismatch"])
     # The probe is measured before the first window too, so its average starts there.
     probe_nll_ema = (1.0 - ema_coefficient) * before.probe_nll_ema + ema_coefficient * row["probe/nll"]
-    return dataclasses.replace(
-        before,
+    return RunningStatistics(
         num_windows=before.num_windows + 1,
         progress=row["window"] / windows,
         reveal_ratio_ema=average(before.reveal_ratio_ema, row["exposure/reveal_ratio"]),
@@ -169,7 +203,7 @@ def advance(
         student_entropy=row["student/entropy"],
         teacher_entropy=row["teacher/entropy"],
         top1_disagreement=row["student/top1_disagreement"],
-        log_grad_norm=_each(_log_norm, row["student/grad_norm"]),
+        log_grad_norm=_log_norm(row["student/grad_norm"]),
         rollout_success=row["rollout/success_rate"],
         rollout_length=row["rollout/length"] / max_new_tokens,
         truncation_rate=row["rollout/truncation_rate"],
@@ -177,16 +211,8 @@ def advance(
     )
 
 
-def _log_norm(norm: float) -> float:
-    return math.log(max(norm, 1e-8))
-
-
-def _each(function: Callable[[float], float], values: Any) -> Any:
-    """Returns ``function`` of a number, or of every entry of an array [K]: the same bits for each."""
-    # Not numpy's own functions: they round differently with the processor and the array's length.
-    if isinstance(values, np.ndarray):
-        return np.fromiter(map(function, values.tolist()), np.float64, len(values))
-    return function(values)
+def _log_norm(norm: Any) -> Any:
+    return each(math.log, np.maximum(norm, 1e-8) if isinstance(norm, np.ndarray) else max(norm, 1e-8))
 
 
 def observation(statistics: RunningStatistics) -> NDArray[np.float32]:
@@ -195,14 +221,14 @@ def observation(statistics: RunningStatistics) -> NDArray[np.float32]:
     What is not a number (a student that breaks may measure it) reads 0, as before any measurement. Of statistics that are
     arrays [K], the observations [K, num_features].
     """
-    raw = [getattr(statistics, feature.name) for feature in FEATURES]
-    scaled = [
-        value if feature.scale is _identity else _each(feature.scale, value)
-        for feature, value in zip(FEATURES, raw, strict=True)
-    ]
-    values = np.array(scaled, dtype=np.float64).T
-    values = np.where(np.isnan(values), 0.0, values)
-    return np.minimum(np.maximum(values, _LOW), _HIGH).astype(np.float32)
+    if isinstance(statistics.num_windows, np.ndarray):
+        values = stacked(statistics)[1:]
+        for scale, positions in _POSITIONS.items():
+            values[positions] = scale(values[positions])
+    else:
+        values = np.array([feature.scale(getattr(statistics, feature.name)) for feature in FEATURES])
+    known: NDArray[np.float64] = np.where(np.isnan(values), 0.0, values).T
+    return np.minimum(np.maximum(known, _LOW), _HIGH).astype(np.float32)
 
 
 def observation_bounds() -> tuple[NDArray[np.float32], NDArray[np.float32]]:

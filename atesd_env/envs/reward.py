@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from atesd_env.config import RunConfig
 
 Reward = TypeVar("Reward", float, NDArray[np.float64])
 """A reward, or one for each student."""
 
 
-def learning_progress(nll_before: float, nll_after: float, kind: Literal["positive", "signed"] = "positive") -> float:
-    """Returns the learning progress of a window in nats per token.
+def learning_progress(
+    nll_before: Reward, nll_after: Reward, kind: Literal["positive", "signed"] = "positive"
+) -> Reward:
+    """Returns the learning progress of a window in nats per token, a number or [K].
 
     Args:
         nll_before: Probe NLL before the window.
@@ -23,7 +27,9 @@ def learning_progress(nll_before: float, nll_after: float, kind: Literal["positi
     (0.0, -0.5)
     """
     drop = nll_before - nll_after
-    return max(0.0, drop) if kind == "positive" else drop
+    if kind == "signed":
+        return drop
+    return np.where(drop > 0.0, drop, 0.0) if isinstance(drop, np.ndarray) else max(0.0, drop)
 
 
 def window_reward(progress: Reward, grounded: Reward, grounded_weight: float) -> Reward:
@@ -35,3 +41,9 @@ def window_reward(progress: Reward, grounded: Reward, grounded_weight: float) ->
         grounded_weight: The paper's lambda_gt.
     """
     return progress + grounded_weight * grounded
+
+
+def reward_parts(nll_before: Any, nll_after: Any, grounded: Any, config: RunConfig) -> dict[str, Any]:
+    """Returns a window's columns ``reward/progress`` and ``reward/total``, numbers or [K]."""
+    progress = learning_progress(nll_before, nll_after, config.progress)
+    return {"reward/progress": progress, "reward/total": window_reward(progress, grounded, config.grounded_weight)}

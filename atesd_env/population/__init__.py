@@ -5,9 +5,8 @@ from atesd_env.lazy import on_first_use
 __getattr__, __all__ = on_first_use(
     __name__,
     {
-        "environment": ("TeacherExposureEnv",),
+        "environments": ("TeacherExposureEnv", "TeacherExposureVectorEnv"),
         "population": ("Population",),
         "probe": ("Probe",),
-        "vector": ("TeacherExposureVectorEnv",),
     },
 )

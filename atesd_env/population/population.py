@@ -19,15 +19,24 @@ from numpy.typing import NDArray
 from atesd_env.config import EnvConfig, instance_configs
 from atesd_env.distillation.update import Learner
 from atesd_env.envs.columns import Row
+from atesd_env.envs.contract import Students
 from atesd_env.envs.observation import RunningStatistics, advance, initial_statistics
 from atesd_env.envs.reward import learning_progress, window_reward
 from atesd_env.errors import NonFiniteError
+from atesd_env.files.checkpoint import Checkpoint
 from atesd_env.population.batch import Batch, make_batch
 from atesd_env.population.instance import Instance, make_instance
 from atesd_env.population.problems import next_problems, problem_at
 from atesd_env.population.run_state import RunState
 from atesd_env.population.samples import Sample, readable
-from atesd_env.population.snapshot import StudentSnapshot, put_snapshot, take_snapshot, undone_if_engine_fails
+from atesd_env.population.snapshot import (
+    StudentSnapshot,
+    from_checkpoint,
+    put_snapshot,
+    take_snapshot,
+    to_checkpoint,
+    undone_if_engine_fails,
+)
 from atesd_env.population.totals import WindowTotals, broken_row, finished_row, rollout_rows
 from atesd_env.rollouts.engines.engine import RolloutEngine
 from atesd_env.rollouts.engines.registry import make_engine
@@ -39,7 +48,7 @@ from atesd_env.student.model import Student, bare_copy
 from atesd_env.tasks.base import Problem
 
 
-class Population:
+class Population(Students):
     """K students trained side by side.
 
     Args:
@@ -63,6 +72,8 @@ class Population:
         EngineError: If the rollout engine needs a package that is not installed.
     """
 
+    config: EnvConfig
+
     def __init__(
         self,
         config: EnvConfig,
@@ -84,7 +95,7 @@ class Population:
         self.instances: list[Instance] = [different[one] for one in configs]
         self.learner = Learner(self.student, self.adapters, [instance.settings for instance in self.instances])
         self.sampling = SamplingSpec.of(config)
-        self.runs = [RunState(seed=0) for _ in range(num_students)]
+        self.runs: list[RunState] = [RunState(seed=0) for _ in range(num_students)]
         self.batches: dict[int, Batch] = {}
         self.timings: dict[str, float] = {}
 
@@ -273,3 +284,11 @@ class Population:
         """Puts student ``index`` into the state of a snapshot, which stays usable."""
         self.batches.pop(index, None)
         self.runs[index] = put_snapshot(snapshot, self.learner, index)
+
+    def checkpoint(self, index: int) -> Checkpoint:
+        """Returns student ``index``'s state and its configuration in a form that files can hold."""
+        return to_checkpoint(self.snapshot(index), self.instances[index].config)
+
+    def restored(self, index: int, checkpoint: Checkpoint) -> StudentSnapshot:
+        """Returns the snapshot, for student ``index``, that ``checkpoint`` was made of."""
+        return from_checkpoint(checkpoint, self.instances[index].config, self.num_adapter_parameters)

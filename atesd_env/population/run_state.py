@@ -31,6 +31,11 @@ class RunState:
     rows: list[Row] = field(default_factory=list)
     broken: str | None = None
 
+    @property
+    def cut(self) -> str | None:
+        """Only a student that breaks ends its episode before the last window."""
+        return None
+
     def collapse(self, collapse_nll: float) -> str | None:
         """Returns why the student counts as broken by its latest probe NLL, or None.
 

@@ -22,17 +22,19 @@ from numpy.typing import NDArray
 from atesd_env.config import EnvConfig
 from atesd_env.config.instance_fields import instance_configs
 from atesd_env.envs.columns import Row
+from atesd_env.envs.contract import Students
 from atesd_env.envs.observation import RunningStatistics
 from atesd_env.errors import AtesdError, ConfigError
+from atesd_env.files.checkpoint import Checkpoint
 from atesd_env.population.population import Population
 from atesd_env.population.run_state import RunState
 from atesd_env.population.samples import Sample
-from atesd_env.population.snapshot import StudentSnapshot
+from atesd_env.population.snapshot import StudentSnapshot, from_checkpoint, to_checkpoint
 from atesd_env.processes import Child, ChildEndedError
 
 
-class ParallelPopulation:
-    """K students in the processes of this machine, behind the interface of ``Population``.
+class ParallelPopulation(Students):
+    """K students in the processes of this machine.
 
     Student k is what it is in one process, to float tolerance: batches of other sizes round differently. The parent's
     threads (``torch.get_num_threads()``) and cores are shared out among the processes.
@@ -52,6 +54,8 @@ class ParallelPopulation:
         ConfigError: If there are not between 1 and K processes.
         AtesdError: Whatever a process's ``Population`` raises, or that a process ended.
     """
+
+    config: EnvConfig
 
     def __init__(
         self,
@@ -73,7 +77,7 @@ class ParallelPopulation:
         self.config = config
         self._configs = instance_configs(config, instances, num_students)
         self.num_students = num_students
-        self.runs = [RunState(seed=0) for _ in range(num_students)]
+        self.runs: list[RunState] = [RunState(seed=0) for _ in range(num_students)]
         self.timings: dict[str, float] = {}
         shares = [share.tolist() for share in np.array_split(np.arange(num_students), num_workers)]
         self._places = {
@@ -155,6 +159,14 @@ class ParallelPopulation:
     def restore(self, index: int, snapshot: StudentSnapshot) -> None:
         """Puts student ``index`` into the state of a snapshot, which stays usable."""
         self.runs[index] = self._ask(index, "restore", snapshot)
+
+    def checkpoint(self, index: int) -> Checkpoint:
+        """Returns student ``index``'s state and its configuration in a form that files can hold."""
+        return to_checkpoint(self.snapshot(index), self._configs[index])
+
+    def restored(self, index: int, checkpoint: Checkpoint) -> StudentSnapshot:
+        """Returns the snapshot, for student ``index``, that ``checkpoint`` was made of."""
+        return from_checkpoint(checkpoint, self._configs[index], self.num_adapter_parameters)
 
     def twin(self, num_students: int, index: int = 0) -> ParallelPopulation:
         """Returns students like student ``index``, in processes of their own."""

@@ -5,9 +5,9 @@ from atesd_env.lazy import on_first_use
 __getattr__, __all__ = on_first_use(
     __name__,
     {
-        "surrogate": ("SurrogateExposureEnv",),
+        "surrogate": ("SurrogateExposureEnv", "SurrogateExposureVectorEnv"),
         "surrogate_model": ("SurrogateModel",),
-        "toy": ("ToyExposureEnv",),
+        "toy": ("ToyExposureEnv", "ToyExposureVectorEnv"),
         "toy_optimum": ("ToyOptimum", "optimum"),
     },
 )

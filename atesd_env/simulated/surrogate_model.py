@@ -10,7 +10,7 @@ Everything is vectorized over S students; ``atesd.experiments.surrogate.fitting`
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atesd_env.config import RunConfig, read_config
-from atesd_env.envs.observation import FEATURE_NAMES, FEATURES, observation_bounds
+from atesd_env.envs.observation import FEATURE_NAMES
+from atesd_env.envs.reward import reward_parts
 from atesd_env.errors import ConfigError
 from atesd_env.files.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
@@ -56,13 +57,6 @@ QUANTITIES: dict[str, Kind] = {
 a share in [0, 1] (a length as share of max_new_tokens), or the number itself."""
 
 _SMALLEST = 1e-8
-_INDEX = {name: position for position, name in enumerate(FEATURE_NAMES)}
-_SCALINGS: dict[str, Callable[[Array], Array]] = {
-    "x": lambda x: x,
-    "x/(1+x)": lambda x: np.maximum(x, 0.0) / (1.0 + np.maximum(x, 0.0)),
-    "tanh(10x)": lambda x: np.tanh(10.0 * x),
-    "tanh(x/5)": lambda x: np.tanh(x / 5.0),
-}
 
 
 def encode(quantities: Mapping[str, Array], nll_before: Array, config: RunConfig) -> Array:
@@ -88,9 +82,24 @@ def decode(encoded: Array, nll_before: Array, config: RunConfig) -> dict[str, Ar
         elif kind == "log":
             value = np.exp(value)
         elif kind == "share":
-            value = np.clip(value, 0.0, 1.0)
+            value = np.minimum(np.maximum(value, 0.0), 1.0)  # five times as fast as np.clip on few numbers
         quantities[name] = value * config.max_new_tokens if name == "rollout/length" else value
     return quantities
+
+
+def window_columns(encoded: Array, nll_before: Array, ratios: Array, config: RunConfig) -> dict[str, Array]:
+    """Returns what is known of S windows, [S] in each name: their decoded quantities and the reward's parts.
+
+    Args:
+        encoded: Quantities in fitted form [S, Q].
+        nll_before: Probe NLL before the windows [S].
+        ratios: Reveal ratios [S, groups]; with one group the row says what was asked for, not what is predicted of it.
+        config: The environment's configuration.
+    """
+    columns = decode(encoded, nll_before, config)
+    if config.groups == 1:
+        columns["exposure/reveal_ratio"] = ratios[:, 0]
+    return columns | reward_parts(nll_before, columns["probe/nll"], columns["probe/grounded"], config)
 
 
 def model_inputs(phase: str, statistics: Array, probe_nll: Array, ratios: Array) -> Array:
@@ -110,69 +119,6 @@ def input_names(phase: str, groups: int) -> list[str]:
     """Returns the names of a phase's inputs, for messages."""
     ratios = ["reveal_ratio"] if groups == 1 else [f"reveal_ratio_{group}" for group in range(groups)]
     return ["probe_nll", *([] if phase == "first" else FEATURE_NAMES), *ratios]
-
-
-def add_reward(quantities: dict[str, Array], nll_before: Array, config: RunConfig) -> None:
-    """Adds the reward's parts, ``reward.learning_progress`` and ``reward.window_reward`` for S students at once."""
-    drop = nll_before - quantities["probe/nll"]
-    progress = np.maximum(drop, 0.0) if config.progress == "positive" else drop
-    quantities["reward/progress"] = progress
-    quantities["reward/total"] = progress + config.grounded_weight * quantities["probe/grounded"]
-
-
-def advance_statistics(
-    before: Array, is_first: NDArray[np.bool_], quantities: Mapping[str, Array], window: Array, config: RunConfig
-) -> Array:
-    """Returns the raw statistics after one more window: ``statistics.advance`` for S students at once.
-
-    Args:
-        before: Raw statistics before the window [S, num_features].
-        is_first: Whether it is the episode's first [S].
-        quantities: The window's quantities and ``reward/progress``, [S] each.
-        window: Number of the window, from 1 [S].
-        config: The environment's configuration.
-    """
-    weight = config.ema_coefficient
-    after = before.copy()
-
-    def average(name: str, column: str) -> None:
-        index = _INDEX[name]
-        mixed = (1.0 - weight) * before[:, index] + weight * quantities[column]
-        after[:, index] = np.where(is_first, quantities[column], mixed)
-
-    def slope(name: str, average_name: str, start: Array | float) -> None:
-        index = _INDEX[average_name]
-        after[:, _INDEX[name]] = np.where(is_first, start, after[:, index] - before[:, index])
-
-    average("reveal_ratio_ema", "exposure/reveal_ratio")
-    average("loss_ema", "student/loss")
-    average("mismatch_ema", "student/mismatch")
-    # The probe is measured before the first window too, so its average starts there.
-    nll = _INDEX["probe_nll_ema"]
-    after[:, nll] = (1.0 - weight) * before[:, nll] + weight * quantities["probe/nll"]
-    slope("loss_slope", "loss_ema", 0.0)
-    slope("mismatch_slope", "mismatch_ema", 0.0)
-    slope("probe_nll_slope", "probe_nll_ema", after[:, nll] - before[:, nll])
-    for name, value in {
-        "progress": window / config.windows,
-        "self_confidence": quantities["student/self_confidence"],
-        "student_entropy": quantities["student/entropy"],
-        "teacher_entropy": quantities["teacher/entropy"],
-        "top1_disagreement": quantities["student/top1_disagreement"],
-        "log_grad_norm": np.log(np.maximum(quantities["student/grad_norm"], _SMALLEST)),
-        "rollout_success": quantities["rollout/success_rate"],
-        "rollout_length": quantities["rollout/length"] / config.max_new_tokens,
-        "truncation_rate": quantities["rollout/truncation_rate"],
-        "learning_progress": quantities["reward/progress"],
-    }.items():
-        after[:, _INDEX[name]] = value
-    return after
-
-
-def scaled_observations(statistics: Array) -> NDArray[np.float32]:
-    """Returns the observations of S students, float32 [S, num_features]: ``statistics.observation`` for many at once."""
-    columns = [_SCALINGS[feature.formula](statistics[:, position]) for position, feature in enumerate(FEATURES)]
-    return np.clip(np.stack(columns, axis=1), *observation_bounds()).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from atesd_env.config import RunConfig
-from atesd_env.envs.columns import COLUMNS, Row, group_columns
-from atesd_env.envs.observation import FEATURE_NAMES, RunningStatistics, initial_statistics
+from atesd_env.config import RunConfig, check_same_config
+from atesd_env.envs.columns import COLUMNS, Columns, Row, group_columns, rows_of
+from atesd_env.envs.contract import HeldRuns, Observation, Students, WindowResults
+from atesd_env.envs.infos import INTEGERS, Infos, column_infos
+from atesd_env.envs.observation import (
+    FEATURE_NAMES,
+    RunningStatistics,
+    advance,
+    initial_statistics,
+    observation,
+    stacked,
+)
 from atesd_env.errors import ExtrapolationError
 from atesd_env.files.checkpoint import Checkpoint
 from atesd_env.simulated.surrogate_model import (
@@ -20,21 +29,14 @@ from atesd_env.simulated.surrogate_model import (
     Array,
     SurrogateModel,
     WindowModel,
-    add_reward,
-    advance_statistics,
-    decode,
     input_names,
     model_inputs,
-    scaled_observations,
+    window_columns,
 )
 from atesd_env.streams import numpy_stream
 
 OnExtrapolation = Literal["truncate", "warn", "raise"]
 """What happens in a window outside of what was fitted."""
-INTEGER_COLUMNS = tuple(column.name for column in COLUMNS if column.type == "int")
-"""Columns of whole numbers."""
-NULL_COLUMNS = ("probe/accuracy", "probe/pass_at_k")
-"""Columns that a surrogate does not predict."""
 
 IS_EXTRAPOLATING = "surrogate/is_extrapolating"
 """Name in ``info``: whether the window's inputs lie outside of what was fitted."""
@@ -58,6 +60,7 @@ class SurrogateState:
         values: Values of the rows so far [num_windows, columns].
         config: The configuration.
         reason: Why the last window was an extrapolation, or None.
+        cut: Why the episode ends with it, or None.
     """
 
     seed: int
@@ -67,23 +70,22 @@ class SurrogateState:
     values: Array
     config: RunConfig
     reason: str | None = None
+    cut: str | None = None
 
     @property
-    def broken(self) -> None:
+    def broken(self) -> str | None:
         """A surrogate's student never breaks."""
         return None
 
     @property
     def statistics(self) -> RunningStatistics:
         """What a controller may know."""
-        known = dict(zip(FEATURE_NAMES, self.raw_statistics.tolist(), strict=True))
-        return RunningStatistics(num_windows=len(self.values), **known)
+        return RunningStatistics(len(self.values), *self.raw_statistics.tolist())
 
     @property
     def rows(self) -> list[Row]:
         """The rows so far."""
-        names = column_names(self.config)
-        return [row_of(names, values) for values in self.values]
+        return rows_of(_columns_of(column_names(self.config), self.values.T))
 
 
 def column_names(config: RunConfig) -> tuple[str, ...]:
@@ -91,28 +93,25 @@ def column_names(config: RunConfig) -> tuple[str, ...]:
     return tuple(column.name for column in (*COLUMNS, *group_columns(config.groups)))
 
 
-def row_of(names: Sequence[str], values: Array) -> Row:
-    """Returns a window's row from its values [C], with the types that rows have."""
-    row: Row = dict(zip(names, values.tolist(), strict=True))
-    for name in INTEGER_COLUMNS:
-        row[name] = int(row[name] or 0)
-    for name in NULL_COLUMNS:
-        row[name] = None
-    return row
+def _columns_of(names: Sequence[str], values: Array) -> Columns:
+    """Returns the columns of windows from their values [C, S], with the types that rows have."""
+    columns = zip(names, values, strict=True)
+    return {name: column.astype(np.int64) if name in INTEGERS else column for name, column in columns}
 
 
-class SurrogatePopulation:
-    """K runs of a surrogate side by side, as arrays; the interface of ``Population``.
+class SurrogatePopulation(Students):
+    """K runs of a surrogate side by side, as arrays.
 
     Args:
         model: The fitted surrogate.
         config: The configuration: the model's, perhaps with other ``REWARD_FIELDS``.
         num_students: K.
         on_extrapolation: "raise" refuses a window outside the support; "warn" and "truncate" make it for the nearest
-            inputs inside.
+            inputs inside, and "truncate" ends the episode there.
 
     Attributes:
         config: The configuration.
+        runs: The state of each run; before its first ``reset``, that of seed 0.
         reasons: Why each run's last window was an extrapolation, or None [K].
         num_windows: Windows that each run has made [K].
     """
@@ -121,6 +120,8 @@ class SurrogatePopulation:
         self, model: SurrogateModel, config: RunConfig, num_students: int, on_extrapolation: OnExtrapolation
     ) -> None:
         self.config = config
+        self.num_students = num_students
+        self.runs: HeldRuns[SurrogateState] = HeldRuns(self)
         self.reasons: list[str | None] = [None] * num_students
         self.num_windows = np.zeros(num_students, dtype=np.int64)
         self._model = model
@@ -128,16 +129,11 @@ class SurrogatePopulation:
         self._names = column_names(config)
         self._seeds = np.zeros(num_students, dtype=np.int64)
         self._probe_nll = np.zeros(num_students)
-        self._statistics = np.zeros((num_students, len(FEATURE_NAMES)))
+        self._statistics = np.zeros((len(FEATURE_NAMES), num_students))
         self._noise = np.zeros((num_students, config.windows), dtype=np.int64)
         self._values = np.zeros((num_students, config.windows, len(self._names)))
         for index in range(num_students):
             self.reset(index, 0)
-
-    @property
-    def runs(self) -> Sequence[SurrogateState]:
-        """The state of each run, for reading."""
-        return [self.snapshot(index) for index in range(len(self.num_windows))]
 
     def reset(self, index: int, seed: int) -> RunningStatistics:
         """Starts a new run of student ``index``; returns the statistics before its first window.
@@ -145,101 +141,119 @@ class SurrogatePopulation:
         All of the run's noise is drawn here: it depends on seed and window only, not on what is done before.
         """
         rng = numpy_stream(seed, "surrogate noise")
-        nll = float(rng.choice(self._model.initial_nll))
+        nll = float(self._model.initial_nll[rng.integers(len(self._model.initial_nll))])
         self._noise[index] = rng.integers(len(self._model.later.residuals), size=self.config.windows)
         self._noise[index, 0] = rng.integers(len(self._model.first.residuals))
         self._seeds[index], self._probe_nll[index], self.num_windows[index] = seed, nll, 0
         statistics = initial_statistics(nll)
-        self._statistics[index] = [getattr(statistics, name) for name in FEATURE_NAMES]
+        self._statistics[:, index] = stacked(statistics)[1:]
         self.reasons[index] = None
         return statistics
 
-    def window(self, reveal_ratios: NDArray[np.float64], students: Sequence[int] | None = None) -> list[Row]:
-        """Makes one window of each run in ``students`` (all, if None) at its line of [S, groups]; returns their rows.
+    def window(self, reveal_ratios: Array, students: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """Makes one window of each run in ``students`` (all, if None) at its line of [S, groups].
 
-        Whoever calls this does not see ``reasons``: extrapolation is at least warned of.
-        """
-        chosen = list(range(len(self.num_windows))) if students is None else list(students)
-        values = self.advance(reveal_ratios, np.asarray(chosen))
-        if self._on_extrapolation == "truncate" and any(self.reasons[index] for index in chosen):
-            _warn()
-        return [row_of(self._names, line) for line in values]
-
-    def window_infos(self, reveal_ratios: Array, students: Sequence[int]) -> dict[str, NDArray[Any]]:
-        """Makes a window of some runs; returns their infos in the form of ``vector.vector_infos``, [S] in each name."""
-        values = self.advance(reveal_ratios, np.asarray(students))
-        all_of_them = np.ones(len(values), dtype=np.bool_)
-        infos: dict[str, NDArray[Any]] = {}
-        for position, name in enumerate(self._names):
-            column = values[:, position]
-            infos[name] = column.astype(np.int64) if name in INTEGER_COLUMNS else column.copy()
-            infos[f"_{name}"] = all_of_them.copy() if name not in NULL_COLUMNS else ~all_of_them
-        reasons = np.array([self.reasons[index] for index in students], dtype=object)
-        is_outside = np.array([reason is not None for reason in reasons], dtype=np.bool_)
-        infos |= {IS_EXTRAPOLATING: is_outside, f"_{IS_EXTRAPOLATING}": all_of_them}
-        if is_outside.any():
-            infos |= {REASON: reasons, f"_{REASON}": is_outside.copy()}
-        return infos
-
-    def first_infos(self, students: Sequence[int]) -> dict[str, NDArray[Any]]:
-        """Returns what ``reset`` tells of some runs, [S] in each name."""
-        chosen = np.asarray(students)
-        all_of_them = np.ones(len(chosen), dtype=np.bool_)
-        return {
-            "seed": self._seeds[chosen],
-            "_seed": all_of_them,
-            "probe/nll": self._probe_nll[chosen],
-            "_probe/nll": all_of_them.copy(),
-        }
-
-    def advance(self, ratios: Array, students: NDArray[np.int64]) -> Array:
-        """Makes one window of each run in ``students`` [S] at ratios [S, groups]; returns the values of their rows [S, C].
+        Returns:
+            Their rows, and ``IS_EXTRAPOLATING`` in each, and ``REASON`` where it is True.
 
         Raises:
             ExtrapolationError: If a window lies outside the support and that is to be refused; no run has changed then.
         """
-        nll, before, done = self._probe_nll[students], self._statistics[students], self.num_windows[students]
-        encoded, reasons = self._predict(ratios, students, nll, before)
-        quantities = decode(encoded, nll, self.config)
-        if self.config.groups == 1:
-            quantities["exposure/reveal_ratio"] = ratios[:, 0]
-        add_reward(quantities, nll, self.config)
-        after = advance_statistics(before, done == 0, quantities, (done + 1).astype(np.float64), self.config)
-        values = self._row_values(quantities, ratios, done + 1)
-        self._probe_nll[students], self._statistics[students] = quantities["probe/nll"], after
-        self._values[students, done] = values
-        self.num_windows[students] = done + 1
-        for index, reason in zip(students.tolist(), reasons, strict=True):
-            self.reasons[index] = reason
-        return values
+        students = range(self.num_students) if students is None else students
+        rows: list[dict[str, Any]] = rows_of(self._advance(reveal_ratios, students))
+        for row, index in zip(rows, students, strict=True):
+            reason = self.reasons[index]
+            row[IS_EXTRAPOLATING] = reason is not None
+            if reason is not None:
+                row[REASON] = reason
+        return rows
 
-    def observations(self) -> NDArray[np.float32]:
+    def window_results(self, reveal_ratios: Array, students: Sequence[int]) -> WindowResults:
+        """Makes the same windows; returns what became of them, [S] each."""
+        infos = column_infos(self._advance(reveal_ratios, students))
+        reasons = np.array([self.reasons[index] for index in students], dtype=object)
+        is_outside = np.array([reason is not None for reason in reasons], dtype=np.bool_)
+        infos |= {IS_EXTRAPOLATING: is_outside, f"_{IS_EXTRAPOLATING}": np.ones_like(is_outside)}
+        if is_outside.any():
+            infos |= {REASON: reasons, f"_{REASON}": is_outside.copy()}
+        truncations = infos["window"] >= self.config.windows
+        if self._on_extrapolation == "truncate":
+            truncations |= is_outside
+        return WindowResults(infos["reward/total"], np.zeros_like(truncations), truncations, infos)
+
+    def first_infos(self, students: Sequence[int]) -> Infos:
+        """Returns what ``reset`` tells of some runs, [S] in each name."""
+        chosen = list(students)
+        return column_infos({"seed": self._seeds[chosen], "probe/nll": self._probe_nll[chosen]})
+
+    def observations(self) -> Observation:
         """Returns the observations of all runs, float32 [K, num_features]."""
-        return scaled_observations(self._statistics)
+        return observation(RunningStatistics(self.num_windows, *self._statistics))  # type: ignore[arg-type]
 
     def snapshot(self, index: int) -> SurrogateState:
         """Returns a copy of student ``index``'s run."""
+        reason = self.reasons[index]
         return SurrogateState(
             int(self._seeds[index]),
             float(self._probe_nll[index]),
-            self._statistics[index].copy(),
+            self._statistics[:, index].copy(),
             self._noise[index].copy(),
             self._values[index, : self.num_windows[index]].copy(),
             self.config,
-            self.reasons[index],
+            reason,
+            reason if self._on_extrapolation == "truncate" else None,
         )
 
     def restore(self, index: int, snapshot: SurrogateState) -> None:
         """Puts student ``index`` into the state of a snapshot, which stays usable."""
         self._seeds[index], self._probe_nll[index] = snapshot.seed, snapshot.probe_nll
-        self._statistics[index], self._noise[index] = snapshot.raw_statistics, snapshot.noise
+        self._statistics[:, index], self._noise[index] = snapshot.raw_statistics, snapshot.noise
         self.num_windows[index] = len(snapshot.values)
         self._values[index, : len(snapshot.values)] = snapshot.values
         self.reasons[index] = snapshot.reason
 
+    def checkpoint(self, index: int) -> Checkpoint:
+        """Returns student ``index``'s run and the configuration in a form that files can hold."""
+        return to_checkpoint(self.snapshot(index))
+
+    def restored(self, index: int, checkpoint: Checkpoint) -> SurrogateState:
+        """Returns the run that ``checkpoint`` was made of."""
+        return from_checkpoint(checkpoint, self.config)
+
     def twin(self, num_students: int, index: int = 0) -> SurrogatePopulation:
-        """Returns other runs of the same surrogate, which is that of each ``index``."""
-        return SurrogatePopulation(self._model, self.config, num_students, self._on_extrapolation)
+        """Returns other runs of the same surrogate; where this one ends an episode for an extrapolation, they warn and go on."""
+        policy = "warn" if self._on_extrapolation == "truncate" else self._on_extrapolation
+        return SurrogatePopulation(self._model, self.config, num_students, policy)
+
+    def _advance(self, ratios: Array, students: Sequence[int]) -> Columns:
+        """Makes one window of each run in ``students`` at ratios [S, groups]; returns the columns of their rows."""
+        config, chosen = self.config, np.asarray(students)
+        nll, done = self._probe_nll[chosen], self.num_windows[chosen]
+        before = self._statistics[:, chosen]
+        encoded, reasons = self._predict(ratios, chosen, nll, before.T)
+        predicted = window_columns(encoded, nll, ratios, config)
+        known: Columns = {
+            **predicted,
+            "window": done + 1,
+            "update": (done + 1) * config.hold_window,
+            "rollout/num_tokens": np.round(predicted["rollout/length"] * config.num_rollouts * config.hold_window),
+            **{column.name: ratios[:, group] for group, column in enumerate(group_columns(config.groups))},
+        }
+        after = advance(
+            RunningStatistics(done, *before),
+            known,
+            windows=config.windows,
+            max_new_tokens=config.max_new_tokens,
+            ema_coefficient=config.ema_coefficient,
+        )
+        nothing = np.full(len(chosen), np.nan)
+        values = np.array([known.get(name, nothing) for name in self._names])
+        self._probe_nll[chosen], self._statistics[:, chosen] = predicted["probe/nll"], stacked(after)[1:]
+        self._values[chosen, done] = values.T
+        self.num_windows[chosen] = done + 1
+        for index, reason in zip(students, reasons, strict=True):
+            self.reasons[index] = reason
+        return _columns_of(self._names, values)
 
     def _predict(
         self, ratios: Array, students: NDArray[np.int64], nll: Array, statistics: Array
@@ -273,37 +287,28 @@ class SurrogatePopulation:
         if outside and self._on_extrapolation == "warn":
             _warn()
 
-    def _row_values(self, quantities: dict[str, Array], ratios: Array, window: NDArray[np.int64]) -> Array:
-        config = self.config
-        updates = config.hold_window
-        known = {
-            **quantities,
-            "window": window,
-            "update": window * updates,
-            "rollout/num_tokens": np.round(quantities["rollout/length"] * config.num_rollouts * updates),
-            **{column.name: ratios[:, group] for group, column in enumerate(group_columns(config.groups))},
-        }
-        nothing = np.full(len(window), np.nan)
-        return np.stack([known.get(name, nothing) for name in self._names], axis=1)
 
-
-def to_checkpoint(state: SurrogateState, *, is_running: bool) -> Checkpoint:
-    """Returns a run's state, and whether its episode goes on, in a form that files can hold."""
+def to_checkpoint(state: SurrogateState) -> Checkpoint:
+    """Returns a run's state, and the configuration that it belongs to, in a form that files can hold."""
     arrays: dict[str, NDArray[Any]] = {
         "raw_statistics": state.raw_statistics,
         "noise": state.noise,
         "values": state.values,
     }
-    run = {"seed": state.seed, "probe_nll": state.probe_nll, "reason": state.reason, "is_running": is_running}
+    run = {"seed": state.seed, "probe_nll": state.probe_nll, "reason": state.reason}
     return Checkpoint(arrays, {"config": state.config.keywords(), "surrogate": run})
 
 
-def from_checkpoint(checkpoint: Checkpoint, config: RunConfig) -> tuple[SurrogateState, bool]:
-    """Returns what ``to_checkpoint`` was given."""
+def from_checkpoint(checkpoint: Checkpoint, config: RunConfig) -> SurrogateState:
+    """Returns the state that ``to_checkpoint`` was given.
+
+    Raises:
+        ConfigError: If it was saved under another configuration.
+    """
+    check_same_config(config, checkpoint.description.get("config", {}))
     run: Mapping[str, Any] = checkpoint.description["surrogate"]
-    arrays = {name: checkpoint.arrays[name] for name in ("raw_statistics", "noise", "values")}
-    state = SurrogateState(run["seed"], run["probe_nll"], **arrays, config=config, reason=run["reason"])
-    return state, bool(run["is_running"])
+    raw_statistics, noise, values = (checkpoint.arrays[name] for name in ("raw_statistics", "noise", "values"))
+    return SurrogateState(run["seed"], run["probe_nll"], raw_statistics, noise, values, config, run["reason"])
 
 
 def _warn() -> None:

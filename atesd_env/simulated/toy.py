@@ -6,39 +6,15 @@ anything. How they learn is in ``toy_dynamics``, what can be reached in ``toy_op
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
-import gymnasium
-import numpy as np
-from numpy.typing import NDArray
-
 from atesd_env.config import ToyConfig, preset_of
-from atesd_env.envs.actions import checked_ratios
-from atesd_env.envs.contract import (
-    RESET_FIRST,
-    checked_render_mode,
-    draw_seed,
-    first_result,
-    make_spaces,
-    window_result,
-)
-from atesd_env.envs.observation import FEATURE_NAMES
-from atesd_env.envs.render import render
-from atesd_env.errors import ConfigError, NoEpisodeError
-from atesd_env.files.checkpoint import Checkpoint, opened_checkpoint, write_checkpoint
+from atesd_env.envs.env import ExposureEnv
+from atesd_env.envs.vector import ExposureVectorEnv
+from atesd_env.errors import ConfigError
 from atesd_env.simulated.toy_dynamics import BEST_RATE, BUMP_WIDTH, FINAL_NLL, IMMEDIATE_SHARE, INITIAL_NLL, SKILL_RATE
 from atesd_env.simulated.toy_optimum import ToyOptimum, optimum
-from atesd_env.simulated.toy_population import (
-    ToyPopulation,
-    ToyState,
-    from_toy_checkpoint,
-    initial_state,
-    next_state,
-    to_toy_checkpoint,
-)
-from atesd_env.simulated.toy_row import optimum_columns
+from atesd_env.simulated.toy_population import ToyPopulation, ToyState, initial_state, next_state
 
 __all__ = [
     "BEST_RATE",
@@ -48,6 +24,7 @@ __all__ = [
     "INITIAL_NLL",
     "SKILL_RATE",
     "ToyExposureEnv",
+    "ToyExposureVectorEnv",
     "ToyOptimum",
     "ToyPopulation",
     "ToyState",
@@ -57,7 +34,7 @@ __all__ = [
 ]
 
 
-class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
+class ToyExposureEnv(ExposureEnv[ToyPopulation]):
     """A closed-form student with the interface of ``TeacherExposureEnv``; the optimal policy is known.
 
     Dynamics of a window at the reveal ratio a, with H = ``hold_window`` updates. The noise-free probe NLL l starts at
@@ -110,94 +87,56 @@ class ToyExposureEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         ConfigError: If a field is unknown or refused, or both ``config`` and fields are given.
     """
 
-    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's own convention)
+    config: ToyConfig
 
     def __init__(self, render_mode: str | None = None, *, config: ToyConfig | None = None, **fields: Any) -> None:
-        if config is not None and fields:
-            raise ConfigError(
-                f"config: expected either a whole configuration or single fields, got both ({', '.join(fields)}); pass "
-                "config=config.replace(...)."
-            )
-        self.render_mode = checked_render_mode(render_mode)
-        self.config = preset_of(ToyConfig, "ATESD-Toy-v0", **fields) if config is None else config
-        self.feature_names = FEATURE_NAMES
-        self.observation_space, self.action_space = make_spaces(self.config)
-        self._state: ToyState | None = None
+        super().__init__(_configuration(config, fields), render_mode)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Starts a new run.
+    def _make_population(self) -> ToyPopulation:
+        return ToyPopulation(self.config)
 
-        Args:
-            seed: The run's seed; the same seed and actions give the same run. None draws one.
-            options: ``{"state": path}`` goes on where ``save_state`` (or a run's checkpoint) was, instead.
 
-        Returns:
-            The first observation, and ``info`` with the run's seed and the last measured probe NLL.
-        """
-        super().reset(seed=seed)
-        if options and options.get("state") is not None:
-            self.load_state(options["state"])
-        else:
-            self._state = initial_state(self.config, seed if seed is not None else draw_seed(self.np_random))
-        state = self.snapshot()
-        observation, info = first_result(state)
-        windows, nll, skill = np.array([len(state.rows)]), np.array([state.nll]), np.array([state.skill])
-        return observation, info | optimum_columns(windows, nll, skill, self.config)
+class ToyExposureVectorEnv(ExposureVectorEnv[ToyPopulation]):
+    """K closed-form students side by side, all their windows made at once; student k is ``ToyExposureEnv`` with its seed, bit for bit.
 
-    def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Makes one hold window at the given reveal ratio.
+    Args:
+        num_envs: K, at least 1.
+        render_mode: "ansi", "rgb_array" or None.
+        config: The whole configuration; instead of ``fields``.
+        **fields: Fields of ``ToyConfig``, changed in the preset "ATESD-Toy-v0".
 
-        Args:
-            action: Reveal ratio for each group, [groups] in [0, 1].
+    Raises:
+        ConfigError: If a field is unknown or refused, or both ``config`` and fields are given.
+    """
 
-        Raises:
-            ConfigError: If the action is not a ratio in [0, 1] for each group.
-            NoEpisodeError: If no episode is running.
-        """
-        if self._state is None or len(self._state.rows) >= self.config.windows:
-            raise NoEpisodeError(RESET_FIRST)
-        self._state = next_state(self._state, checked_ratios(action, self.config.groups), self.config)
-        return window_result(self._state, self.config.windows)
+    config: ToyConfig
 
-    def render(self) -> str | NDArray[np.uint8] | None:
-        """Returns the run so far as text ("ansi") or as a picture, uint8 [H, W, 3] ("rgb_array")."""
-        rows = self._state.rows if self._state is not None else ()
-        return render(rows, self.config.windows, self.render_mode)
+    def __init__(
+        self, num_envs: int = 1, render_mode: str | None = None, *, config: ToyConfig | None = None, **fields: Any
+    ) -> None:
+        super().__init__(_configuration(config, _without_processes(fields)), num_envs, render_mode)
 
-    def snapshot(self) -> ToyState:
-        """Returns the run's state, for ``restore``.
+    def _make_population(self) -> ToyPopulation:
+        return ToyPopulation(self.config, self.num_envs)
 
-        Raises:
-            NoEpisodeError: If no episode was started.
-        """
-        if self._state is None:
-            raise NoEpisodeError("state: expected an episode, but none was started; call reset() first.")
-        return self._state
 
-    def restore(self, snapshot: ToyState) -> None:
-        """Returns to the state of a snapshot; the next windows repeat bit for bit."""
-        self._state = snapshot
+def _configuration(config: ToyConfig | None, fields: dict[str, Any]) -> ToyConfig:
+    if config is not None and fields:
+        raise ConfigError(
+            f"config: expected either a whole configuration or single fields, got both ({', '.join(fields)}); pass "
+            "config=config.replace(...)."
+        )
+    return preset_of(ToyConfig, "ATESD-Toy-v0", **fields) if config is None else config
 
-    def checkpoint(self) -> Checkpoint:
-        """Returns the run's state and the configuration in a form that files can hold."""
-        return to_toy_checkpoint(self.snapshot(), self.config)
 
-    def save_state(self, path: str | os.PathLike[str]) -> None:
-        """Writes the run's state to a file, for ``load_state`` and ``reset(options={"state": path})``.
-
-        Raises:
-            NoEpisodeError: If no episode was started.
-            RunFilesError: If it cannot be written.
-        """
-        write_checkpoint(Path(path), self.checkpoint())
-
-    def load_state(self, state: str | os.PathLike[str] | Checkpoint) -> None:
-        """Goes on where ``save_state`` was; the next windows repeat bit for bit.
-
-        Raises:
-            ConfigError: If it was saved under another configuration.
-            RunFilesError: If the file cannot be read, or is not whole.
-        """
-        self._state = from_toy_checkpoint(opened_checkpoint(state), self.config)
+def _without_processes(fields: dict[str, Any]) -> dict[str, Any]:
+    """Returns the configuration's fields among a vector environment's arguments; the others are a language model's."""
+    if fields.get("workers", 1) != 1:
+        raise ConfigError(
+            f"workers: expected between 1 and 1 processes for the closed form, got {fields['workers']!r}; leave it out."
+        )
+    if fields.get("instances") is not None:
+        raise ConfigError(
+            "instances: expected None for the closed form, got some; make one environment for each instance."
+        )
+    return {name: value for name, value in fields.items() if name not in ("workers", "instances")}

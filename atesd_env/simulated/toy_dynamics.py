@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atesd_env.config import ToyConfig
+from atesd_env.envs.observation import each
 from atesd_env.streams import numpy_stream
 
 Levels = NDArray[np.float64]
@@ -32,13 +32,6 @@ IMMEDIATE_SHARE = 0.2
 """Kind "delayed": share of the speed that the window's own ratio decides; the skill decides the rest."""
 SKILL_RATE = 0.5
 """Kind "delayed": share of the way to what is practised that the skill goes in one update."""
-
-
-def each(function: Callable[[float], float], values: Any) -> Any:
-    """Returns ``function`` of a number, or of every entry of an array: the same bits, whatever else is in the array."""
-    if isinstance(values, np.ndarray):
-        return np.fromiter(map(function, values.ravel().tolist()), np.float64, values.size).reshape(values.shape)
-    return function(values)
 
 
 def bump(ratio: float, peak: float) -> float:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atesd_env.config import ToyConfig
+from atesd_env.envs.observation import each
 from atesd_env.simulated.toy_dynamics import (
     BEST_RATE,
     BUMP_WIDTH,
@@ -28,7 +29,6 @@ from atesd_env.simulated.toy_dynamics import (
     IMMEDIATE_SHARE,
     INITIAL_NLL,
     Levels,
-    each,
     fastest_ratios,
     group_mean,
     group_ratios,

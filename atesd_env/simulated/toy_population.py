@@ -5,20 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atesd_env.config import ToyConfig, check_same_config
-from atesd_env.envs.columns import Row
-from atesd_env.envs.contract import Observation
-from atesd_env.envs.observation import RunningStatistics, advance, initial_statistics, observation
+from atesd_env.envs.columns import Columns, Row, rows_of
+from atesd_env.envs.contract import HeldRuns, Observation, Students, WindowResults
+from atesd_env.envs.infos import Infos, column_infos
+from atesd_env.envs.observation import RunningStatistics, advance, initial_statistics, observation, stacked
 from atesd_env.files.checkpoint import Checkpoint
 from atesd_env.simulated.toy_dynamics import INITIAL_NLL, Levels, group_mean, next_levels, noise
-from atesd_env.simulated.toy_row import Columns, infos_of, optimum_columns, plain, rows_of, window_columns
-
-_STATISTICS = tuple(field.name for field in dataclasses.fields(RunningStatistics))
+from atesd_env.simulated.toy_row import optimum_columns, plain, window_columns
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,13 @@ class ToyState:
     rows: tuple[Row, ...] = ()
 
     @property
-    def broken(self) -> None:
+    def broken(self) -> str | None:
         """A closed form never breaks."""
+        return None
+
+    @property
+    def cut(self) -> str | None:
+        """Nothing but the last window ends its episode."""
         return None
 
 
@@ -56,7 +60,7 @@ class ToyStates:
         nll: Noise-free probe NLL, [S, G].
         skill: Skill, [S, G].
         probe_nll: Last measured probe NLL, [S].
-        statistics: The attributes of ``RunningStatistics`` in order, [N, S].
+        statistics: The attributes of ``RunningStatistics`` in order, [1 + num_features, S].
     """
 
     seeds: list[int]
@@ -78,7 +82,7 @@ class ToyStates:
             np.array([state.nll for state in states]),
             np.array([state.skill for state in states]),
             np.array([state.probe_nll for state in states]),
-            np.array([[getattr(state.statistics, name) for state in states] for name in _STATISTICS], dtype=np.float64),
+            np.stack([stacked(state.statistics) for state in states], axis=1),
         )
 
     def state(self, index: int, rows: tuple[Row, ...]) -> ToyState:
@@ -154,28 +158,8 @@ def next_states(states: ToyStates, ratios: Levels, config: ToyConfig) -> tuple[T
         max_new_tokens=config.max_new_tokens,
         ema_coefficient=config.ema_coefficient,
     )
-    stacked = np.array([getattr(statistics, name) for name in _STATISTICS], dtype=np.float64)
-    after = ToyStates(states.seeds, nll, skill, probe_nll, stacked.reshape(states.statistics.shape))
+    after = ToyStates(states.seeds, nll, skill, probe_nll, stacked(statistics).reshape(states.statistics.shape))
     return after, columns | optimum_columns(windows, nll, skill, config)
-
-
-class ToyRuns(Sequence[ToyState]):
-    """The runs of a population for reading, each made when it is asked for."""
-
-    def __init__(self, population: ToyPopulation) -> None:
-        self._population = population
-
-    def __len__(self) -> int:
-        return self._population.num_students
-
-    @overload
-    def __getitem__(self, index: int) -> ToyState: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[ToyState]: ...
-    def __getitem__(self, index: int | slice) -> ToyState | list[ToyState]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        return self._population.snapshot(index)
 
 
 def to_toy_checkpoint(state: ToyState, config: ToyConfig) -> Checkpoint:
@@ -202,8 +186,8 @@ def from_toy_checkpoint(checkpoint: Checkpoint, config: ToyConfig) -> ToyState:
     )
 
 
-class ToyPopulation:
-    """K closed-form learners behind the interface of ``Population``; all their windows are made at once, with arrays.
+class ToyPopulation(Students):
+    """K closed-form learners; all their windows are made at once, with arrays.
 
     Args:
         config: The environment's configuration.
@@ -214,10 +198,12 @@ class ToyPopulation:
         runs: The state of each learner's run; before its first ``reset``, that of seed 0.
     """
 
+    config: ToyConfig
+
     def __init__(self, config: ToyConfig, num_students: int = 1) -> None:
         self.config = config
         self.num_students = num_students
-        self.runs = ToyRuns(self)
+        self.runs: HeldRuns[ToyState] = HeldRuns(self)
         self._states = ToyStates.of([initial_state(config, 0)] * num_students)
         self._rows: list[tuple[Row, ...]] = [()] * num_students
 
@@ -227,21 +213,28 @@ class ToyPopulation:
         self.restore(index, state)
         return state.statistics
 
-    def window(self, reveal_ratios: NDArray[np.float64], students: Sequence[int] | None = None) -> list[Row]:
+    def window(self, reveal_ratios: Levels, students: Sequence[int] | None = None) -> list[Row]:
         """Makes one window of each learner in ``students`` (all, if None) at its line of [S, groups]; returns their rows."""
         students = range(self.num_students) if students is None else students
         self._advance(reveal_ratios, students)
         return [self._rows[index][-1] for index in students]
 
-    def window_infos(self, reveal_ratios: NDArray[np.float64], students: Sequence[int]) -> dict[str, NDArray[Any]]:
-        """Makes the same windows; returns the rows in Gymnasium's vector form, [S] in each name."""
-        return infos_of(self._advance(reveal_ratios, students))
+    def window_results(self, reveal_ratios: Levels, students: Sequence[int]) -> WindowResults:
+        """Makes the same windows; returns what became of them, [S] each."""
+        columns = self._advance(reveal_ratios, students)
+        infos = column_infos({name: np.array(column, ndmin=1) for name, column in columns.items()})
+        truncations = infos["window"] >= self.config.windows
+        return WindowResults(infos["reward/total"], np.zeros_like(truncations), truncations, infos)
 
-    def first_infos(self, students: Sequence[int]) -> dict[str, NDArray[Any]]:
-        """Returns what ``reset`` tells of some learners, in Gymnasium's vector form."""
+    def first_info(self, index: int) -> dict[str, Any]:
+        """Returns what ``reset`` tells of learner ``index``; the optimum is part of it."""
+        return super().first_info(index) | self._optimum([index])
+
+    def first_infos(self, students: Sequence[int]) -> Infos:
+        """Returns the same of some learners, [S] in each name."""
         states = self._states.taken(students)
-        beside = optimum_columns(states.windows, states.nll, states.skill, self.config)
-        return infos_of({"seed": np.array(states.seeds, dtype=np.int64), "probe/nll": states.probe_nll, **beside})
+        columns = {"seed": states.seeds, "probe/nll": states.probe_nll, **self._optimum(students)}
+        return column_infos({name: np.array(column, ndmin=1) for name, column in columns.items()})
 
     def observations(self) -> Observation:
         """Returns every learner's observation, [K, num_features]."""
@@ -256,13 +249,29 @@ class ToyPopulation:
         self._states.put([index], ToyStates.of([snapshot]))
         self._rows[index] = snapshot.rows
 
+    def checkpoint(self, index: int) -> Checkpoint:
+        """Returns learner ``index``'s state and the configuration in a form that files can hold."""
+        return to_toy_checkpoint(self.snapshot(index), self.config)
+
+    def restored(self, index: int, checkpoint: Checkpoint) -> ToyState:
+        """Returns the state that ``checkpoint`` was made of."""
+        return from_toy_checkpoint(checkpoint, self.config)
+
     def twin(self, num_students: int, index: int = 0) -> ToyPopulation:
         """Returns other learners of the same configuration, which is that of each ``index``."""
         return ToyPopulation(self.config, num_students)
 
-    def _advance(self, reveal_ratios: NDArray[np.float64], students: Sequence[int]) -> Columns:
-        after, columns = next_states(self._states.taken(students), reveal_ratios, self.config)
-        self._states.put(students, after)
+    def _optimum(self, students: Sequence[int]) -> Columns:
+        states = self._states.taken(students)
+        return optimum_columns(states.windows, states.nll, states.skill, self.config)
+
+    def _advance(self, reveal_ratios: Levels, students: Sequence[int]) -> Columns:
+        before = self._states.taken(students)
+        after, columns = next_states(before, reveal_ratios, self.config)
+        if before is self._states:
+            self._states = after
+        else:
+            self._states.put(students, after)
         for index, row in zip(students, rows_of(columns), strict=True):
             self._rows[index] = (*self._rows[index], row)
         return columns

@@ -12,15 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atesd_env.config import ToyConfig
-from atesd_env.envs.columns import Row, group_columns, toy_columns
-from atesd_env.envs.reward import learning_progress, window_reward
-from atesd_env.simulated.toy_dynamics import Levels, each, group_mean, share_left
+from atesd_env.envs.columns import Columns, group_columns, toy_columns
+from atesd_env.envs.observation import each
+from atesd_env.envs.reward import reward_parts
+from atesd_env.simulated.toy_dynamics import Levels, group_mean, share_left
 from atesd_env.simulated.toy_optimum import optimum
-
-Columns = dict[str, Any]
-"""Column name -> what S students have in it: an array [S], or a plain number where S is 1; NaN where not measured."""
-
-_MAY_BE_NULL = ("probe/accuracy", "probe/pass_at_k")
 
 
 def plain(values: NDArray[Any]) -> Any:
@@ -51,7 +47,6 @@ def window_columns(
     success = each(math.exp, plain(-nll))
     length = config.max_new_tokens * (0.75 - 0.5 * success)
     grounded = -0.3 + 0.1 * ratio
-    progress = _progress(before, after, config)
     return {
         "window": window,
         "update": window * config.hold_window,
@@ -73,8 +68,7 @@ def window_columns(
         "probe/grounded": grounded,
         "probe/accuracy": _accuracy(window, success, config),
         "probe/pass_at_k": each(lambda rate: _pass_at_k(rate, config.probe_pass_k), success),
-        "reward/progress": progress,
-        "reward/total": window_reward(progress, grounded, config.grounded_weight),
+        **reward_parts(before, after, grounded, config),
         **{column.name: plain(value) for column, value in zip(group_columns(config.groups), ratios.T, strict=False)},
     }
 
@@ -99,35 +93,6 @@ def optimum_columns(windows: NDArray[np.int64], nll: Levels, skill: Levels, conf
         *(ratios.T if config.groups > 1 else ()),
     ]
     return {column.name: plain(value) for column, value in zip(toy_columns(config.groups), values, strict=True)}
-
-
-def rows_of(columns: Columns) -> list[Row]:
-    """Returns the columns as a row for each student: plain numbers, None where nothing was measured."""
-    lists = [column.tolist() if isinstance(column, np.ndarray) else [column] for column in columns.values()]
-    rows: list[Row] = [dict(zip(columns, line, strict=True)) for line in zip(*lists, strict=True)]
-    for name in _MAY_BE_NULL:
-        for row in rows:
-            value = row.get(name)
-            if value != value:  # noqa: PLR0124 (NaN is not itself)
-                row[name] = None
-    return rows
-
-
-def infos_of(columns: Columns) -> dict[str, NDArray[Any]]:
-    """Returns the columns in Gymnasium's vector form: arrays [S] of the caller's own, each with a mask ``_name``."""
-    infos: dict[str, NDArray[Any]] = {}
-    for name, column in columns.items():
-        values = np.array(column, ndmin=1)
-        infos[name] = values
-        infos[f"_{name}"] = ~np.isnan(values) if name in _MAY_BE_NULL else np.ones(len(values), dtype=np.bool_)
-    return infos
-
-
-def _progress(before: Any, after: Any, config: ToyConfig) -> Any:
-    if isinstance(before, np.ndarray):
-        pairs = zip(before.tolist(), after.tolist(), strict=True)
-        return np.array([learning_progress(*pair, config.progress) for pair in pairs])
-    return learning_progress(before, after, config.progress)
 
 
 def _rounded(values: Any) -> Any:

@@ -12,9 +12,10 @@ import pytest
 from gymnasium.envs.registration import load_env_creator
 
 import atesd_env
+from atesd_env import errors
 
 ROOT = Path(atesd_env.__file__).parents[1]
-HEAVY = ("torch", "sklearn", "transformers", "stable_baselines3", "peft", "tokenizers", "datasets", "trl")
+HEAVY = ("torch", "matplotlib", "sklearn", "transformers", "stable_baselines3", "peft", "tokenizers", "datasets", "trl")
 
 
 def loaded_heavy_packages(statement: str, *extra_paths: Path) -> list[str]:
@@ -32,22 +33,21 @@ def loaded_heavy_packages(statement: str, *extra_paths: Path) -> list[str]:
     return finished.stdout.split()
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "atesd_env",
-        "atesd_env.config",
-        "atesd_env.simulated.toy",
-        "atesd_env.envs.columns",
-        "atesd_env.envs.reward",
-        "atesd_env.files.run_folder",
-        "atesd_env.envs.recording",
-        "atesd_env.files.checkpoint",
-        "atesd_env.simulated.surrogate",
-    ],
-)
-def test_importing_loads_nothing_heavy(module: str):
-    assert loaded_heavy_packages(f"import {module}") == []
+LIGHT_ROOMS = ("config", "envs", "errors", "exposure", "files", "simulated", "streams", "tasks")
+
+
+@pytest.mark.parametrize("room", LIGHT_ROOMS)
+def test_every_module_of_a_light_room_loads_nothing_heavy(room: str):
+    """Not only the room's face, which imports what is listed in it when it is first asked for."""
+    folder = ROOT / "atesd_env" / room
+    files = sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    modules = [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]
+    assert f"atesd_env.{room}" in modules
+    assert loaded_heavy_packages(f"import {', '.join(modules)}") == []
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert loaded_heavy_packages("import atesd_env") == []
 
 
 def test_the_check_sees_a_package_that_was_loaded(tmp_path: Path):
@@ -88,3 +88,13 @@ def test_every_id_has_a_spec_that_can_be_loaded_and_leaves_the_end_to_the_enviro
 
 def test_every_public_name_exists():
     assert all(hasattr(atesd_env, name) for name in atesd_env.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'TeacherEnv'"):
+        atesd_env.TeacherEnv  # noqa: B018 (asking is the test)
+
+
+def test_every_error_is_a_public_name():
+    ours = {
+        name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.AtesdError)
+    }
+    assert len(ours) > 10
+    assert ours <= set(atesd_env.__all__)

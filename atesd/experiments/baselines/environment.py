@@ -12,11 +12,11 @@ import numpy as np
 
 from atesd_env.config import EnvConfig
 from atesd_env.envs.columns import COLUMNS, Row, group_columns
-from atesd_env.envs.contract import Observation, first_result, make_spaces
+from atesd_env.envs.contract import Observation, make_spaces
 from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.envs.reward import learning_progress
 from atesd_env.errors import ConfigError, NoEpisodeError
-from atesd_env.population.environment import TeacherExposureEnv
+from atesd_env.population.environments import TeacherExposureEnv
 from atesd_env.population.population import Population
 
 
@@ -100,8 +100,7 @@ class BaselineEnv(gymnasium.Env[Observation, np.ndarray[Any, Any]]):
         """Starts a new run from the base model; arguments as those of ``TeacherExposureEnv.reset``."""
         self.training = None
         self._inner.reset(seed=seed, options=options)
-        _, info = first_result(self.population.runs[0])
-        return self._observation(), info
+        return self._observation(), self.population.first_info(0)
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Measures the student as ``training`` has left it.

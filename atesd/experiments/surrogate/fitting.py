@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from atesd.experiments.surrogate.data import REWARD_PARTS, LoggedWindows
 from atesd_env.config import RunConfig
-from atesd_env.envs.observation import FEATURE_NAMES
+from atesd_env.envs.observation import FEATURE_NAMES, RunningStatistics, advance, observation, stacked
 from atesd_env.errors import ConfigError
 from atesd_env.simulated.surrogate_model import (
     PHASES,
@@ -23,13 +24,10 @@ from atesd_env.simulated.surrogate_model import (
     Support,
     SurrogateModel,
     WindowModel,
-    add_reward,
-    advance_statistics,
-    decode,
     encode,
     expand,
     model_inputs,
-    scaled_observations,
+    window_columns,
 )
 
 FAMILIES = ("linear", "quadratic", "varying", "network")
@@ -268,14 +266,28 @@ def heldout_errors(
 
 def _outcomes(windows: LoggedWindows, quantities: Mapping[str, Array], config: RunConfig) -> dict[str, Array]:
     """Returns what is judged of windows: the observation after them, the probe NLL and the reward, [N] each."""
-    after = advance_statistics(
-        windows.statistics, windows.window == 1, quantities, windows.window.astype(np.float64), config
-    )
-    features = scaled_observations(after).astype(np.float64)
+    features = observation(_after(windows.statistics, windows.window, quantities, config)).astype(np.float64)
     return {
         **{name: features[:, position] for position, name in enumerate(FEATURE_NAMES)},
         **{name: quantities[name] for name in ("probe/nll", "probe/grounded", *REWARD_PARTS)},
     }
+
+
+def _after(
+    statistics: Array, window: NDArray[np.int64], quantities: Mapping[str, Array], config: RunConfig
+) -> RunningStatistics:
+    """Returns the statistics after N windows, each from those before it [N, num_features], as arrays [N]."""
+    return advance(
+        _running(window - 1, statistics),
+        {**quantities, "window": window},
+        windows=config.windows,
+        max_new_tokens=config.max_new_tokens,
+        ema_coefficient=config.ema_coefficient,
+    )
+
+
+def _running(num_windows: NDArray[np.int64], statistics: Array) -> RunningStatistics:
+    return RunningStatistics(num_windows, *statistics.T)  # type: ignore[arg-type]
 
 
 def _expected(surrogate: SurrogateModel, windows: LoggedWindows, seed: int) -> dict[str, Array]:
@@ -285,10 +297,7 @@ def _expected(surrogate: SurrogateModel, windows: LoggedWindows, seed: int) -> d
     draws = model.residuals[np.random.default_rng(seed).integers(len(model.residuals), size=_NUM_DRAWS)]
     totals: dict[str, Array] = {}
     for draw in draws - draws.mean(axis=0):
-        quantities = decode(encoded + draw, windows.nll, config)
-        if config.groups == 1:
-            quantities["exposure/reveal_ratio"] = windows.ratios[:, 0]
-        add_reward(quantities, windows.nll, config)
+        quantities = window_columns(encoded + draw, windows.nll, windows.ratios, config)
         for name, values in _outcomes(windows, quantities, config).items():
             totals[name] = totals.get(name, 0.0) + values / _NUM_DRAWS
     return totals
@@ -296,7 +305,7 @@ def _expected(surrogate: SurrogateModel, windows: LoggedWindows, seed: int) -> d
 
 def _persistent(later: LoggedWindows, windows: LoggedWindows, config: RunConfig) -> dict[str, Array]:
     """Returns what "next = present" says of later windows."""
-    present = scaled_observations(later.statistics).astype(np.float64)
+    present = observation(_running(later.window - 1, later.statistics)).astype(np.float64)
     before = np.flatnonzero(windows.window > 1) - 1  # windows stand in order, so the one before is a run's last
     return {
         **{name: present[:, position] for position, name in enumerate(FEATURE_NAMES)},
@@ -321,11 +330,10 @@ def whole_run_error(surrogate: SurrogateModel, training: LoggedWindows, heldout:
             phase = "first" if window == 1 else "later"
             model: WindowModel = getattr(surrogate, phase)
             ratios = windows.ratios[position : position + 1]
-            quantities = decode(model.predict(model_inputs(phase, statistics, nll, ratios)), nll, config)
-            if config.groups == 1:
-                quantities["exposure/reveal_ratio"] = ratios[:, 0]
-            add_reward(quantities, nll, config)
-            statistics = advance_statistics(statistics, np.array([window == 1]), quantities, window, config)
+            quantities = window_columns(
+                model.predict(model_inputs(phase, statistics, nll, ratios)), nll, ratios, config
+            )
+            statistics = stacked(_after(statistics, np.array([window]), quantities, config))[1:].T
             nll = quantities["probe/nll"]
         final = windows.quantities["probe/nll"][-1]
         errors.append(float(nll[0] - final))

@@ -16,7 +16,6 @@ from scipy import stats
 from stable_baselines3.common.callbacks import BaseCallback
 
 import agents
-import atesd_env.population.vector
 from agents.base import AgentProtocol
 from agents.sb3.agent import SB3Agent, load_agent
 from agents.sb3.algorithms import ALGORITHMS
@@ -25,8 +24,10 @@ from atesd.experiments.run import execute
 from atesd.experiments.specs import RunSpec
 from atesd.experiments.training.evaluation import evaluate
 from atesd_env.config import preset
+from atesd_env.envs.contract import Students
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.run_folder import read_rows
+from atesd_env.simulated.toy_population import ToyPopulation, ToyState
 
 NAMES = list(ALGORITHMS)
 WINDOWS = 6
@@ -184,15 +185,10 @@ class Recorded(BaseCallback):
 def test_a_value_is_bootstrapped_once_where_the_windows_ran_out_and_nowhere_else(
     name: str, monkeypatch: pytest.MonkeyPatch
 ):
-    result = atesd_env.population.vector.window_result
-
-    def breaks(run: Any, windows: int) -> Any:
-        observation, reward, terminated, truncated, info = result(run, windows)
-        return observation, reward, terminated or (run.seed == 1 and len(run.rows) == 2), truncated, info
-
-    monkeypatch.setattr(atesd_env.population.vector, "window_result", breaks)
+    breaks = lambda run: "broke in a test" if run.seed == 1 and len(run.rows) == 2 else None  # noqa: E731
+    monkeypatch.setattr(ToyState, "broken", property(breaks))
     # A closed form never breaks, and has a faster way that does not ask: it is taken from it.
-    monkeypatch.setattr(atesd_env.population.vector, "BatchedStudents", ())
+    monkeypatch.setattr(ToyPopulation, "window_results", Students.window_results)
     options = {"batch_size": 14} if name != "a2c" else {}
     agent = agents.make(name, population(2, windows=3), seed=0, learning_rate=0.0, gamma=0.9, n_steps=7, **options)
     with agent.generators.lent(), torch.no_grad():

@@ -15,10 +15,11 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-import atesd_env.population.vector
 from agents.sb3.actions import Grid
 from agents.sb3.vec_env import PopulationVecEnv
+from atesd_env.envs.contract import Students
 from atesd_env.errors import AgentError, ConfigError, NoEpisodeError, NonFiniteError
+from atesd_env.simulated.toy_population import ToyPopulation, ToyState
 
 WINDOWS = 4
 SEED = 5
@@ -42,17 +43,10 @@ def breaks_in_window_two(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Non
     """Lets the run of a given seed break in its second window: it is terminated there."""
 
     def let(seed: int) -> None:
-        result = atesd_env.population.vector.window_result
-
-        def broken(run: Any, windows: int) -> Any:
-            observation, reward, terminated, truncated, info = result(run, windows)
-            if run.seed == seed and len(run.rows) == 2:
-                terminated, info = True, {**info, "termination_reason": "broke in a test"}
-            return observation, reward, terminated, truncated, info
-
-        monkeypatch.setattr(atesd_env.population.vector, "window_result", broken)
+        broken = lambda run: "broke in a test" if run.seed == seed and len(run.rows) == 2 else None  # noqa: E731
+        monkeypatch.setattr(ToyState, "broken", property(broken))
         # A closed form never breaks, and has a faster way that does not ask: it is taken from it.
-        monkeypatch.setattr(atesd_env.population.vector, "BatchedStudents", ())
+        monkeypatch.setattr(ToyPopulation, "window_results", Students.window_results)
 
     return let
 

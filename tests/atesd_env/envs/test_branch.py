@@ -16,8 +16,7 @@ import atesd_env  # noqa: F401  (registers the ids)
 from atesd_env.config import EnvConfig
 from atesd_env.envs.branch import OUTCOMES, counterfactual
 from atesd_env.errors import AtesdError, ConfigError
-from atesd_env.population.environment import TeacherExposureEnv
-from atesd_env.population.vector import TeacherExposureVectorEnv
+from atesd_env.population.environments import TeacherExposureEnv, TeacherExposureVectorEnv
 from atesd_env.simulated.toy import ToyExposureEnv
 from atesd_env.student.adapters import AdapterStack
 from atesd_env.student.model import Student, bare_copy

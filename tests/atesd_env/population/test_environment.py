@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import pickle
-import warnings
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.utils.env_checker import check_env
-from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 import atesd_env  # noqa: F401  (registers the ids)
 from atesd_env.config import EnvConfig, preset
 from atesd_env.envs.columns import COLUMNS
 from atesd_env.envs.observation import FEATURE_NAMES
-from atesd_env.errors import AtesdError, ConfigError
-from atesd_env.population.environment import TeacherExposureEnv
+from atesd_env.errors import AtesdError
+from atesd_env.population.environments import TeacherExposureEnv
 
 SB3_ADVICE = "We recommend you to use a symmetric and normalized Box action space"
 
@@ -47,35 +43,6 @@ def assert_same(first: list[tuple[Any, ...]], second: list[tuple[Any, ...]]) -> 
         assert left[-1] == right[-1]
 
 
-def test_gymnasiums_checker_accepts_it(tiny_config: EnvConfig):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        # The checker warns when it is handed an environment that was not made by id, in order to check its renderers.
-        env = gymnasium.make(
-            "ATESD-Tiny-v0", windows=3, hold_window=1, num_rollouts=2, probe_size=2, disable_env_checker=True
-        )
-        check_env(env.unwrapped, skip_render_check=False)
-
-
-def test_stable_baselines_checker_accepts_it(env: TeacherExposureEnv):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        # Their advice about [-1, 1] actions is answered in the docs: [0, 1] is what a reveal ratio means.
-        warnings.filterwarnings("ignore", message=SB3_ADVICE)
-        check_env_sb3(env)
-
-
-@pytest.mark.parametrize("prefix", ["", "atesd_env:"])
-def test_made_by_id_with_fields_as_keywords(prefix: str):
-    env = gymnasium.make(f"{prefix}ATESD-Tiny-v0", windows=2, hold_window=1, num_rollouts=2, probe_size=2, groups=2)
-    assert env.unwrapped.config == preset(
-        "ATESD-Tiny-v0", windows=2, hold_window=1, num_rollouts=2, probe_size=2, groups=2
-    )
-    assert env.action_space.shape == (2,)
-    with pytest.raises(ConfigError, match="did you mean 'windows'"):
-        gymnasium.make("ATESD-Tiny-v0", window=2)
-
-
 def test_twins_are_identical_over_an_episode_and_another_seed_differs(tiny_config: EnvConfig):
     ratios = [0.2, 0.9, 0.5]
     first = play(TeacherExposureEnv(tiny_config), 5, ratios)
@@ -83,12 +50,6 @@ def test_twins_are_identical_over_an_episode_and_another_seed_differs(tiny_confi
     other = play(TeacherExposureEnv(tiny_config), 6, ratios)
     assert not torch.equal(first[-1][-2], other[-1][-2])
     assert first[1][4]["student/loss"] != other[1][4]["student/loss"]
-
-
-def test_a_second_episode_does_not_remember_the_first(env: TeacherExposureEnv):
-    first = play(env, 5, [1.0, 0.0, 1.0])
-    play(env, 8, [0.3, 0.3])
-    assert_same(first, play(env, 5, [1.0, 0.0, 1.0]))
 
 
 def test_another_action_differs_where_it_should(env: TeacherExposureEnv):
@@ -110,12 +71,6 @@ def test_without_a_teachers_context_the_action_is_without_effect(tiny_config: En
     assert play(TeacherExposureEnv(config), 5, [0.5])[1][4]["student/mismatch"] < 1e-6
 
 
-def test_unseeded_resets_draw_different_runs(env: TeacherExposureEnv):
-    env.reset(seed=1)
-    seeds = {env.reset()[1]["seed"] for _ in range(3)}
-    assert len(seeds) == 3
-
-
 def test_row_has_every_column_and_accuracy_only_when_measured(env: TeacherExposureEnv):
     steps = play(env, 0, [0.5, 0.5, 0.5])
     for number, step in enumerate(steps[1:], start=1):
@@ -128,36 +83,6 @@ def test_row_has_every_column_and_accuracy_only_when_measured(env: TeacherExposu
     assert env.feature_names == FEATURE_NAMES
     assert set(env.timings) == {"time/rollout_sec", "time/update_sec", "time/probe_sec"}
     assert all(seconds > 0 for seconds in env.timings.values())
-
-
-def test_reward_is_progress_plus_grounded(tiny_config: EnvConfig):
-    env = TeacherExposureEnv(tiny_config.replace(grounded_weight=0.7, progress="signed"))
-    _, start = env.reset(seed=3)
-    _, reward, _, _, info = env.step(np.array([0.4], dtype=np.float32))
-    assert info["reward/progress"] == pytest.approx(start["probe/nll"] - info["probe/nll"])
-    assert reward == pytest.approx(info["reward/progress"] + 0.7 * info["probe/grounded"])
-
-
-def test_episode_is_truncated_by_its_own_budget(env: TeacherExposureEnv):
-    steps = play(env, 0, [0.5, 0.5, 0.5])
-    assert [step[2:4] for step in steps[1:]] == [(False, False), (False, False), (False, True)]
-    with pytest.raises(AtesdError, match="call reset"):
-        env.step(np.array([0.5], dtype=np.float32))
-
-
-def test_step_before_reset_is_refused(env: TeacherExposureEnv):
-    with pytest.raises(AtesdError, match="call reset"):
-        env.step(np.array([0.5], dtype=np.float32))
-
-
-@pytest.mark.parametrize("action", [[np.nan], [-0.1], [1.1], [0.5, 0.5], [], [[0.5]]])
-def test_bad_ratio_is_refused_and_costs_nothing(env: TeacherExposureEnv, action: Any):
-    env.reset(seed=5)
-    before = env.population.adapters.flat.clone()
-    with pytest.raises(ConfigError, match="expected"):
-        env.step(np.array(action, dtype=np.float32))
-    assert torch.equal(env.population.adapters.flat, before)
-    env.step(np.array([0.5], dtype=np.float32))
 
 
 def test_restored_snapshot_repeats_and_a_branch_leaves_its_parent(env: TeacherExposureEnv):
@@ -188,10 +113,6 @@ def test_pickled_environment_goes_on_where_it_was(env: TeacherExposureEnv):
         np.testing.assert_array_equal(ours[0], theirs[0])
         assert ours[1:] == theirs[1:]
     assert torch.equal(env.population.adapters.flat, copy.population.adapters.flat)
-
-
-def test_unused_environment_pickles(env: TeacherExposureEnv):
-    assert pickle.loads(pickle.dumps(env)).config == env.config
 
 
 def test_collapse_terminates_with_a_reason_and_a_penalty(tiny_config: EnvConfig):
@@ -249,26 +170,6 @@ def test_pass_at_k_column(tiny_config: EnvConfig):
     env.reset(seed=0)
     *_, info = env.step(np.array([0.5], dtype=np.float32))
     assert 0.5 < info["probe/pass_at_k"] <= 1.0, "the packaged student solves short sums"
-
-
-@pytest.mark.parametrize("mode", ["ansi", "rgb_array"])
-def test_renders(tiny_config: EnvConfig, mode: str):
-    env = TeacherExposureEnv(tiny_config, render_mode=mode)
-    env.reset(seed=0)
-    empty = env.render()
-    env.step(np.array([0.5], dtype=np.float32))
-    picture = env.render()
-    if mode == "ansi":
-        assert "0.50" in picture
-    else:
-        assert picture.dtype == np.uint8
-        assert picture.shape == empty.shape
-        assert (picture != empty).any()
-
-
-def test_unknown_render_mode_is_refused(tiny_config: EnvConfig):
-    with pytest.raises(ConfigError, match="render_mode: expected 'ansi', 'rgb_array' or None, got 'human'"):
-        TeacherExposureEnv(tiny_config, render_mode="human")
 
 
 def test_wide_vocabulary_qwen3_runs_a_window(tmp_path, qwen_tokenizer, tiny_config: EnvConfig):

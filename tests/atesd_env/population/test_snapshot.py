@@ -16,7 +16,7 @@ import torch
 from atesd_env.config import EnvConfig
 from atesd_env.errors import ConfigError, NoEpisodeError, RunFilesError
 from atesd_env.files.checkpoint import read_checkpoint, write_checkpoint
-from atesd_env.population.environment import TeacherExposureEnv
+from atesd_env.population.environments import TeacherExposureEnv
 from atesd_env.population.snapshot import from_checkpoint, to_checkpoint
 from atesd_env.simulated.toy import ToyExposureEnv
 

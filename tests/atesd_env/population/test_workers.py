@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from atesd_env.config import EnvConfig, preset
 from atesd_env.errors import AtesdError, ConfigError
+from atesd_env.population.environments import TeacherExposureVectorEnv
 from atesd_env.population.population import Population
-from atesd_env.population.vector import TeacherExposureVectorEnv
 from atesd_env.population.workers import ParallelPopulation
 
 CLOSE = {"rtol": 1e-3, "atol": 1e-5}

@@ -4,78 +4,34 @@ from __future__ import annotations
 
 import itertools
 import math
-import pickle
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 
 import atesd_env  # noqa: F401  (registers the ids)
 from atesd_env.config import preset
 from atesd_env.envs.branch import counterfactual
 from atesd_env.envs.columns import COLUMNS
 from atesd_env.envs.contract import make_spaces
+from atesd_env.envs.infos import vector_infos
 from atesd_env.envs.observation import FEATURE_NAMES, RunningStatistics, advance, observation
 from atesd_env.errors import ConfigError, ExtrapolationError, NoEpisodeError, RunFilesError
 from atesd_env.files.checkpoint import Checkpoint, write_checkpoint
-from atesd_env.population.vector import vector_infos
 from atesd_env.simulated.surrogate import ExtrapolationWarning, SurrogateExposureEnv, SurrogateExposureVectorEnv
 from atesd_env.simulated.surrogate_model import (
     QUANTITIES,
-    Support,
     SurrogateModel,
     WindowModel,
-    advance_statistics,
     decode,
     encode,
     expand,
     input_names,
-    scaled_observations,
 )
-
-WINDOWS = 4
-QUANTITY = {name: position for position, name in enumerate(QUANTITIES)}
-
-
-def window_model(phase: str, groups: int, **support: Any) -> WindowModel:
-    """The probe NLL falls by 0.1 + the mean ratio, plus or minus 0.01 of noise; log loss is the first ratio; all else is constant.
-
-    Known are ratios up to 0.5 and probe NLLs of 0 to 9.
-    """
-    names = input_names(phase, groups)
-    coefficients = np.zeros((len(names), len(QUANTITIES)))
-    coefficients[-groups:, QUANTITY["probe/nll"]] = -1.0 / groups
-    coefficients[-groups, QUANTITY["student/loss"]] = 1.0
-    intercept = np.full(len(QUANTITIES), 0.25)
-    intercept[QUANTITY["probe/nll"]] = -0.1
-    intercept[QUANTITY["student/loss"]] = 0.0
-    residuals = np.zeros((2, len(QUANTITIES)))
-    residuals[:, QUANTITY["probe/nll"]] = [-0.01, 0.01]
-    low, high = np.full(len(names), -9.0), np.full(len(names), 9.0)
-    low[-groups:], high[-groups:] = 0.0, 0.5
-    arrays = {
-        "center": np.zeros(len(names)),
-        "scale": np.ones(len(names)),
-        "coefficients": coefficients,
-        "intercept": intercept,
-        "lowest": np.full(len(QUANTITIES), -3.0),
-        "highest": np.full(len(QUANTITIES), 3.0),
-    }
-    known = Support(low, high, np.zeros(len(names)), np.eye(len(names)), 1000.0)
-    if support:
-        known = Support(**{**known.__dict__, **support})
-    return WindowModel("linear", arrays, residuals, known, groups)
-
-
-def surrogate_model(groups: int = 1, **fields: Any) -> SurrogateModel:
-    config = preset("ATESD-Tiny-v0", windows=WINDOWS, groups=groups, **fields)
-    first, later = (window_model(phase, groups) for phase in ("first", "later"))
-    return SurrogateModel(config, first, later, np.array([4.0, 5.0, 6.0]), {"env_id": "ATESD-Tiny-v0"})
+from tests.atesd_env.simulated.hand_made import QUANTITY, WINDOWS, surrogate_model, window_model
 
 
 @pytest.fixture
@@ -93,18 +49,6 @@ def play(env: SurrogateExposureEnv, ratios: list[float], seed: int | None = 0) -
         observation, *rest = env.step(np.full(env.config.groups, ratio))
         seen.append((observation.tolist(), *rest))
     return seen
-
-
-@pytest.mark.parametrize("groups", [1, 3])
-def test_gymnasiums_checker_accepts_it(groups: int):
-    model = surrogate_model(groups)
-    for phase in (model.first, model.later):
-        phase.support.high[:] = 9.0  # it plays any action, and does not like a first window that ends the episode
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        check_env(
-            gymnasium.make("ATESD-Surrogate-v0", file=model, render_mode="ansi", disable_env_checker=True).unwrapped
-        )
 
 
 def test_it_is_made_by_id_and_has_what_it_was_fitted_on(file: Path):
@@ -165,16 +109,7 @@ def test_the_observation_is_that_of_the_rows():
             ema_coefficient=env.config.ema_coefficient,
         )
         np.testing.assert_allclose(features, observation(statistics), rtol=1e-6)
-    assert env.snapshot()[0].statistics == pytest.approx(statistics)
-
-
-def test_an_episode_is_truncated_after_its_windows_and_has_to_be_reset():
-    env = SurrogateExposureEnv(surrogate_model())
-    seen = play(env, [0.5] * WINDOWS)
-    assert [step[2] for step in seen[1:]] == [False] * WINDOWS
-    assert [step[3] for step in seen[1:]] == [False, False, False, True]
-    with pytest.raises(NoEpisodeError, match=re.escape("call reset() first")):
-        env.step(np.array([0.5]))
+    assert env.snapshot().statistics == pytest.approx(statistics)
 
 
 def test_seeds_repeat_and_noise_does_not_depend_on_actions():
@@ -248,7 +183,7 @@ def test_runs_that_end_at_different_times_do_not_disturb_each_other():
     assert windows == [[1, 1], [2, 2], [0, 3], [1, 4], [2, 0]]
     assert ends == [[False, False], [True, False], [False, False], [False, True], [False, False]]
     assert rewards[1] == 0.0
-    assert envs.snapshot(0)[0].rows[1]["window"] == 2
+    assert envs.snapshot(0).rows[1]["window"] == 2
 
 
 def test_extrapolation_ends_the_episode_and_says_why():
@@ -382,44 +317,6 @@ def test_files_that_hold_no_surrogate_are_refused(tmp_path: Path, file: Path):
         SurrogateModel.load(file)
 
 
-def test_snapshots_and_saved_states_go_on_bit_for_bit(tmp_path: Path):
-    env = SurrogateExposureEnv(surrogate_model())
-    play(env, [0.1, 0.2])
-    snapshot = env.snapshot()
-    env.save_state(tmp_path / "state.safetensors")
-    rest = [env.step(np.array([0.4]))[1:], env.step(np.array([0.3]))[1:]]
-    env.restore(snapshot)
-    assert [env.step(np.array([0.4]))[1:], env.step(np.array([0.3]))[1:]] == rest
-    other = SurrogateExposureEnv(surrogate_model())
-    _, info = other.reset(options={"state": tmp_path / "state.safetensors"})
-    assert info["seed"] == 0
-    assert [other.step(np.array([0.4]))[1:], other.step(np.array([0.3]))[1:]] == rest
-    with pytest.raises(NoEpisodeError, match="none was started"):
-        SurrogateExposureEnv(surrogate_model()).save_state(tmp_path / "nothing.safetensors")
-    with pytest.raises(ConfigError, match="other values of gamma"):
-        SurrogateExposureEnv(surrogate_model(), gamma=0.1).reset(options={"state": tmp_path / "state.safetensors"})
-
-
-def test_a_pickled_vector_environment_goes_on():
-    envs = SurrogateExposureVectorEnv(surrogate_model(), num_envs=2)
-    envs.reset(seed=0)
-    envs.step(np.full((2, 1), 0.2))
-    copy = pickle.loads(pickle.dumps(envs))
-    for one, other in zip(envs.step(np.full((2, 1), 0.4)), copy.step(np.full((2, 1), 0.4)), strict=True):
-        np.testing.assert_equal(one, other)
-
-
-def test_a_snapshot_fits_another_slot():
-    model = surrogate_model()
-    env, envs = SurrogateExposureEnv(model), SurrogateExposureVectorEnv(model, num_envs=2)
-    play(env, [0.1, 0.2])
-    envs.reset(seed=8)
-    envs.restore(1, env.snapshot())
-    infos = envs.step(np.full((2, 1), 0.4))[-1]
-    assert infos["window"].tolist() == [1, 3]
-    assert infos["probe/nll"][1] == pytest.approx(env.step(np.array([0.4]))[-1]["probe/nll"])
-
-
 def test_counterfactuals_work_and_warn_beyond_what_is_known():
     env = SurrogateExposureEnv(surrogate_model())
     play(env, [0.1])
@@ -430,41 +327,6 @@ def test_counterfactuals_work_and_warn_beyond_what_is_known():
     assert env.step(np.array([0.2]))[-1]["window"] == 2, "the run itself stays where it was"
     with pytest.warns(ExtrapolationWarning):
         counterfactual(env, [0.9], windows=1)
-
-
-def test_render_shows_the_run_so_far():
-    env = SurrogateExposureEnv(surrogate_model(), render_mode="ansi")
-    play(env, [0.25, 0.5])
-    assert "window 2 of 4" in str(env.render())
-    envs = SurrogateExposureVectorEnv(surrogate_model(), num_envs=2, render_mode="ansi")
-    envs.reset(seed=0)
-    envs.step(np.full((2, 1), 0.25))
-    assert all("window 1 of 4" in text for text in envs.render() or ())
-
-
-def test_statistics_for_many_are_those_for_one():
-    """40 students with random statistics and windows, half of them in their first window; seed 0."""
-    rng = np.random.default_rng(0)
-    config = preset("ATESD-Tiny-v0")
-    before = rng.normal(0.5, 0.5, (40, len(FEATURE_NAMES)))
-    is_first = np.arange(40) % 2 == 0
-    window = np.where(is_first, 1, rng.integers(2, 20, 40))
-    quantities = {name: rng.uniform(0.0, 1.0, 40) for name in (*QUANTITIES, "reward/progress")}
-    quantities["student/grad_norm"][3] = 0.0
-    after = advance_statistics(before, is_first, quantities, window.astype(float), config)
-    scaled = scaled_observations(after)
-    for index in range(40):
-        known = dict(zip(FEATURE_NAMES, before[index].tolist(), strict=True))
-        row = {name: float(values[index]) for name, values in quantities.items()}
-        expected = advance(
-            RunningStatistics(num_windows=int(window[index]) - 1, **known),
-            {**row, "window": int(window[index])},
-            windows=config.windows,
-            max_new_tokens=config.max_new_tokens,
-            ema_coefficient=config.ema_coefficient,
-        )
-        np.testing.assert_allclose(after[index], [getattr(expected, name) for name in FEATURE_NAMES], rtol=1e-12)
-        np.testing.assert_allclose(scaled[index], observation(expected), rtol=1e-6)
 
 
 def test_encoding_can_be_undone_and_decoding_keeps_ranges():

@@ -20,11 +20,12 @@ from atesd.experiments.specs import plan_runs
 from atesd.experiments.surrogate.data import LoggedWindows, find_runs, read_windows
 from atesd.experiments.surrogate.fitting import _RIDGE_STRENGTHS, FAMILIES, _coefficients, fit, heldout_errors
 from atesd_env.config import ToyConfig, preset
-from atesd_env.envs.observation import FEATURE_NAMES
+from atesd_env.envs.observation import FEATURE_NAMES, RunningStatistics
+from atesd_env.envs.observation import observation as observed
 from atesd_env.errors import ConfigError
 from atesd_env.files.run_folder import TRAJECTORY_FILE, read_rows
 from atesd_env.simulated.surrogate import SurrogateExposureVectorEnv
-from atesd_env.simulated.surrogate_model import Support, SurrogateModel, WindowModel, expand, scaled_observations
+from atesd_env.simulated.surrogate_model import Support, SurrogateModel, WindowModel, expand
 from atesd_env.simulated.toy import ToyExposureEnv
 
 CONFIG = preset("ATESD-Toy-v0", windows=20, hold_window=5)
@@ -74,11 +75,10 @@ def test_statistics_before_each_window_are_those_that_the_environment_had(runs: 
         env = ToyExposureEnv(config=CONFIG)
         observation, info = env.reset(seed=json.loads((folders[index] / "config.json").read_text())["seed"])
         for position, row in enumerate(rows):
-            assert env._state is not None
-            before = [getattr(env._state.statistics, name) for name in FEATURE_NAMES]
+            before = [getattr(env.snapshot().statistics, name) for name in FEATURE_NAMES]
             assert run.statistics[position].tolist() == before, "to the bit"
             assert run.nll[position] == info["probe/nll"]
-            np.testing.assert_allclose(scaled_observations(run.statistics)[position], observation, rtol=1e-6)
+            assert observation.tolist() == observed(RunningStatistics(position, *before)).tolist()
             observation, *_, info = env.step(run.ratios[position])
             assert info["reward/total"] == row["reward/total"] == run.quantities["reward/total"][position]
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import agents
-import atesd_env.population.vector
 from atesd.experiments.training.evaluation import evaluate
+from atesd_env.envs.contract import Students
+from atesd_env.simulated.toy_population import ToyPopulation, ToyState
 
 
 def population(num_envs: int, **fields: Any) -> Any:
@@ -64,22 +65,17 @@ def test_students_side_by_side_give_the_same_runs(num_envs: int):
 
 
 def test_a_broken_student_ends_its_own_run_only(monkeypatch: pytest.MonkeyPatch):
-    result = atesd_env.population.vector.window_result
+    breaks = lambda run: "broke in a test" if run.seed == 4 and len(run.rows) == 2 else None  # noqa: E731
+    monkeypatch.setattr(ToyState, "broken", property(breaks))
 
-    def breaks(run: Any, windows: int) -> Any:
-        observation, reward, terminated, truncated, info = result(run, windows)
-        is_broken = run.seed == 4 and len(run.rows) == 2
-        return (
-            observation,
-            reward,
-            terminated or is_broken,
-            truncated,
-            {**info, "probe/nll": None} if is_broken else info,
-        )
+    def without_a_measurement(students: ToyPopulation, ratios: Any, chosen: Any) -> Any:
+        # The way that asks each student whether it broke; a closed form never does, and has a faster one.
+        results = Students.window_results(students, ratios, chosen)
+        results.infos["probe/nll"][results.terminations] = np.nan
+        results.infos["_probe/nll"][results.terminations] = False
+        return results
 
-    monkeypatch.setattr(atesd_env.population.vector, "window_result", breaks)
-    # A closed form never breaks, and has a faster way that does not ask: it is taken from it.
-    monkeypatch.setattr(atesd_env.population.vector, "BatchedStudents", ())
+    monkeypatch.setattr(ToyPopulation, "window_results", without_a_measurement)
     runs = evaluate(Remembering(), population(2), [3, 4])
     assert [run.windows for run in runs] == [5, 2]
     assert [run.is_broken for run in runs] == [False, True]
