@@ -200,6 +200,24 @@ def test_extrapolation_ends_the_episode_and_says_why():
         env.step(np.array([0.3]))
 
 
+def test_an_episode_that_an_extrapolation_cut_stays_ended_wherever_it_is_restored(tmp_path: Path):
+    env = SurrogateExposureEnv(surrogate_model())
+    play(env, [0.3, 0.9])
+    env.save_state(tmp_path / "state")
+    for way in ("memory", "file"):
+        other = SurrogateExposureEnv(surrogate_model())
+        other.restore(env.snapshot()) if way == "memory" else other.load_state(tmp_path / "state")
+        with pytest.raises(NoEpisodeError):
+            other.step(np.array([0.3]))
+    going_on = SurrogateExposureEnv(surrogate_model(), on_extrapolation="warn")
+    going_on.load_state(tmp_path / "state")
+    assert going_on.step(np.array([0.3]))[-1]["window"] == 3, "where extrapolations end no episode"
+    envs = SurrogateExposureVectorEnv(surrogate_model(), num_envs=2)
+    envs.reset(seed=0)
+    envs.restore(1, env.snapshot())
+    assert envs.is_running.tolist() == [True, False]
+
+
 def test_extrapolation_can_be_warned_of_and_the_episode_goes_on():
     env = SurrogateExposureEnv(surrogate_model(), on_extrapolation="warn")
     env.reset(seed=0)
