@@ -167,6 +167,7 @@ class Students(ABC):
 
 
 RunT = TypeVar("RunT", bound=StudentRun)
+"""The run of a kind of students."""
 
 
 class HeldRuns(Sequence[RunT], Generic[RunT]):

@@ -34,6 +34,7 @@ from atesd_env.errors import NoEpisodeError
 from atesd_env.files.checkpoint import Checkpoint, opened_checkpoint, write_checkpoint
 
 StudentsT = TypeVar("StudentsT", bound=Students)
+"""A kind of students."""
 
 _NOT_STARTED = "state: expected an episode, but none was started; call reset() first."
 
