@@ -65,8 +65,7 @@ def to_reference(outcomes: Array, reference: int, *, confidence: float = CONFIDE
     differences, errors = (matrix[:, reference] for matrix in paired(outcomes))
     if num_seeds < 2 or num_agents < 2:
         return _without_intervals(differences, reference)
-    null = _null(num_seeds, num_agents).to_reference
-    return _two_sided(differences, errors, null, reference, num_seeds, num_agents, confidence)
+    return _two_sided(differences, errors, reference, "to_reference", num_seeds, confidence)
 
 
 def to_best(outcomes: Array, *, higher_is_better: bool, confidence: float = CONFIDENCE) -> tuple[Contrast, int]:
@@ -88,8 +87,7 @@ def to_best(outcomes: Array, *, higher_is_better: bool, confidence: float = CONF
     differences, errors = (matrix[:, best] for matrix in paired(outcomes))
     if num_seeds < 2 or num_agents < 2:
         return _without_intervals(differences, best), best
-    null = _null(num_seeds, num_agents).to_best
-    return _two_sided(differences, errors, null, best, num_seeds, num_agents, confidence), best
+    return _two_sided(differences, errors, best, "to_best", num_seeds, confidence), best
 
 
 def to_best_fixed(
@@ -121,7 +119,7 @@ def to_best_fixed(
     if num_agents == 2:  # no simulation where there is a formula
         above = below = float(stats.t.ppf(0.5 + confidence / 2, num_seeds - 1))
     else:
-        above, below = _null(num_seeds, num_agents, len(fixed)).limits_to_best_fixed(confidence)
+        above, below = _limits_to_best_fixed(num_seeds, num_agents, len(fixed), confidence)
     low = np.where(is_itself, math.inf, differences - above * errors).min(axis=1)
     high = np.where(is_itself, math.inf, differences + below * errors).min(axis=1)
     low, high = (low, high) if higher_is_better else (-high, -low)
@@ -153,15 +151,15 @@ def paired(outcomes: Array) -> tuple[Array, Array]:
     return differences, np.sqrt(squares / num_seeds)
 
 
-def _two_sided(
-    differences: Array, errors: Array, null: Array, other: int, num_seeds: int, num_agents: int, confidence: float
-) -> Contrast:
+def _two_sided(differences: Array, errors: Array, other: int, kind: str, num_seeds: int, confidence: float) -> Contrast:
+    num_agents = len(differences)
     statistic = _statistics(np.abs(differences), errors)
     if num_agents == 2:  # no simulation where there is a formula
         limit = float(stats.t.ppf(0.5 + confidence / 2, num_seeds - 1))
         p_value = 2 * stats.t.sf(statistic, num_seeds - 1)
     else:
-        limit = float(np.quantile(null, confidence))
+        null: Array = getattr(_null(num_seeds, num_agents), kind)
+        limit = _limit(kind, num_seeds, num_agents, confidence)
         p_value = (1 + len(null) - np.searchsorted(null, statistic)) / (1 + len(null))
     contrast = Contrast(differences.copy(), differences - limit * errors, differences + limit * errors, p_value)
     for values in (contrast.low, contrast.high, contrast.p_value):
@@ -198,15 +196,24 @@ class _Null:
     above_all: Array
     below_any: Array
 
-    def limits_to_best_fixed(self, confidence: float) -> tuple[float, float]:
-        """Returns the limits of statistics above all fixed ratios, and below any of them.
 
-        The first holds whichever the fixed ratios are, so that it is met where one is better than the others; the second takes
-        what is left of the odds where all are equal.
-        """
-        above = float(np.quantile(self.above_one, 0.5 + confidence / 2))
-        either = np.where(self.above_all > above, math.inf, self.below_any)
-        return above, float(np.quantile(either, confidence, method="higher"))
+@lru_cache(maxsize=1024)
+def _limit(kind: str, num_seeds: int, num_agents: int, confidence: float) -> float:
+    """Returns the limit of the statistics of ``to_reference`` or ``to_best``."""
+    return float(np.quantile(getattr(_null(num_seeds, num_agents), kind), confidence))
+
+
+@lru_cache(maxsize=1024)
+def _limits_to_best_fixed(num_seeds: int, num_agents: int, num_fixed: int, confidence: float) -> tuple[float, float]:
+    """Returns the limits of statistics above all fixed ratios, and below any of them.
+
+    The first holds whichever the fixed ratios are, so that it is met where one is better than the others; the second takes
+    what is left of the odds where all are equal.
+    """
+    null = _null(num_seeds, num_agents, num_fixed)
+    above = float(np.quantile(null.above_one, 0.5 + confidence / 2))
+    either = np.where(null.above_all > above, math.inf, null.below_any)
+    return above, float(np.quantile(either, confidence, method="higher"))
 
 
 @lru_cache(maxsize=128)

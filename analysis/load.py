@@ -62,8 +62,9 @@ def load_runs(
     and ``configuration_differs`` (categories; what the run is in, the version of atesd-env that wrote it, a fingerprint of its
     configuration, and the fields in which the configurations of one environment differ), then every column of the
     trajectories, then ``config/<field>`` for each field asked for. Columns documented as whole numbers and whole fields are
-    Int64, other numbers and truth values float64, null or NaN where nothing was measured or the run lacks the column; texts, such as ``status``, are "string".
-    Sorted by env_id, agent, seed, run, window. ``analysis.describe_columns(frame)`` explains each.
+    Int64, other numbers and truth values float64, null or NaN where nothing was measured or the run lacks the column; texts,
+    such as ``status``, are "string". Sorted by env_id, agent, seed, run, window. ``analysis.describe_columns(frame)`` explains
+    each.
 
     No run is dropped in silence:
 
