@@ -206,7 +206,7 @@ def _show_table(rows: pd.DataFrame) -> None:
         "seeds",
         "mean",
         f"minus {first['reference'] or 'fixed:1'}",
-        f"minus best fixed: {' or '.join(rows['best_fixed'].dropna().unique()) or 'none'}",
+        f"minus best fixed: {next(iter(rows['best_fixed'].mode()), 'none')}",
         "minus best",
         "updates",
         "sampled",
@@ -228,7 +228,7 @@ def _show_table(rows: pd.DataFrame) -> None:
             "-" if math.isnan(row["controller_sec"]) else f"{row['controller_sec']:.2g}",
             f"{row['run_sec']:.3g}",
         )
-    shared.show(table, width=180)
+    shared.show(table, width=240)
 
 
 def _difference_text(row: pd.Series[Any], name: str) -> str:

@@ -21,6 +21,56 @@ PROBLEMS = ("constant", "noisy", "drift", "delayed", "groups")
 """Closed-form learners, in the order of the table's columns."""
 
 
+README_AGENTS = (
+    (
+        "`beta`",
+        "the paper's controller: a Beta policy trained by REINFORCE inside the run",
+        "beta",
+        "beta:credit=grounded",
+    ),
+    ("`fixed:A`", "ratio A in every window; `fixed:1` is OPSD", "best_fixed", "fixed:0.75"),
+    ("`random`", "uniformly random", "random", "random"),
+    (
+        "`linear:A:B`, `cosine:A:B`",
+        "from A to B over the run, in a straight line or along half a cosine",
+        None,
+        "linear:1:0",
+    ),
+    ("`staged:A:B[:C...]`", "one ratio after the other, in equal stages", None, None),
+    ("`binomial`", "UFT's hint schedule: a binomial number of steps whose mean falls", None, None),
+    ("`feedback`", "holds the mismatch at a set point", None, None),
+    (
+        "`ucb`",
+        "bandit on the grid 0, 0.25, 0.5, 0.75, 1; `ucb:discount=0.95` or `ucb:window=50` forgets",
+        "ucb",
+        None,
+    ),
+    ("`thompson`", "the same by posterior sampling", "thompson", "thompson"),
+    ("`linucb`", "the same with the observation as context", "linucb", None),
+    ("`exp3s`", "Exp3.S on the same grid: no assumption about returns, and slow", "exp3s", None),
+    (
+        "`ppo`",
+        "Stable-Baselines3's and sb3-contrib's, best trained over many runs: [`atesd train`](docs/training.md)",
+        "ppo",
+        "controllers/ppo_population_last.zip",
+    ),
+    ("`a2c`", '"', "a2c", None),
+    ("`td3`", '"', "td3", None),
+    ("`dqn`", '" (on a grid)', "dqn", None),
+    ("`sac`", '"', "sac", None),
+    ("`tqc`", '"', "tqc", None),
+    ("`recurrent_ppo`", '"', "recurrent_ppo", None),
+    (
+        "`agent.safetensors`, `agent.zip`",
+        "a saved agent, which only decides; with `:learn=true` it goes on learning",
+        None,
+        None,
+    ),
+    ("`package.module:Class`", "your own", None, None),
+)
+"""Rows of README's table of agents: the spec, who decides, and what it is called in the toy's and in Tiny's results."""
+
+
 def measured(name: str) -> dict[str, Any]:
     """Returns a committed output of ``benchmarks``."""
     return dict(json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text()))
@@ -72,6 +122,24 @@ def toy_table() -> str:
     for agent in [*everywhere, *(agent for agent in agents if agent not in everywhere)]:
         rows.append((f"`{agent}`", *(_reached(problems[name]["agents"].get(agent)) for name in PROBLEMS)))
     return markdown_table(("agent", *PROBLEMS), rows)
+
+
+def readme_agents_table() -> str:
+    """Returns the agents with what they reach on two closed forms and on the packaged student."""
+    problems = measured("agents_on_toy")["problems"]
+    lines = measured("controllers_on_tiny")["comparison"]["comparison"]
+    tiny = {line["agent"]: line for line in lines if line["metric"] == "probe/accuracy"}
+    noted = {"fixed:0.75": " (at 0.75)", "linear:1:0": " (1 to 0)"}
+    rows = []
+    for spec, meaning, toy, agent in README_AGENTS:
+        row = [spec, meaning]
+        for name in ("constant", "drift"):
+            best = problems[name]["best_fixed"]
+            reached = _reached(problems[name]["agents"].get(toy))
+            row.append(f"{best['reached_rate']:.2f} (at {best['ratio']:.2f})" if toy == "best_fixed" else reached)
+        accuracy = "" if agent is None else _interval(tiny[agent], "mean", "low", "high", 100, 1)
+        rows.append((*row, accuracy + noted.get(agent or "", "")))
+    return markdown_table(("spec", "who decides", "constant", "drift", "Tiny, accuracy %"), rows)
 
 
 def controllers_table() -> str:
