@@ -208,15 +208,20 @@ def _compared(lines: Iterable[Mapping[str, Any]], kinds: tuple[str, ...], *, cos
     names = {"to_reference": "minus `fixed:1`", "to_best_fixed": "minus the best fixed"}
     headers = ["agent", "accuracy, %", *(f"{names[kind]}, points" for kind in kinds), "probe NLL, 0.001 nats a token"]
     headers += [names[kind] for kind in kinds]
-    headers += ["updates", "tokens sampled", "answer tokens trained on"] if costs else []
+    counts = {
+        "num_updates": "updates",
+        "num_tokens": "tokens sampled",
+        "num_trained_tokens": "answer tokens trained on",
+    }
+    counts = {name: text for name, text in counts.items() if costs and all(name in line for line in lines)}
+    headers += counts.values()
     rows = []
     for line in (line for line in lines if line["metric"] == "probe/accuracy"):
         row = [SAVED_AGENTS.get(line["agent"], f"`{line['agent']}`")]
         for part, scale, digits in ((line, 100, 1), (nll[line["agent"]], 1000, 1)):
             row.append(_interval(part, "mean", "low", "high", scale, digits))
             row += [_interval(part, kind, f"{kind}_low", f"{kind}_high", scale, digits, "+") for kind in kinds]
-        if costs:
-            row += [f"{line[name]:.0f}" for name in ("num_updates", "num_tokens", "num_trained_tokens")]
+        row += [f"{line[name]:.0f}" for name in counts]
         rows.append(tuple(row))
     return markdown_table(tuple(headers), rows)
 
