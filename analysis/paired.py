@@ -156,11 +156,41 @@ def paired_differences(
         made of it is one too); and ``left_out``, the seeds that some agent lacks, as text.
 
     Raises:
-        AnalysisError: If the direction is unknown or contradicted, the reference has no run, or the frame cannot be compared
-            (``shared_seeds``).
+        AnalysisError: If the direction is unknown or contradicted, the reference has no run, the agents share no seed, or the
+            frame cannot be compared (``shared_seeds``).
     """
     shared = shared_seeds(outcomes, measure)
     is_higher_better = direction(measure, outcomes=outcomes, higher_is_better=higher_is_better)
+    agents = _comparable(shared, reference)
+    values = shared.table.to_numpy(dtype=np.float64)
+    place = agents.index(reference)
+    contrast = to_reference(values, place, confidence=confidence)
+    better = {"higher_is_better": is_higher_better}
+    lines = []
+    for other in (other for other in range(len(agents)) if other != place):
+        ours, theirs = values[:, other], values[:, place]
+        numbers = _summed_up(ours - theirs, confidence=confidence)
+        adjusted = {name: float(getattr(contrast, name)[other]) for name in ("low", "high", "p_value")}
+        deviation = float((ours - theirs).std(ddof=1)) if len(ours) > 1 else math.nan
+        ends = improvement_interval(ours, theirs, confidence=confidence, **better)
+        lines.append(
+            {"agent": agents[other], "reference": reference, "measure": measure, **better, "num_pairs": len(ours)}
+            | {**numbers, **adjusted, "deviation": deviation}
+            | {"improvement": probability_of_improvement(ours, theirs, **better)}
+            | dict(zip(("improvement_low", "improvement_high"), ends, strict=True))
+            | {"num_seeds_needed": _seeds_needed(ours - theirs, deviation, effect, power, confidence)}
+            | {"left_out": ", ".join(map(str, shared.left_out))}
+        )
+    frame = pd.DataFrame(lines).astype({"num_seeds_needed": "Int64"})
+    return frame.sort_values("mean", ascending=not is_higher_better, ignore_index=True, kind="stable")
+
+
+def _comparable(shared: SharedSeeds, reference: str) -> list[str]:
+    """Returns the agents, in the order of the table's columns.
+
+    Raises:
+        AnalysisError: If the reference is not among them, no other is, or they share no seed.
+    """
     agents = [str(agent) for agent in shared.table.columns]
     if reference not in agents:
         raise AnalysisError(
@@ -169,31 +199,11 @@ def paired_differences(
         )
     if len(agents) == 1:
         raise AnalysisError(f"outcomes: expected another agent beside {reference!r}, got none; add its runs.")
-    values = shared.table.to_numpy(dtype=np.float64)
-    contrast = to_reference(values, agents.index(reference), confidence=confidence) if len(values) else None
-    theirs = values[:, agents.index(reference)]
-    lines = []
-    for place, agent in enumerate(agents):
-        if agent == reference:
-            continue
-        difference = values[:, place] - theirs
-        deviation = float(difference.std(ddof=1)) if len(difference) > 1 else math.nan
-        numbers = _summed_up(difference, confidence=confidence)
-        if contrast is not None:
-            numbers |= {"low": float(contrast.low[place]), "high": float(contrast.high[place])}
-        better = {"higher_is_better": is_higher_better}
-        ends = improvement_interval(values[:, place], theirs, confidence=confidence, **better)
-        lines.append(
-            {"agent": agent, "reference": reference, "measure": measure, **better, "num_pairs": len(difference)}
-            | numbers
-            | {"p_value": math.nan if contrast is None else float(contrast.p_value[place]), "deviation": deviation}
-            | {"improvement": probability_of_improvement(values[:, place], theirs, **better)}
-            | {"improvement_low": ends[0], "improvement_high": ends[1]}
-            | {"num_seeds_needed": _seeds_needed(difference, deviation, effect, power, confidence)}
-            | {"left_out": ", ".join(map(str, shared.left_out))}
+    if shared.table.empty:
+        raise AnalysisError(
+            f"outcomes: expected a seed that all of {', '.join(agents)} have, got none; leave an agent out, or add runs."
         )
-    frame = pd.DataFrame(lines).astype({"num_seeds_needed": "Int64"})
-    return frame.sort_values("mean", ascending=not is_higher_better, ignore_index=True, kind="stable")
+    return agents
 
 
 def performance_profiles(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -102,21 +103,13 @@ def final_outcomes(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     rows = frame.sort_values(["run", "window"])
     runs = rows.groupby("run", observed=True)
     names = runs.last()
-    trained = rows["rollout/num_tokens"]
-    if "update/num_tokens" in rows:
-        trained = rows["update/num_tokens"].fillna(trained)
-    seconds = rows["time/controller_sec"] if "time/controller_sec" in rows else pd.Series(math.nan, index=rows.index)
     outcomes = pd.DataFrame(
         {
             "agent": names["agent"].astype(str),
             "seed": names["seed"].astype(int),
             "is_broken": (names["status"] == "terminated").fillna(False).astype(bool),
             "num_windows": names["window"].astype(int),
-            "num_updates": names["update"].astype(int),
-            "num_tokens": runs["rollout/num_tokens"].sum().astype(int),
-            "num_trained_tokens": trained.groupby(rows["run"]).sum().astype(int),
-            "controller_sec": seconds.groupby(rows["run"]).sum(min_count=1),
-            "run_sec": run_seconds(rows),
+            **_run_costs(rows),
         }
     )
     for metric in metrics:
@@ -140,6 +133,22 @@ def final_outcomes(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
             f"runs: expected one run for each agent and seed, got two of {agent} with seed {seed}; choose one of them."
         )
     return outcomes
+
+
+def _run_costs(rows: pd.DataFrame) -> dict[str, pd.Series[Any]]:
+    """Returns the columns ``COSTS`` of sorted rows, a number for each run."""
+    runs = rows.groupby("run", observed=True)
+    trained = rows["rollout/num_tokens"]
+    if "update/num_tokens" in rows:
+        trained = rows["update/num_tokens"].fillna(trained)
+    seconds = rows["time/controller_sec"] if "time/controller_sec" in rows else pd.Series(math.nan, index=rows.index)
+    return {
+        "num_updates": runs["update"].last().astype(int),
+        "num_tokens": runs["rollout/num_tokens"].sum().astype(int),
+        "num_trained_tokens": trained.groupby(rows["run"]).sum().astype(int),
+        "controller_sec": seconds.groupby(rows["run"]).sum(min_count=1),
+        "run_sec": run_seconds(rows),
+    }
 
 
 def compare_agents(

@@ -114,6 +114,9 @@ def test_frames_that_cannot_be_compared_are_refused() -> None:
         paired_differences(outcomes, "retrun", "fixed")
     with pytest.raises(AnalysisError, match="expected another agent beside 'fixed'"):
         paired_differences(outcomes[outcomes["agent"] == "fixed"], "return", "fixed")
+    apart = outcomes.assign(seed=outcomes["seed"] + 10 * (outcomes["agent"] == "beta"))
+    with pytest.raises(AnalysisError, match="expected a seed that all of beta, fixed have, got none"):
+        paired_differences(apart, "return", "fixed")
     with pytest.raises(AnalysisError, match="expected runs of one environment"):
         agent_means(outcomes.assign(env_id=["a", "b", "a", "b"]), "score")
     mixed = outcomes.assign(configuration=["x", "y", "x", "y"], configuration_differs=["lora_r=8", "lora_r=4"] * 2)
