@@ -139,7 +139,7 @@ def test_an_update_trains_on_the_next_problems_of_its_runs_own_order(tiny_config
         for student, seed in enumerate((3, 4)):
             order = stream_seed(seed, "problems")
             expected = [task.training_problem(order, last * size + offset).id for offset in range(size)]
-            assert [problem.id for problem in population._last_batches[student][0]] == expected
+            assert [sample.problem_id for sample in population.samples(student, size)] == expected
     ids = [[population.training_problem(student, number).id for number in range(8)] for student in range(2)]
     assert ids[0] != ids[1], "another seed, another order"
 
