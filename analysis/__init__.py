@@ -1,12 +1,13 @@
 """What a run meant: reads run folders, imports neither the environment nor the agents."""
 
 from analysis.columns import describe_columns, documented_columns
+from analysis.comparison import Comparison, compare
 from analysis.credit import credit_decomposition, decision_returns
 from analysis.curves import area_under_curve, learning_curves, time_to_threshold
 from analysis.errors import AnalysisError, DamagedRunError, NoRunsError
 from analysis.exposure import exposure_by_group, exposure_by_progress, mismatch_by_ratio, mismatch_trend
 from analysis.load import list_runs, load_runs
-from analysis.paired import agent_means, paired_differences
+from analysis.paired import agent_means, paired_differences, performance_profiles
 from analysis.plots.comparison import plot_comparison, plot_exposure
 from analysis.plots.credit import plot_credit
 from analysis.plots.exposures import plot_beta_density, plot_exposure_trajectories
@@ -17,10 +18,12 @@ from analysis.statistics import compare_agents, final_outcomes
 
 __all__ = [
     "AnalysisError",
+    "Comparison",
     "DamagedRunError",
     "NoRunsError",
     "agent_means",
     "area_under_curve",
+    "compare",
     "compare_agents",
     "credit_decomposition",
     "decision_returns",
@@ -35,6 +38,7 @@ __all__ = [
     "mismatch_by_ratio",
     "mismatch_trend",
     "paired_differences",
+    "performance_profiles",
     "plot_beta_density",
     "plot_comparison",
     "plot_counterfactual",

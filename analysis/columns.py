@@ -26,8 +26,20 @@ FRAME_COLUMNS: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("version", "category or null", "", "Version of atesd-env that wrote the run."),
     (
+        "configuration",
+        "category",
+        "",
+        "Fingerprint of the run's configuration; agents are compared only where it is the same.",
+    ),
+    (
+        "configuration_differs",
+        "category",
+        "",
+        "Fields in which the configurations loaded together differ (in one environment), with the run's values.",
+    ),
+    (
         "config/<name>",
-        "float or text",
+        "int, float or text",
         "",
         "A field of the run's configuration, asked for by `load_runs(config=[...])`.",
     ),
@@ -65,6 +77,15 @@ def unit_of(name: str) -> str:
     'nats/token'
     """
     return _texts(name)[1]
+
+
+def kind_of(name: str) -> str:
+    """Returns the type of a column as documented, empty where it is another's.
+
+    >>> kind_of("update")
+    'int'
+    """
+    return _texts(name)[0]
 
 
 def _texts(name: str) -> tuple[str, str, str]:

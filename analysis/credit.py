@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.checks import require_columns
+from analysis.checks import CONFIGURATION, DIFFERING, require_columns, require_one_configuration
 from analysis.errors import AnalysisError
 
 SETTINGS = ("gamma", "lookahead", "grounded_weight")
@@ -101,7 +101,8 @@ def _decisions(rows: pd.DataFrame, run: Any, settings: dict[str, float], *, with
         {
             **{
                 name: rows[name].iloc[:num_decisions].to_numpy()
-                for name in ("run", "env_id", "agent", "seed", "window")
+                for name in ("run", "env_id", "agent", "seed", "window", CONFIGURATION, DIFFERING)
+                if name in rows
             },
             "reveal_ratio": rows["exposure/reveal_ratio"].iloc[:num_decisions].to_numpy(dtype=float),
             "own_progress": own,
@@ -132,6 +133,7 @@ def credit_decomposition(frame: pd.DataFrame) -> pd.DataFrame:
         tells decisions apart is grounding; NaN where R does not vary), num_decisions, num_runs.
     """
     require_columns(frame, ("run", "env_id", "agent", "returns", *PARTS), "what decision_returns returns")
+    require_one_configuration(frame)
     lines = []
     for (env_id, agent), rows in frame.groupby(["env_id", "agent"], observed=True):
         runs = rows.groupby("run", observed=True)[[*PARTS, "returns"]].mean()

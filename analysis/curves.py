@@ -8,32 +8,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.checks import require_columns, require_measured
+from analysis.checks import CONFIGURATION, DIFFERING, require_columns, require_measured, require_one_configuration
+from analysis.directions import HIGHER_IS_BETTER, direction
 from analysis.errors import AnalysisError
-from analysis.intervals import CONFIDENCE, NUM_RESAMPLES, bootstrap_interval, interquartile_mean
+from analysis.intervals import CONFIDENCE, interquartile_mean, mean_interval
 
 _RUN = ["env_id", "agent", "seed", "run"]
 
 
-def learning_curves(
-    frame: pd.DataFrame,
-    column: str = "probe/nll",
-    *,
-    confidence: float = CONFIDENCE,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Returns a column's mean over an agent's runs in each window, with a bootstrap interval over runs.
+def learning_curves(frame: pd.DataFrame, column: str = "probe/nll", *, confidence: float = CONFIDENCE) -> pd.DataFrame:
+    """Returns a column's mean over an agent's runs in each window, with a t interval over runs.
 
-    A window's mean is over the runs that measured it: where runs end early, later windows are a mean over the survivors
-    (``num_runs`` says how many) and can look better than they are. Windows in which nothing was measured are left out.
+    A window's mean is over the runs that measured it; the curve of a student that broke goes on at its worst to where the
+    others' measurements end, so that a mean does not get better because students break. Windows in which nothing was measured
+    are left out. The intervals are of one window and one agent each: where bands part is no test, ``paired_differences`` is.
 
     Args:
-        frame: Rows of runs, as ``load_runs`` returns them.
+        frame: Rows of runs, as ``load_runs`` returns them; of each environment, one configuration.
         column: What to sum up.
         confidence: Confidence level.
-        num_resamples: Bootstrap resamples; whole runs are resampled, the same ones in every window.
-        seed: Seed of the resampling.
 
     Returns:
         Columns env_id, agent, column, window, mean, low, high, iqm (interquartile mean), num_runs; sorted by env_id, agent,
@@ -41,12 +34,15 @@ def learning_curves(
     """
     require_columns(frame, ("run", "env_id", "agent", "window", column))
     require_measured(frame, [column])
+    require_one_configuration(frame)
     parts = []
-    for (env_id, agent), rows in frame.groupby(["env_id", "agent"], observed=True, sort=True):
+    for (env_id, agent), rows in with_broken_curves(frame, column).groupby(
+        ["env_id", "agent"], observed=True, sort=True
+    ):
         table = rows.pivot(index="run", columns="window", values=column).astype(float).dropna(axis=1, how="all")
         if table.empty:
             continue
-        part = _curve(table.sort_index(axis=1), confidence=confidence, num_resamples=num_resamples, seed=seed)
+        part = _curve(table.sort_index(axis=1), confidence)
         part.insert(0, "env_id", str(env_id))
         part.insert(1, "agent", str(agent))
         part.insert(2, "column", column)
@@ -54,27 +50,43 @@ def learning_curves(
     return pd.concat(parts, ignore_index=True)
 
 
-def _curve(table: pd.DataFrame, **settings: Any) -> pd.DataFrame:
+def with_broken_curves(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Returns the rows with more of them for students that broke: they stay at their worst in the windows that others go on to.
+
+    Only for columns with a direction (``analysis.directions``), and windows in which some run of the environment measured it.
+    """
+    higher_is_better = HIGHER_IS_BETTER.get(column)
+    if "status" not in frame or higher_is_better is None:
+        return frame
+    measured = frame[frame[column].notna()]
+    ends = frame[(frame["status"] == "terminated").fillna(False).astype(bool)]
+    parts = [frame]
+    kind = [name for name in ("env_id", CONFIGURATION) if name in frame]
+    for end in ends.to_dict("records"):
+        own = measured.loc[measured["run"] == end["run"], column].astype(float)
+        others = measured.loc[(measured[kind].astype(str) == [str(end[name]) for name in kind]).all(axis=1), "window"]
+        later = np.unique(others[others > end["window"]])
+        if len(own) and len(later):
+            same = {name: end[name] for name in (*_RUN, CONFIGURATION, DIFFERING) if name in frame}
+            worst = float(own.min() if higher_is_better else own.max())
+            parts.append(pd.DataFrame({**same, "window": later, column: worst}))
+    return pd.concat(parts, ignore_index=True).astype({"env_id": str, "agent": str}) if len(parts) > 1 else frame
+
+
+def _curve(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Returns the curve of one agent from its runs x windows."""
     values = table.to_numpy()
     is_measured = ~np.isnan(values)
-    result = pd.DataFrame(
-        {
-            "window": table.columns.to_numpy(dtype=np.int64),
-            "mean": math.nan,
-            "low": math.nan,
-            "high": math.nan,
-            "iqm": math.nan,
-        }
-    )
-    # Windows that the same runs measured are resampled in one go.
+    result = pd.DataFrame({"window": table.columns.to_numpy(dtype=np.int64)})
+    names = ["mean", "low", "high", "iqm"]
+    result[names] = math.nan
+    # Windows that the same runs measured are summed up in one go.
     patterns, which = np.unique(is_measured, axis=1, return_inverse=True)
     for index, pattern in enumerate(patterns.T):
         places = np.flatnonzero(which.ravel() == index)
         sample = values[np.ix_(pattern, places)]
-        low, high = bootstrap_interval(sample, **settings)
-        numbers = np.stack([sample.mean(axis=0), low, high, interquartile_mean(sample)], axis=1)
-        result.loc[places, ["mean", "low", "high", "iqm"]] = numbers
+        numbers = [*mean_interval(sample, confidence=confidence), interquartile_mean(sample)]
+        result.loc[places, names] = np.stack(numbers, axis=1)
     result["num_runs"] = is_measured.sum(axis=0)
     return result
 
@@ -82,8 +94,9 @@ def _curve(table: pd.DataFrame, **settings: Any) -> pd.DataFrame:
 def area_under_curve(frame: pd.DataFrame, column: str = "probe/nll") -> pd.DataFrame:
     """Returns each run's mean height of a column over its windows: the area by the trapezoidal rule / the windows spanned.
 
-    Measured windows are joined by straight lines. A run with a single measurement has that measurement. Compare only runs
-    that span the same windows: ``first_window`` and ``last_window`` say which.
+    Measured windows are joined by straight lines. A run with a single measurement has that measurement. Areas over different
+    windows cannot be compared: ``first_window`` and ``last_window`` say which they are, and ``paired_differences`` refuses
+    them. A student that broke stays at its worst in the windows that other runs go on to.
 
     Args:
         frame: Rows of runs, as ``load_runs`` returns them.
@@ -91,21 +104,27 @@ def area_under_curve(frame: pd.DataFrame, column: str = "probe/nll") -> pd.DataF
 
     Returns:
         One line for each run that measured the column: env_id, agent, seed, run, column, area (in the column's unit),
-        first_window, last_window, num_measured.
+        first_window, last_window, num_measured; and the run's configuration, where the frame has it.
     """
     require_columns(frame, (*_RUN, "window", column))
     require_measured(frame, [column])
     lines = []
-    for key, rows in frame.dropna(subset=column).groupby(_RUN, observed=True, sort=True, dropna=False):
+    whole = with_broken_curves(frame, column)
+    for key, rows in whole.dropna(subset=column).groupby(_RUN, observed=True, sort=True, dropna=False):
         rows = rows.sort_values("window")
         windows, values = rows["window"].to_numpy(dtype=float), rows[column].to_numpy(dtype=float)
         area = np.trapezoid(values, windows) / (windows[-1] - windows[0]) if len(rows) > 1 else values[0]
         lines.append((*key, column, float(area), int(windows[0]), int(windows[-1]), len(rows)))
-    return _runs(lines, ["column", "area", "first_window", "last_window", "num_measured"])
+    return _runs(frame, lines, ["column", "area", "first_window", "last_window", "num_measured"])
 
 
 def time_to_threshold(
-    frame: pd.DataFrame, column: str, threshold: float, *, higher_is_better: bool = True, windows_in_a_row: int = 1
+    frame: pd.DataFrame,
+    column: str,
+    threshold: float,
+    *,
+    higher_is_better: bool | None = None,
+    windows_in_a_row: int = 1,
 ) -> pd.DataFrame:
     """Returns when each run first reached a threshold.
 
@@ -113,30 +132,40 @@ def time_to_threshold(
         frame: Rows of runs, as ``load_runs`` returns them.
         column: What has to reach it, such as "probe/accuracy".
         threshold: Reached where the column is at least that (at most, if less is better).
-        higher_is_better: Of the column.
+        higher_is_better: Of a column that ``analysis.directions`` does not know.
         windows_in_a_row: Measurements in a row that must reach it, against noise; the time is that of the first of them.
 
     Returns:
         One line for each run that measured the column: env_id, agent, seed, run, column, threshold, is_reached, ``window``
         (NaN if never reached) and ``last_window``, the last measured one: what was not reached until then is censored, so do
-        not average windows where some runs never arrive; compare ``is_reached`` first.
+        not average windows where some runs never arrive; compare ``is_reached`` first. And the run's configuration, where the
+        frame has it.
+
+    Raises:
+        AnalysisError: If the column's direction is unknown or contradicted, or an argument is out of range.
     """
     require_columns(frame, (*_RUN, "window", column))
     require_measured(frame, [column])
     if windows_in_a_row < 1:
         raise AnalysisError(f"windows_in_a_row: expected at least 1, got {windows_in_a_row!r}; pass 1 or more.")
+    is_higher_better = direction(column, higher_is_better=higher_is_better)
     lines = []
     for key, rows in frame.dropna(subset=column).groupby(_RUN, observed=True, sort=True, dropna=False):
         rows = rows.sort_values("window")
         values = rows[column].to_numpy(dtype=float)
-        is_there = values >= threshold if higher_is_better else values <= threshold
+        is_there = values >= threshold if is_higher_better else values <= threshold
         in_a_row = np.convolve(is_there, np.ones(windows_in_a_row))[windows_in_a_row - 1 : len(values)]
         places = np.flatnonzero(in_a_row > windows_in_a_row - 0.5)
         windows = rows["window"].to_numpy()
         window = float(windows[places[0]]) if len(places) else math.nan
         lines.append((*key, column, float(threshold), bool(len(places)), window, int(windows[-1])))
-    return _runs(lines, ["column", "threshold", "is_reached", "window", "last_window"])
+    return _runs(frame, lines, ["column", "threshold", "is_reached", "window", "last_window"])
 
 
-def _runs(lines: list[tuple[Any, ...]], names: list[str]) -> pd.DataFrame:
-    return pd.DataFrame(lines, columns=[*_RUN, *names]).astype({"seed": "Int64"})
+def _runs(frame: pd.DataFrame, lines: list[tuple[Any, ...]], names: list[str]) -> pd.DataFrame:
+    """Returns a line for each run, with the run's configuration where the frame has it."""
+    runs = pd.DataFrame(lines, columns=[*_RUN, *names]).astype({"seed": "Int64"})
+    for name in (CONFIGURATION, DIFFERING):
+        if name in frame:
+            runs[name] = runs["run"].map(frame.groupby("run", observed=True)[name].first().astype("string"))
+    return runs

@@ -11,12 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from analysis.checks import group_numbers, require_columns, require_measured
+from analysis.checks import group_numbers, require_columns, require_measured, require_one_configuration
 from analysis.errors import AnalysisError
-from analysis.intervals import CONFIDENCE, NUM_RESAMPLES, bootstrap_interval
+from analysis.intervals import CONFIDENCE, mean_interval
 
 RATIO = "exposure/reveal_ratio"
 """The column of the reveal ratio."""
+
+STRETCHES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""Edges of the stretches that ratios are put into where controllers drew them."""
 
 
 def run_progress(frame: pd.DataFrame) -> pd.Series[float]:
@@ -67,6 +70,7 @@ def exposure_by_group(frame: pd.DataFrame, *, num_bins: int = 1) -> pd.DataFrame
 
 def _by_progress(frame: pd.DataFrame, columns: dict[Any, str], num_bins: int) -> pd.DataFrame:
     require_columns(frame, ("run", "env_id", "agent", "window", *columns.values()))
+    require_one_configuration(frame)
     if num_bins < 1:
         raise AnalysisError(f"num_bins: expected at least 1, got {num_bins!r}; pass 1 or more.")
     # 0.3 * 10 is a little more than 3: rounding keeps a window that ends on an edge below it.
@@ -107,41 +111,44 @@ def mismatch_by_ratio(
     *,
     edges: Sequence[float] | None = None,
     confidence: float = CONFIDENCE,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
 ) -> pd.DataFrame:
-    """Returns the mismatch at each reveal ratio: mean over seeds of the seeds' means, with a bootstrap interval over seeds.
+    """Returns the mismatch at each reveal ratio: mean over seeds of the seeds' means, with a t interval over seeds.
 
-    Ratios that were held (``fixed:0.5``) are told apart exactly. Where controllers chose many, put them into stretches by
-    ``edges``, and remember that a controller picks its ratio by the state: what differs then is not the ratio alone.
+    Only windows that all runs measured are taken: late windows have another mismatch than early ones, whatever the ratio.
+    Ratios that every run held (``fixed:0.5``) are told apart exactly. Where controllers drew them, they are put into stretches;
+    a controller picks its ratio by the state: what differs then is not the ratio alone.
 
     Args:
         frame: Rows of runs, as ``load_runs`` returns them; runs without a seed count as one seed each.
         column: What to sum up.
-        edges: Increasing edges of stretches of the ratio, the last one closed; None takes each ratio by itself.
-        confidence: Confidence level.
-        num_resamples: Bootstrap resamples.
-        seed: Seed of the resampling.
+        edges: Increasing edges of stretches of the ratio, the last one closed; None takes each ratio by itself if every run held
+            one, else ``STRETCHES``.
+        confidence: Confidence level, of each interval by itself.
 
     Returns:
         One line for each environment and ratio: env_id, reveal_ratio (mean over the windows), mean, low, high, num_seeds,
-        num_windows.
+        num_windows, ``first_window`` and ``last_window`` taken.
+
+    Raises:
+        AnalysisError: If no window was measured by all runs, or configurations are mixed.
     """
     lines = []
     for env_id, table, rows in _by_seed_and_ratio(frame, column, edges):
         for place in table.columns:
             values = table[place].dropna().to_numpy(dtype=float)
             here = rows[rows["place"] == place]
-            low, high = bootstrap_interval(values, confidence=confidence, num_resamples=num_resamples, seed=seed)
+            mean, low, high = mean_interval(values, confidence=confidence)
             lines.append(
                 {
                     "env_id": env_id,
                     "reveal_ratio": float(here["ratio"].mean()),
-                    "mean": float(values.mean()),
+                    "mean": float(mean),
                     "low": float(low),
                     "high": float(high),
                     "num_seeds": len(values),
                     "num_windows": len(here),
+                    "first_window": int(rows["window"].min()),
+                    "last_window": int(rows["window"].max()),
                 }
             )
     return pd.DataFrame(lines)
@@ -190,19 +197,25 @@ def _by_seed_and_ratio(
     frame: pd.DataFrame, column: str, edges: Sequence[float] | None
 ) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
     """Returns for each environment its id, the column's means as seeds x places (of ratios), and the rows."""
-    require_columns(frame, ("run", "env_id", "seed", RATIO, column))
+    require_columns(frame, ("run", "env_id", "seed", "window", RATIO, column))
     require_measured(frame, [RATIO, column])
+    require_one_configuration(frame)
     rows = pd.DataFrame(
         {
             "env_id": frame["env_id"].astype(str),
+            "run": frame["run"].astype(str),
             "seed": frame["seed"].astype("string").fillna(frame["run"].astype("string")),
+            "window": frame["window"].astype(int),
             "ratio": frame[RATIO].astype(float),
             "value": frame[column].astype(float),
         }
     ).dropna(subset=["ratio", "value"])
-    if edges is None:
+    parts: list[Any] = [_on_shared_windows(str(env_id), part) for env_id, part in rows.groupby("env_id")]
+    rows = pd.concat(parts)
+    if edges is None and (rows.groupby("run")["ratio"].nunique() == 1).all():
         rows["place"] = rows["ratio"].round(6)
     else:
+        edges = STRETCHES if edges is None else edges
         if len(edges) < 2 or not bool((np.diff(edges) > 0).all()):
             raise AnalysisError(f"edges: expected at least two increasing numbers, got {list(edges)!r}; sort them.")
         rows["place"] = pd.cut(rows["ratio"], list(edges), right=False, labels=False)
@@ -212,3 +225,14 @@ def _by_seed_and_ratio(
         (str(env_id), part.pivot_table(index="seed", columns="place", values="value", aggfunc="mean"), part)
         for env_id, part in rows.groupby("env_id")
     ]
+
+
+def _on_shared_windows(env_id: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns one environment's rows of the windows that all of its runs measured."""
+    counts = rows.groupby("window")["run"].nunique()
+    shared = counts.index[counts == rows["run"].nunique()]
+    if shared.empty:
+        raise AnalysisError(
+            f"frame: expected a window that all runs of {env_id} measured, got none; leave out the runs that have too few."
+        )
+    return rows[rows["window"].isin(shared)]

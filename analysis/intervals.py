@@ -1,25 +1,51 @@
-"""Numbers that say how sure one can be: bootstrap intervals, interquartile means, improvement, seeds needed.
+"""Numbers that say how sure one can be: intervals of means, interquartile means, improvement, seeds needed.
 
-Pure functions of arrays. All resampling is scipy's, from a generator made of the seed that is passed in.
+Pure functions of arrays; nothing is drawn by chance. Several agents against each other are in ``analysis.contrasts``.
+What the intervals cover at few seeds is measured in docs/results/comparisons.md.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import optimize, stats
 
 from analysis.errors import AnalysisError
 
 CONFIDENCE = 0.95
 """Default confidence level of intervals."""
 
-NUM_RESAMPLES = 2000
-"""Default number of bootstrap resamples."""
+
+def mean_interval(values: ArrayLike, *, confidence: float = CONFIDENCE) -> tuple[Any, Any, Any]:
+    """Returns the mean over the first axis and its Student's t interval.
+
+    Of paired differences it covers what it claims from two seeds on where they are about normal or symmetric; of one agent's
+    own outcomes only where these are not very skewed.
+
+    Args:
+        values: A sample of N numbers or vectors, [N] or [N, W]; in a sample of numbers, NaN is left out.
+        confidence: Confidence level, in (0, 1).
+
+    Returns:
+        Mean, lower and upper bound, [] or [W]; bounds of fewer than two are NaN.
+
+    >>> tuple(round(float(number), 3) for number in mean_interval([1.0, 2.0, 3.0]))
+    (2.0, -0.484, 4.484)
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim == 1:
+        sample = sample[~np.isnan(sample)]
+    if not len(sample):
+        nothing = np.full(sample.shape[1:], math.nan)[()]
+        return nothing, nothing, nothing
+    mean = sample.mean(axis=0)
+    if len(sample) < 2:
+        return mean, np.full_like(mean, math.nan)[()], np.full_like(mean, math.nan)[()]
+    half = stats.t.ppf(0.5 + confidence / 2, len(sample) - 1) * sample.std(axis=0, ddof=1) / math.sqrt(len(sample))
+    return mean, mean - half, mean + half
 
 
 def interquartile_mean(values: ArrayLike, axis: int = 0) -> Any:
@@ -33,51 +59,29 @@ def interquartile_mean(values: ArrayLike, axis: int = 0) -> Any:
     return stats.trim_mean(np.asarray(values, dtype=np.float64), 0.25, axis=axis)
 
 
-def bootstrap_interval(
-    values: ArrayLike,
-    statistic: Callable[..., Any] = np.mean,
-    *,
-    num_resamples: int = NUM_RESAMPLES,
-    confidence: float = CONFIDENCE,
-    seed: int = 0,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns the percentile bootstrap interval of a statistic over the first axis.
+def interquartile_interval(values: ArrayLike, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Returns Yuen's t interval of the interquartile mean, from winsorised deviations (Biometrika 61, 1974); NaN below two.
 
-    Resampled are whole rows: what one run says of several windows stays together.
-
-    Args:
-        values: A sample of N numbers or vectors without NaN, [N] or [N, W].
-        statistic: A function of an array and ``axis``.
-        num_resamples: Bootstrap resamples.
-        confidence: Confidence level, in (0, 1).
-        seed: Seed of the resampling.
-
-    Returns:
-        Lower and upper bound, [] or [W]; NaN for fewer than two. Below about 8 rows such intervals are too narrow.
+    With g values left out at each end it has N - 2 g - 1 degrees of freedom, so that four seeds leave one, and it is wide.
     """
-    sample = np.asarray(values, dtype=np.float64)
+    sample = np.sort(np.asarray(values, dtype=np.float64))
     if len(sample) < 2:
-        nothing = np.full(sample.shape[1:], math.nan)
-        return nothing, nothing.copy()
-    interval = stats.bootstrap(
-        (sample,),
-        statistic,
-        axis=0,
-        vectorized=True,
-        n_resamples=num_resamples,
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return np.asarray(interval.low), np.asarray(interval.high)
+        return math.nan, math.nan
+    left_out = len(sample) // 4
+    kept = len(sample) - 2 * left_out
+    winsorised = np.clip(sample, sample[left_out], sample[-1 - left_out])
+    error = math.sqrt(len(sample) * winsorised.var() / (kept * (kept - 1)))
+    half = stats.t.ppf(0.5 + confidence / 2, kept - 1) * error
+    middle = float(interquartile_mean(sample))
+    return middle - float(half), middle + float(half)
 
 
-def probability_of_improvement(ours: ArrayLike, theirs: ArrayLike, *, higher_is_better: bool = True) -> float:
+def probability_of_improvement(ours: ArrayLike, theirs: ArrayLike, *, higher_is_better: bool) -> float:
     """Returns the probability that a run of ours beats a run of theirs: P(ours better) + P(tie) / 2, over all pairs.
 
     0.5 is no difference. It is Mann-Whitney's U divided by the number of pairs (arXiv 2108.13264, section 4.3).
 
-    >>> probability_of_improvement([1.0, 3.0], [0.0, 3.0])
+    >>> probability_of_improvement([1.0, 3.0], [0.0, 3.0], higher_is_better=True)
     0.625
     """
     first, second = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
@@ -90,32 +94,61 @@ def probability_of_improvement(ours: ArrayLike, theirs: ArrayLike, *, higher_is_
 
 
 def improvement_interval(
-    ours: ArrayLike,
-    theirs: ArrayLike,
-    *,
-    higher_is_better: bool = True,
-    num_resamples: int = NUM_RESAMPLES,
-    confidence: float = CONFIDENCE,
-    seed: int = 0,
+    ours: ArrayLike, theirs: ArrayLike, *, higher_is_better: bool, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """Returns the percentile bootstrap interval of ``probability_of_improvement``, both samples resampled; NaN below two."""
+    """Returns Newcombe's interval of ``probability_of_improvement`` (his method 5, Statistics in Medicine 25, 2006); NaN below two.
+
+    It takes the two samples as independent; runs that share seeds are more alike, which makes it too wide, not too narrow.
+    """
     first, second = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
     if len(first) < 2 or len(second) < 2:
         return math.nan, math.nan
+    found = probability_of_improvement(first, second, higher_is_better=higher_is_better)
+    pairs = len(first) * len(second)
+    more = (len(first) + len(second)) / 2 - 1
+    limit = stats.norm.ppf(0.5 + confidence / 2)
 
-    def statistic(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-        return probability_of_improvement(a, b, higher_is_better=higher_is_better)
+    def excess(true: float) -> float:
+        variance = true * (1 - true) * (1 + more * ((1 - true) / (2 - true) + true / (1 + true))) / pairs
+        return float((true - found) ** 2 - limit**2 * variance)
 
-    interval = stats.bootstrap(
-        (first, second),
-        statistic,
-        vectorized=False,
-        n_resamples=num_resamples,
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+    # At 0 and 1 the variance is 0, so that these are roots themselves, and not the ones that are looked for.
+    low = 0.0 if found == 0.0 else optimize.brentq(excess, 0.0, min(found, 1 - 1e-9))
+    high = 1.0 if found == 1.0 else optimize.brentq(excess, max(found, 1e-9), 1.0)
+    return float(low), float(high)
+
+
+def performance_profile(scores: ArrayLike, thresholds: ArrayLike, *, higher_is_better: bool) -> NDArray[np.float64]:
+    """Returns the share of scores beyond each threshold (arXiv 2108.13264, section 4.2).
+
+    Args:
+        scores: Of all runs (and tasks), any shape; NaN is left out.
+        thresholds: Where to look, [T].
+        higher_is_better: Beyond is above, else below.
+
+    Returns:
+        Shares in [0, 1], [T].
+
+    >>> performance_profile([0.2, 0.6, 0.9], [0.0, 0.6], higher_is_better=True).round(2).tolist()
+    [1.0, 0.33]
+    """
+    sample = np.asarray(scores, dtype=np.float64).ravel()
+    sample = sample[~np.isnan(sample)]
+    edges = np.asarray(thresholds, dtype=np.float64)
+    is_beyond = sample[None, :] > edges[:, None] if higher_is_better else sample[None, :] < edges[:, None]
+    return np.asarray(is_beyond.mean(axis=1)) if sample.size else np.full(edges.shape, math.nan)
+
+
+def optimality_gap(scores: ArrayLike, target: float, *, higher_is_better: bool) -> float:
+    """Returns by how much scores fall short of a target on average; what is beyond it counts as reached (arXiv 2108.13264).
+
+    >>> optimality_gap([0.5, 2.0], 1.0, higher_is_better=True)
+    0.25
+    """
+    sample = np.asarray(scores, dtype=np.float64).ravel()
+    sample = sample[~np.isnan(sample)]
+    short = target - sample if higher_is_better else sample - target
+    return float(np.maximum(short, 0.0).mean()) if sample.size else math.nan
 
 
 def power_of_paired_test(num_seeds: int, effect: float, deviation: float, *, confidence: float = CONFIDENCE) -> float:

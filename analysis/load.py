@@ -6,7 +6,6 @@ files of other tools do no harm.
 
 from __future__ import annotations
 
-import difflib
 import glob
 import json
 import logging
@@ -20,6 +19,8 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from analysis.checks import nearest
+from analysis.columns import kind_of
 from analysis.errors import AnalysisError, DamagedRunError, NoRunsError
 from analysis.run_files import (
     CONFIG_FILE,
@@ -47,17 +48,23 @@ _TEXT_COLUMNS = ("status", "reason", "non_finite")
 _logger = logging.getLogger(__name__)
 
 
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""A folder, a pattern of folders, or several of these."""
+
+
 def load_runs(
-    path: str | os.PathLike[str], *, config: Sequence[str] = (), damaged: Literal["refuse", "keep"] = "refuse"
+    path: Paths, *, config: Sequence[str] = (), damaged: Literal["refuse", "keep"] = "refuse"
 ) -> pd.DataFrame:
     """Returns the rows of one or many runs as a tidy frame: one row for each window of each run.
 
     Columns, in order: ``run`` (string; the run folder's path below ``path``, or its name if it is ``path`` itself),
-    ``env_id`` and ``agent`` (categories), ``seed`` (Int64), ``window`` (int64), ``run_status`` and ``version`` (categories;
-    what the run is in, and the version of atesd-env that wrote it), then every column of the trajectories, then
-    ``config/<field>`` for each field asked for. Numbers and truth values are float64, with NaN where nothing was measured
-    (null) or the run lacks the column; texts, such as ``status``, are "string". Sorted by env_id, agent, seed, run, window.
-    ``analysis.describe_columns(frame)`` explains each.
+    ``env_id`` and ``agent`` (categories), ``seed`` (Int64), ``window`` (int64), ``run_status``, ``version``, ``configuration``
+    and ``configuration_differs`` (categories; what the run is in, the version of atesd-env that wrote it, a fingerprint of its
+    configuration, and the fields in which the configurations of one environment differ), then every column of the
+    trajectories, then ``config/<field>`` for each field asked for. Columns documented as whole numbers and whole fields are
+    Int64, other numbers and truth values float64, null or NaN where nothing was measured or the run lacks the column; texts,
+    such as ``status``, are "string". Sorted by env_id, agent, seed, run, window. ``analysis.describe_columns(frame)`` explains
+    each.
 
     No run is dropped in silence:
 
@@ -73,9 +80,10 @@ def load_runs(
 
     Args:
         path: A run folder, a folder that holds run folders at any depth, or a pattern of such folders ("runs/*/beta-*", "**"
-            stands for any depth); runs are then named from where the pattern begins.
-        config: Fields of the runs' configurations to add as columns, such as ("learning_rate", "gamma"). Numbers and truth
-            values are float64, all else is text; missing where a run's version has no such field.
+            stands for any depth); runs are then named from where the pattern begins. Or a list of these; runs are then named
+            from the folder that holds them all. "~" is the home folder.
+        config: Fields of the runs' configurations to add as columns, such as ("learning_rate", "gamma"). Whole numbers are
+            Int64, other numbers and truth values float64, all else is text; missing where a run's version has no such field.
         damaged: What to do with damaged and unreadable runs.
 
     Raises:
@@ -106,7 +114,7 @@ def load_runs(
     return _frame(runs, config)
 
 
-def list_runs(path: str | os.PathLike[str]) -> pd.DataFrame:
+def list_runs(path: Paths) -> pd.DataFrame:
     """Returns one line for each run folder, whatever it is in: nothing is refused and nothing left out.
 
     Columns: ``run``, ``env_id``, ``agent``, ``seed`` as in ``load_runs`` (null where unreadable); ``run_status`` ("finished",
@@ -150,25 +158,38 @@ def _complain(run: Run, *, refuse: bool) -> None:
         _logger.warning("%s: the run has no rows and is left out (it stopped before its first window ended).", run.name)
 
 
-def _read_runs(path: str | os.PathLike[str]) -> list[Run]:
-    root = Path(path)
-    if root.is_dir():
-        roots = [root]
-    elif glob.has_magic(os.fspath(path)):
-        roots = sorted(Path(name) for name in glob.glob(os.fspath(path), recursive=True) if os.path.isdir(name))
-        while glob.has_magic(str(root)):
-            root = root.parent
-        if not roots:
-            raise NoRunsError(f"{path}: expected a pattern of folders, got no folder that matches; check the pattern.")
+def _read_runs(path: Paths) -> list[Run]:
+    if isinstance(path, str | os.PathLike):
+        root, roots = _roots(path)
     else:
-        reason = "a file" if root.exists() else "nothing there"
-        raise NoRunsError(f"{root}: expected a folder of runs, got {reason}; pass the folder given to --out.")
+        several = [_roots(one) for one in path]
+        if not several:
+            raise NoRunsError("path: expected a folder of runs or several, got an empty list; name one.")
+        roots = [start for _, starts in several for start in starts]
+        root = Path(os.path.commonpath([one.resolve() for one, _ in several]))
+        roots = [start.resolve() for start in roots]
     folders = dict.fromkeys(folder for start in roots for folder in _run_folders(start))
     runs = [
         read_run(folder, folder.resolve().name if folder == root else folder.relative_to(root).as_posix())
         for folder in folders
     ]
     return sorted(runs, key=Run.sort_key)
+
+
+def _roots(path: str | os.PathLike[str]) -> tuple[Path, list[Path]]:
+    """Returns the folder that runs are named from, and the folders to search."""
+    root = Path(path).expanduser()
+    if root.is_dir():
+        return root, [root]
+    if glob.has_magic(os.fspath(path)):
+        roots = sorted(Path(name) for name in glob.glob(str(root), recursive=True) if os.path.isdir(name))
+        while glob.has_magic(str(root)):
+            root = root.parent
+        if not roots:
+            raise NoRunsError(f"{path}: expected a pattern of folders, got no folder that matches; check the pattern.")
+        return root, roots
+    reason = "a file" if root.exists() else "nothing there"
+    raise NoRunsError(f"{root}: expected a folder of runs, got {reason}; pass the folder given to --out.")
 
 
 def _run_folders(root: Path) -> list[Path]:
@@ -204,6 +225,8 @@ def _frame(runs: list[Run], config: Sequence[str]) -> pd.DataFrame:
         "window": np.concatenate([_floats(run.columns["window"], run.num_rows) for run in runs]).astype(np.int64),
         "run_status": repeated([run.status for run in runs], "category"),
         "version": repeated([run.version for run in runs], "category"),
+        "configuration": repeated([run.configuration for run in runs], "category"),
+        "configuration_differs": repeated(_differing(runs), "category"),
     }
     # dict keeps the order in which columns first appear
     names = dict.fromkeys(name for run in runs for name in run.columns if name != "window")
@@ -213,27 +236,48 @@ def _frame(runs: list[Run], config: Sequence[str]) -> pd.DataFrame:
             texts = [text for part, count in zip(parts, counts, strict=True) for text in _texts(part, count)]
             columns[name] = pd.Series(texts, dtype="string")
         else:
-            columns[name] = np.concatenate([_floats(part, count) for part, count in zip(parts, counts, strict=True)])
+            numbers = np.concatenate([_floats(part, count) for part, count in zip(parts, counts, strict=True)])
+            is_whole = kind_of(name).startswith("int") and all(_is_whole(part) for part in parts)
+            columns[name] = pd.array(numbers, dtype="Int64") if is_whole else numbers
     for name in config:
         values = [_config_value(run, name) for run in runs]
         if all(name not in run.config for run in runs):
-            known = sorted({known for run in runs for known in run.config})
-            near = difflib.get_close_matches(name, known, n=3)
-            hint = f"did you mean {', '.join(near)}?" if near else "see config.json for the fields."
+            hint = nearest(name, (known for run in runs for known in run.config)) or "see config.json for the fields."
             raise AnalysisError(f"config: expected fields of the runs' configurations, got {name!r}; {hint}")
-        is_text = any(isinstance(value, str) for value in values)
-        columns[f"config/{name}"] = repeated(
-            [None if value is None else str(value) for value in values] if is_text else values,
-            "string" if is_text else "float64",
-        )
+        columns[f"config/{name}"] = repeated(*_config_column(values))
     return pd.DataFrame(columns, copy=False)
+
+
+def _differing(runs: list[Run]) -> list[str]:
+    """Returns for each run the fields in which its environment's configurations differ, such as "windows=10, lora_r=8"."""
+    texts: dict[tuple[str, str], str] = {}
+    for env_id in {run.env_id for run in runs}:
+        configs = {run.configuration: run.config for run in runs if run.env_id == env_id}
+        names = sorted({name for config in configs.values() for name in config})
+        names = [name for name in names if len({json.dumps(config.get(name)) for config in configs.values()}) > 1]
+        for key, config in configs.items():
+            texts[env_id, key] = ", ".join(f"{name}={config.get(name, '(absent)')}" for name in names)
+    return [texts[run.env_id, run.configuration] for run in runs]
+
+
+def _config_column(values: list[Any]) -> tuple[list[Any], str]:
+    """Returns a field's values as they stand in a column, and the column's type."""
+    if any(isinstance(value, str) for value in values):
+        return [None if value is None else str(value) for value in values], "string"
+    is_whole = all(value is None or (isinstance(value, int) and not isinstance(value, bool)) for value in values)
+    return values, "Int64" if is_whole and any(value is not None for value in values) else "float64"
 
 
 def _config_value(run: Run, name: str) -> float | str | None:
     value = run.config.get(name)
-    if value is None or isinstance(value, str):
-        return value
-    return float(value) if isinstance(value, int | float) else json.dumps(value)
+    return value if value is None or isinstance(value, str | int | float) else json.dumps(value)
+
+
+def _is_whole(part: Any) -> bool:
+    """Says whether all that a run has of a column are whole numbers or nulls."""
+    if isinstance(part, list):
+        return all(value is None or (isinstance(value, int) and not isinstance(value, bool)) for value in part)
+    return part is None or bool(pa.types.is_int64(part.type) or pa.types.is_null(part.type))
 
 
 def _is_text(part: Any) -> bool:

@@ -2,63 +2,124 @@
 
 The frames that go in are those of ``final_outcomes``, ``area_under_curve``, ``time_to_threshold`` or your own: columns
 ``agent``, ``seed``, and any number of measures. Runs with one seed met the same problems and random numbers, so that
-differences are taken seed by seed.
+differences are taken seed by seed, on the seeds that all agents have.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.checks import require_columns, require_one_environment
+from analysis.checks import nearest, require_columns, require_one_environment
+from analysis.contrasts import to_reference
+from analysis.directions import direction
 from analysis.errors import AnalysisError
 from analysis.intervals import (
     CONFIDENCE,
-    NUM_RESAMPLES,
-    bootstrap_interval,
     improvement_interval,
+    interquartile_interval,
     interquartile_mean,
+    mean_interval,
     num_seeds_for,
+    optimality_gap,
+    performance_profile,
     probability_of_improvement,
 )
 
 
-def agent_means(
-    outcomes: pd.DataFrame,
-    measure: str,
-    *,
-    confidence: float = CONFIDENCE,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Returns each agent's mean and interquartile mean over its runs, with bootstrap intervals.
+@dataclass(frozen=True)
+class SharedSeeds:
+    """A measure on the seeds that all agents have.
+
+    Attributes:
+        table: A line for each shared seed, a column for each agent, both sorted; no NaN.
+        left_out: Each other seed, with the agents that lack it.
+    """
+
+    table: pd.DataFrame
+    left_out: dict[Any, tuple[str, ...]]
+
+    def remarks(self) -> list[str]:
+        """Returns a sentence about what was left out, or none."""
+        if not self.left_out:
+            return []
+        lacking = sorted({agent for agents in self.left_out.values() for agent in agents})
+        seeds = ", ".join(map(str, self.left_out))
+        return [
+            f"Compared on the {counted(len(self.table), 'seed')} that all agents have; left out: seed"
+            f"{'s' if len(self.left_out) > 1 else ''} {seeds} (not there for {', '.join(lacking)})."
+        ]
+
+
+def shared_seeds(outcomes: pd.DataFrame, measure: str) -> SharedSeeds:
+    """Returns a measure as seeds x agents, on the seeds that all agents have.
+
+    Args:
+        outcomes: One line for each run, with the columns agent, seed and ``measure``; NaN counts as no run.
+        measure: Column to compare.
+
+    Raises:
+        AnalysisError: If a column is missing, environments or configurations are mixed, an agent has two runs with one seed,
+            or the runs span different windows.
+    """
+    table = outcome_table(outcomes, measure)
+    is_there = table.notna()
+    is_shared = is_there.all(axis=1)
+    left_out = {
+        seed: tuple(str(agent) for agent in table.columns[~is_there.loc[seed]]) for seed in table.index[~is_shared]
+    }
+    return SharedSeeds(table[is_shared], left_out)
+
+
+def outcome_table(outcomes: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Returns a measure with a line for each seed and a column for each agent, NaN where there is no run.
+
+    Arguments and errors: as in ``shared_seeds``.
+    """
+    require_columns(outcomes, ("agent", "seed", measure), "one line for each run, such as final_outcomes returns")
+    require_one_environment(outcomes)
+    runs = outcomes[["agent", "seed", measure]].astype({"agent": str, measure: float})
+    twice = runs[runs.duplicated(["agent", "seed"])]
+    if not twice.empty:
+        agent, seed = twice.iloc[0][["agent", "seed"]]
+        raise AnalysisError(
+            f"outcomes: expected one run for each agent and seed, got two of {agent} with seed {seed}; choose one of them."
+        )
+    for name in ("first_window", "last_window") if measure == "area" else ():
+        if name in outcomes and outcomes[name].nunique() > 1:
+            spans = ", ".join(map(str, sorted(outcomes[name].unique())))
+            raise AnalysisError(
+                f"outcomes: expected areas over the same windows, got {name.replace('_', ' ')}s {spans}; leave out runs that "
+                "are not finished, or cut all rows to the shortest run's windows."
+            )
+    return runs.pivot(index="seed", columns="agent", values=measure).dropna(how="all")
+
+
+def agent_means(outcomes: pd.DataFrame, measure: str, *, confidence: float = CONFIDENCE) -> pd.DataFrame:
+    """Returns each agent's mean and interquartile mean over its runs, with t intervals.
+
+    These are intervals of one agent each, over all of its seeds: to tell agents apart, use ``paired_differences``.
 
     Args:
         outcomes: One line for each run, with the columns agent, seed and ``measure``; NaN is left out.
         measure: Column to sum up.
         confidence: Confidence level.
-        num_resamples: Bootstrap resamples.
-        seed: Seed of the resampling.
 
     Returns:
         Columns agent, measure, num_seeds, mean, low, high, iqm, iqm_low, iqm_high; sorted by agent. Intervals of fewer than
         two runs are NaN.
     """
-    table = _table(outcomes, measure)
+    table = outcome_table(outcomes, measure)
     lines = []
     for agent in table.columns:
         values = table[agent].dropna().to_numpy(dtype=np.float64)
-        lines.append(
-            {
-                "agent": agent,
-                "measure": measure,
-                "num_seeds": len(values),
-                **_summed_up(values, confidence=confidence, num_resamples=num_resamples, seed=seed),
-            }
-        )
+        line = {"agent": agent, "measure": measure, "num_seeds": len(values)}
+        lines.append({**line, **_summed_up(values, confidence=confidence)})
     return pd.DataFrame(lines)
 
 
@@ -67,71 +128,115 @@ def paired_differences(
     measure: str,
     reference: str,
     *,
-    higher_is_better: bool = True,
+    higher_is_better: bool | None = None,
     effect: float | None = None,
     power: float = 0.8,
     confidence: float = CONFIDENCE,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
 ) -> pd.DataFrame:
-    """Returns how each agent differs from a reference agent, seed by seed.
+    """Returns how each agent differs from a reference agent, seed by seed, on the seeds that all agents have.
+
+    The intervals ``low`` to ``high`` hold for all agents of the table at once (``analysis.contrasts``).
 
     Args:
         outcomes: One line for each run, with the columns agent, seed and ``measure``; NaN is left out.
         measure: Column to compare.
         reference: Agent that the others are compared with, such as "fixed:1".
-        higher_is_better: Of the measure.
+        higher_is_better: Of a measure that ``analysis.directions`` does not know.
         effect: Difference that one would not want to miss; None takes the one observed.
         power: Probability with which ``num_seeds_needed`` seeds find it.
-        confidence: Confidence level.
-        num_resamples: Bootstrap resamples.
-        seed: Seed of the resampling.
+        confidence: Confidence level of all intervals together.
 
     Returns:
         One line for each other agent, the best mean difference first. Columns: agent, reference, measure, higher_is_better,
-        num_pairs; ``mean``, ``low``, ``high`` and ``iqm``, ``iqm_low``, ``iqm_high`` of the differences (agent minus
-        reference); ``deviation`` (their standard deviation, n - 1); ``improvement``, ``improvement_low``,
-        ``improvement_high`` (``probability_of_improvement`` over all pairs of runs, not only of one seed); and
-        ``num_seeds_needed`` (Int64): seeds with which a paired t-test finds ``effect`` with ``power``, if the differences
-        deviate as observed; null where that cannot be said. The observed effect is a noisy guess: a needed number made of it is
-        one too.
+        num_pairs; ``mean``, ``low``, ``high``, ``p_value`` (adjusted for the table) and ``iqm``, ``iqm_low``, ``iqm_high`` (not
+        adjusted) of the differences, agent minus reference; ``deviation`` (their standard deviation, n - 1); ``improvement``,
+        ``improvement_low``, ``improvement_high`` (``probability_of_improvement`` over all pairs of runs, not only of one seed,
+        not adjusted); ``num_seeds_needed`` (Int64): seeds with which a paired t-test finds ``effect`` with ``power``, if the
+        differences deviate as observed; null where that cannot be said (an observed effect is a noisy guess: a needed number
+        made of it is one too); and ``left_out``, the seeds that some agent lacks, as text.
 
     Raises:
-        AnalysisError: If the reference has no run, or an agent has two runs with one seed.
+        AnalysisError: If the direction is unknown or contradicted, the reference has no run, the agents share no seed, or the
+            frame cannot be compared (``shared_seeds``).
     """
-    table = _table(outcomes, measure)
-    if reference not in table:
-        raise AnalysisError(
-            f"reference: expected one of {', '.join(table.columns)}, got {reference!r}; "
-            "choose an agent that the frame has."
-        )
-    settings: dict[str, Any] = {"confidence": confidence, "num_resamples": num_resamples, "seed": seed}
+    shared = shared_seeds(outcomes, measure)
+    is_higher_better = direction(measure, outcomes=outcomes, higher_is_better=higher_is_better)
+    agents = _comparable(shared, reference)
+    values = shared.table.to_numpy(dtype=np.float64)
+    place = agents.index(reference)
+    contrast = to_reference(values, place, confidence=confidence)
+    better = {"higher_is_better": is_higher_better}
     lines = []
-    for agent in table.columns.drop(reference):
-        difference = (table[agent] - table[reference]).dropna().to_numpy(dtype=np.float64)
-        ours, theirs = (table[name].dropna().to_numpy(dtype=np.float64) for name in (agent, reference))
-        better = probability_of_improvement(ours, theirs, higher_is_better=higher_is_better)
-        low, high = improvement_interval(ours, theirs, higher_is_better=higher_is_better, **settings)
-        deviation = float(difference.std(ddof=1)) if len(difference) > 1 else math.nan
+    for other in (other for other in range(len(agents)) if other != place):
+        ours, theirs = values[:, other], values[:, place]
+        numbers = _summed_up(ours - theirs, confidence=confidence)
+        adjusted = {name: float(getattr(contrast, name)[other]) for name in ("low", "high", "p_value")}
+        deviation = float((ours - theirs).std(ddof=1)) if len(ours) > 1 else math.nan
+        ends = improvement_interval(ours, theirs, confidence=confidence, **better)
         lines.append(
-            {
-                "agent": agent,
-                "reference": reference,
-                "measure": measure,
-                "higher_is_better": higher_is_better,
-                "num_pairs": len(difference),
-                **_summed_up(difference, **settings),
-                "deviation": deviation,
-                "improvement": better,
-                "improvement_low": low,
-                "improvement_high": high,
-                "num_seeds_needed": _seeds_needed(difference, deviation, effect, power, confidence),
-            }
+            {"agent": agents[other], "reference": reference, "measure": measure, **better, "num_pairs": len(ours)}
+            | {**numbers, **adjusted, "deviation": deviation}
+            | {"improvement": probability_of_improvement(ours, theirs, **better)}
+            | dict(zip(("improvement_low", "improvement_high"), ends, strict=True))
+            | {"num_seeds_needed": _seeds_needed(ours - theirs, deviation, effect, power, confidence)}
+            | {"left_out": ", ".join(map(str, shared.left_out))}
         )
-    if not lines:
-        raise AnalysisError(f"outcomes: expected another agent beside {reference!r}, got none; add its runs.")
     frame = pd.DataFrame(lines).astype({"num_seeds_needed": "Int64"})
-    return frame.sort_values("mean", ascending=not higher_is_better, ignore_index=True, kind="stable")
+    return frame.sort_values("mean", ascending=not is_higher_better, ignore_index=True, kind="stable")
+
+
+def _comparable(shared: SharedSeeds, reference: str) -> list[str]:
+    """Returns the agents, in the order of the table's columns.
+
+    Raises:
+        AnalysisError: If the reference is not among them, no other is, or they share no seed.
+    """
+    agents = [str(agent) for agent in shared.table.columns]
+    if reference not in agents:
+        raise AnalysisError(
+            f"reference: expected one of {', '.join(agents)}, got {reference!r}"
+            f"{nearest(reference, agents, ' ({})')}; choose an agent that the frame has."
+        )
+    if len(agents) == 1:
+        raise AnalysisError(f"outcomes: expected another agent beside {reference!r}, got none; add its runs.")
+    if shared.table.empty:
+        raise AnalysisError(
+            f"outcomes: expected a seed that all of {', '.join(agents)} have, got none; leave an agent out, or add runs."
+        )
+    return agents
+
+
+def performance_profiles(
+    outcomes: pd.DataFrame, measure: str, thresholds: Sequence[float], *, higher_is_better: bool | None = None
+) -> pd.DataFrame:
+    """Returns the share of each agent's runs that are beyond thresholds, and how far they fall short of each on average.
+
+    Args:
+        outcomes: One line for each run, with the columns agent, seed and ``measure``; NaN is left out.
+        measure: Column to look at.
+        thresholds: Where to look.
+        higher_is_better: Of a measure that ``analysis.directions`` does not know.
+
+    Returns:
+        One line for each agent and threshold: agent, measure, threshold, ``share`` in [0, 1] (``performance_profile``), ``gap``
+        (``optimality_gap``, in the measure's unit), num_seeds. Shares of few runs are coarse: read differences between agents
+        off ``paired_differences``.
+    """
+    table = outcome_table(outcomes, measure)
+    better = {"higher_is_better": direction(measure, outcomes=outcomes, higher_is_better=higher_is_better)}
+    lines = []
+    for agent in table.columns:
+        values = table[agent].dropna().to_numpy(dtype=np.float64)
+        shares = performance_profile(values, thresholds, **better)
+        for threshold, share in zip(thresholds, shares, strict=True):
+            gap = optimality_gap(values, threshold, **better)
+            lines.append((agent, measure, float(threshold), float(share), gap, len(values)))
+    return pd.DataFrame(lines, columns=["agent", "measure", "threshold", "share", "gap", "num_seeds"])
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns a number with its noun, such as "1 seed" or "3 seeds"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _seeds_needed(
@@ -147,25 +252,16 @@ def _seeds_needed(
         return None  # no effect to speak of
 
 
-def _summed_up(values: np.ndarray, *, confidence: float, num_resamples: int, seed: int) -> dict[str, float]:
+def _summed_up(values: np.ndarray, *, confidence: float) -> dict[str, float]:
     if not len(values):
         return dict.fromkeys(("mean", "low", "high", "iqm", "iqm_low", "iqm_high"), math.nan)
-    numbers: dict[str, float] = {}
-    for name, prefix, statistic in (("mean", "", np.mean), ("iqm", "iqm_", interquartile_mean)):
-        low, high = bootstrap_interval(values, statistic, confidence=confidence, num_resamples=num_resamples, seed=seed)
-        numbers |= {name: float(statistic(values, axis=0)), f"{prefix}low": float(low), f"{prefix}high": float(high)}
-    return numbers
-
-
-def _table(outcomes: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Returns the measure with a line for each seed and a column for each agent."""
-    require_columns(outcomes, ("agent", "seed", measure), "one line for each run, such as final_outcomes returns")
-    require_one_environment(outcomes)
-    runs = outcomes[["agent", "seed", measure]].astype({"agent": str, measure: float})
-    twice = runs[runs.duplicated(["agent", "seed"])]
-    if not twice.empty:
-        agent, seed = twice.iloc[0][["agent", "seed"]]
-        raise AnalysisError(
-            f"outcomes: expected one run for each agent and seed, got two of {agent} with seed {seed}; choose one of them."
-        )
-    return runs.pivot(index="seed", columns="agent", values=measure)
+    mean, low, high = mean_interval(values, confidence=confidence)
+    iqm_low, iqm_high = interquartile_interval(values, confidence=confidence)
+    return {
+        "mean": float(mean),
+        "low": float(low),
+        "high": float(high),
+        "iqm": float(interquartile_mean(values)),
+        "iqm_low": iqm_low,
+        "iqm_high": iqm_high,
+    }

@@ -6,6 +6,7 @@ generously than we do, is read again line by line, so that the message names the
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ RunStatus = Literal["finished", "unfinished", "empty", "damaged", "unreadable"]
 RUN_COLUMNS = ("run", "env_id", "agent", "seed", "window")
 """The first columns of every frame; together, run and window name a row."""
 
-FLAG_COLUMNS = ("run_status", "version")
+FLAG_COLUMNS = ("run_status", "version", "configuration", "configuration_differs")
 """The columns that follow them."""
 
 
@@ -80,6 +81,12 @@ class Run:
         versions = self.description.get("versions")
         version = versions.get("atesd-env") if isinstance(versions, dict) else None
         return None if version is None else str(version)
+
+    @property
+    def configuration(self) -> str:
+        """A fingerprint of the configuration: runs with the same one differ in agent and seed alone."""
+        text = json.dumps(self.config, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def sort_key(self) -> tuple[str, str, int, str]:
         """Returns what runs are ordered by: environment, agent, seed, name."""

@@ -2,22 +2,30 @@
 
 The rule is fixed before the numbers are seen. Agents are compared by the probe's accuracy after the last window where
 all finished runs measured it and it tells any two of them apart, otherwise by the probe's NLL, and where that lacks
-too by the return. Differences are taken on the same seed, and their 95% intervals are bootstrapped over seeds.
+too by the return. Differences are taken seed by seed, on the seeds that all agents have; their 95% intervals hold for all
+agents at once and allow for the best having been found on these seeds. It says what ``compare_agents`` says, in words.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from analysis.checks import require_columns
 from analysis.errors import AnalysisError
-from analysis.statistics import METRICS, final_outcomes, mean_interval
+from analysis.paired import counted, outcome_table, shared_seeds
+from analysis.statistics import METRICS, compare_agents, final_outcomes
 
-ENOUGH_SEEDS = 8
-"""Shared seeds from which on a bootstrap interval is taken at its word; below, it is too narrow."""
+LEAST_SEEDS = 6
+"""Shared seeds below which no winner is named.
+
+A coin decides 5 seeds alike in 1 of 16 cases: with fewer than 6, even an agent that is better on every seed may be so by chance
+in more than 5% of cases, and what the interval says beyond that rests on the outcomes being normal.
+"""
 
 _CANDIDATES = ("probe/accuracy", "probe/nll", "return")
 _NAMES = {"probe/accuracy": "probe accuracy", "probe/nll": "probe NLL", "return": "return"}
@@ -31,10 +39,10 @@ class Standing:
 
     Attributes:
         agent: Its spec.
-        num_seeds: Finished runs.
-        num_broken: Runs of them whose student broke.
-        result: Mean over runs with its interval, as text.
-        difference: Mean difference to the best agent on shared seeds with its interval, as text; empty for the best.
+        num_seeds: Shared seeds that it is compared on.
+        num_broken: Finished runs whose student broke.
+        result: Mean over shared seeds with its interval, as text.
+        difference: Mean difference to the best agent with its interval, as text; empty for the best.
         wins: On how many shared seeds the best agent was better, as text; empty for the best.
         costs: What a run cost, means as text: updates, tokens sampled, tokens trained on, seconds.
     """
@@ -88,17 +96,16 @@ def judge(frame: pd.DataFrame) -> Verdict:
         return _nothing(f"No verdict: {error}", remarks)
     num_broken = int(outcomes["is_broken"].sum())
     if num_broken:
-        remarks.append(
-            f"In {_counted(num_broken, 'run')} the student broke; what counts is its last measurement, which may be from before."
-        )
+        remarks.append(f"In {counted(num_broken, 'run')} the student broke; what counts is its worst measurement.")
     return _compared(outcomes, metric, remarks)
 
 
-def judged_outcomes(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+def judged_outcomes(frame: pd.DataFrame, further: Sequence[str] = ()) -> tuple[pd.DataFrame, str]:
     """Returns what the verdict is about: the outcomes of finished runs with a seed, and the metric that they are judged by.
 
     Args:
         frame: As for ``judge``.
+        further: Metrics that the outcomes shall have too.
 
     Raises:
         AnalysisError: If there is no such run, a column is missing, or a seed of an agent has two runs.
@@ -107,11 +114,12 @@ def judged_outcomes(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     finished, _ = _finished_runs(frame)
     if finished.empty:
         raise AnalysisError("frame: expected a finished run with a seed, got none; wait for one.")
-    return _judged(finished)
+    return _judged(finished, further)
 
 
-def _judged(finished: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    outcomes = final_outcomes(finished, [name for name in _CANDIDATES if _is_measured(finished, name)])
+def _judged(finished: pd.DataFrame, further: Sequence[str] = ()) -> tuple[pd.DataFrame, str]:
+    measured = [name for name in _CANDIDATES if _is_measured(finished, name)]
+    outcomes = final_outcomes(finished, [*dict.fromkeys((*measured, *further))])
     return outcomes, _metric(outcomes)
 
 
@@ -122,10 +130,10 @@ def _finished_runs(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     unseeded = set(last.loc[last["seed"].isna(), "run"]) - unfinished
     remarks = []
     if unfinished:
-        names = f"{_counted(len(unfinished), 'run')} ({_listed(sorted(unfinished))})"
+        names = f"{counted(len(unfinished), 'run')} ({_listed(sorted(unfinished))})"
         remarks.append(f"Not in the verdict, because not finished: {names}.")
     if unseeded:
-        names = f"{_counted(len(unseeded), 'run')} ({_listed(sorted(unseeded))})"
+        names = f"{counted(len(unseeded), 'run')} ({_listed(sorted(unseeded))})"
         remarks.append(f"Not in the verdict, because without a seed to pair by: {names}.")
     return frame[~frame["run"].isin(unfinished | unseeded)], remarks
 
@@ -145,41 +153,42 @@ def _metric(outcomes: pd.DataFrame) -> str:
 
 
 def _compared(outcomes: pd.DataFrame, metric: str, remarks: list[str]) -> Verdict:
-    higher_is_better = METRICS[metric]
-    table = outcomes.pivot(index="seed", columns="agent", values=metric)
-    order = [str(agent) for agent in table.mean().sort_values(ascending=not higher_is_better).index]
-    best = order[0]
-    num_broken = outcomes.groupby("agent")["is_broken"].sum()
-    standings = []
-    for agent in order:
-        difference = (table[agent] - table[best]).dropna()
-        is_worse = difference < 0 if higher_is_better else difference > 0
-        standings.append(
-            Standing(
-                agent=agent,
-                num_seeds=int(table[agent].count()),
-                num_broken=int(num_broken[agent]),
-                result=_text(mean_interval(table[agent]), metric),
-                difference="" if agent == best else _text(mean_interval(difference), metric, is_difference=True),
-                wins="" if agent == best else f"{int(is_worse.sum())} of {len(difference)}",
-                costs=_costs(outcomes[outcomes["agent"] == agent]),
-            )
-        )
-    direction = "more is better" if higher_is_better else "less is better"
+    lines = compare_agents(outcomes, [metric])
+    shared = shared_seeds(outcomes, metric)
+    remarks = [*remarks, *shared.remarks()]
     name = f"{_NAMES[metric]} after the last window" if metric != "return" else "return (sum of a run's rewards)"
+    direction = "more is better" if METRICS[metric] else "less is better"
     described = f"{name}{' in' + _UNITS[metric] if metric in _UNITS else ''}, {direction}"
-    if len(order) == 1:
-        sentence = f"Only {best} is here ({_counted(int(table[best].count()), 'run')}): nothing to compare it with."
+    if shared.table.empty:
+        lacking = outcome_table(outcomes, metric).count().idxmin()
+        sentence = "No verdict: the agents share no seed, so that nothing can be paired."
+        certainty = f"Make runs with the same seeds, or leave an agent out ({lacking} has the fewest)."
+        return Verdict(sentence, certainty, described, (), tuple(remarks))
+    table = shared.table * (1 if METRICS[metric] else -1)
+    standings = tuple(_standing(line, table, outcomes, metric) for _, line in lines.iterrows())
+    best = lines.iloc[0]
+    if len(lines) == 1:
+        sentence = f"Only {best['agent']} is here ({counted(len(table), 'run')}): nothing to compare it with."
         certainty = f"Its {_NAMES[metric]}: {standings[0].result}{_UNITS.get(metric, '')}."
-        return Verdict(sentence, certainty, described, tuple(standings), tuple(remarks))
-    if len(order) > 2:
-        remarks = [*remarks, f"The best of {len(order)} was found on the seeds it is judged by, which flatters it."]
-    second = order[1]
-    gap = (table[best] - table[second]) * (1 if higher_is_better else -1)
-    mean, low, high = mean_interval(gap)
-    sentence = _headline(best, second, table, metric, (mean, low, high))
-    certainty = _certainty(best, second, gap.dropna(), low)
-    return Verdict(sentence, certainty, described, tuple(standings), tuple(remarks))
+    else:
+        sentence = _headline(lines, metric)
+        certainty = _certainty(lines, table)
+    return Verdict(sentence, certainty, described, standings, tuple(remarks))
+
+
+def _standing(line: pd.Series[Any], table: pd.DataFrame, outcomes: pd.DataFrame, metric: str) -> Standing:
+    agent, best = line["agent"], line["best"]
+    gap = table[best] - table[agent]
+    interval = (line["to_best"], line["to_best_low"], line["to_best_high"])
+    return Standing(
+        agent=agent,
+        num_seeds=line["num_seeds"],
+        num_broken=line["num_broken"],
+        result=_text((line["mean"], line["low"], line["high"]), metric),
+        difference="" if agent == best else _text(interval, metric, is_difference=True),
+        wins="" if agent == best else f"{int((gap > 0).sum())} of {len(gap)}",
+        costs=_costs(outcomes[outcomes["agent"] == agent]),
+    )
 
 
 def _costs(outcomes: pd.DataFrame) -> tuple[str, ...]:
@@ -187,46 +196,50 @@ def _costs(outcomes: pd.DataFrame) -> tuple[str, ...]:
     return (*counts, f"{outcomes['run_sec'].mean():,.3g}")
 
 
-def _headline(best: str, second: str, table: pd.DataFrame, metric: str, gap: tuple[float, float, float]) -> str:
-    mean, low, high = gap
-    level = _number(float(table[best].mean()), metric)
-    result = f"{_NAMES[metric]} {level}{_UNITS.get(metric, '')}"
-    begin = f"{best} did best: {result}"
-    if math.isnan(mean):
-        return f"{begin}; {second}, the next, shares no seed with it."
+def _headline(lines: pd.DataFrame, metric: str) -> str:
+    """Returns who has the best mean and by how much; a winner is named only where there are enough seeds and no doubt."""
+    best, second = (str(agent) for agent in lines["agent"].iloc[:2])
+    result = f"{_NAMES[metric]} {_number(float(lines['mean'].iloc[0]), metric)}{_UNITS.get(metric, '')}"
     unit = " points" if metric == "probe/accuracy" else ""
-    lead = f"{_number(abs(mean), metric, is_difference=True)}{unit}"
-    if lead == f"{_number(0.0, metric, is_difference=True)}{unit}":
-        begin = f"{best} and {second} did best, and equally well: {result}, a difference of {lead} on shared seeds"
-    else:
-        word = "better" if mean >= 0 else "worse"
-        begin = f"{begin}, {lead} {word} than {second}, the next, on shared seeds"
-    if math.isnan(low):
-        return f"{begin}."
-    ends = [_number(end, metric, is_difference=True) for end in (low, high)]
-    return f"{begin} (95% interval {ends[0]} to {ends[1]})."
+    lead, low, high = (abs(float(lines[f"to_best{end}"].iloc[1])) for end in ("", "_low", "_high"))
+    text = f"{_number(lead, metric, is_difference=True)}{unit}"
+    rivals = _rivals(lines)
+    if text == f"{_number(0.0, metric, is_difference=True)}{unit}":
+        return f"{best} and {second} have the best mean, and the same: {result}."
+    if int(lines["num_seeds"].iloc[0]) < LEAST_SEEDS or rivals:
+        return f"{best} has the best mean: {result}, {text} better than {second}, the next."
+    ends = " to ".join(_number(end, metric, is_difference=True) for end in sorted((low, high)))
+    return f"{best} did best: {result}, {text} better than {second}, the next (95% interval {ends})."
 
 
-def _certainty(best: str, second: str, gap: pd.Series[float], low: float) -> str:
-    """Returns how sure a difference is.
+def _rivals(lines: pd.DataFrame) -> list[str]:
+    """Returns the agents, beside the best, whose interval does not leave out that they are as good."""
+    is_worse = (lines["to_best_low"] > 0) | (lines["to_best_high"] < 0)
+    return lines.loc[~is_worse & (lines["agent"] != lines["best"]), "agent"].astype(str).tolist()
+
+
+def _certainty(lines: pd.DataFrame, table: pd.DataFrame) -> str:
+    """Returns how sure the best agent is.
 
     Args:
-        best: The best agent.
-        second: The next one.
-        gap: Differences on shared seeds, positive where ``best`` is better.
-        low: Lower end of the interval of their mean.
+        lines: What ``compare_agents`` says of the metric, best first.
+        table: Outcomes on shared seeds, more is better.
     """
-    if len(gap) < 2:
-        return "Nothing can be said about certainty: two shared seeds are the least, and eight are advisable."
-    wins = f"{best} was better on {int((gap > 0).sum())} of {len(gap)} shared seeds."
-    if low <= 0:
-        return f"Not settled: the interval includes zero, so these runs do not tell {best} and {second} apart. {wins}"
-    if len(gap) < ENOUGH_SEEDS:
+    best, second = (str(agent) for agent in lines["agent"].iloc[:2])
+    wins = (
+        f"{best} was better than {second} on {int((table[best] > table[second]).sum())} of {len(table)} shared seeds."
+    )
+    if len(table) < 2:
+        return f"One shared seed says nothing about certainty; {LEAST_SEEDS} are the least to name a winner."
+    if len(table) < LEAST_SEEDS:
         return (
-            f"A hint, not a proof: the interval excludes zero, but one from {len(gap)} seeds is too narrow "
-            f"({ENOUGH_SEEDS} or more are advisable). {wins}"
+            f"No winner is named from {len(table)} shared seeds: {LEAST_SEEDS} are the least, since with fewer even an agent that "
+            f"is better on every seed may be so by chance in more than 5% of cases. {wins}"
         )
-    return f"Clear on these seeds: the interval excludes zero. {wins}"
+    rivals = _rivals(lines)
+    if rivals:
+        return f"Not settled: these runs do not tell {best} from {_listed(rivals)}. {wins}"
+    return f"Clear on these seeds: no interval of a difference to {best} includes zero. {wins}"
 
 
 def _text(interval: tuple[float, float, float], metric: str, *, is_difference: bool = False) -> str:
@@ -245,10 +258,6 @@ def _number(value: float, metric: str, *, is_difference: bool = False, is_signed
     if metric == "probe/accuracy":
         return f"{100 * value:{sign}.1f}{'' if is_difference else '%'}"
     return f"{value:{sign}.3f}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _listed(names: list[str], most: int = 5) -> str:

@@ -3,7 +3,7 @@
 An agent learns over many runs (of Stable-Baselines3's, several students side by side; the number of windows is the same),
 and then decides in one fresh run without exploring and without learning. Reported is the share of the optimal policy's way
 that the student went in that run (`toy/reached_rate`), and the mean of that share over the runs of learning, which is what
-learning cost. Means over seeds with bootstrap 95% intervals. `random` explores in its fresh run too: its mean ratio, 0.5,
+learning cost. Means over seeds with 95% t intervals. `random` explores in its fresh run too: its mean ratio, 0.5,
 would say nothing.
 
 No problem has its best ratio near 0.5, where an agent that has learned nothing would pass for a good one.

@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: where results go, what they say about the machine, bootstrap intervals."""
+"""What the benchmark scripts share: where results go, what they say about the machine, intervals over seeds."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
+from numpy.typing import ArrayLike
+
+from analysis.contrasts import to_reference
+from analysis.intervals import mean_interval
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -54,10 +58,26 @@ def save(name: str, result: dict[str, Any]) -> None:
     (RESULTS / f"{name}.json").write_text(text + "\n")
 
 
-def mean_with_interval(values: list[float], seed: int = 0) -> dict[str, float]:
-    """Returns the mean and its bootstrap 95% interval (percentile, 10,000 resamples, seeded)."""
-    sample = np.asarray(values)
-    interval = bootstrap(
-        (sample,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(seed)
-    ).confidence_interval
-    return {"mean": float(sample.mean()), "low": float(interval.low), "high": float(interval.high)}
+def mean_with_interval(values: ArrayLike) -> dict[str, float]:
+    """Returns the mean over seeds and its 95% t interval."""
+    return dict(zip(("mean", "low", "high"), map(float, mean_interval(values)), strict=True))
+
+
+def differences_to(values: ArrayLike, labels: Sequence[float], reference: int) -> dict[str, dict[str, float]]:
+    """Returns each column's paired difference to a reference column; the 95% intervals hold for all of them at once.
+
+    Args:
+        values: Outcomes, [seeds, columns].
+        labels: What the columns are called.
+        reference: The column that the others are compared with.
+    """
+    contrast = to_reference(np.asarray(values, dtype=np.float64), reference)
+    return {
+        str(label): {
+            "mean": float(contrast.difference[i]),
+            "low": float(contrast.low[i]),
+            "high": float(contrast.high[i]),
+        }
+        for i, label in enumerate(labels)
+        if i != reference
+    }

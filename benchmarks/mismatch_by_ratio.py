@@ -42,6 +42,7 @@ def main() -> None:
         {
             "seeds": list(range(arguments.seeds)),
             "updates_of_the_window": config.hold_window,
+            "mismatch_by_seed": {str(ratio): mismatch[:, i].tolist() for i, ratio in enumerate(RATIOS)},
             "mismatch": {str(ratio): mean_with_interval(mismatch[:, i].tolist()) for i, ratio in enumerate(RATIOS)},
             "increase_over_previous_ratio": {
                 str(ratio): mean_with_interval((mismatch[:, i] - mismatch[:, i - 1]).tolist())

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.load import AnalysisError
+from analysis.checks import require_columns, require_measured, require_one_environment
+from analysis.errors import AnalysisError
 from analysis.plots.style import COLOURS as _COLOURS
 from analysis.plots.style import LINE_STYLES as _LINE_STYLES
 from analysis.plots.style import MARKERS as _MARKERS
@@ -51,7 +52,9 @@ def plot_exposure(frame: pd.DataFrame, *, return_data: bool = False) -> Figure |
     Raises:
         AnalysisError: If the frame is empty, lacks a column, or mixes environments.
     """
-    _check(frame)
+    require_columns(frame, _REQUIRED_COLUMNS)
+    require_one_environment(frame)
+    require_measured(frame, ("exposure/reveal_ratio", "probe/nll"))
     columns = [name for name in _PANELS if name in frame and frame[name].notna().any()]
     data = pd.concat([_summary(frame, name) for name in columns], ignore_index=True)
     agents = sorted(frame["agent"].unique())
@@ -96,28 +99,6 @@ def plot_exposure(frame: pd.DataFrame, *, return_data: bool = False) -> Figure |
         handlelength=4,
     )
     return (figure, data) if return_data else figure
-
-
-def _check(frame: pd.DataFrame) -> None:
-    missing = [name for name in _REQUIRED_COLUMNS if name not in frame]
-    if missing:
-        raise AnalysisError(
-            f"frame: expected the columns {', '.join(_REQUIRED_COLUMNS)}, got none of {', '.join(missing)}; pass what "
-            "load_runs returns."
-        )
-    if frame.empty:
-        raise AnalysisError("frame: expected at least one row, got none; check what the rows were filtered by.")
-    env_ids = sorted(frame["env_id"].unique())
-    if len(env_ids) > 1:
-        raise AnalysisError(
-            f"frame: expected runs of one environment, got {', '.join(env_ids)}; choose one, such as "
-            f"frame[frame['env_id'] == {env_ids[0]!r}]."
-        )
-    for name in ("exposure/reveal_ratio", "probe/nll"):
-        if frame[name].isna().all():
-            raise AnalysisError(
-                f"frame: expected numbers in the column {name}, got only nulls; pass runs that have them."
-            )
 
 
 def _summary(frame: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -173,20 +154,23 @@ def plot_comparison(comparison: pd.DataFrame, *, return_data: Literal[True]) -> 
 def plot_comparison(comparison: pd.DataFrame, *, return_data: bool = False) -> Figure | tuple[Figure, pd.DataFrame]:
     """Draws a forest plot: for each metric, every agent's mean paired difference with its interval.
 
-    A row of panels is a metric, a panel the difference to the fixed reference ratio or to the best fixed one; without
-    either among the agents, the means themselves. Agents stand in the order of their means, the best on top.
+    A row of panels is a metric, a panel the difference to the fixed reference ratio or to the best fixed one; without either
+    among the agents, to the best agent; for a single agent or seed, the means themselves. Agents stand in the order of their
+    means, the best on top.
 
     Args:
         comparison: What ``analysis.statistics.compare_agents`` returns; it is left unchanged.
-        return_data: Also return what was drawn: columns metric, agent, ``kind`` ("to_reference", "to_best_fixed" or "mean"), mean,
-            low, high.
+        return_data: Also return what was drawn: columns metric, agent, ``kind`` ("to_reference", "to_best_fixed", "to_best" or
+            "mean"), mean, low, high.
 
     Raises:
         AnalysisError: If the frame is empty.
     """
     if comparison.empty:
         raise AnalysisError("comparison: expected at least one agent, got none; compare at least one.")
-    kinds = [name for name in ("to_reference", "to_best_fixed") if comparison[name].notna().any()] or ["mean"]
+    is_there = {name: comparison[f"{name}_low"].notna().any() for name in ("to_reference", "to_best_fixed", "to_best")}
+    kinds = [name for name in ("to_reference", "to_best_fixed") if is_there[name]]
+    kinds = kinds or (["to_best"] if is_there["to_best"] else ["mean"])
     metrics = list(comparison["metric"].unique())
     num_agents = comparison["agent"].nunique()
     figure = Figure(
@@ -199,7 +183,7 @@ def plot_comparison(comparison: pd.DataFrame, *, return_data: bool = False) -> F
             _draw_forest(axes, rows, kind)
         for axes in line[1:]:
             axes.tick_params(labelleft=False)
-    figure.suptitle("Mean over seeds, 95% bootstrap interval; differences are paired by seed", fontsize=10)
+    figure.suptitle("Mean over seeds; differences are paired by seed, their 95% intervals hold together", fontsize=10)
     data = pd.concat([_forest(comparison, kind) for kind in kinds], ignore_index=True)
     return (figure, data) if return_data else figure
 
@@ -227,5 +211,6 @@ def _draw_forest(axes: Axes, rows: pd.DataFrame, kind: str) -> None:
         axes.set_xlabel(f"{first['metric']} (better: {direction})", fontsize=8)
         return
     axes.axvline(0.0, color="black", linewidth=0.8)
-    other = plain_label(first["reference"]) if kind == "to_reference" else "best fixed ratio"
+    others = {"to_reference": plain_label(first["reference"]), "to_best": plain_label(first["best"])}
+    other = others.get(kind, "best fixed ratio")
     axes.set_xlabel(f"{first['metric']} minus {other} (better: {direction})", fontsize=8)

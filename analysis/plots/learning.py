@@ -27,25 +27,23 @@ HEALTH = (
 
 @overload
 def plot_learning_curves(
-    frame: pd.DataFrame, columns: Sequence[str] = ..., *, seed: int = ..., return_data: Literal[False] = False
+    frame: pd.DataFrame, columns: Sequence[str] = ..., *, return_data: Literal[False] = False
 ) -> Figure: ...
 @overload
 def plot_learning_curves(
-    frame: pd.DataFrame, columns: Sequence[str] = ..., *, seed: int = ..., return_data: Literal[True]
+    frame: pd.DataFrame, columns: Sequence[str] = ..., *, return_data: Literal[True]
 ) -> tuple[Figure, pd.DataFrame]: ...
 def plot_learning_curves(
     frame: pd.DataFrame,
     columns: Sequence[str] = ("probe/nll", "probe/accuracy"),
     *,
-    seed: int = 0,
     return_data: bool = False,
 ) -> Figure | tuple[Figure, pd.DataFrame]:
-    """Draws columns over windows for each agent: the mean over runs, and its 95% bootstrap interval.
+    """Draws columns over windows for each agent: the mean over runs, and its 95% t interval, of each window and agent by itself.
 
     Args:
         frame: Rows of runs of one environment, as ``load_runs`` returns them.
         columns: One panel each; those that were never measured are left out.
-        seed: Seed of the resampling.
         return_data: Also return what was drawn: the frames of ``learning_curves``, one below the other.
 
     Raises:
@@ -56,7 +54,7 @@ def plot_learning_curves(
     columns = [name for name in columns if name in frame and frame[name].notna().any()]
     if not columns:
         raise AnalysisError("frame: expected numbers in one of the columns to draw, got none; name others.")
-    data = pd.concat([learning_curves(frame, name, seed=seed) for name in columns], ignore_index=True)
+    data = pd.concat([learning_curves(frame, name) for name in columns], ignore_index=True)
     styles = agent_styles(data["agent"])
     figure, panels = new_figure(len(columns), sharex=True)
     for axes, name in zip(panels[:, 0], columns, strict=True):
@@ -69,7 +67,12 @@ def plot_learning_curves(
     panels[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.align_ylabels(panels[:, 0])
     figure.suptitle(f"Learning, {plain_label(frame['env_id'].iloc[0])}", fontsize=11)
-    draw_legend(figure, styles, "Line: mean over runs. Band: its 95% bootstrap interval.", run_labels(frame, styles))
+    draw_legend(
+        figure,
+        styles,
+        "Line: mean over runs. Band: its 95% t interval, of each window and agent by itself.",
+        run_labels(frame, styles),
+    )
     return (figure, data) if return_data else figure
 
 

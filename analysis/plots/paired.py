@@ -59,7 +59,7 @@ def plot_paired_differences(
         name = " ".join(label_of(measure).split("\n"))
         better = "right" if first["higher_is_better"] else "left"
         axes.set_xlabel(f"{name}, minus {plain_label(first['reference'])} (better: {better})", fontsize=9)
-    figure.suptitle("Differences paired by seed: mean and 95% bootstrap interval", fontsize=11)
+    figure.suptitle("Differences paired by seed: means, and intervals that hold together (95%)", fontsize=11)
     marks = ["filled: the interval leaves out 0"] if data["low"].notna().any() else []
     marks += ["cross: a single pair"] if data["low"].isna().any() else []
     panels[0, 0].set_title(", ".join(marks).capitalize(), fontsize=8)

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.checks import require_columns, require_measured, require_one_environment
+from analysis.directions import direction
 from analysis.errors import AnalysisError
 from analysis.exposure import mismatch_by_ratio, mismatch_trend
 from analysis.paired import agent_means
@@ -23,7 +24,6 @@ def plot_mismatch_by_ratio(
     column: str = ...,
     *,
     edges: Sequence[float] | None = ...,
-    seed: int = ...,
     return_data: Literal[False] = False,
 ) -> Figure: ...
 @overload
@@ -32,7 +32,6 @@ def plot_mismatch_by_ratio(
     column: str = ...,
     *,
     edges: Sequence[float] | None = ...,
-    seed: int = ...,
     return_data: Literal[True],
 ) -> tuple[Figure, pd.DataFrame]: ...
 def plot_mismatch_by_ratio(
@@ -40,7 +39,6 @@ def plot_mismatch_by_ratio(
     column: str = "student/mismatch",
     *,
     edges: Sequence[float] | None = None,
-    seed: int = 0,
     return_data: bool = False,
 ) -> Figure | tuple[Figure, pd.DataFrame]:
     """Draws the mismatch at each reveal ratio with its 95% interval over seeds; says whether it grows.
@@ -48,8 +46,7 @@ def plot_mismatch_by_ratio(
     Args:
         frame: Rows of runs of one environment, as ``load_runs`` returns them.
         column: What to draw.
-        edges: As in ``mismatch_by_ratio``: None takes each ratio by itself.
-        seed: Seed of the resampling.
+        edges: As in ``mismatch_by_ratio``.
         return_data: Also return what was drawn: the frame of ``mismatch_by_ratio``.
 
     Raises:
@@ -57,7 +54,7 @@ def plot_mismatch_by_ratio(
     """
     require_columns(frame, ("env_id", column))
     require_one_environment(frame)
-    data = mismatch_by_ratio(frame, column, edges=edges, seed=seed)
+    data = mismatch_by_ratio(frame, column, edges=edges)
     trend = mismatch_trend(frame, column, edges=edges).iloc[0]
     figure, panels = new_figure(width=6.0, height=2.6)
     axes = panels[0, 0]
@@ -74,34 +71,32 @@ def plot_mismatch_by_ratio(
     figure.suptitle(
         f"{label_of(column).splitlines()[0]} by reveal ratio, {plain_label(data['env_id'].iloc[0])}", fontsize=11
     )
-    axes.set_title(f"Mean over seeds, 95% bootstrap interval; {tested}", fontsize=8)
+    span = f"{data['first_window'].min()} to {data['last_window'].max()}"
+    axes.set_title(f"Mean over seeds, 95% t interval, windows {span}; {tested}", fontsize=8)
     return (figure, data) if return_data else figure
 
 
 @overload
-def plot_ratio_sweep(
-    outcomes: pd.DataFrame, measure: str, *, seed: int = ..., return_data: Literal[False] = False
-) -> Figure: ...
+def plot_ratio_sweep(outcomes: pd.DataFrame, measure: str, *, return_data: Literal[False] = False) -> Figure: ...
 @overload
 def plot_ratio_sweep(
-    outcomes: pd.DataFrame, measure: str, *, seed: int = ..., return_data: Literal[True]
+    outcomes: pd.DataFrame, measure: str, *, return_data: Literal[True]
 ) -> tuple[Figure, pd.DataFrame]: ...
 def plot_ratio_sweep(
-    outcomes: pd.DataFrame, measure: str, *, seed: int = 0, return_data: bool = False
+    outcomes: pd.DataFrame, measure: str, *, return_data: bool = False
 ) -> Figure | tuple[Figure, pd.DataFrame]:
     """Draws what fixed ratios came to, ratio by ratio, and every other agent as a line across, each with its 95% interval.
 
     Args:
         outcomes: One line for each run, with the columns agent, seed and ``measure``.
         measure: What to draw.
-        seed: Seed of the resampling.
         return_data: Also return what was drawn: the frame of ``agent_means`` with a column ``reveal_ratio`` (NaN for agents
             that hold none).
 
     Raises:
         AnalysisError: If there is no agent ``fixed:A``, or an agent has two runs with one seed.
     """
-    data = agent_means(outcomes, measure, seed=seed)
+    data = agent_means(outcomes, measure)
     ratios = pd.Series([fixed_ratio(agent) for agent in data["agent"]], dtype=float)  # None is NaN
     data.insert(1, "reveal_ratio", ratios)
     data = data.sort_values(["reveal_ratio", "agent"], ignore_index=True)
@@ -129,7 +124,7 @@ def plot_ratio_sweep(
     figure.suptitle("Fixed ratios, and agents that choose", fontsize=11)
     counts = outcomes.astype({"agent": str}).groupby("agent")["seed"].nunique()
     labels = ["a fixed ratio", *(f"{plain_label(agent)} ({counts[agent]} seeds)" for agent in others["agent"])]
-    draw_legend(figure, styles, "Means over seeds, 95% bootstrap intervals.", labels)
+    draw_legend(figure, styles, "Means over seeds, 95% t intervals, of each agent by itself.", labels)
     return (figure, data) if return_data else figure
 
 
@@ -152,8 +147,8 @@ def plot_counterfactual(
     Args:
         frame: Frames of ``atesd_env.envs.branch.counterfactual``, one below the other, with a column that names the state. Of each
             branch the last window counts; branches that ended early are left out with their state's other branches of that seed.
-        outcome: Column to draw; less is better for ``probe/nll`` and ``student/mismatch``, and the sign is turned so that
-            more is better in the picture.
+        outcome: Column to draw, with a direction (``analysis.directions``); the sign is turned so that more is better in the
+            picture.
         state: The column that names the state, such as the windows done before it.
         return_data: Also return what was drawn: columns ``state``, reveal_ratio, advantage, num_seeds.
 
@@ -172,7 +167,7 @@ def plot_counterfactual(
         raise AnalysisError(
             "frame: expected a state from which every ratio was followed to the end, got none; follow fewer windows."
         )
-    sign = -1.0 if outcome in ("probe/nll", "student/mismatch") else 1.0
+    sign = 1.0 if direction(outcome, known=frame.columns) else -1.0
     advantage = sign * table.sub(table.mean(axis=1), axis=0)
     means = advantage.groupby(level=0).mean()
     counts = advantage.groupby(level=0).size()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -144,3 +146,11 @@ def run_labels(frame: pd.DataFrame, agents: Iterable[str]) -> list[str]:
     """Returns each agent's name with its number of runs, such as "beta (3 runs)"."""
     counts = frame.groupby(frame["agent"].astype(str))["run"].nunique()
     return [f"{plain_label(agent)} ({counts[agent]} {'run' if counts[agent] == 1 else 'runs'})" for agent in agents]
+
+
+def data_address(figure: Figure) -> str:
+    """Returns a figure as an address that holds the picture itself, for a page that loads nothing."""
+    content = io.BytesIO()
+    # Without the software's name: the same runs give the same bytes.
+    figure.savefig(content, format="png", metadata={"Software": None})
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"

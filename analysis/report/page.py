@@ -8,8 +8,6 @@ A new picture is a new entry of ``PICTURES`` (``report_pictures.py``).
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 import os
@@ -27,6 +25,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis.credit import SETTINGS
 from analysis.errors import AnalysisError
 from analysis.load import load_runs
+from analysis.plots.style import data_address
 from analysis.report.pictures import PICTURES, Picture
 from analysis.samples import LONGEST_TEXT, Revealed, printable, read_samples, revealed_part
 from analysis.verdict import Verdict, judge
@@ -209,19 +208,12 @@ def _drawn(picture: Picture, frame: pd.DataFrame) -> DrawnPicture:
             # An agent's name may hold letters that the font lacks; the words beside the picture have them.
             warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
             figure, data = picture.draw(frame)
-            source = _data_address(figure)
+            source = data_address(figure)
     except ValueError as error:  # AnalysisError, or matplotlib's
         return DrawnPicture(picture.title, "", f"It takes {picture.needs}. ({error})" if picture.needs else str(error))
     width, height = (round(float(inches) * figure.dpi) for inches in figure.get_size_inches())
     caption = " ".join(filter(None, (picture.caption, picture.find(data) if picture.find else "")))
     return DrawnPicture(picture.title, source, picture.describe(data), caption, width, height)
-
-
-def _data_address(figure: Figure) -> str:
-    content = io.BytesIO()
-    # Without the software's name: the same runs give the same bytes.
-    figure.savefig(content, format="png", metadata={"Software": None})
-    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def _run_page(anchor: str, name: str, run: pd.DataFrame, folder: Path, num_samples: int) -> RunPage:

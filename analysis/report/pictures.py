@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from analysis.credit import credit_decomposition, decision_returns
 from analysis.errors import AnalysisError
-from analysis.paired import paired_differences
+from analysis.paired import counted, paired_differences
 from analysis.plots.credit import plot_credit
 from analysis.plots.exposures import plot_beta_density, plot_exposure_trajectories
 from analysis.plots.learning import plot_health, plot_learning_curves
@@ -24,7 +24,7 @@ from analysis.plots.paired import plot_paired_differences
 from analysis.plots.ratios import plot_mismatch_by_ratio, plot_ratio_sweep
 from analysis.plots.style import NAMES
 from analysis.statistics import METRICS, fixed_ratio
-from analysis.verdict import judged_outcomes
+from analysis.verdict import LEAST_SEEDS, judged_outcomes
 
 MOST_NAMED = 12
 """Agents that a text names one by one; the others are counted."""
@@ -102,10 +102,8 @@ def _find_learning(data: pd.DataFrame) -> str:
         best, worst = (
             (there.idxmax(), there.idxmin()) if METRICS.get(column, True) else (there.idxmin(), there.idxmax())
         )
-        text = f"{_name(column)} in window {window}: {best} {_number(there[best], column)}"
-        sentences.append(
-            f"{text}." if best == worst else f"{text} (best), {worst} {_number(there[worst], column)} (worst)."
-        )
+        text = f"{_name(column)} in window {window}, means over runs: {best} {_number(there[best], column)}"
+        sentences.append(f"{text}." if best == worst else f"{text} to {worst} {_number(there[worst], column)}.")
     return " ".join(sentences)
 
 
@@ -181,9 +179,7 @@ def _describe_density(data: pd.DataFrame) -> str:
 
 def _draw_mismatch(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     ratios = frame["agent"].astype(str).map(fixed_ratio)
-    if ratios.nunique() >= 2:
-        return plot_mismatch_by_ratio(frame[ratios.notna()], return_data=True)
-    return plot_mismatch_by_ratio(frame, edges=np.linspace(0.0, 1.0, 6).tolist(), return_data=True)
+    return plot_mismatch_by_ratio(frame[ratios.notna()] if ratios.nunique() >= 2 else frame, return_data=True)
 
 
 def _describe_mismatch(data: pd.DataFrame) -> str:
@@ -232,8 +228,8 @@ def _find_sweep(data: pd.DataFrame) -> str:
         row = rows.sort_values("mean", ascending=not METRICS[metric], kind="stable").iloc[0]
         return f"{row['agent']}, {_number(row['mean'], metric)}"
 
-    text = f"Best fixed ratio by {_name(metric).lower()}: {best(fixed)}"
-    return f"{text}; best of the others: {best(others)}." if len(others) else f"{text}."
+    text = f"Best mean {_name(metric).lower()} of a fixed ratio: {best(fixed)}"
+    return f"{text}; of the others: {best(others)}." if len(others) else f"{text}."
 
 
 def _interval(low: float, high: float, metric: str = "") -> str:
@@ -248,7 +244,7 @@ def _draw_differences(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     means = outcomes.groupby("agent")[metric].mean()
     full = [str(agent) for agent in means.index if fixed_ratio(str(agent)) == 1.0]
     reference = full[0] if full else str(means.idxmax() if METRICS[metric] else means.idxmin())
-    differences = paired_differences(outcomes, metric, reference, higher_is_better=METRICS[metric])
+    differences = paired_differences(outcomes, metric, reference)
     return plot_paired_differences(differences, return_data=True)
 
 
@@ -263,7 +259,11 @@ def _describe_differences(data: pd.DataFrame) -> str:
 
 def _find_differences(data: pd.DataFrame) -> str:
     sign = np.where(data["higher_is_better"], 1, -1) * np.sign(data["mean"])
-    reference = data["reference"].iloc[0]
+    reference, num_pairs = data["reference"].iloc[0], int(data["num_pairs"].iloc[0])
+    if num_pairs < LEAST_SEEDS:
+        return (
+            f"{counted(num_pairs, 'pair')}: too few to say who is better than {reference}; {LEAST_SEEDS} are the least."
+        )
     texts = []
     for word, chosen in (("Better", sign > 0), ("Worse", sign < 0)):
         agents = data.loc[data["is_clear"] & chosen, "agent"].astype(str).tolist()
@@ -376,7 +376,7 @@ PICTURES: list[Picture] = [
         "Paired differences",
         _draw_differences,
         _describe_differences,
-        "Agents against the reference on the same seeds: what lies beside 0 with its whole interval is a difference.",
+        "Agents against the reference on shared seeds; the intervals hold together: what lies beside 0 whole is a difference.",
         _find_differences,
         "finished runs of two agents or more, one for each agent and seed",
     ),

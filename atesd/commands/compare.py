@@ -31,14 +31,13 @@ _DEFAULT_METRICS = ("probe/accuracy", "probe/nll")
 
 @dataclass(frozen=True)
 class Command:
-    """Compare agents over seeds: common problems and rollout seeds, paired differences with bootstrap intervals.
+    """Compare agents over seeds: common problems and rollout seeds, paired differences with intervals that hold together.
 
     The folder gets a run for each agent and seed, as `atesd run` makes them, comparison.csv, comparison.json and
     comparison.png. Every field of the environment's configuration is a flag; its default is the chosen environment's.
 
-    Differences are paired by seed. The best fixed ratio is chosen for each seed by the mean over the other seeds: chosen on
-    all of them it would profit from the noise of the seeds it is judged on. Intervals are percentile bootstrap intervals
-    (95%) over seeds; with fewer than about 8 seeds they are too narrow.
+    Differences are paired by seed, on the seeds that all agents have. Their 95% intervals hold for all agents at once, and
+    allow for the best fixed ratio having been found on these seeds; below 6 seeds no winner is named.
     """
 
     out: Path
@@ -144,6 +143,7 @@ def _evaluate(command: Command, names: set[str], facts: dict[str, Any]) -> None:
     from analysis import load_runs
     from analysis.plots.comparison import plot_comparison
     from analysis.statistics import compare_agents, final_outcomes
+    from analysis.verdict import judge
 
     frame = load_runs(command.out)
     frame = frame[frame["run"].isin(names)]
@@ -151,13 +151,14 @@ def _evaluate(command: Command, names: set[str], facts: dict[str, Any]) -> None:
     metrics = command.metric or tuple(name for name in _DEFAULT_METRICS if is_measured[name])
     outcomes = final_outcomes(frame, metrics)
     comparison = compare_agents(outcomes, metrics)
+    verdict = judge(frame)
     content = {
         "env_id": command.env,
         "agents": list(command.agents),
         "seeds": list(command.seeds),
         **facts,
-        "interval": "percentile bootstrap over seeds, 95%, 10000 resamples, seeded",
-        "best_fixed": "chosen for each seed by the mean over the other seeds",
+        "interval": "means: Student's t over shared seeds, 95%; differences: paired t, 95% for all agents at once (max-t)",
+        "best_fixed": "the best mean on the shared seeds; the intervals allow for the choice",
         "comparison": _records(comparison),
         "runs": _records(outcomes),
     }
@@ -170,10 +171,13 @@ def _evaluate(command: Command, names: set[str], facts: dict[str, Any]) -> None:
     where = (
         f"with {facts['processes']} process(es) side by side" if "processes" in facts else "in tasks of a Ray cluster"
     )
+    for sentence in filter(None, (verdict.sentence, verdict.certainty, *verdict.remarks)):
+        print(sentence)
     print(
-        "[low, high]: 95% bootstrap interval over seeds. Differences are agent minus the other on the same seed; the best\n"
-        "fixed ratio is chosen for each seed by the other seeds. Costs are means over runs: updates, tokens sampled and answer\n"
-        "tokens trained on (neither has the probe's, which is the same for all), seconds of the controller and of the run, measured\n"
+        "[low, high]: 95% intervals; those of differences (agent minus the other on the same seed) hold for all agents of a\n"
+        "table at once, and allow for the best having been found on these seeds. * marks those that leave out 0. Costs are means\n"
+        "over runs: updates, tokens sampled and answer tokens trained on (neither has the probe's, which is the same for all),\n"
+        "seconds of the controller and of the run, measured\n"
         f"{where}, checkpoints and loading left out. "
         f"Wall time of everything: {facts['wall_sec']:.0f} s."
     )
@@ -202,7 +206,8 @@ def _show_table(rows: pd.DataFrame) -> None:
         "seeds",
         "mean",
         f"minus {first['reference'] or 'fixed:1'}",
-        f"minus best fixed: {first['best_fixed'] or 'none'}",
+        f"minus best fixed: {next(iter(rows['best_fixed'].mode()), 'none')}",
+        "minus best",
         "updates",
         "sampled",
         "trained",
@@ -216,15 +221,23 @@ def _show_table(rows: pd.DataFrame) -> None:
             row["agent"],
             f"{row['num_seeds']}{broken}",
             _interval_text(row["mean"], row["low"], row["high"]),
-            _interval_text(row["to_reference"], row["to_reference_low"], row["to_reference_high"], sign="+"),
-            _interval_text(row["to_best_fixed"], row["to_best_fixed_low"], row["to_best_fixed_high"], sign="+"),
+            *(_difference_text(row, name) for name in ("to_reference", "to_best_fixed", "to_best")),
             f"{row['num_updates']:.0f}",
             f"{row['num_tokens']:.0f}",
             f"{row['num_trained_tokens']:.0f}",
             "-" if math.isnan(row["controller_sec"]) else f"{row['controller_sec']:.2g}",
             f"{row['run_sec']:.3g}",
         )
-    shared.show(table, width=180)
+    shared.show(table, width=240)
+
+
+def _difference_text(row: pd.Series[Any], name: str) -> str:
+    if (name == "to_best" and row["agent"] == row["best"]) or (
+        name == "to_reference" and row["agent"] == row["reference"]
+    ):
+        return "-"
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return _interval_text(row[name], low, high, sign="+") + (" *" if low > 0 or high < 0 else "")
 
 
 def _interval_text(mean: float, low: float, high: float, sign: str = "") -> str:

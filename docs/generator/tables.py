@@ -21,9 +21,21 @@ from docs.generator.code_tables import (
     sample_columns_table,
     student_fields_table,
 )
-from docs.generator.measured_tables import mismatch_table, scaling_table, surrogate_table, sweep_table, trl_table
+from docs.generator.measured_tables import scaling_table, surrogate_table, trl_table
 from docs.generator.plan_tables import measured_table, presets_table, seeds_table
 from docs.generator.public_names import ROOT
+from docs.generator.result_tables import (
+    baselines_mixed_table,
+    baselines_table,
+    beyond_table,
+    comparisons_table,
+    controllers_table,
+    grpo_sweep_table,
+    mismatch_table,
+    readme_agents_table,
+    sweep_table,
+    toy_table,
+)
 
 COLUMNS_FILE = ROOT / "analysis" / "columns.json"
 """The columns, as the package ``analysis`` carries them."""
@@ -44,6 +56,14 @@ MADE: dict[str, Callable[[], str]] = {
     "surrogate": surrogate_table,
     "sweep": sweep_table,
     "mismatch": mismatch_table,
+    "toy": toy_table,
+    "readme_agents": readme_agents_table,
+    "controllers": controllers_table,
+    "baselines": baselines_table,
+    "baselines_mixed": baselines_mixed_table,
+    "grpo_sweep": grpo_sweep_table,
+    "comparisons": comparisons_table,
+    "comparisons_beyond": beyond_table,
     "plan_of_presets": presets_table,
     "plan_against_measured": measured_table,
     "seeds": seeds_table,

@@ -1,12 +1,13 @@
 """Curves, areas and times: small frames, numbers worked out by hand."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import AnalysisError, area_under_curve, learning_curves, time_to_threshold
+from analysis import AnalysisError, agent_means, area_under_curve, learning_curves, time_to_threshold
 
 
 def frame_of(runs: dict[str, list[float]], **columns: object) -> pd.DataFrame:
@@ -40,8 +41,9 @@ def test_a_learning_curve_is_the_mean_over_the_runs_that_measured() -> None:
     assert curves["mean"].tolist() == [3.0, 5.5, 7.0, 8.0]
     assert curves["num_runs"].tolist() == [3, 2, 1, 1]
     assert curves["low"].isna().tolist() == [False, False, True, True]
-    assert 1.0 <= curves["low"][0] < 3.0 < curves["high"][0] <= 5.0
-    assert (curves["low"][1], curves["high"][1]) == (5.0, 6.0)
+    # Student's t with 2 and 1 degrees of freedom: 4.303 x 2 / sqrt(3), and 12.706 x 0.5.
+    assert curves["high"].tolist()[:2] == pytest.approx([3.0 + 4.303 * 2 / 3**0.5, 5.5 + 12.706 * 0.5], rel=1e-3)
+    assert (curves["low"] + curves["high"]).tolist()[:2] == pytest.approx([6.0, 11.0])
 
 
 def test_a_curve_of_four_runs_leaves_out_the_odd_one_in_its_interquartile_mean() -> None:
@@ -49,10 +51,40 @@ def test_a_curve_of_four_runs_leaves_out_the_odd_one_in_its_interquartile_mean()
     assert curves["iqm"].tolist() == [1.5]
 
 
-def test_curves_repeat_with_the_seed() -> None:
-    frame = frame_of({f"a-{seed}": np.random.default_rng(seed).random(5).tolist() for seed in range(6)})
-    pd.testing.assert_frame_equal(learning_curves(frame, "score", seed=1), learning_curves(frame, "score", seed=1))
-    assert (learning_curves(frame, "score", seed=1)["low"] != learning_curves(frame, "score", seed=2)["low"]).any()
+def broken_frame() -> pd.DataFrame:
+    """a-0 breaks in its second window, right after its best measurement."""
+    frame = frame_of({"a-0": [2.0, 1.0], "a-1": [4.0, 3.0, 2.0, 1.0]}).rename(columns={"score": "probe/nll"})
+    is_end = (frame["run"] == "a-0") & (frame["window"] == 2)
+    frame["status"] = np.where(is_end, "terminated", "running")
+    return frame
+
+
+def test_the_curve_of_a_student_that_broke_goes_on_at_its_worst() -> None:
+    frame = broken_frame()
+    before = frame.copy()
+    curves = learning_curves(frame, "probe/nll")
+    pd.testing.assert_frame_equal(frame, before)
+    assert curves["mean"].tolist() == [3.0, 2.0, 2.0, 1.5], "of a-1 alone, the last two were 2 and 1"
+    assert curves["num_runs"].tolist() == [2, 2, 2, 2]
+    areas = area_under_curve(frame, "probe/nll")
+    assert areas["area"].tolist() == pytest.approx([(1.5 + 1.5 + 2.0) / 3, 2.5])
+    assert areas["last_window"].tolist() == [4, 4]
+    without = learning_curves(frame.assign(status="running"), "probe/nll")
+    assert without["mean"].tolist() == [3.0, 2.0, 2.0, 1.0], "one that is still going on is not broken"
+
+
+@pytest.mark.parametrize("function", [learning_curves, lambda *args: agent_means(area_under_curve(*args), "area")])
+def test_runs_of_unlike_configurations_are_not_joined(function: Callable[..., object]) -> None:
+    frame = frame_of({"a-0": [1.0, 2.0], "a-1": [1.0, 2.0]})
+    frame["configuration"] = np.where(frame["seed"] == 0, "aaaa", "bbbb")
+    frame["configuration_differs"] = np.where(frame["seed"] == 0, "windows=10", "windows=5")
+    with pytest.raises(AnalysisError, match=r"expected runs of one configuration, got 2: .*windows=5") as caught:
+        function(frame, "score")
+    assert "windows=10" in str(caught.value)
+    assert "frame[frame['configuration'] == " in str(caught.value)
+    assert function(frame.assign(configuration="aaaa"), "score") is not None
+    with pytest.raises(AnalysisError, match="load them by one call of load_runs, which tells the fields"):
+        function(frame.drop(columns="configuration_differs"), "score")
 
 
 def test_the_area_is_the_trapezoids_over_the_span() -> None:
@@ -71,14 +103,21 @@ def test_the_area_is_the_trapezoids_over_the_span() -> None:
 
 def test_the_first_window_that_reaches_a_threshold() -> None:
     frame = frame_of({"a-0": [0.1, 0.5, 0.4, 0.6, 0.7], "a-1": [0.1, 0.2], "b-0": [math.nan, 0.9]})
-    times = time_to_threshold(frame, "score", 0.5)
+    times = time_to_threshold(frame, "score", 0.5, higher_is_better=True)
     assert times["is_reached"].tolist() == [True, False, True]
     assert times["window"].fillna(0).tolist() == [2, 0, 2]
     assert times["last_window"].tolist() == [5, 2, 2]
-    twice = time_to_threshold(frame, "score", 0.5, windows_in_a_row=2)
+    twice = time_to_threshold(frame, "score", 0.5, higher_is_better=True, windows_in_a_row=2)
     assert twice["window"].fillna(0).tolist() == [4, 0, 0]
     lower = time_to_threshold(frame, "score", 0.15, higher_is_better=False)
     assert lower["window"].fillna(0).tolist() == [1, 1, 0]
+    nll = frame.rename(columns={"score": "probe/nll"})
+    told = time_to_threshold(nll, "probe/nll", 0.15)
+    assert told["window"].fillna(0).tolist() == [1, 1, 0], "of an NLL less is better, without being told"
+    with pytest.raises(AnalysisError, match="expected False for probe/nll, of which less is better, got True"):
+        time_to_threshold(nll, "probe/nll", 0.15, higher_is_better=True)
+    with pytest.raises(AnalysisError, match="known direction, got 'score'; pass higher_is_better=True or False"):
+        time_to_threshold(frame, "score", 0.15)
 
 
 def test_frames_without_the_measure_are_refused() -> None:

@@ -67,13 +67,37 @@ def test_exposure_by_difficulty_group() -> None:
 
 def test_mismatch_is_the_mean_over_seeds_of_the_seeds_means() -> None:
     # Mismatch is ratio + seed. Seed 0 has two windows at 1.0, which must not count double.
-    frame = frame_of({("fixed:0", 0): [0.0], ("fixed:0", 2): [0.0], ("fixed:1", 0): [1.0, 1.0], ("fixed:1", 2): [1.0]})
-    table = mismatch_by_ratio(frame)
+    frame = frame_of({("fixed:0", 0): [0.0], ("fixed:0", 2): [0.0], ("fixed:1", 0): [1.0], ("fixed:1", 2): [1.0]})
+    again = (
+        frame[(frame["agent"] == "fixed:1") & (frame["seed"] == 0)].astype({"agent": str}).assign(agent="x", run="x-0")
+    )
+    table = mismatch_by_ratio(pd.concat([frame.astype({"agent": str}), again]))
     assert table["reveal_ratio"].tolist() == [0.0, 1.0]
     assert table["mean"].tolist() == [1.0, 2.0]
     assert table["num_seeds"].tolist() == [2, 2]
     assert table["num_windows"].tolist() == [2, 3]
-    assert (table["low"][0], table["high"][0]) == (0.0, 2.0)
+    # Student's t with one degree of freedom: 12.706 standard errors of 1.
+    assert (table["low"][0], table["high"][0]) == pytest.approx((1 - 12.706, 1 + 12.706), rel=1e-3)
+
+
+def test_mismatch_is_compared_on_the_windows_that_all_runs_have() -> None:
+    """It rises with the window: an unfinished run's early windows would stand beside a finished run's late ones."""
+    frame = frame_of({("fixed:0", 0): [0.0] * 4, ("fixed:1", 0): [1.0] * 2})
+    frame["student/mismatch"] = 1.0 * frame["window"] + frame["exposure/reveal_ratio"]
+    table = mismatch_by_ratio(frame)
+    assert table["mean"].tolist() == [1.5, 2.5]
+    assert table[["first_window", "last_window", "num_windows"]].to_numpy().tolist() == [[1, 2, 2]] * 2
+    late = frame[(frame["agent"] == "fixed:0") & (frame["window"] > 2) | (frame["agent"] == "fixed:1")]
+    with pytest.raises(AnalysisError, match="expected a window that all runs of ATESD-Tiny-v0 measured, got none"):
+        mismatch_by_ratio(late)
+
+
+def test_ratios_that_were_drawn_are_put_into_stretches() -> None:
+    frame = frame_of({("random", 0): [0.05, 0.1, 0.45, 0.9, 1.0], ("fixed:0.5", 0): [0.5] * 5})
+    table = mismatch_by_ratio(frame)
+    assert table["num_windows"].tolist() == [2, 6, 2], "0 to 0.2, 0.4 to 0.6, 0.8 to 1"
+    held = mismatch_by_ratio(frame[frame["agent"] == "fixed:0.5"])
+    assert held["reveal_ratio"].tolist() == [0.5]
 
 
 def test_ratios_are_put_into_stretches_whose_last_is_closed() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import AnalysisError, DamagedRunError, NoRunsError, list_runs, load_runs
+from analysis import AnalysisError, DamagedRunError, NoRunsError, learning_curves, list_runs, load_runs
 from analysis.run_files import read_run
 
 
@@ -39,7 +39,8 @@ def test_one_run_folder(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "first", [row(1, **{"probe/accuracy": None}), row(2, **{"probe/accuracy": 0.5})])
     frame = load_runs(folder)
     assert list(frame.columns[:5]) == ["run", "env_id", "agent", "seed", "window"]
-    assert list(frame.columns[5:]) == ["run_status", "version", "probe/nll", "status", "reason", "probe/accuracy"]
+    assert list(frame.columns[5:9]) == ["run_status", "version", "configuration", "configuration_differs"]
+    assert list(frame.columns[9:]) == ["probe/nll", "status", "reason", "probe/accuracy"]
     assert frame["run"].tolist() == ["first", "first"]
     assert frame["window"].tolist() == [1, 2]
     assert frame["probe/nll"].tolist() == [2.0, 1.0]
@@ -54,11 +55,77 @@ def test_one_run_folder(tmp_path: Path) -> None:
         "window": "int64",
         "run_status": "category",
         "version": "category",
+        "configuration": "category",
+        "configuration_differs": "category",
         "probe/nll": "float64",
         "status": "string",
         "reason": "string",
         "probe/accuracy": "float64",
     }
+
+
+def test_whole_numbers_load_as_whole_numbers(tmp_path: Path) -> None:
+    """Those of the documented whole columns and of the configuration; others are float64, whatever a run happened to log."""
+    whole = {"update": 3, "update/num_tokens": None, "agent/arm": 2, "probe/grounded": 1, "mine/nothing": None}
+    write_run(tmp_path / "a", [row(1, **whole)], config={"windows": 5, "gamma": 1.0, "data_on_disk": True})
+    write_run(tmp_path / "b", [row(1, update=6)], seed=1, config={"windows": 5, "gamma": 0.5, "data_on_disk": False})
+    frame = load_runs(tmp_path, config=["windows", "gamma", "data_on_disk"])
+    assert frame["update"].tolist() == [3, 6]
+    kinds = {name: str(frame[name].dtype) for name in (*whole, "config/windows", "config/gamma", "config/data_on_disk")}
+    assert kinds == {
+        "update": "Int64",
+        "update/num_tokens": "Int64",
+        "agent/arm": "float64",
+        "probe/grounded": "float64",
+        "mine/nothing": "float64",
+        "config/windows": "Int64",
+        "config/gamma": "float64",
+        "config/data_on_disk": "float64",
+    }
+    assert frame["agent/arm"].isna().tolist() == [False, True]
+
+
+def test_runs_of_unlike_configurations_are_told_apart_and_the_fields_named(tmp_path: Path) -> None:
+    """As in the case of two budgets and two kinds of student: three configurations, two fields."""
+    constant = {"windows": 10, "toy_kind": "constant", "lora_r": 8}
+    for name, config in (
+        ("a/0", constant),
+        ("a/1", constant),
+        ("b", constant | {"windows": 5}),
+        ("d", constant | {"toy_kind": "drift"}),
+    ):
+        write_run(tmp_path / name, [row(1)], config=config)
+    write_run(tmp_path / "other", [row(1)], env_id="ATESD-Toy-v0", config={"windows": 7})
+    frame = load_runs(tmp_path).set_index("run")
+    assert frame["configuration_differs"].to_dict() == {
+        "a/0": "toy_kind=constant, windows=10",
+        "a/1": "toy_kind=constant, windows=10",
+        "b": "toy_kind=constant, windows=5",
+        "d": "toy_kind=drift, windows=10",
+        "other": "",
+    }
+    names = frame["configuration"]
+    assert names["a/0"] == names["a/1"]
+    assert names.nunique() == 4
+    assert (load_runs(tmp_path / "b")["configuration"] == names["b"]).all(), "whatever it is loaded with"
+    with pytest.raises(AnalysisError, match=r"one configuration, got 3: .*toy_kind=drift, windows=10 \("):
+        learning_curves(frame.reset_index())
+
+
+def test_several_folders_are_loaded_and_named_from_the_one_that_holds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("x/a/one", "x/b/one", "x/c/one"):
+        write_run(tmp_path / name, [row(1)])
+    folders = [tmp_path / "x" / "b", str(tmp_path / "x" / "a"), tmp_path / "x" / "b"]
+    assert sorted(load_runs(folders)["run"]) == ["a/one", "b/one"], "twice the same folder is once"
+    assert sorted(list_runs([str(tmp_path / "x" / "[bc]"), tmp_path / "x" / "a"])["run"]) == ["a/one", "b/one", "c/one"]
+    assert load_runs([tmp_path / "x" / "a" / "one"])["run"].tolist() == ["one"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_runs("~/x/a")["run"].tolist() == ["one"]
+    assert sorted(load_runs("~/x/[ab]")["run"]) == ["a/one", "b/one"]
+    with pytest.raises(NoRunsError, match="got an empty list"):
+        load_runs([])
 
 
 def test_nested_runs_are_sorted_by_agent_and_number_of_the_seed(tmp_path: Path) -> None:

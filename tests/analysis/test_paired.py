@@ -1,21 +1,14 @@
-"""Comparisons of agents: numbers worked out by hand, and intervals that repeat with their seed."""
+"""Comparisons of agents: numbers worked out by hand."""
 
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import AnalysisError, agent_means, paired_differences
-from analysis.intervals import (
-    bootstrap_interval,
-    improvement_interval,
-    interquartile_mean,
-    num_seeds_for,
-    power_of_paired_test,
-    probability_of_improvement,
-)
+from analysis import AnalysisError, agent_means, paired_differences, performance_profiles
+from analysis.intervals import mean_interval, num_seeds_for
+from analysis.paired import shared_seeds
 
 
 def outcomes_of(**agents: list[float]) -> pd.DataFrame:
@@ -29,101 +22,24 @@ def outcomes_of(**agents: list[float]) -> pd.DataFrame:
     return pd.DataFrame(lines).sample(frac=1.0, random_state=1)  # the order of the lines must not matter
 
 
-def test_the_interquartile_mean_by_hand() -> None:
-    assert interquartile_mean([5.0, -100.0, 1.0, 2.0, 3.0, 4.0, 100.0, 0.0]) == (1 + 2 + 3 + 4) / 4
-    assert interquartile_mean([1.0, 2.0, 6.0]) == 3.0, "a quarter of three is none"
-    np.testing.assert_allclose(interquartile_mean([[0, 1], [1, 1], [2, 1], [9, 5]]), [1.5, 1.0])
-
-
-def test_probability_of_improvement_by_hand() -> None:
-    # Pairs (ours, theirs): 2>1, 2=2, 4>1, 4>2.
-    assert probability_of_improvement([2.0, 4.0], [1.0, 2.0]) == 3.5 / 4
-    assert probability_of_improvement([2.0, 4.0], [1.0, 2.0], higher_is_better=False) == 0.5 / 4
-    assert probability_of_improvement([1.0], [1.0]) == 0.5
-    assert math.isnan(probability_of_improvement([], [1.0]))
-
-
-def test_probability_of_improvement_is_mann_whitneys_u() -> None:
-    rng = np.random.default_rng(0)
-    ours, theirs = rng.integers(0, 5, 9).astype(float), rng.integers(0, 5, 7).astype(float)
-    statistic = stats.mannwhitneyu(ours, theirs).statistic
-    assert probability_of_improvement(ours, theirs) == pytest.approx(statistic / 63)
-
-
-def test_intervals_repeat_with_the_seed_and_leave_the_global_generator_alone() -> None:
-    sample = np.random.default_rng(1).normal(size=12)
-    state = np.random.get_state()[1].copy()  # noqa: NPY002 (that it is not touched is what is tested)
-    first, again, other = (bootstrap_interval(sample, seed=seed) for seed in (3, 3, 4))
-    assert first == again
-    assert first != other
-    assert improvement_interval(sample, sample + 1, seed=3) == improvement_interval(sample, sample + 1, seed=3)
-    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
-
-
-def test_an_interval_of_the_mean_is_about_two_standard_errors_wide() -> None:
-    """Seed 0, 400 normal numbers: the bootstrap's 95% interval is mean +- 1.96 / 20, to a tenth (5 times its own error)."""
-    sample = stats.norm.ppf((np.arange(400) + 0.5) / 400)
-    low, high = bootstrap_interval(sample, num_resamples=4000)
-    assert high - low == pytest.approx(2 * 1.96 * sample.std() / 20, rel=0.1)
-    assert low < 0 < high
-    narrow = bootstrap_interval(sample, num_resamples=4000, confidence=0.5)
-    assert low < narrow[0] < narrow[1] < high
-
-
-def test_an_interval_of_vectors_resamples_whole_rows() -> None:
-    rows = np.array([[0.0, 10.0], [1.0, 11.0], [5.0, 15.0]])
-    low, high = bootstrap_interval(rows)
-    np.testing.assert_allclose(low[0] + 10, low[1])
-    np.testing.assert_allclose(high[1] - high[0], 10)
-    nothing, _ = bootstrap_interval(rows[:1])
-    assert np.isnan(nothing).all()
-    assert nothing.shape == (2,)
-
-
-@pytest.mark.parametrize(("effect", "seeds"), [(1.0, 10), (-1.0, 10), (0.5, 34), (0.2, 199), (2.0, 5)])
-def test_seeds_needed_are_those_of_the_textbook(effect: float, seeds: int) -> None:
-    """Sample sizes of the two-sided paired t-test at 5% and a power of 80%, as tables and G*Power give them."""
-    assert num_seeds_for(effect, 1.0) == seeds
-    assert num_seeds_for(10 * effect, 10.0) == seeds
-
-
-def test_the_needed_seeds_have_the_power_and_one_fewer_has_not() -> None:
-    number = num_seeds_for(0.7, 1.3, power=0.9)
-    assert power_of_paired_test(number, 0.7, 1.3) >= 0.9 > power_of_paired_test(number - 1, 0.7, 1.3)
-
-
-def test_the_power_is_what_a_simulation_finds() -> None:
-    """Seed 0, 4,000 t-tests of 8 pairs: their share of findings is binomial; 4 standard errors, odds of an alarm 1 in 16,000."""
-    samples = np.random.default_rng(0).normal(0.9, 1.0, size=(4000, 8))
-    found = (stats.ttest_1samp(samples, 0.0, axis=1).pvalue < 0.05).mean()
-    power = power_of_paired_test(8, 0.9, 1.0)
-    assert abs(found - power) < 4 * math.sqrt(power * (1 - power) / 4000)
-
-
-def test_what_cannot_be_planned_is_refused() -> None:
-    with pytest.raises(AnalysisError, match="expected a difference other than 0"):
-        num_seeds_for(0.0, 1.0)
-    with pytest.raises(AnalysisError, match="expected one that 100 seeds can find"):
-        num_seeds_for(0.01, 1.0, most=100)
-    with pytest.raises(AnalysisError, match=r"got 1\.0, 1\.5 and 0\.95"):
-        num_seeds_for(1.0, 1.0, power=1.5)
-    assert num_seeds_for(1.0, 0.0) == 2
-
-
 def test_differences_are_taken_seed_by_seed() -> None:
     outcomes = outcomes_of(beta=[1.0, 5.0, 12.0], fixed=[0.0, 3.0, 9.0], low=[-1.0, 2.0, math.nan])
     before = outcomes.copy()
-    frame = paired_differences(outcomes, "score", "fixed").set_index("agent")
+    frame = paired_differences(outcomes, "score", "fixed", higher_is_better=True).set_index("agent")
     pd.testing.assert_frame_equal(outcomes, before)
     assert frame.index.tolist() == ["beta", "low"], "the best first"
-    assert frame.loc["beta", ["num_pairs", "mean", "deviation"]].tolist() == [3, 2.0, 1.0]
+    # Seed 2, which "low" lacks, is left out of all comparisons.
+    assert frame.loc["beta", ["num_pairs", "mean", "left_out"]].tolist() == [2, 1.5, "2"]
     assert frame.loc["low", ["num_pairs", "mean", "deviation"]].tolist() == [2, -1.0, 0.0]
-    assert 1.0 <= frame.loc["beta", "low"] < 2.0 < frame.loc["beta", "high"] <= 3.0
-    assert (frame.loc["low", "low"], frame.loc["low", "high"]) == (-1.0, -1.0)
+    both = outcomes[outcomes["agent"] != "low"]
+    line = paired_differences(both, "score", "fixed", higher_is_better=True).iloc[0]
+    assert line[["num_pairs", "mean", "deviation", "left_out"]].tolist() == [3, 2.0, 1.0, ""]
+    assert (line["low"], line["high"]) == pytest.approx(mean_interval([1.0, 2.0, 3.0])[1:])
+    assert line["p_value"] == pytest.approx(stats.ttest_rel([1.0, 5.0, 12.0], [0.0, 3.0, 9.0]).pvalue)
     # beta beats fixed in 1>0, 5>0, 5>3, 12>0, 12>3, 12>9: 6 of 9.
-    assert frame.loc["beta", "improvement"] == pytest.approx(6 / 9)
-    assert frame.loc["beta", "num_seeds_needed"] == num_seeds_for(2.0, 1.0)
-    with_effect = paired_differences(outcomes, "score", "fixed", effect=0.5).set_index("agent")
+    assert line["improvement"] == pytest.approx(6 / 9)
+    assert line["num_seeds_needed"] == num_seeds_for(2.0, 1.0)
+    with_effect = paired_differences(both, "score", "fixed", higher_is_better=True, effect=0.5).set_index("agent")
     assert with_effect.loc["beta", "num_seeds_needed"] == 34
 
 
@@ -135,7 +51,7 @@ def test_where_less_is_better_the_lowest_difference_comes_first() -> None:
 
 
 def test_one_pair_has_no_interval_and_says_nothing_of_seeds() -> None:
-    line = paired_differences(outcomes_of(beta=[1.0], fixed=[0.0]), "score", "fixed").iloc[0]
+    line = paired_differences(outcomes_of(beta=[1.0], fixed=[0.0]), "score", "fixed", higher_is_better=True).iloc[0]
     assert line["mean"] == 1.0
     assert line[["low", "high", "iqm_low", "deviation", "improvement_low"]].isna().all()
     assert line["num_seeds_needed"] is pd.NA
@@ -150,15 +66,59 @@ def test_means_of_agents_by_hand() -> None:
     assert frame["low"].isna().tolist() == [True, False]
 
 
+def test_the_seeds_that_an_agent_lacks_are_left_out_and_named() -> None:
+    shared = shared_seeds(outcomes_of(a=[1.0, 2.0, 3.0], b=[4.0, math.nan, 6.0], c=[7.0, 8.0, 9.0, 1.0]), "score")
+    assert shared.table.index.tolist() == [0, 2]
+    assert shared.table["b"].tolist() == [4.0, 6.0]
+    assert shared.left_out == {1: ("b",), 3: ("a", "b")}
+    assert shared.remarks() == [
+        "Compared on the 2 seeds that all agents have; left out: seeds 1, 3 (not there for a, b)."
+    ]
+
+
+def test_the_direction_comes_from_one_table_and_cannot_be_turned_round() -> None:
+    """An area under the NLL of less is better: with the wrong direction the worst agent would come first, "improvement" 1."""
+    outcomes = outcomes_of(good=[0.1, 0.2], bad=[0.8, 0.9]).rename(columns={"score": "area"}).assign(column="probe/nll")
+    line = paired_differences(outcomes, "area", "bad").iloc[0]
+    assert (line["agent"], line["improvement"], line["higher_is_better"]) == ("good", 1.0, False)
+    with pytest.raises(AnalysisError, match="expected False for area, of which less is better, got True"):
+        paired_differences(outcomes, "area", "bad", higher_is_better=True)
+    with pytest.raises(AnalysisError, match="measure: expected one with a known direction, got 'score'"):
+        paired_differences(outcomes_of(a=[1.0], b=[2.0]), "score", "a")
+
+
+def test_areas_over_different_windows_are_refused() -> None:
+    outcomes = outcomes_of(a=[0.1, 0.2], b=[0.8, 0.9]).rename(columns={"score": "area"})
+    outcomes = outcomes.assign(column="probe/nll", first_window=1, last_window=[10, 5, 10, 10])
+    with pytest.raises(AnalysisError, match="expected areas over the same windows, got last windows 5, 10"):
+        paired_differences(outcomes, "area", "a")
+
+
+def test_profiles_and_gaps_of_agents() -> None:
+    frame = performance_profiles(
+        outcomes_of(a=[0.2, 0.6], b=[0.9, 0.5]), "score", [0.5, 0.8], higher_is_better=True
+    ).set_index(["agent", "threshold"])
+    assert frame["share"].tolist() == [0.5, 0.0, 0.5, 0.5]
+    assert frame["gap"].tolist() == pytest.approx([0.15, 0.4, 0.0, 0.15])
+    assert frame["num_seeds"].tolist() == [2] * 4
+
+
 def test_frames_that_cannot_be_compared_are_refused() -> None:
     outcomes = outcomes_of(beta=[1.0, 2.0], fixed=[0.0, 1.0])
+    outcomes["return"] = outcomes["score"]
     with pytest.raises(AnalysisError, match="reference: expected one of beta, fixed, got 'fixed:1'"):
-        paired_differences(outcomes, "score", "fixed:1")
+        paired_differences(outcomes, "return", "fixed:1")
     with pytest.raises(AnalysisError, match="got two of beta with seed 1"):
-        paired_differences(pd.concat([outcomes, outcomes_of(beta=[math.nan, 2.0])]), "score", "fixed")
-    with pytest.raises(AnalysisError, match="got none of nll"):
-        paired_differences(outcomes, "nll", "fixed")
+        paired_differences(pd.concat([outcomes, outcomes.query("seed == 1 and agent == 'beta'")]), "return", "fixed")
+    with pytest.raises(AnalysisError, match=r"got none of retrun \(did you mean return\?\)"):
+        paired_differences(outcomes, "retrun", "fixed")
     with pytest.raises(AnalysisError, match="expected another agent beside 'fixed'"):
-        paired_differences(outcomes[outcomes["agent"] == "fixed"], "score", "fixed")
+        paired_differences(outcomes[outcomes["agent"] == "fixed"], "return", "fixed")
+    apart = outcomes.assign(seed=outcomes["seed"] + 10 * (outcomes["agent"] == "beta"))
+    with pytest.raises(AnalysisError, match="expected a seed that all of beta, fixed have, got none"):
+        paired_differences(apart, "return", "fixed")
     with pytest.raises(AnalysisError, match="expected runs of one environment"):
         agent_means(outcomes.assign(env_id=["a", "b", "a", "b"]), "score")
+    mixed = outcomes.assign(configuration=["x", "y", "x", "y"], configuration_differs=["lora_r=8", "lora_r=4"] * 2)
+    with pytest.raises(AnalysisError, match=r"one configuration, got 2: lora_r=8 \(x\); lora_r=4 \(y\)"):
+        agent_means(mixed, "score")

@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 
 from analysis import AnalysisError, compare_agents, final_outcomes
-from analysis.statistics import best_fixed_by_seed, fixed_ratio, mean_interval, run_seconds
+from analysis.contrasts import to_best, to_best_fixed, to_reference
+from analysis.intervals import mean_interval
+from analysis.statistics import fixed_ratio, run_seconds
 
 
 def make_rows(agent: str, seed: int, nll: list[float], **columns: list[Any]) -> list[dict[str, Any]]:
@@ -109,11 +111,12 @@ def test_rows_in_any_order_give_the_same_outcome():
     pd.testing.assert_frame_equal(final_outcomes(shuffled, metrics), final_outcomes(frame, metrics))
 
 
-def test_a_broken_run_is_marked_and_keeps_its_last_measurement():
-    rows = make_rows("beta", 0, [3.0, math.nan], status=["running", "terminated"])
-    (outcome,) = final_outcomes(frame_of(rows), ["probe/nll"]).to_dict(orient="records")
+def test_a_broken_run_is_marked_and_counts_as_its_worst_measurement():
+    status, accuracy = ["running", "running", "terminated"], [0.2, 0.6, math.nan]
+    rows = make_rows("beta", 0, [3.0, 2.0, math.nan], status=status, **{"probe/accuracy": accuracy})
+    (outcome,) = final_outcomes(frame_of(rows), ["probe/nll", "probe/accuracy"]).to_dict(orient="records")
     assert outcome["is_broken"] is True
-    assert outcome["probe/nll"] == 3.0
+    assert (outcome["probe/nll"], outcome["probe/accuracy"]) == (3.0, 0.2)
 
 
 def test_an_unknown_controller_time_stays_unknown():
@@ -154,65 +157,74 @@ def test_differences_are_paired_by_seed():
     )
     beta = line_of(comparison, "beta")
     assert (beta["to_reference"], beta["to_reference_low"], beta["to_reference_high"]) == (-1.0, -1.0, -1.0)
-    assert (beta["reference"], beta["num_pairs"]) == ("fixed:1", 3)
+    assert (beta["reference"], beta["num_seeds"]) == ("fixed:1", 3)
     assert beta["mean"] == 99.0
-    assert beta["low"] < 50.0 < 150.0 < beta["high"]
+    assert (beta["low"], beta["high"]) == pytest.approx(mean_interval([-1.0, 99.0, 199.0])[1:])
     assert (beta["num_updates"], beta["num_tokens"], beta["controller_sec"], beta["run_sec"]) == (10, 100, 2.0, 5.0)
 
 
 def test_a_seed_that_one_of_the_two_lacks_drops_out():
     outcomes = outcomes_of("return", fixed_1=[1.0, 2.0, 3.0], beta=[2.0, 4.0])
     beta = line_of(compare_agents(outcomes, ["return"]), "beta")
-    assert beta["num_pairs"] == 2
     assert beta["to_reference"] == 1.5
-    assert beta["num_seeds"] == 2
+    assert (beta["num_seeds"], beta["left_out"]) == (2, "2")
 
 
-def test_the_best_fixed_ratio_is_chosen_by_the_other_seeds():
-    """By all three seeds fixed:0 is best (mean 1/3, from one lucky seed) and beats beta; chosen by the other two seeds, the
-    lucky seed counts for fixed:0.5 and the choice brings 0 on each."""
-    outcomes = outcomes_of("probe/accuracy", fixed_0=[1.0, 0.0, 0.0], fixed_0p5=[0.0, 0.4, 0.4], beta=[0.3, 0.3, 0.3])
-    table = outcomes.pivot(index="seed", columns="agent", values="probe/accuracy")
-    assert best_fixed_by_seed(table, higher_is_better=True).tolist() == ["fixed:0.5", "fixed:0", "fixed:0"]
-    beta = line_of(compare_agents(outcomes, ["probe/accuracy"]), "beta")
-    assert beta["to_best_fixed"] == pytest.approx(0.3)
-    assert beta["best_fixed"] == "fixed:0 (2), fixed:0.5 (1)"
-    assert beta["num_best_pairs"] == 3
+def test_the_best_fixed_ratio_has_the_best_mean_and_is_told_for_each_agent():
+    outcomes = outcomes_of("probe/accuracy", fixed_0=[1.0, 0.0, 0.1], fixed_0p5=[0.0, 0.4, 0.4], beta=[0.3, 0.3, 0.3])
+    comparison = compare_agents(outcomes, ["probe/accuracy"])
+    beta = line_of(comparison, "beta")
+    assert beta["best_fixed"] == "fixed:0"
+    assert beta["to_best_fixed"] == pytest.approx(0.3 - 1.1 / 3)
+    assert beta["to_best_fixed_low"] < beta["to_best_fixed"] < beta["to_best_fixed_high"]
+    assert line_of(comparison, "fixed:0")["best_fixed"] == "fixed:0.5", "for a fixed ratio the best of the others"
+    assert (beta["best"], line_of(comparison, "fixed:0")["to_best"]) == ("fixed:0", 0.0)
     assert beta["reference"] is None
     assert math.isnan(beta["to_reference"])
+
+
+def test_the_columns_are_those_of_the_contrasts():
+    rng = np.random.default_rng(0)
+    outcomes = outcomes_of(
+        "probe/nll", **{name: rng.normal(size=6).tolist() for name in ("beta", "fixed_0", "fixed_1")}
+    )
+    table = outcomes.pivot(index="seed", columns="agent", values="probe/nll").to_numpy()
+    lines = (
+        compare_agents(outcomes, ["probe/nll"], confidence=0.9).set_index("agent").loc[["beta", "fixed:0", "fixed:1"]]
+    )
+    for name, contrast in {
+        "to_reference": to_reference(table, 2, confidence=0.9),
+        "to_best": to_best(table, higher_is_better=False, confidence=0.9)[0],
+        "to_best_fixed": to_best_fixed(table, [1, 2], higher_is_better=False, confidence=0.9),
+    }.items():
+        np.testing.assert_array_equal(lines[name], contrast.difference)
+        np.testing.assert_array_equal(lines[f"{name}_low"], contrast.low)
+        np.testing.assert_array_equal(lines[f"{name}_high"], contrast.high)
+    assert "to_best_fixed_p" not in lines
 
 
 def test_lower_is_better_where_it_is():
     outcomes = outcomes_of("probe/nll", fixed_0=[1.0, 1.0], fixed_1=[2.0, 2.0])
     comparison = compare_agents(outcomes, ["probe/nll"])
     assert comparison["agent"].tolist() == ["fixed:0", "fixed:1"], "best first"
-    assert comparison["best_fixed"].tolist() == ["fixed:0", "fixed:0"]
-    assert comparison["to_best_fixed"].tolist() == [0.0, 1.0]
+    assert comparison["best"].tolist() == ["fixed:0", "fixed:0"]
+    assert comparison["to_best"].tolist() == [0.0, 1.0]
+    assert comparison["to_best_fixed"].tolist() == [-1.0, 1.0]
 
 
-def test_one_seed_gives_no_interval_and_no_choice_among_several():
+def test_one_seed_gives_no_interval():
     line = line_of(compare_agents(outcomes_of("return", fixed_0=[1.0], fixed_1=[2.0], beta=[4.0]), ["return"]), "beta")
-    assert (line["mean"], line["to_reference"]) == (4.0, 2.0)
-    assert all(math.isnan(line[name]) for name in ("low", "high", "to_reference_low", "to_best_fixed"))
-    alone = line_of(compare_agents(outcomes_of("return", fixed_0=[1.0], beta=[4.0]), ["return"]), "beta")
-    assert alone["to_best_fixed"] == 3.0, "with a single fixed ratio there is nothing to choose"
+    assert (line["mean"], line["to_reference"], line["to_best_fixed"]) == (4.0, 2.0, 2.0)
+    assert all(math.isnan(line[name]) for name in ("low", "high", "to_reference_low", "to_best_fixed_low"))
 
 
-def test_the_interval_of_two_numbers():
-    """Resamples of {0, 1} have the means 0, 1/2, 1 with probabilities 1/4, 1/2, 1/4: the 2.5% and 97.5% points are 0 and 1."""
-    assert mean_interval([0.0, 1.0]) == (0.5, 0.0, 1.0)
-
-
-def test_the_interval_of_a_normal_sample_is_that_of_the_textbook():
-    """Seed 0, 200 standard normal numbers: mean +- 1.96 standard errors; the bootstrap's ends scatter by a few percent of the
-    half width with 10,000 resamples, and 10% is allowed."""
-    sample = np.random.default_rng(0).standard_normal(200)
-    mean, low, high = mean_interval(sample)
-    half = 1.96 * sample.std() / math.sqrt(200)
-    assert low == pytest.approx(mean - half, abs=0.1 * half)
-    assert high == pytest.approx(mean + half, abs=0.1 * half)
-    assert mean_interval(sample) == (mean, low, high), "seeded"
-    assert mean_interval(sample, seed=1) != (mean, low, high)
+def test_agents_that_share_no_seed_are_not_compared():
+    outcomes = outcomes_of("return", fixed_1=[1.0, 2.0], beta=[2.0, 4.0])
+    outcomes.loc[outcomes["agent"] == "beta", "seed"] += 10
+    comparison = compare_agents(outcomes, ["return"])
+    assert comparison["num_seeds"].tolist() == [0, 0]
+    assert comparison[["mean", "to_reference", "to_best"]].isna().all(axis=None)
+    assert comparison["left_out"].tolist() == ["0, 1, 10, 11"] * 2
 
 
 def test_only_specs_of_one_ratio_are_fixed_ratios():

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis import AnalysisError
+from analysis.statistics import compare_agents
 from analysis.verdict import judge, judged_outcomes
 
 
@@ -36,22 +37,68 @@ def make_frame(results: dict[str, list[float]], *, accuracy: bool = True, unfini
 
 
 def test_the_best_agent_is_named_with_its_lead():
-    verdict = judge(make_frame({"worse": [0.2, 0.3, 0.4], "good": [0.3, 0.4, 0.5]}))
+    worse = [0.2, 0.3, 0.4, 0.2, 0.3, 0.4]
+    verdict = judge(make_frame({"worse": worse, "good": [value + 0.1 for value in worse]}))
     assert verdict.sentence == (
-        "good did best: probe accuracy 40.0%, 10.0 points better than worse, the next, on shared seeds "
-        "(95% interval 10.0 to 10.0)."
+        "good did best: probe accuracy 40.0%, 10.0 points better than worse, the next (95% interval 10.0 to 10.0)."
     )
-    assert [(standing.agent, standing.wins) for standing in verdict.standings] == [("good", ""), ("worse", "3 of 3")]
+    assert verdict.certainty == (
+        "Clear on these seeds: no interval of a difference to good includes zero. good was better than worse on 6 of 6 shared "
+        "seeds."
+    )
+    assert [(standing.agent, standing.wins) for standing in verdict.standings] == [("good", ""), ("worse", "6 of 6")]
     assert verdict.standings[1].difference == "-10.0 [-10.0, -10.0] points"
+
+
+def test_no_winner_is_named_below_the_least_number_of_seeds():
+    verdict = judge(make_frame({"worse": [0.2, 0.3, 0.4], "good": [0.3, 0.4, 0.5]}))
+    assert verdict.sentence == "good has the best mean: probe accuracy 40.0%, 10.0 points better than worse, the next."
+    assert verdict.certainty.startswith(
+        "No winner is named from 3 shared seeds: 6 are the least, since with fewer even"
+    )
+
+
+def test_what_is_said_is_what_compare_agents_says():
+    """One set of functions: the verdict's numbers are those of the table."""
+    rng = np.random.default_rng(4)
+    frame = make_frame({name: rng.uniform(0.2, 0.8, 7).tolist() for name in ("a", "b", "c")})
+    verdict, table = judge(frame), compare_agents(judged_outcomes(frame)[0], ["probe/accuracy"])
+    assert [standing.agent for standing in verdict.standings] == table["agent"].tolist()
+    for standing, line in zip(verdict.standings[1:], table.to_dict("records")[1:], strict=True):
+        numbers = [100 * line[f"to_best{end}"] for end in ("", "_low", "_high")]
+        assert standing.difference == "{:+.1f} [{:+.1f}, {:+.1f}] points".format(*numbers)
+
+
+def test_means_are_compared_on_shared_seeds_only_and_the_others_are_named():
+    """Of all its seeds "partial" has the better mean, on the shared ones the worse."""
+    frame = make_frame({"whole": [0.5, 0.6, 0.5, 0.6, 0.5, 0.6], "partial": [0.4, 0.5, 0.4, 0.5, 0.4, 0.5, 0.99, 0.99]})
+    verdict = judge(frame)
+    assert verdict.sentence.startswith("whole did best: probe accuracy 55.0%, 10.0 points better than partial")
+    assert verdict.standings[1].num_seeds == 6
+    assert verdict.remarks == (
+        "Compared on the 6 seeds that all agents have; left out: seeds 6, 7 (not there for whole).",
+    )
+
+
+def test_a_student_that_broke_counts_as_its_worst():
+    frame = make_frame({"steady": [0.5] * 6, "broken": [0.9] * 6})
+    frame.loc[(frame["run"] == "broken-0") & (frame["window"] == 1), "probe/accuracy"] = 0.1
+    frame.loc[(frame["run"] == "broken-0") & (frame["window"] == 2), "status"] = "terminated"
+    verdict = judge(frame)
+    assert "In 1 run the student broke; what counts is its worst measurement." in verdict.remarks
+    assert verdict.standings[0].result.startswith("76.7%"), "(5 x 0.9 + 0.1) / 6"
+
+
+def test_runs_of_unlike_configurations_get_no_verdict():
+    frame = make_frame({"good": [0.5, 0.6], "other": [0.1, 0.2]})
+    frame["configuration"] = np.where(frame["seed"] == 0, "aa", "bb")
+    frame["configuration_differs"] = np.where(frame["seed"] == 0, "lora_r=8", "lora_r=4")
+    assert "expected runs of one configuration, got 2: lora_r=8 (aa); lora_r=4 (bb)" in judge(frame).sentence
 
 
 def test_agents_that_came_out_even_are_both_named():
     verdict = judge(make_frame({"one": [0.25, 0.5], "other": [0.5, 0.25], "worse": [0.1, 0.1]}))
-    assert verdict.sentence == (
-        "one and other did best, and equally well: probe accuracy 37.5%, a difference of 0.0 points on shared seeds "
-        "(95% interval -25.0 to 25.0)."
-    )
-    assert verdict.certainty.startswith("Not settled")
+    assert verdict.sentence == "one and other have the best mean, and the same: probe accuracy 37.5%."
 
 
 def test_what_is_judged_are_the_finished_runs_by_the_verdicts_metric():
@@ -67,7 +114,7 @@ def test_what_is_judged_are_the_finished_runs_by_the_verdicts_metric():
 
 
 def test_less_nll_is_better():
-    verdict = judge(make_frame({"worse": [0.2, 0.3], "good": [0.3, 0.4]}, accuracy=False))
+    verdict = judge(make_frame({"worse": [0.2, 0.3] * 3, "good": [0.3, 0.4] * 3}, accuracy=False))
     assert verdict.sentence.startswith("good did best: probe NLL 0.650 nats/token, 0.100 better than worse")
     assert verdict.metric == "probe NLL after the last window in nats/token, less is better"
     assert verdict.standings[1].difference.startswith("+0.100")
@@ -76,10 +123,10 @@ def test_less_nll_is_better():
 @pytest.mark.parametrize(
     ("lead", "words"),
     [
-        ([0.1] * 8, "Clear on these seeds"),
-        ([0.1] * 7, "A hint, not a proof"),
-        ([0.1, -0.09] * 4, "Not settled"),
-        ([0.1], "Nothing can be said about certainty"),
+        ([0.1] * 6, "Clear on these seeds"),
+        ([0.1] * 5, "No winner is named from 5 shared seeds"),
+        ([0.1, -0.09] * 4, "Not settled: these runs do not tell good from other"),
+        ([0.1], "One shared seed says nothing about certainty"),
     ],
 )
 def test_certainty_depends_on_the_interval_and_on_the_number_of_seeds(lead: list[float], words: str):
@@ -97,13 +144,14 @@ def test_agents_without_a_shared_seed_are_not_compared_by_differences():
     frame = make_frame({"good": [0.5, 0.6], "other": [0.1, 0.2]})
     frame.loc[frame["agent"] == "other", "seed"] += 10
     verdict = judge(frame)
-    assert "shares no seed" in verdict.sentence
-    assert verdict.standings[1].difference == "no shared seed"
+    assert verdict.sentence == "No verdict: the agents share no seed, so that nothing can be paired."
+    assert verdict.standings == ()
 
 
 def test_an_unfinished_run_is_left_out_and_named():
     verdict = judge(make_frame({"good": [0.5, 0.6, 0.9], "other": [0.4, 0.5, 0.6]}, unfinished="good-2"))
     assert "probe accuracy 55.0%" in verdict.sentence
+    assert "left out: seed 2 (not there for good)" in verdict.remarks[1]
     assert verdict.remarks[0] == "Not in the verdict, because not finished: 1 run (good-2)."
 
 

@@ -16,7 +16,8 @@ from scipy import stats
 
 import agents.bandits.base
 from agents.bandits import Exp3sBandit, LinUcbBandit, ThompsonBandit, UcbBandit
-from agents.bandits.base import GridBandit
+from agents.bandits.base import GridBandit, Pull
+from agents.bandits.rules import exp3s_gain, exp3s_weights
 from agents.credit import decision_returns
 from agents.specs.registry import make
 from atesd_env.config import preset
@@ -154,6 +155,19 @@ def test_contexts_and_probabilities_are_those_of_the_decision():
     agent.learn(9, reset_num_timesteps=False)
     np.testing.assert_allclose(agent.history["contexts"][:3], [[0.2]] * 3)  # no credit had come before these
     assert (agent.history["contexts"][3:] != 0.2).all()
+
+
+def test_exp3s_judges_a_pull_by_the_probability_that_it_was_pulled_with():
+    """The weights have moved since: with the probability of now, the gain's estimate would be biased."""
+    agent = bandit("exp3s", ToyExposureEnv(lookahead=3))
+    agent.learn(30)
+    weights = agent.arm_weights.copy()
+    gain = exp3s_gain(float(agent.scores()[-1]))
+    arm, then = 1, 0.05
+    assert agent.shares(0)[arm] != pytest.approx(then, rel=0.1)
+    agent.learn_from(Pull(np.array([arm]), np.array([then])))
+    expected = exp3s_weights(weights[0], arm, gain, then, exploration=agent.exploration, share=agent.share)
+    np.testing.assert_allclose(agent.arm_weights[0], expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("form", ["ucb", "discounted ucb", "window ucb", "linucb"])

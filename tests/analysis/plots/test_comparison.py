@@ -215,6 +215,8 @@ def comparison_of(*agents: str, metrics: tuple[str, ...] = ("probe/nll",), has_f
             line |= {"mean": float(index), "low": index - 0.5, "high": index + 0.5}
             for name in ("to_reference", "to_best_fixed"):
                 line |= {name: difference, f"{name}_low": difference - 0.5, f"{name}_high": difference + 0.5}
+            to_best = index if len(agents) > 1 else np.nan
+            line |= {"to_best": to_best, "to_best_low": to_best - 0.5, "to_best_high": to_best + 0.5, "best": agents[0]}
             lines.append({**line, "reference": "fixed:1" if has_fixed else None})
     return pd.DataFrame(lines)
 
@@ -238,12 +240,14 @@ def test_a_forest_plot_has_a_point_and_an_interval_for_each_agent_the_best_on_to
     pd.testing.assert_frame_equal(comparison, before)
 
 
-def test_without_a_fixed_ratio_the_means_are_drawn() -> None:
+def test_without_a_fixed_ratio_the_differences_to_the_best_are_drawn_and_of_one_agent_the_mean() -> None:
     figure = plot_comparison(comparison_of("beta", "random", metrics=("probe/accuracy", "return"), has_fixed=False))
     assert [axes.get_xlabel() for axes in figure.axes] == [
-        "probe/accuracy (better: right)",
-        "return (better: right)",
+        "probe/accuracy minus beta (better: right)",
+        "return minus beta (better: right)",
     ]
+    alone = plot_comparison(comparison_of("beta", has_fixed=False))
+    assert [axes.get_xlabel() for axes in alone.axes] == ["probe/nll (better: left)"]
 
 
 def test_an_empty_comparison_is_refused() -> None:

@@ -73,7 +73,7 @@ def outcomes_of() -> pd.DataFrame:
 
 def differences_of() -> pd.DataFrame:
     """Differences to full exposure."""
-    return paired_differences(outcomes_of(), "probe/nll", "fixed:1", higher_is_better=False)
+    return paired_differences(outcomes_of(), "probe/nll", "fixed:1")
 
 
 def counterfactual_of() -> pd.DataFrame:
@@ -107,7 +107,7 @@ def comparison_of() -> pd.DataFrame:
     """What ``compare_agents`` returns."""
     costs = {"is_broken": False, "num_updates": 4, "num_tokens": 10, "num_trained_tokens": 10}
     costs |= {"controller_sec": 1.0, "run_sec": 2.0}
-    return compare_agents(outcomes_of().assign(**costs), ["probe/nll"], num_resamples=100)
+    return compare_agents(outcomes_of().assign(**costs), ["probe/nll"])
 
 
 PLOTS: dict[str, tuple[Callable[..., Any], Callable[[], pd.DataFrame], dict[str, Any]]] = {

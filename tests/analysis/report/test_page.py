@@ -133,7 +133,9 @@ def test_verdict_pictures_runs_and_configuration_come_in_this_order(text: str):
         "Run by run",
         "Configuration and versions",
     ]
-    assert text.index("beta did best: probe NLL 2.100 nats/token, 0.500 better than fixed:1") < text.index("<img")
+    assert text.index("beta has the best mean: probe NLL 2.100 nats/token, 0.500 better than fixed:1") < text.index(
+        "<img"
+    )
 
 
 def test_headings_never_skip_a_level_and_every_picture_has_words(text: str):
@@ -342,7 +344,7 @@ def test_a_real_browser_opens_the_file_itself_and_finds_no_fault(runs: Path, tmp
     """A blocked address or a broken picture would be reported on the console."""
     page = write_report(runs)
     shown = browse(page, tmp_path / "profile", "--dump-dom")
-    assert "beta did best" in shown.stdout
+    assert "beta has the best mean" in shown.stdout
     assert "CONSOLE" not in shown.stderr
     picture = tmp_path / "page.png"
     browse(page, tmp_path / "profile", "--window-size=1280,2000", f"--screenshot={picture}")

@@ -54,14 +54,16 @@ def frame_of(agents: tuple[str, ...] = ("beta", "fixed:0", "fixed:1"), windows: 
 BY_TITLE = {picture.title: picture for picture in PICTURES}
 
 FOUND = {
-    "Learning curves": "Probe NLL in window 2: beta 1. Probe accuracy in window 2: beta 50.0% (best), fixed:1 20.0% (worst).",
+    "Learning curves": (
+        "Probe NLL in window 2, means over runs: beta 1. Probe accuracy in window 2, means over runs: beta 50.0% to fixed:1 20.0%."
+    ),
     "Exposure trajectories": "Means over runs, first to last window: beta from 0.25 to 0.5.",
     "Beta density over time": "Mean of the policy: beta: 0.50 in window 1 to 0.67 in window 2.",
     "Mismatch by reveal ratio": (
         "From 0.5 nats per token at ratio 0.00 to 1 nats per token at ratio 1.00; it rises at every step."
     ),
-    "Fixed ratios, and agents that choose": "Best fixed ratio by probe accuracy: fixed:0, 40.0%; best of the others: beta, 50.0%.",
-    "Paired differences": "Better than fixed:1, with an interval that leaves out 0: beta; fixed:0.",
+    "Fixed ratios, and agents that choose": "Best mean probe accuracy of a fixed ratio: fixed:0, 40.0%; of the others: beta, 50.0%.",
+    "Paired differences": "2 pairs: too few to say who is better than fixed:1; 6 are the least.",
     "Health of the students": "Lowest to highest run at the end: probe accuracy 20.0% to 50.0%; rollout length 22 to 23.",
     # R = 1 + 0.5 * 0.5 in the only complete decision of every run, of which 1 is its own window's.
     "What decisions were credited for": (
@@ -106,6 +108,13 @@ def test_the_words_say_what_was_drawn(picture: Picture, drawn: dict[str, pd.Data
     assert "nan" not in described
     assert picture.caption
     assert picture.needs
+
+
+def test_from_the_least_number_of_seeds_on_the_differences_are_named(drawn: dict[str, pd.DataFrame]):
+    data = drawn["Paired differences"].assign(num_pairs=6)
+    assert BY_TITLE["Paired differences"].find(data) == (
+        "Better than fixed:1, with an interval that leaves out 0: beta; fixed:0."
+    )
 
 
 def test_one_agent_alone_has_no_density_no_sweep_and_no_differences():

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, LlamaConfig, Qwen3Config, Qwen3ForCausal
 from atesd_env.config import preset
 from atesd_env.errors import ConfigError, StudentError
 from atesd_env.planning.hours import DEVICES
-from atesd_env.planning.memory import memory_plan, remedies
+from atesd_env.planning.memory import Lengths, memory_plan, remedies
 from atesd_env.planning.shape import ModelShape, shape_of, student_shape
 from atesd_env.planning.terms import cache_bytes, divergence_bytes, saved_bytes
 from atesd_env.rollouts.sampling import Rollouts
@@ -97,6 +97,82 @@ def test_parts_by_hand(large: ModelShape) -> None:
     ]
     assert plans[1].fixed["adapters"] * 2 == plans[0].fixed["adapters"] * 3
     assert plans[2].fixed["weights"] == 2 * plans[0].fixed["weights"]
+
+
+SMALL = ModelShape(
+    num_parameters=1200,
+    num_matrix_parameters=1000,
+    num_adapter_parameters=10,
+    hidden_size=4,
+    num_layers=10,
+    num_heads=2,
+    num_key_value_heads=2,
+    head_dim=4,
+    mlp_size=8,
+    vocabulary_size=50,
+    has_head_norm=True,
+    lora_r=2,
+)
+LENGTHS = Lengths(student_prompt=100, teacher_prompt=200, completion=50, reference=30)
+
+
+def test_every_part_of_a_window_by_hand() -> None:
+    """Two students, bfloat16, four rollouts each in batches of three, a probe of ten problems in batches of four."""
+    config = preset(
+        "ATESD-Tiny-v0",
+        dtype="bfloat16",
+        num_rollouts=4,
+        micro_batch_size=3,
+        max_new_tokens=60,
+        probe_size=10,
+        probe_batch_size=4,
+    )
+    plan = memory_plan(config, SMALL, LENGTHS, num_students=2, is_mapped=True)
+    # Values and gradients; two averages; the layers' file: 1000 less an embedding of 50 x 4, 2 bytes each.
+    values = 2 * 10 * 4
+    assert plan.fixed == {
+        "weights": 1200 * 2,
+        "adapters": 2 * values,
+        "optimizer": 2 * values,
+        "weights' file, mapped": 800 * 2,
+    }
+    # Keys and values of 10 layers, 8 wide, for 8 rows of 100 + 60 tokens.
+    cache = 2 * 10 * 8 * 160 * 8 * 2
+    # Query 8, key and value 8 + 8 wide: of attention's and the MLP's tensors, attention's 88 numbers a token are more.
+    attention = 2 * 4 + 2 * 24 + 16 + 2 * 8
+    assert attention > 3 * 4 + 24 + 16 + 8 + 3 * 8
+    token = attention * 2
+    joined = 10 * 2 * 4 * (3 * (4 + 24) + (8 + 4) + 2 * (4 + 16) + (8 + 4))
+    scored = 3 * 50
+    assert plan.phases == {
+        "prompts": {"key-value cache": cache, "activations": 8 * 100 * token, "adapters laid together": 2 * joined},
+        # Three quarters of the rows are copied, keys before values; sampling holds ten numbers of 4 bytes a word.
+        "decoding": {
+            "key-value cache": cache * 11 // 8,
+            "adapters laid together": 2 * joined,
+            "logits": 8 * 50 * 10 * 4,
+        },
+        "teacher": {"activations": 3 * (200 + 50 - 1) * token},
+        "student": {
+            "activations": saved_bytes(3 * (100 + 50 - 1), scored, SMALL, 2, recompute=False),
+            "adapters laid together": joined,
+            "hidden states": 3 * scored * 4 * 2,
+            "divergence chunk": 50 * (2 * scored * 2 + 6 * scored * 4),
+        },
+        "probe": {"activations": 4 * (200 + 30 - 1) * token, "logits": 3 * 256 * 50 * 4},
+    }
+    assert plan.peak == sum(plan.fixed.values()) + max(sum(parts.values()) for parts in plan.phases.values())
+
+
+def test_an_engine_of_its_own_stays_or_sleeps() -> None:
+    config = preset("ATESD-Tiny-v0", rollout_engine="vllm", engine_cache_gib=2.0, engine_sleep=False)
+    engine = {"vLLM's weights": 1200 * 4, "vLLM's cache": 2 * 2**30}
+    awake = memory_plan(config, SMALL, LENGTHS)
+    assert awake.fixed.items() >= engine.items()
+    assert set(awake.phases) == {"teacher", "student", "probe"}
+    asleep = memory_plan(config.replace(engine_sleep=True), SMALL, LENGTHS)
+    assert asleep.phases["rollouts"] == engine
+    assert not set(engine) & set(asleep.fixed)
 
 
 def test_remedies_make_it_fit_or_say_that_they_cannot(large: ModelShape) -> None:

@@ -8,6 +8,8 @@ import torch
 
 from atesd_env.config import EnvConfig
 from atesd_env.population.population import Population
+from atesd_env.streams import stream_seed
+from atesd_env.student.generators import torch_stream
 
 RATIOS = np.array([[0.0], [1.0], [0.5]])
 SEEDS = (3, 4, 3)
@@ -87,6 +89,71 @@ def test_averaging_teacher_changes_the_run(tiny_config: EnvConfig):
     # A teacher without memory is the student itself with another prompt: from the second update on it differs from the base.
     assert rows[0]["student/mismatch"] != rows[1]["student/mismatch"]
     assert rows[0]["probe/grounded"] != rows[1]["probe/grounded"]
+
+
+def test_the_grounded_score_is_that_of_the_teacher_as_it_is_after_each_window(tiny_config: EnvConfig):
+    """At one ratio throughout: an average that moved has another score, which must not be the remembered one."""
+    population = Population(tiny_config.replace(teacher="ema", ema_decay=0.5))
+    population.reset(0, 1)
+    probe, scores = population.instances[0].probe, []
+    for _ in range(2):
+        (row,) = population.window(np.array([[0.5]]))
+        ratios = [0.5] * len(probe.problems)
+        now, base = (
+            probe.grounded(0, ratios, tiny_config.exposure, bank, is_fixed=False)
+            for bank in (population.learner.teacher_bank, None)
+        )
+        assert row["probe/grounded"] == now != base
+        scores.append(now)
+    assert scores[0] != scores[1]
+
+
+def test_every_update_draws_its_rollouts_from_a_stream_of_its_own(
+    tiny_config: EnvConfig, monkeypatch: pytest.MonkeyPatch
+):
+    """With one and the same stream, every update would sample with the same random numbers."""
+    asked: list[tuple[object, ...]] = []
+
+    def spy(*key: object) -> torch.Generator:
+        asked.append(key)
+        return torch_stream(*key)
+
+    population = Population(tiny_config, num_students=2)
+    for student, seed in enumerate((3, 4)):
+        population.reset(student, seed)
+    monkeypatch.setattr("atesd_env.population.population.torch_stream", spy)
+    for _ in range(2):
+        population.window(RATIOS[:2])
+    rollouts = [key for key in asked if key[1] == "rollout"]
+    assert rollouts == [(seed, "rollout", update) for update in range(4) for seed in (3, 4)]
+
+
+def test_an_update_trains_on_the_next_problems_of_its_runs_own_order(tiny_config: EnvConfig):
+    population = Population(tiny_config, num_students=2)
+    for student, seed in enumerate((3, 4)):
+        population.reset(student, seed)
+    task, size = population.instances[0].task, tiny_config.num_rollouts
+    for window in range(2):
+        population.window(RATIOS[:2])
+        last = 2 * window + 1  # two updates in a window
+        for student, seed in enumerate((3, 4)):
+            order = stream_seed(seed, "problems")
+            expected = [task.training_problem(order, last * size + offset).id for offset in range(size)]
+            assert [sample.problem_id for sample in population.samples(student, size)] == expected
+    ids = [[population.training_problem(student, number).id for number in range(8)] for student in range(2)]
+    assert ids[0] != ids[1], "another seed, another order"
+
+
+def test_progress_is_counted_from_the_last_measurement(tiny_config: EnvConfig):
+    """Not from the first: what was learned in one window would be rewarded in all that follow."""
+    population = Population(tiny_config.replace(progress="signed"))
+    population.reset(0, 1)
+    nll = [population.runs[0].initial_nll]
+    for _ in range(3):
+        (row,) = population.window(np.array([[0.5]]))
+        nll.append(row["probe/nll"])
+        assert row["reward/progress"] == nll[-2] - nll[-1]
+    assert nll[0] - nll[-1] != nll[-2] - nll[-1]
 
 
 def test_start_from_an_adapter_is_the_teacher_too(tiny_config: EnvConfig, tmp_path):

@@ -64,6 +64,18 @@ def test_fixed_teachers_scores_are_remembered_and_a_moving_ones_are_not(probe: P
     assert probe.grounded(0, [0.5] * 7, "reference", None, is_fixed=False) == -1.0
 
 
+def test_a_score_is_remembered_for_what_each_problem_shows_and_for_nothing_else(probe: Probe):
+    """As many steps in all, shown of another problem, have another score; so has another kind of hint."""
+    steps = [probe.builder.teacher_prompt(problem, 1.0).num_shown for problem in probe.problems]
+    first, second = next(pair for pair in itertools.combinations(range(7), 2) if steps[pair[0]] == steps[pair[1]])
+    of_first, of_second = ([float(place == one) for place in range(7)] for one in (first, second))
+    asked = [(of_first, "reference"), (of_second, "reference"), (of_first, "none"), (of_first, "other")]
+    fresh = [probe.grounded(0, shown, kind, None, is_fixed=False) for shown, kind in asked]
+    assert len(set(fresh)) == 4
+    for _ in range(2):  # computed, and remembered
+        assert [probe.grounded(0, shown, kind, None, is_fixed=True) for shown, kind in asked] == fresh
+
+
 def test_longest_reference_is_cut_at_max_tokens(probe: Probe):
     assert len(probe.builder.reference_ids(running_sum([10, 20, 30]), 5)) == 5
 
