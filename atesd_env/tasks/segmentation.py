@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from atesd_env.tasks.grading.answers import closing_brace
+from atesd_env.tasks.grading.notation import closing_brace
 
 _ANNOTATION = re.compile(r"<<[^<>\n]*=[^<>\n]*>>")
 _LINE_END = re.compile(r"\n(?:[ \t\r]*\n)*")
