@@ -24,10 +24,22 @@ def are_equal(first: str, second: str) -> bool:
     """
     import math_verify
 
-    left, right = (math_verify.parse(f"\\boxed{{{text}}}", parsing_timeout=None) for text in (first, second))
-    if not any(math_verify.verify(*pair, timeout_seconds=None) for pair in ((left, right), (right, left))):
+    left, right = (_parsed(text) for text in (first, second))
+    if not any(math_verify.verify(*pair, timeout_seconds=None) for pair in ((right, left), (left, right))):
         return False
     return not _differ(left[0], right[0]) if left and right else False
+
+
+def _parsed(text: str) -> Any:
+    """Returns what math-verify makes of it: an expression and the text; ``i``, a variable to it, is the imaginary unit to us."""
+    import math_verify
+    from sympy import Expr, I
+
+    parsed = math_verify.parse(f"\\boxed{{{text}}}", parsing_timeout=None)
+    if parsed and isinstance(parsed[0], Expr):
+        units = {symbol: I for symbol in parsed[0].free_symbols if symbol.name == "i"}
+        return [parsed[0].subs(units), *parsed[1:]]
+    return parsed
 
 
 def _differ(first: Any, second: Any) -> bool:

@@ -111,7 +111,10 @@ def _are_equations(first: Reading, second: Reading) -> bool:
     """Whether whole equations are compared: in two variables' names, or one of them is not solved for a variable."""
     if first.name and second.name:
         return first.name != second.name
-    return any(one.name and not other.name and re.search("[=<>]|\\\\[lgn]eq", other.core) for one, other in _both(first, second))
+    return any(
+        one.name and not other.name and re.search("[=<>]|\\\\[lgn]eq", other.core)
+        for one, other in _both(first, second)
+    )
 
 
 def _both(first: Reading, second: Reading) -> tuple[tuple[Reading, Reading], tuple[Reading, Reading]]:

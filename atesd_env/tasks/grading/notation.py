@@ -17,17 +17,19 @@ TEXT_COMMAND = r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathsf|
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _CHARACTERS = str.maketrans(
-    {
-        **dict.fromkeys("−–—‐‑﹣", "-"),
-        **dict.fromkeys("\u00a0\u2007\u2009\u200a\u202f\u3000", " "),
-        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", ""),
-        **dict.fromkeys("·⋅∙", r"\cdot "),
-        **{"×": r"\times ", "÷": "/", "⁄": "/", "∕": "/", "∗": "*", "±": r"\pm ", "°": r"^\circ", "º": r"^\circ"},
-        **{"≤": r"\leq ", "⩽": r"\leq ", "≥": r"\geq ", "⩾": r"\geq ", "≠": r"\neq ", "∈": r"\in "},
-        **{"∞": r"\infty ", "∅": r"\emptyset ", "∪": r"\cup ", "∩": r"\cap ", "∖": r"\setminus ", "ℝ": r"\mathbb{R}"},
-        **{"π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "φ": r"\phi ", "λ": r"\lambda "},
-        **{"∠": r"\angle ", "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"', "，": ",", "；": ";", "％": "%", "＄": "$"},
-    }
+    dict.fromkeys("−–—‐‑﹣", "-")
+    | dict.fromkeys("\u00a0\u2007\u2009\u200a\u202f\u3000", " ")
+    | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", "")
+    | dict.fromkeys("·⋅∙", r"\cdot ")
+    | dict.fromkeys("÷⁄∕", "/")
+    | dict.fromkeys("°º", r"^\circ")
+    | dict.fromkeys("≤⩽", r"\leq ")
+    | dict.fromkeys("≥⩾", r"\geq ")
+    | dict.fromkeys("′’‘", "'")
+    | {"×": r"\times ", "∗": "*", "±": r"\pm ", "≠": r"\neq ", "∈": r"\in ", "∞": r"\infty ", "∅": r"\emptyset "}
+    | {"∪": r"\cup ", "∩": r"\cap ", "∖": r"\setminus ", "ℝ": r"\mathbb{R}", "∠": r"\angle "}
+    | {"π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "φ": r"\phi ", "λ": r"\lambda "}
+    | {"“": '"', "”": '"', "，": ",", "；": ";", "％": "%", "＄": "$", "…": "..."}
 )
 _VULGAR = {char: unicodedata.normalize("NFKC", char).split("\u2044") for char in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"}
 
@@ -48,9 +50,15 @@ _SYNONYMS = tuple(
         (r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset"),
         (r"\^\s*\{\s*\\circ\s*\}|\\degree(?![A-Za-z])", r"^\\circ"),
         (r"\*\*", "^"),
+        (r"\\num\s*\{([^{}]*)\}", r"\1"),
+        (r"(\.\d*?)(\d)\2\2+(?:\.\.\.|\\l?dots)", r"\1\\overline{\2}"),
+        (TEXT_COMMAND + r"\s*([$€£¥₹%])\s*\}", r"\1"),
         (r"(?<![A-Za-z])sq\.\s*", "sq "),
         (r"(?<![A-Za-z])([ap])\.\s?m(?![A-Za-z])\.?", r"\1m"),
-        (r"\\(?:text|mbox|textrm|mathrm)\s*\{\s*,?\s*(?:and|or)\s*\}|(?<=[\d)}\]\w,;]) (?:and|or) (?=[\d(\\$+-]|[a-z]\s*[=<>\\])", ";"),
+        (
+            r"\\(?:text|mbox|textrm|mathrm)\s*\{\s*,?\s*(?:and|or)\s*\}|(?<=[\d)}\]\w,;]) (?:and|or) (?=[\d(\\$+-]|[a-z]\s*[=<>\\])",
+            ";",
+        ),
         (r"(?<![\\A-Za-z])infinity(?![A-Za-z])", r"\\infty"),
         (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi"),
         (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
@@ -95,7 +103,9 @@ def one_spelling(answer: str) -> str:
     for pattern, replacement in _SYNONYMS:
         answer = pattern.sub(replacement, answer)
     answer = re.sub(r"\s+", " ", answer).strip()
-    answer = re.sub(r"(?<![\d.,/] )(?<![\d.,/])\d{1,3}(?: \d{3})+(?![\d/]| \d)", lambda m: m[0].replace(" ", ""), answer)
+    answer = re.sub(
+        r"(?<![\d.,/] )(?<![\d.,/])\d{1,3}(?: \d{3})+(?![\d/]| \d)", lambda m: m[0].replace(" ", ""), answer
+    )
     # A blank between two numbers or words means something ("1 1/2" is not "11/2"), elsewhere it does not.
     answer = re.sub(r"(?<![\w}]) | (?!\w)", "", answer)
     answer = re.sub(r"(\\[A-Za-z]+) (?![A-Za-z])", r"\1", answer)
@@ -126,7 +136,7 @@ def _in_latex(answer: str) -> str:
     """Returns Unicode mathematics as LaTeX."""
     if answer.isascii():
         return answer
-    answer = re.sub("[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒]", lambda m: r"\frac{%s}{%s}" % tuple(_VULGAR[m[0]]), answer)
+    answer = re.sub("[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒]", lambda m: "\\frac{{{}}}{{{}}}".format(*_VULGAR[m[0]]), answer)
     answer = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda m: f"^{{{m[0].translate(_SUPERSCRIPTS)}}}", answer)
     answer = re.sub("[₀₁₂₃₄₅₆₇₈₉]+", lambda m: f"_{{{m[0].translate(_SUBSCRIPTS)}}}", answer)
     answer = re.sub(r"([√∛∜])\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|[A-Za-z]|π))", _root, answer)

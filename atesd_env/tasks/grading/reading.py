@@ -92,7 +92,7 @@ _CAPITALS = re.compile(r"[A-Z]{2,}")
 _CHOICE = re.compile(
     r"(?P<bare>[A-Ja-j])|\((?P<closed>[A-Ja-j])\)|"
     r"(?i:(?:the )?(?:correct )?(?:option|choice|answer)(?: is)?)[: ]*\(?(?P<named>[A-Ja-j])(?:[).:].*)?|"
-    r"\((?P<first>[A-J])\)(?=[\w$\\-]).*|(?P<listed>[A-J])[).](?:.*)|(?P<colon>[A-J]):(?![A-Za-z]$).*",
+    r"\((?P<first>[A-J])\)(?=[\w $\\-]).*|(?P<listed>[A-J])[).](?:.*)|(?P<colon>[A-J]):(?![A-Za-z]$).*",
     re.DOTALL,
 )
 
@@ -126,7 +126,7 @@ _NAMED = re.compile(rf"(?P<name>{_NAME})(?:=|\\in)(?P<rest>(?:(?!\\[lg]eq|\\neq|
 _THOUSANDS = re.compile(r"[+-]?[$€£]?\d{1,3}(?:,\d{3})+(?!\d)[^,]*")
 _SEPARATOR = re.compile(r"\\cup(?![A-Za-z])|\\lor(?![A-Za-z])|\\vee(?![A-Za-z])|[;,]")
 _TOKEN = re.compile(r"\\[{}]|\\[A-Za-z]+|\\.|[(\[{}\])]|[;,]", re.DOTALL)
-_CLOSING = {"(": ")", "[": "]"}
+_SET_BUILDER = re.compile(r"\\\{(?P<name>[a-z])(?:\\mid|\||:) ?(?P<condition>.*(?P=name).*)\\\}")
 
 
 def _split_name(text: str) -> tuple[str, str]:
@@ -158,9 +158,17 @@ def _collection(text: str, rest: str, depth: int) -> Reading | None:
     if rest.count(r"\pm") == 1:
         signs = (core.replace(r"\pm", sign).removeprefix("+") for sign in "+-")
         return Reading(text, Kind.UNORDERED, unit=unit, parts=tuple(_read(piece, depth + 1) for piece in signs))
+    if (
+        core.startswith("{")
+        and closing_brace(core, 0) == len(core) - 1
+        and len(_split(core[1:-1], has_commas=True)) > 1
+    ):
+        core = rf"\{core[:-1]}\}}"  # the backslashes were forgotten
     if core.startswith(r"\{") and core.endswith(r"\}"):
-        parts = {part.text: part for part in (_read(piece, depth + 1) for piece in _split(core[2:-2], has_commas=True))}
-        return Reading(text, Kind.UNORDERED, unit=unit, brackets="{}", parts=tuple(parts.values()))
+        if condition := _SET_BUILDER.fullmatch(core):
+            return _inequality(condition["condition"], depth)
+        members = dict.fromkeys(_read(piece, depth + 1) for piece in _split(core[2:-2], has_commas=True))
+        return Reading(text, Kind.UNORDERED, unit=unit, brackets="{}", parts=tuple(members))
     if not _is_bracketed(core):
         return None
     pieces = _split(core[1:-1], has_commas=True)
@@ -227,11 +235,14 @@ _NUMBER = re.compile(
     r"(?:(?:\\times|\\cdot|\*) ?10\^\{?(?P<exponent>[+-]?\d+)\}?|[eE](?P<power>[+-]?\d+)|\\times(?P<scale>10*|12))?|"
     rf"(?P<whole>\d+)?[ ]?(?:\\frac\{{(?P<top>-?{_PLAIN})\}}\{{(?P<bottom>{_PLAIN})\}}|(?P<over>{_PLAIN})/(?P<under>{_PLAIN})))"
 )
+_ANGLE_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _BASE = re.compile(r"(\d+)_\{?(\d+)\}?")
 
 
 def _scalar(text: str, rest: str) -> Reading:
     core, unit = split_unit(rest)
+    if unit == "degree" and _ANGLE_FUNCTION.search(core):
+        core, unit = re.sub(r"(\d+(?:\.\d+)?)\^\\circ", r"{\\frac{\1\\pi}{180}}", rest), ""
     if base := _BASE.fullmatch(core):
         return Reading(text, core=core, value=Fraction(base[1]), unit=f"base {base[2]}")
     return Reading(text, core=core, value=exact_number(core), unit=unit)

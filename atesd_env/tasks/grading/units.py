@@ -13,10 +13,10 @@ PERCENT = "%"
 """The unit of a percentage."""
 
 _SPELLINGS = {
-    "dollar": "$ usd dollar buck",
+    "dollar": "$ usd USD dollar buck",
     "cent": "¢ cent",
-    "euro": "€ eur euro",
-    "pound": "£ gbp pound lb lbs",
+    "euro": "€ eur EUR euro",
+    "pound": "£ gbp GBP pound lb lbs",
     "rupee": "₹ rs rs. inr rupee",
     "yen": "¥ jpy yen",
     "km": "km kilometer kilometre",
@@ -62,9 +62,13 @@ _PHRASE = rf"{_PLAIN}{_POWER}(?:(?:[ -]|/ ?)(?:{_PLAIN}|(?<=-){_WORD}){_POWER}|/
 _TEXT = rf"{TEXT_COMMAND}[^{{}}]*\}}(?:\^\{{?[23]\}}?)?"
 _TEXTS = rf"(?:{_TEXT}|\\frac\{{{_TEXT}\}}\{{{_TEXT}\}})(?:(?:/|\\cdot)?{_TEXT})*"
 _CIRCLE = r"\^\\circ(?: ?[CFNSEWR](?![A-Za-z]))?"
-_TRAILING = re.compile(rf"(?P<core>.*?[\w.}})\]]) ?(?P<unit>{_CIRCLE}(?:{_TEXTS})?|%|[$€£¥₹¢]|{_TEXTS})", re.DOTALL)
+_TRAILING = re.compile(
+    rf"(?P<core>.*?[\w.}})\]]) ?(?P<unit>{_CIRCLE}(?:{_TEXTS})?|%|[$€£¥₹¢]|(?<=\d)\'\'?|{_TEXTS})", re.DOTALL
+)
 _TRAILING_WORDS = re.compile(rf"(?P<core>.*?(?:[\d.}})]|\\pi))(?P<unit> ?{_PHRASE})", re.DOTALL)
-_LEADING = re.compile(r"(?P<sign>[+-]?)(?:US)?(?P<unit>[$€£¥₹]|Rs\.?) ?(?P<core>[+-]?[\d.(\\].*)", re.DOTALL)
+_LEADING = re.compile(
+    r"(?P<sign>[+-]?)(?:US)?(?P<unit>[$€£¥₹]|Rs\.?|USD|EUR|GBP) ?(?P<core>[+-]?[\d.(\\].*)", re.DOTALL
+)
 
 
 def split_unit(answer: str) -> tuple[str, str]:
