@@ -31,11 +31,11 @@ SHAPES = {
     "vertical tabs between lines": "\x0b\n",
     "environments": "\\begin{align}x\\end{align}. ",
     "environments of many names": "\\begin{%d}x\\end{%d}. ",
-    "dollars": "$ ",
+    "dollars": "\\,$ ",
     "sentences": "So \\(x\\). Then ",
     "dashes": "\\,\n---",
     "full stops": "\\, . . . ",
-    "figures": "[asy]draw(a);[/asy] ",
+    "figures": "\\,[asy]draw(a);[/asy] ",
 }
 TOKENS = (
     *(
