@@ -24,10 +24,10 @@ from benchmarks.common import save
 LENGTHS = (16_000, 64_000, 256_000, 1_024_000)
 SAMPLES = Path(__file__).parent.parent / "tests" / "data"
 SHAPES = {
-    "annotation never closed": "<<" + "=" * 16_000_000,
+    "annotation never closed": "<<" + "=" * 1_024_000,
     "braces never closed": "\\,{",
     "braces never closed in math": "$\\,{",
-    "blank lines before no item": "\\,\n\n\n\n",
+    "line ends before no item": "\\," + "\n" * 1_024_000,
     "vertical tabs between lines": "\x0b\n",
     "environments": "\\begin{align}x\\end{align}. ",
     "environments of many names": "\\begin{%d}x\\end{%d}. ",
