@@ -220,7 +220,8 @@ def _benchmark(command: Command, task: Any) -> Benchmark:
 
     if command.benchmark == "heldout":
         return make_benchmark("heldout", task.heldout_problems(command.max_problems or 64))
-    return read_benchmark(command.benchmark, command.max_problems, columns=parse_columns(command.benchmark_columns))
+    columns = parse_columns(command.benchmark_columns, "benchmark_columns")
+    return read_benchmark(command.benchmark, command.max_problems, columns=columns)
 
 
 def _contaminated(command: Command, benchmark: Benchmark) -> list[str]:

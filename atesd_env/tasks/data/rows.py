@@ -271,7 +271,7 @@ def _says_no_more_than_the_answer(row: DataRow) -> bool:
 
 def _text_field(path: Path, line: int, fields: dict[str, Any], field: str, may_be_blank: bool = False) -> str:
     if field not in fields:
-        remedy = f"add or rename it, or name the column that holds it (--data-columns {field}=COLUMN)"
+        remedy = f"add or rename it, or name the column that holds it (--data-columns {field}=COLUMN, of a benchmark --benchmark-columns)"
         raise _refused(path, line, field, "text", f"no such field (only {listed(fields)})", remedy)
     value = fields[field]
     if not isinstance(value, str):

@@ -27,11 +27,12 @@ _ANNOUNCED = re.compile(
 _OTHER_NAMES = {"problem": "question", "answer": "Answer"}
 
 
-def parse_columns(named: str | None) -> dict[str, str]:
+def parse_columns(named: str | None, option: str = "data_columns") -> dict[str, str]:
     """Returns which column of the data holds which field of ours.
 
     Args:
         named: OURS=THEIRS, several with commas between them; None names none.
+        option: Where it was given, for messages.
 
     Raises:
         ConfigError: If it is not of that form, or a name is none of ours.
@@ -44,7 +45,7 @@ def parse_columns(named: str | None) -> dict[str, str]:
         ours, equals, theirs = (part.strip() for part in text.partition("="))
         if not equals or not theirs or ours not in FIELDS or ours in columns:
             raise ConfigError(
-                f"data_columns: expected OURS=THEIRS, each of {', '.join(FIELDS)} at most once, got {text!r}; pass for example "
+                f"{option}: expected OURS=THEIRS, each of {', '.join(FIELDS)} at most once, got {text!r}; pass for example "
                 "problem=question,answer=final."
             )
         columns[ours] = theirs
@@ -71,7 +72,7 @@ def as_our_fields(theirs: Mapping[str, Any], columns: Mapping[str, str]) -> dict
     fields = dict(theirs)
     for ours, name in columns.items():
         if name not in theirs:
-            expected = f"the column {name!r}, which data_columns names"
+            expected = f"the column {name!r}, which was named for it"
             raise ShapeError(ours, expected, f"only {listed(theirs)}", "name one of these")
         fields[ours] = theirs[name]
     for ours, other in _OTHER_NAMES.items():

@@ -99,7 +99,7 @@ def test_columns_can_be_named(tmp_path: Path):
         (
             {"problem": "P", "answer": "1"},
             "problem=prompt",
-            r"the column 'prompt', .* got only the columns 'problem', 'answer'",
+            r"the column 'prompt', which was named for it, got only the columns 'problem', 'answer'",
         ),
     ],
 )
