@@ -217,24 +217,25 @@ def parse_row(
             f"{path}, line {line}: expected a JSON object with problem, solution and answer, got {_shown(fields)}; "
             "mend or remove the line."
         )
+    there = listed(fields)
     try:
         fields = as_our_fields(fields, columns or {})
     except ShapeError as error:
         raise _refused(path, line, error.field, error.expected, error.got, error.remedy) from error
     # What is not used is not looked at: a benchmark's spelling of it must not stop an evaluation.
     is_used = needs_solution or isinstance(fields.get("solution"), str)
-    solution = _text_field(path, line, fields, "solution", may_be_blank=True) if is_used else ""
+    solution = _text_field(path, line, fields, "solution", there, may_be_blank=True) if is_used else ""
     return DataRow(
         line=line,
         id=_id_field(path, line, fields),
-        problem=_text_field(path, line, fields, "problem").strip(),
+        problem=_text_field(path, line, fields, "problem", there).strip(),
         solution=solution,
-        answer=_answer_field(path, line, fields, solution),
+        answer=_answer_field(path, line, fields, solution, there),
         level=_level_field(path, line, fields) if needs_solution else None,
     )
 
 
-def _answer_field(path: Path, line: int, fields: dict[str, Any], solution: str) -> str:
+def _answer_field(path: Path, line: int, fields: dict[str, Any], solution: str, there: str) -> str:
     value = fields.get("answer")
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool) and math.isfinite(value):
         value = fields["answer"] = str(value)
@@ -244,10 +245,10 @@ def _answer_field(path: Path, line: int, fields: dict[str, Any], solution: str) 
             answer = final_answer(solution)[0]
         if not answer:
             expected = "text, here or in a \\boxed{} of the solution"
-            got = "neither" if "answer" in fields or solution.strip() else f"only {listed(fields)}"
+            got = "neither" if "answer" in fields or solution.strip() else f"only {there}"
             raise _refused(path, line, "answer", expected, got, "add the field", MissingAnswerError)
     else:
-        answer = final_answer(_text_field(path, line, fields, "answer"))[0]
+        answer = final_answer(_text_field(path, line, fields, "answer", there))[0]
     if "\\begin" in answer:
         answer = " ".join(answer.split())
     num_lines = len(answer.splitlines())
@@ -269,10 +270,12 @@ def _says_no_more_than_the_answer(row: DataRow) -> bool:
     return not solution or (len(solution) > 1 and "".join(solution) in "".join(answer))
 
 
-def _text_field(path: Path, line: int, fields: dict[str, Any], field: str, may_be_blank: bool = False) -> str:
+def _text_field(
+    path: Path, line: int, fields: dict[str, Any], field: str, there: str, *, may_be_blank: bool = False
+) -> str:
     if field not in fields:
         remedy = f"add or rename it, or name the column that holds it (--data-columns {field}=COLUMN, of a benchmark --benchmark-columns)"
-        raise _refused(path, line, field, "text", f"no such field (only {listed(fields)})", remedy)
+        raise _refused(path, line, field, "text", f"no such field (only {there})", remedy)
     value = fields[field]
     if not isinstance(value, str):
         raise _refused(path, line, field, "text", _shown(value), "write it as a JSON string")

@@ -73,6 +73,8 @@ def test_a_benchmark_that_contradicts_itself_says_so(tmp_path: Path, caplog: pyt
 def test_the_columns_of_others_are_read_in_benchmarks_too():
     assert answers_of_benchmark("capital_answer_benchmark") == [("11+22+33", "66")]
     assert answers_of_benchmark("question_column_benchmark") == [("11+22+33", "66")]
+    with pytest.raises(DataError, match=r"'solution': .*no such field \(only the columns 'question', 'answer'\)"):
+        read_rows(CASES / "question_column_benchmark.jsonl")
 
 
 def test_columns_can_be_named(tmp_path: Path):
