@@ -140,7 +140,7 @@ def test_rows_of_messages_are_read(tmp_path: Path):
 
 # ---- what ratio 0 shows ----
 
-_LINES = st.lists(st.text(string.ascii_lowercase + " =+0123456789", min_size=6, max_size=20), min_size=2, max_size=5)
+_LINES = st.lists(st.text(string.ascii_lowercase + " =+0123456789", min_size=6, max_size=20), min_size=1, max_size=5)
 
 
 @st.composite
@@ -171,7 +171,8 @@ def test_what_ratio_0_shows_never_contains_the_solution(tmp_path_factory: pytest
         return
     problem = Problem("a", read.problem, split_steps(read.solution), read.answer, 1.0)
     shown = MathTask.__new__(MathTask).teacher_request(problem, (), read.answer)
-    assert "".join(row["solution"].split()) not in "".join(shown.split())
+    is_bare_answer = len(row["solution"].split()) == 1
+    assert is_bare_answer or "".join(row["solution"].split()) not in "".join(shown.split())
 
 
 @pytest.mark.parametrize(
