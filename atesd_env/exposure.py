@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 from atesd_env.envs.actions import RATIO_TOLERANCE
 from atesd_env.errors import ConfigError, DataError, StudentError
+from atesd_env.student.chat_template import turn_end
 from atesd_env.tasks.base import Problem, Task
 
 ExposureKind = Literal["reference", "none", "other"]
@@ -94,6 +95,8 @@ class PromptBuilder:
         self.tokenizer = tokenizer
         self.max_prompt_tokens = max_prompt_tokens
         self.enable_thinking = enable_thinking
+        end = turn_end(tokenizer)
+        self._end_token_id = tokenizer.eos_token_id if end is None else end
         # A probe meets the same few prompts in every window; applying a template costs more than scoring a Tiny one.
         self._tokenize = lru_cache(maxsize=4096)(self._tokenize_uncached)
 
@@ -164,7 +167,7 @@ class PromptBuilder:
     def reference_ids(self, problem: Problem, max_tokens: int) -> tuple[int, ...]:
         """Returns the reference solution as an assistant's answer, end token included, at most ``max_tokens`` long."""
         token_ids = self.tokenizer.encode(self.task.reference_completion(problem), add_special_tokens=False)
-        return tuple([*token_ids, self.tokenizer.eos_token_id][:max_tokens])
+        return tuple([*token_ids, self._end_token_id][:max_tokens])
 
     def _tokenize_uncached(self, request: str) -> tuple[tuple[int, ...], str]:
         text = self.tokenizer.apply_chat_template(

@@ -31,7 +31,10 @@ class Command:
     """
 
     source: Annotated[str, tyro.conf.Positional]
-    """JSONL or Parquet file of problem, solution and answer, or a data set of the hub by its id; "gsm8k" is packaged."""
+    """JSONL or Parquet file of problem, solution and answer, or a data set of the hub by its id, perhaps with a split
+    (openai/gsm8k:train, openai/gsm8k:main:train); "gsm8k" is packaged."""
+    data_columns: str | None = None
+    """Which columns hold problem, solution, answer, id or level, where their names differ: problem=question,answer=final."""
     student: str | None = None
     """Model (hub id or directory) whose tokenizer counts tokens; None counts words."""
     min_steps: int | None = None
@@ -63,9 +66,11 @@ def main(arguments: Sequence[str]) -> None:
     from atesd_env.evaluation.contamination import find_overlaps
     from atesd_env.tasks.data.filters import LengthLimits, measured
     from atesd_env.tasks.data.rows import read_rows
+    from atesd_env.tasks.data.shapes import parse_columns
     from atesd_env.tasks.registry import PACKAGED_DATA
 
-    rows, report = read_rows(PACKAGED_DATA / "train.jsonl" if command.source == "gsm8k" else command.source)
+    source = PACKAGED_DATA / "train.jsonl" if command.source == "gsm8k" else command.source
+    rows, report = read_rows(source, columns=parse_columns(command.data_columns))
     print(report)
     limits = LengthLimits(command.min_steps, command.max_steps, command.max_problem_tokens, command.max_solution_tokens)
     kept = []

@@ -42,6 +42,8 @@ class Command:
     benchmark: str
     """aime24, aime25, hmmt25, math500, gsm8k (data sets of the hub), a hub id, a JSONL or Parquet file of problem and
     answer, or "heldout": the environment's own held-out problems."""
+    benchmark_columns: str | None = None
+    """Which columns of the benchmark hold problem, answer or id, where their names differ: problem=question,answer=final."""
     env: str = shared.DEFAULT_ENV
     """Environment id: gives the base model and the wording of requests."""
     adapter: tuple[str, ...] = ()
@@ -214,22 +216,26 @@ def named_adapters(specs: Sequence[str], *, with_base: bool) -> tuple[dict[str, 
 
 def _benchmark(command: Command, task: Any) -> Benchmark:
     from atesd_env.evaluation.benchmarks import make_benchmark, read_benchmark
+    from atesd_env.tasks.data.shapes import parse_columns
 
     if command.benchmark == "heldout":
         return make_benchmark("heldout", task.heldout_problems(command.max_problems or 64))
-    return read_benchmark(command.benchmark, command.max_problems)
+    columns = parse_columns(command.benchmark_columns, "benchmark_columns")
+    return read_benchmark(command.benchmark, command.max_problems, columns=columns)
 
 
 def _contaminated(command: Command, benchmark: Benchmark) -> list[str]:
     """Looks for the benchmark among the training problems and says what was found."""
     from atesd_env.evaluation.contamination import find_overlaps
     from atesd_env.tasks.data.rows import read_rows
+    from atesd_env.tasks.data.shapes import parse_columns
     from atesd_env.tasks.registry import PACKAGED_DATA
 
     source = command.training_data or (command.config.data_path if command.config.task == "math" else None)
     if source is None:
         return []
-    rows, _ = read_rows(PACKAGED_DATA / "train.jsonl" if source == "gsm8k" else source)
+    columns = None if command.training_data else parse_columns(command.config.data_columns)
+    rows, _ = read_rows(PACKAGED_DATA / "train.jsonl" if source == "gsm8k" else source, columns=columns)
     texts = {problem.id: problem.problem for problem in benchmark.problems}
     overlaps = find_overlaps(((row.id, row.problem) for row in rows), texts)
     if overlaps:

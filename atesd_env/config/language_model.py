@@ -57,6 +57,11 @@ class EnvConfig(RunConfig):
     GSM8K. [ours]"""
     probe_data_path: str | None = option(None, instance=True)
     """Task math: JSONL file of probe problems; None sets apart problems of data_path. [ours]"""
+    data_columns: str | None = option(None, instance=True)
+    """Task math: which columns hold problem, solution, answer, id or level, where their names differ: "problem=question,answer=final".
+    [ours]"""
+    train_on_benchmark: bool = option(False, instance=True)
+    """Task math: accept a data_path whose split a known benchmark measures on. [ours]"""
     min_addends: int = number(4, 2, 20, instance=True)
     """Task arithmetic: fewest numbers in a sum. [ours]"""
     max_addends: int = number(5, 2, 20, instance=True)

@@ -33,20 +33,29 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
 def equivalence_classes(answers: Sequence[str | None], same: Callable[[str, str], bool]) -> list[list[int]]:
     """Returns the samples whose answers mean the same, as lists of indices in order of first appearance.
 
+    ``same`` need not be transitive (29 = 29 dollars, 29 = 29 cents), but the classes are: all answers of one match each other, and
+    the order of the samples does not matter. The most frequent texts choose first.
+
     Args:
         answers: One a sample; None (no answer) is in no class.
-        same: Whether two answers mean the same. It is asked about a class's first answer only, and once for equal texts,
-            because it need not be transitive (0.333 = 1/3 to some digits) and may be costly.
+        same: Whether two answers mean the same. It is asked once for equal texts because it may be costly.
+
+    >>> same = lambda first, second: len({*first.split()} ^ {*second.split()}) < 2
+    >>> equivalence_classes(["29 cents", "29", "29 dollars", "29 dollars"], same)
+    [[0], [1, 2, 3]]
     """
-    classes: dict[str, list[int]] = {}
-    class_of: dict[str, str] = {}
+    indices_of: dict[str, list[int]] = {}
     for index, answer in enumerate(answers):
-        if answer is None:
-            continue
-        if answer not in class_of:
-            class_of[answer] = next((first for first in classes if same(answer, first)), answer)
-        classes.setdefault(class_of[answer], []).append(index)
-    return list(classes.values())
+        if answer is not None:
+            indices_of.setdefault(answer, []).append(index)
+    classes: list[list[str]] = []
+    for text in sorted(indices_of, key=lambda text: (-len(indices_of[text]), text)):
+        found = next((texts for texts in classes if all(same(text, other) for other in texts)), None)
+        if found is None:
+            classes.append([text])
+        else:
+            found.append(text)
+    return sorted(sorted(index for text in texts for index in indices_of[text]) for texts in classes)
 
 
 def majority_vote(classes: Sequence[Sequence[int]], is_correct: Sequence[bool]) -> float:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from atesd_env.config import EnvConfig
 from atesd_env.errors import StudentError
 from atesd_env.student.adapters import StackedLoRALinear
+from atesd_env.student.chat_template import check_chat_template, turn_end
 from atesd_env.student.forward import FusedBody, is_known
 from atesd_env.student.ranks import ALONE, Ranks
 
@@ -67,13 +68,21 @@ def wrap_student(model: PreTrainedModel, tokenizer: Any, source: str, config: En
         config: Gives the lengths that must fit, and gradient checkpointing.
 
     Raises:
-        StudentError: If the head is not linear, transforms its logits, or the context is too short for the configuration.
+        StudentError: If the head is not linear, transforms its logits, or has fewer rows than the tokenizer has tokens, the context is too
+            short for the configuration, or the chat template cannot be used (`chat_template`).
     """
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Linear):
         raise StudentError(
             f"student {source}: expected a linear output layer, got {type(head).__name__}; not supported."
         )
+    num_tokens = 1 + max(tokenizer.get_vocab().values(), default=-1)
+    if num_tokens > head.weight.shape[0]:
+        raise StudentError(
+            f"student {source}: expected a model with a row for each of the tokenizer's {num_tokens} tokens, got "
+            f"{head.weight.shape[0]} rows; use the tokenizer that the model was trained with."
+        )
+    check_chat_template(tokenizer, source, config.enable_thinking)
     text_config = model.config.get_text_config()
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(text_config, name, None) not in (None, 1, 1.0):
@@ -90,7 +99,7 @@ def wrap_student(model: PreTrainedModel, tokenizer: Any, source: str, config: En
     model.requires_grad_(False).eval()
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    eos_token_ids = _eos_token_ids(model, tokenizer)
+    eos_token_ids = _eos_token_ids(model, tokenizer, source)
     pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_token_ids[0]
     return Student(
         model=model,
@@ -118,13 +127,19 @@ def bare_copy(student: Student) -> Student:
     return dataclasses.replace(student, model=model, body=getattr(model, model.base_model_prefix), fused=fused)
 
 
-def _eos_token_ids(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
-    """Returns the tokens that end an answer: the generation config's and the tokenizer's (the chat turn's end)."""
+def _eos_token_ids(model: PreTrainedModel, tokenizer: Any, source: str) -> tuple[int, ...]:
+    """Returns the tokens that end an answer: the generation config's, the tokenizer's and the end of the template's turn."""
     generation_config = getattr(model, "generation_config", None)
     configured = generation_config.eos_token_id if generation_config is not None else None
     configured = configured if configured is not None else []
     ids = [configured] if isinstance(configured, int) else list(configured)
-    return tuple(sorted({*ids, tokenizer.eos_token_id} - {None}))
+    end_ids = {*ids, tokenizer.eos_token_id, turn_end(tokenizer, source)} - {None}
+    if not end_ids:
+        raise StudentError(
+            f"student {source}: expected a token that ends an answer, got none in the generation config, the tokenizer or the chat "
+            "template; set eos_token in tokenizer_config.json."
+        )
+    return tuple(sorted(end_ids))
 
 
 def torch_device(name: str) -> torch.device:

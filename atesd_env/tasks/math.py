@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from atesd_env.errors import ConfigError, DataError
 from atesd_env.tasks.base import Problem, Task
 from atesd_env.tasks.data.rows import DataReport, DataRow, log_report, normalised_problem, problem_checksum, read_rows
+from atesd_env.tasks.data.sources import Use, is_benchmark
 from atesd_env.tasks.grading.answers import answers_match, judged, last_boxed
 from atesd_env.tasks.ordering import row_at
 from atesd_env.tasks.segmentation import split_steps
@@ -53,6 +54,8 @@ class MathTask(Task):
         heldout_data_path: Held-out problems; None takes them from where the probe comes from.
         probe_size: Problems set apart for the probe, at least 1.
         heldout_size: Problems set apart for held-out use, if they come from ``data_path``; None is a tenth of them.
+        columns: Our field -> the data's column, where they differ (`shapes.parse_columns`); for all files.
+        train_on_benchmark: Accept a split as ``data_path`` that a known benchmark measures on.
 
     Attributes:
         reports: What was read and left out, by "training", "probe" and "heldout" (of the files that were given). What
@@ -71,11 +74,19 @@ class MathTask(Task):
         *,
         probe_size: int = 64,
         heldout_size: int | None = None,
+        columns: Mapping[str, str] | None = None,
+        train_on_benchmark: bool = False,
     ) -> None:
         if probe_size < 1:
             raise ConfigError(f"probe_size: expected at least 1 problem, got {probe_size}; raise it.")
         if heldout_size is not None and heldout_size < 0:
             raise ConfigError(f"heldout_size: expected 0 or more problems, got {heldout_size}; raise it.")
+        if is_benchmark(data_path) and not train_on_benchmark:
+            raise DataError(
+                f"data_path: expected data to train on, got {str(data_path)!r}, a split that a benchmark measures on; name "
+                "another split (openai/gsm8k:train) or say that it is meant with train_on_benchmark=True (--train-on-benchmark)."
+            )
+        self._columns = columns
         self._probe_size = probe_size
         self._heldout_size = heldout_size
         self.reports: dict[str, DataReport] = {}
@@ -193,7 +204,8 @@ class MathTask(Task):
         rows: dict[str, list[DataRow]] = {}
         taken_ids: set[str] = set()
         for use, path in paths.items():
-            found, self.reports[use] = read_rows(path)
+            entry: Use = "training" if use == "training" else "measuring"
+            found, self.reports[use] = read_rows(path, entry, columns=self._columns)
             rows[use] = [
                 dataclasses.replace(row, id=f"{use}:{row.id}") if row.id in taken_ids else row for row in found
             ]

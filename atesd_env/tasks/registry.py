@@ -17,9 +17,11 @@ def make_task(config: EnvConfig) -> Task:
 
     Raises:
         DataError: If the task's data cannot be used.
+        ConfigError: If ``data_columns`` cannot be read.
     """
     if config.task == "arithmetic":
         return ArithmeticTask(config.min_addends, config.max_addends)
+    from atesd_env.tasks.data.shapes import parse_columns
     from atesd_env.tasks.math import MathTask
 
     if config.data_path == "gsm8k":
@@ -28,4 +30,10 @@ def make_task(config: EnvConfig) -> Task:
     else:
         assert config.data_path is not None  # EnvConfig has checked it
         training_path, probe_path = config.data_path, config.probe_data_path
-    return MathTask(training_path, probe_path, probe_size=config.probe_size)
+    return MathTask(
+        training_path,
+        probe_path,
+        probe_size=config.probe_size,
+        columns=parse_columns(config.data_columns),
+        train_on_benchmark=config.train_on_benchmark,
+    )

@@ -11,19 +11,21 @@ The paper says "steps, lines" and no more; the rule is ours:
 
 No cut falls inside math, an environment, a figure (``[asy]``) or braces. A figure stays with the text before it, and so
 does a display that a sentence leads up to. The steps joined give the solution back, every blank included.
+
+Time grows in proportion to a text's length, whatever is in it: no pattern reads a run of characters again from inside the run, and
+partners of braces are found once.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from atesd_env.tasks.grading.answers import closing_brace
-
-_ANNOTATION = re.compile(r"<<[^<>\n]*=[^<>\n]*>>")
+_DOUBLE_ANGLES = re.compile(r"<<[^<>\n]*+>>")
 _LINE_END = re.compile(r"\n(?:[ \t\r]*\n)*")
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n\s*")
-_LIST_ITEM = re.compile(r"\n\s*(?=(?:[-*#•]+|\(?\d+[.)])\s)")
+# Blanks before an item; one that begins a line has a line end among them. The look-behind spares every other start in a run.
+_BEFORE_ITEM = re.compile(r"(?<!\s)\s++(?=(?:[-*#•]++|\(?\d++[.)])\s)")
 _SENTENCE_END = re.compile(r"[.?!]['\")\]*_\u2019\u201d]*\s+(?=[^\sa-z])")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|cf|vs|approx|resp|Mr|Mrs|Ms|Dr|St|No|Nos|Rs|Fig|Eq)|(?:^|\n)[ \t]*\(?\d+)$"
@@ -31,6 +33,8 @@ _ABBREVIATION = re.compile(
 _LONGEST_ABBREVIATION = 24
 _OPENING = re.compile(r"\\begin\{(?P<name>[^{}]*)\}|\[asy\]|\\[\[(]|\\.|\$\$|\$|\{", re.DOTALL)
 _MATH_TOKEN = re.compile(r"\\.|\$|\{", re.DOTALL)
+_ENVIRONMENT = re.compile(r"\\(begin|end)\{([^{}]*)\}")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _ENDS_SENTENCE = re.compile(r"(?<!\.)[.?!](?:\s|\\end\{[^{}]*\}|\\[,;:!\\]|\})*$")
 
 # Stand-ins of protected text: of any of it, and of a display that ends a sentence. Neither occurs in real text.
@@ -43,7 +47,7 @@ def without_annotations(solution: str) -> str:
     >>> without_annotations("48/2 = <<48/2=24>>24 clips")
     '48/2 = 24 clips'
     """
-    return _ANNOTATION.sub("", solution)
+    return _DOUBLE_ANGLES.sub(lambda match: "" if "=" in match[0] else match[0], solution)
 
 
 def split_steps(solution: str) -> tuple[str, ...]:
@@ -72,8 +76,9 @@ def split_steps(solution: str) -> tuple[str, ...]:
             masked[end - 1] = _DISPLAY_END if is_display else "."
     stand_in = "".join(masked)
     ends = {end for end in _sentence_ends(stand_in) if not text.startswith("[asy]", end)}
-    for separator in (_BLANK_LINE, _LIST_ITEM):
-        ends.update({match.end() for match in separator.finditer(stand_in)} - display_starts)
+    breaks = {match.end() for match in _BLANK_LINE.finditer(stand_in)}
+    breaks |= {match.end() for match in _BEFORE_ITEM.finditer(stand_in) if "\n" in match[0]}
+    ends |= breaks - display_starts
     return _cut(text, sorted(ends))
 
 
@@ -84,6 +89,7 @@ def protected_spans(text: str) -> Iterator[tuple[int, int, bool]]:
     environment, figure or ``\[`` that is never closed reaches to the end; a ``$`` or brace without partner protects
     nothing, and neither does a ``$`` whose partner lies in another paragraph.
     """
+    braces = _brace_partners(text)
     position = 0
     while match := _OPENING.search(text, position):
         start, position = match.span()
@@ -95,36 +101,46 @@ def protected_spans(text: str) -> Iterator[tuple[int, int, bool]]:
             found = text.find("[/asy]", position)
             end = found + len("[/asy]") if found >= 0 else len(text)
         elif opening in (r"\[", r"\("):
-            end = _math_end(text, position, {r"\[": r"\]", r"\(": r"\)"}[opening]) or len(text)
+            end = _math_end(text, position, {r"\[": r"\]", r"\(": r"\)"}[opening], braces) or len(text)
         elif opening in ("$", "$$"):
-            end = _math_end(text, position, opening)
+            end = _math_end(text, position, opening, braces)
             if end is not None and _BLANK_LINE.search(text, position, end):
                 end = None
         elif opening == "{":
-            brace = closing_brace(text, start)
-            end = None if brace is None else brace + 1
+            end = braces.get(start)
         if end is not None:
             yield start, end, opening not in ("$", r"\(", "{")
             position = end
 
 
+def _brace_partners(text: str) -> dict[int, int]:
+    r"""Returns where each brace that has a partner ends: index of ``{`` -> index behind its ``}``. ``\{`` and ``\}`` do not count."""
+    ends: dict[int, int] = {}
+    open_braces: list[int] = []
+    for match in _BRACE.finditer(text):
+        if match.group() == "{":
+            open_braces.append(match.start())
+        elif match.group() == "}" and open_braces:
+            ends[open_braces.pop()] = match.end()
+    return ends
+
+
 def _environment_end(text: str, start: int, name: str) -> int:
     depth = 0
-    for match in re.finditer(r"\\(begin|end)\{" + re.escape(name) + r"\}", text[start:]):
-        depth += 1 if match[1] == "begin" else -1
-        if depth == 0:
-            return start + match.end()
+    for match in _ENVIRONMENT.finditer(text, start):
+        if match[2] == name:
+            depth += 1 if match[1] == "begin" else -1
+            if depth == 0:
+                return match.end()
     return len(text)
 
 
-def _math_end(text: str, position: int, closing: str) -> int | None:
+def _math_end(text: str, position: int, closing: str, braces: Mapping[int, int]) -> int | None:
     """Returns where math ends that began before ``position``; braces are skipped, they may hold ``$`` themselves."""
     while match := _MATH_TOKEN.search(text, position):
         if text.startswith(closing, match.start()):
             return match.start() + len(closing)
-        position = match.end()
-        if match.group() == "{":
-            position = (closing_brace(text, match.start()) or match.start()) + 1
+        position = braces.get(match.start(), match.end()) if match.group() == "{" else match.end()
     return None
 
 
@@ -144,11 +160,13 @@ def _sentence_ends(text: str) -> Iterator[int]:
 def _cut(text: str, ends: Iterable[int]) -> tuple[str, ...]:
     """Cuts text at the given ends, in order; a blank piece joins the step before it, or the first step."""
     steps: list[str] = []
-    start = 0
+    start = 0  # of the step
+    looked_at = 0
     for end in [*ends, len(text)]:
-        if text[start:end].strip():
+        if text[looked_at:end].strip():
             steps.append(text[start:end])
             start = end
+        looked_at = end
     if steps:
         steps[-1] += text[start:]
         return tuple(steps)

@@ -1,9 +1,13 @@
-r"""Data of worked problems, one problem a row, checked row by row; where rows come from is in `atesd_env.tasks.data.sources`.
+r"""Data of worked problems, one problem a row, checked row by row.
 
-A row is an object with ``problem``, ``solution`` and ``answer`` (strings), and optionally ``id`` (string or integer)
-and ``level`` (a number, or MATH's "Level 3"). A row without ``answer`` takes it from the last ``\boxed{}`` of its
-solution. Other fields are ignored, and so are blank lines. What is malformed is refused by file, line and field; what
-is well-formed but of no use (a problem that came before, an empty solution) is left out and reported.
+A row has ``problem``, ``solution`` and ``answer``, and optionally ``id`` (string or integer) and ``level`` (a number, or MATH's
+"Level 3"); what other shapes are read says `atesd_env.tasks.data.shapes`, where rows come from `atesd_env.tasks.data.sources`. Other
+fields are ignored, and so are blank lines. What is malformed is refused by file, line and field; what is well-formed but of no use (a
+problem that came before, an empty solution) is left out and reported.
+
+An answer is what every reveal ratio shows, 0 too, so it is cleaned or refused: of ``#### 66``, a boxed answer or a whole solution the final
+answer alone is kept (`shapes.final_answer`); numbers are taken as text; an answer that then still has several lines, or is longer than
+`MAX_ANSWER_LENGTH`, is refused. A solution of several words that the answer repeats counts as empty.
 """
 
 from __future__ import annotations
@@ -12,14 +16,16 @@ import hashlib
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from atesd_env.errors import DataError
-from atesd_env.tasks.data.sources import is_hub_id, is_parquet, raw_rows
-from atesd_env.tasks.grading.answers import last_boxed
+from atesd_env.tasks.data.shapes import ANSWER_MARKER, ShapeError, as_our_fields, final_answer, listed
+from atesd_env.tasks.data.sources import Use, is_data_set, is_parquet, raw_rows
+from atesd_env.tasks.grading.answers import MAX_ANSWER_LENGTH, answers_match, last_boxed
 from atesd_env.tasks.segmentation import without_annotations
 
 _logger = logging.getLogger(__name__)
@@ -60,11 +66,11 @@ class DataReport:
         num_usable: Rows that are used.
         duplicates: (line, line of the first) of each row whose problem came before, blanks aside.
         conflicts: Lines among ``duplicates`` that give another answer than the first.
-        empty_solutions: Lines whose solution is blank.
+        empty_solutions: Lines whose solution is blank, or says no more than the answer.
         missing_levels: Lines without a level, if others have one.
         shared: Lines left out because their problem is also in another file, which needs it more (the probe's file
             comes before the held-out one, and that before training).
-        missing_answers: Rows of a hub's data set or a Parquet file without an answer, in a field or a box (in JSONL, which
+        missing_answers: Rows of a hub's data set or a Parquet file from which no final answer can be told (in JSONL, which
             one writes oneself, they are refused).
     """
 
@@ -112,31 +118,42 @@ def problem_checksum(problem: str) -> bytes:
     return hashlib.sha256(normalised_problem(problem).encode()).digest()
 
 
-def read_rows(path: str | Path) -> tuple[list[DataRow], DataReport]:
-    """Reads a file or a hub's data set (see `sources`) and leaves out what is of no use (see the report; logs nothing).
+def read_rows(
+    path: str | Path, use: Use = "training", *, needs_solution: bool = True, columns: Mapping[str, str] | None = None
+) -> tuple[list[DataRow], DataReport]:
+    """Reads a file or a data set (see `sources`) and leaves out what is of no use (see the report; logs nothing).
+
+    Args:
+        path: The source.
+        use: Which entry of a known data set is meant.
+        needs_solution: Whether rows without a worked solution are of no use.
+        columns: Our field -> theirs, where they differ.
 
     Raises:
-        DataError: If the file cannot be read, a row is malformed, or no row can be used.
+        DataError: If the source cannot be read, a row is malformed, or no row can be used.
     """
     num_rows = 0
     first_of: dict[str, DataRow] = {}
     lines_of_id: dict[str, int] = {}
     duplicates: list[tuple[int, int]] = []
     conflicts, empty_solutions, missing_answers = [], [], []
-    is_made_by_others = is_hub_id(path) or is_parquet(path)
-    for line, fields in raw_rows(path):
+    is_made_by_others = is_data_set(path) or is_parquet(path)
+    for line, fields in raw_rows(path, use):
         num_rows += 1
-        if is_made_by_others and _has_no_answer(fields):
+        try:
+            row = parse_row(path, line, fields, columns=columns, needs_solution=needs_solution)
+        except MissingAnswerError:
+            if not is_made_by_others:
+                raise
             missing_answers.append(line)
             continue
-        row = parse_row(path, line, fields)
-        if not without_annotations(row.solution).strip():
+        if needs_solution and _says_no_more_than_the_answer(row):
             empty_solutions.append(line)
             continue
         first = first_of.setdefault(normalised_problem(row.problem), row)
         if first is not row:
             duplicates.append((line, first.line))
-            if first.answer != row.answer:
+            if first.answer != row.answer and not answers_match(row.answer, first.answer):
                 conflicts.append(line)
             continue
         id_line = lines_of_id.setdefault(row.id, line)
@@ -145,11 +162,12 @@ def read_rows(path: str | Path) -> tuple[list[DataRow], DataReport]:
             raise _refused(Path(path), line, "id", "an id of its own", got, "rename it")
     rows = list(first_of.values())
     if not rows:
+        reason = "all with an empty solution" if empty_solutions else "none with a final answer"
         raise DataError(
-            f"{path}: expected at least one row with problem, solution and answer, got "
-            f"{f'{num_rows} rows, all with an empty solution' if num_rows else 'an empty file'}; check the file."
+            f"{path}: expected at least one row with problem, {'solution ' if needs_solution else ''}and answer, got "
+            f"{f'{num_rows} rows, {reason}' if num_rows else 'an empty file'}; check the file."
         )
-    missing_levels = [row.line for row in rows if row.level is None]
+    missing_levels = [row.line for row in rows if row.level is None] if needs_solution else []
     return rows, DataReport(
         path=str(path),
         num_rows=num_rows,
@@ -168,56 +186,96 @@ def log_report(report: DataReport) -> None:
         _logger.warning("%s", report)
 
 
-def parse_row(path: str | Path, line: int, fields: Any) -> DataRow:
+class MissingAnswerError(DataError):
+    """A row from which no final answer can be told."""
+
+
+def parse_row(
+    path: str | Path,
+    line: int,
+    fields: Any,
+    *,
+    columns: Mapping[str, str] | None = None,
+    needs_solution: bool = True,
+) -> DataRow:
     """Returns one row of a source, checked.
 
     Args:
         path: The file or the data set, for messages and for the ids of rows without one.
         line: Number of the row, from 1.
         fields: What the row holds; anything but a mapping is refused.
+        columns: Our field -> theirs, where they differ.
+        needs_solution: Whether there must be a solution; without it, neither solution nor level is looked at.
 
     Raises:
+        MissingAnswerError: If it has no final answer, or one that is no final answer.
         DataError: If the row is malformed.
     """
     path = Path(path)
-    if not isinstance(fields, dict):
+    if not isinstance(fields, Mapping):
         raise DataError(
             f"{path}, line {line}: expected a JSON object with problem, solution and answer, got {_shown(fields)}; "
             "mend or remove the line."
         )
-    problem = _text_field(path, line, fields, "problem")
-    solution = _text_field(path, line, fields, "solution", may_be_blank=True)
-    if "answer" not in fields and "Answer" in fields:  # so OPSD's set spells it
-        fields = {**fields, "answer": fields["Answer"]}
-    if fields.get("answer") in (None, ""):
-        answer = last_boxed(solution)
-        if answer is None and solution.strip():
-            raise _refused(
-                path, line, "answer", "text, here or in a \\boxed{} of the solution", "neither", "add the field"
-            )
-    else:
-        answer = _text_field(path, line, fields, "answer")
-        answer = last_boxed(answer) or answer.strip()
+    there = listed(fields)
+    try:
+        fields = as_our_fields(fields, columns or {})
+    except ShapeError as error:
+        raise _refused(path, line, error.field, error.expected, error.got, error.remedy) from error
+    # What is not used is not looked at: a benchmark's spelling of it must not stop an evaluation.
+    is_used = needs_solution or isinstance(fields.get("solution"), str)
+    solution = _text_field(path, line, fields, "solution", there, may_be_blank=True) if is_used else ""
     return DataRow(
         line=line,
         id=_id_field(path, line, fields),
-        problem=problem.strip(),
+        problem=_text_field(path, line, fields, "problem", there).strip(),
         solution=solution,
-        answer=answer or "",
-        level=_level_field(path, line, fields),
+        answer=_answer_field(path, line, fields, solution, there),
+        level=_level_field(path, line, fields) if needs_solution else None,
     )
 
 
-def _has_no_answer(fields: Any) -> bool:
-    if not isinstance(fields, dict) or fields.get("answer") or fields.get("Answer"):
-        return False
-    solution = fields.get("solution")
-    return isinstance(solution, str) and bool(solution.strip()) and last_boxed(solution) is None
+def _answer_field(path: Path, line: int, fields: dict[str, Any], solution: str, there: str) -> str:
+    value = fields.get("answer")
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool) and math.isfinite(value):
+        value = fields["answer"] = str(value)
+    if value in (None, ""):
+        answer = last_boxed(solution)
+        if answer is None and ANSWER_MARKER in solution:
+            answer = final_answer(solution)[0]
+        if not answer:
+            expected = "text, here or in a \\boxed{} of the solution"
+            got = "neither" if "answer" in fields or solution.strip() else f"only {there}"
+            raise _refused(path, line, "answer", expected, got, "add the field", MissingAnswerError)
+    else:
+        answer = final_answer(_text_field(path, line, fields, "answer", there))[0]
+    if "\\begin" in answer:
+        answer = " ".join(answer.split())
+    num_lines = len(answer.splitlines())
+    if not answer or num_lines > 1 or len(answer) > MAX_ANSWER_LENGTH:
+        got = f"{len(answer)} characters on {num_lines} lines" if answer else "nothing behind it"
+        expected = f"a final answer on one line of at most {MAX_ANSWER_LENGTH} characters"
+        raise _refused(
+            path, line, "answer", expected, got, "write the answer alone, or in \\boxed{}", MissingAnswerError
+        )
+    return answer
 
 
-def _text_field(path: Path, line: int, fields: dict[str, Any], field: str, may_be_blank: bool = False) -> str:
+def _says_no_more_than_the_answer(row: DataRow) -> bool:
+    """Whether a solution is blank, or stands whole in the answer that every reveal ratio shows; a bare answer is a solution too."""
+    solution, answer = (
+        re.sub(rf"\\boxed|{ANSWER_MARKER}|[{{}}$]", "", text).split()
+        for text in (without_annotations(row.solution), row.answer)
+    )
+    return not solution or (len(solution) > 1 and "".join(solution) in "".join(answer))
+
+
+def _text_field(
+    path: Path, line: int, fields: dict[str, Any], field: str, there: str, *, may_be_blank: bool = False
+) -> str:
     if field not in fields:
-        raise _refused(path, line, field, "text", f"no such field (only {_shown(list(fields))})", "add or rename it")
+        remedy = f"add or rename it, or name the column that holds it (--data-columns {field}=COLUMN, of a benchmark --benchmark-columns)"
+        raise _refused(path, line, field, "text", f"no such field (only {there})", remedy)
     value = fields[field]
     if not isinstance(value, str):
         raise _refused(path, line, field, "text", _shown(value), "write it as a JSON string")
@@ -250,8 +308,10 @@ def _level_field(path: Path, line: int, fields: dict[str, Any]) -> float | None:
     raise _refused(path, line, "level", "a number or 'Level 3'", _shown(value), "mend it or leave it out")
 
 
-def _refused(path: Path, line: int, field: str, expected: str, got: str, remedy: str) -> DataError:
-    return DataError(f"{path}, line {line}, field {field!r}: expected {expected}, got {got}; {remedy}.")
+def _refused(
+    path: Path, line: int, field: str, expected: str, got: str, remedy: str, kind: type[DataError] = DataError
+) -> DataError:
+    return kind(f"{path}, line {line}, field {field!r}: expected {expected}, got {got}; {remedy}.")
 
 
 def _shown(value: Any) -> str:

@@ -1,37 +1,46 @@
-r"""Where rows come from: a JSONL or Parquet file, or a data set of the Hugging Face hub by its id.
+"""Where rows come from: a JSONL or Parquet file, a folder of such files, or a data set of the Hugging Face hub by its id.
 
-Rows are read one after the other; a file is never in memory as a whole, and a data set of the hub is mapped from disk by its
-library (`datasets`). The fields of the hub's data sets that are known here are given our names (problem, solution, answer); any
-other data set must have them already.
+Rows are read one after the other; a file is never in memory as a whole, and a folder or a data set of the hub is mapped from disk by
+the library `datasets`. Of these two, split and configuration can be named: ``openai/gsm8k:train``, ``openai/gsm8k:main:train``.
+
+To train on a data set and to measure on it are two uses with an entry each: ``openai/gsm8k`` is its split "train" for the one and
+"test" for the other.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from atesd_env.errors import DataError
 from atesd_env.tasks.data.readers import jsonl_rows, missing_package, parquet_rows
+from atesd_env.tasks.data.shapes import final_answer
+
+Use = Literal["training", "measuring"]
+"""What rows are for: to train on, or to measure on (a benchmark, a probe, held-out problems)."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_SPLIT = r"[\w.-]+(?:\[[^\[\]]*\])?"
+_NAMED = re.compile(rf"(?P<id>[^:]+)(?::(?P<config>[\w.-]+))??(?::(?P<split>{_SPLIT}(?:\+{_SPLIT})*))?")
 _FILE_SUFFIXES = (".jsonl", ".json", ".parquet")
 
 
 def _gsm8k(row: Mapping[str, Any]) -> dict[str, Any]:
     """GSM8K keeps the answer in the solution's last line: ``#### 72``."""
-    solution, _, answer = str(row["answer"]).rpartition("####")
-    return {"problem": row["question"], "solution": solution.rstrip(), "answer": answer.strip()}
+    answer, solution = final_answer(str(row["answer"]))
+    return {"problem": row["question"], "solution": solution, "answer": answer}
 
 
 @dataclass(frozen=True)
 class HubDataSet:
-    """A data set of the hub, and how its rows become ours.
+    """A data set of the hub (or a folder of files), and how its rows become ours.
 
     Attributes:
-        id: Its id.
+        id: Its id or path.
         split: The split that is read.
         config: Its configuration, or None for the only one.
         names: Our field -> theirs, where they differ and it is there.
@@ -61,28 +70,44 @@ class HubDataSet:
             ) from error
 
 
-HUB_DATA_SETS = {
-    known.id: known
-    for known in (
-        HubDataSet("siyanzhao/Openthoughts_math_30k_opsd"),
-        HubDataSet("HuggingFaceH4/aime_2024"),
-        HubDataSet("yentinglin/aime_2025"),
-        HubDataSet("MathArena/hmmt_feb_2025", names={"id": "problem_idx"}),
-        HubDataSet("HuggingFaceH4/MATH-500", split="test", names={"id": "unique_id"}),
-        HubDataSet("openai/gsm8k", split="test", config="main", convert=_gsm8k),
-    )
-}
-"""Data sets whose split and fields are known."""
+def _by_id(*data_sets: HubDataSet) -> dict[str, HubDataSet]:
+    return {data_set.id: data_set for data_set in data_sets}
+
+
+TRAINING_SETS = _by_id(
+    HubDataSet("siyanzhao/Openthoughts_math_30k_opsd"),
+    HubDataSet("openai/gsm8k", config="main", convert=_gsm8k),
+)
+"""Data sets to train on whose split and fields are known."""
+BENCHMARK_SETS = _by_id(
+    HubDataSet("HuggingFaceH4/aime_2024"),
+    HubDataSet("yentinglin/aime_2025"),
+    HubDataSet("MathArena/hmmt_feb_2025", names={"id": "problem_idx"}),
+    HubDataSet("HuggingFaceH4/MATH-500", split="test", names={"id": "unique_id"}),
+    HubDataSet("openai/gsm8k", split="test", config="main", convert=_gsm8k),
+)
+"""Data sets to measure on; their split is never trained on unless that is said."""
 
 
 def is_hub_id(source: str | Path) -> bool:
-    """Returns whether a source names a data set of the hub: "owner/name" that is no file here.
+    """Returns whether a source names a data set of the hub: "owner/name" that is no file here, with or without a split.
 
-    >>> is_hub_id("HuggingFaceH4/aime_2024"), is_hub_id("data/mine.jsonl")
-    (True, False)
+    >>> is_hub_id("HuggingFaceH4/aime_2024"), is_hub_id("openai/gsm8k:test"), is_hub_id("data/mine.jsonl")
+    (True, True, False)
     """
     text = str(source)
-    return _HUB_ID.fullmatch(text) is not None and not text.lower().endswith(_FILE_SUFFIXES) and not Path(text).exists()
+    match = _NAMED.fullmatch(text)
+    if match is None or _HUB_ID.fullmatch(match["id"]) is None or Path(match["id"]).exists() or Path(text).exists():
+        return False
+    return not match["id"].lower().endswith(_FILE_SUFFIXES)
+
+
+def is_data_set(source: str | Path) -> bool:
+    """Returns whether a source is read by the library `datasets`: the hub's, or a folder with data files in it."""
+    match = _NAMED.fullmatch(str(source))
+    folder = Path(match["id"]) if match and not Path(source).exists() else Path(source)
+    has_files = folder.is_dir() and any(path.suffix.lower() in _FILE_SUFFIXES for path in folder.rglob("*"))
+    return has_files or is_hub_id(source)
 
 
 def is_parquet(source: str | Path) -> bool:
@@ -90,17 +115,49 @@ def is_parquet(source: str | Path) -> bool:
     return Path(source).suffix.lower() == ".parquet"
 
 
-def raw_rows(source: str | Path) -> Iterator[tuple[int, Any]]:
+def is_benchmark(source: str | Path) -> bool:
+    """Returns whether training on a source would be training on a split that a benchmark measures on.
+
+    >>> is_benchmark("openai/gsm8k"), is_benchmark("openai/gsm8k:test"), is_benchmark("HuggingFaceH4/aime_2024")
+    (False, True, True)
+    """
+    if not is_hub_id(source):
+        return False
+    data_set = find_data_set(source, "training")
+    benchmark = BENCHMARK_SETS.get(data_set.id)
+    # A part of a split, "test[:50%]", or two together, "train+test", are as bad.
+    return benchmark is not None and benchmark.split in re.split(r"\[[^\]]*\]|\+", data_set.split)
+
+
+def find_data_set(source: str | Path, use: Use) -> HubDataSet:
+    """Returns what is known of a data set for a use; a split or configuration that the source names goes before.
+
+    >>> [find_data_set("openai/gsm8k", use).split for use in ("training", "measuring")]
+    ['train', 'test']
+    >>> find_data_set("openai/gsm8k:socratic:train[:50%]", "measuring").config
+    'socratic'
+    """
+    match = None if Path(source).exists() else _NAMED.fullmatch(str(source))
+    id_ = match["id"] if match else str(source)
+    tables = (TRAINING_SETS, BENCHMARK_SETS) if use == "training" else (BENCHMARK_SETS, TRAINING_SETS)
+    known = next((table[id_] for table in tables if id_ in table), HubDataSet(id_))
+    if match is None:
+        return known
+    return dataclasses.replace(known, split=match["split"] or known.split, config=match["config"] or known.config)
+
+
+def raw_rows(source: str | Path, use: Use = "training") -> Iterator[tuple[int, Any]]:
     """Yields (line, fields) of each row: lines of a file, or row numbers from 1. Fields are not checked.
 
     Args:
-        source: Path of a JSONL or Parquet file, or a hub id.
+        source: Path of a JSONL or Parquet file, a folder of them, or a hub id.
+        use: Which entry of a known data set is meant.
 
     Raises:
         DataError: If it cannot be read or loaded, a line is no JSON, or a library that it needs is not installed.
     """
-    if is_hub_id(source):
-        data_set = HUB_DATA_SETS.get(str(source), HubDataSet(str(source)))
+    if is_data_set(source):
+        data_set = find_data_set(source, use)
         yield from ((line, data_set.row(theirs)) for line, theirs in enumerate(_loaded(data_set), start=1))
     elif is_parquet(source):
         yield from parquet_rows(Path(source))
@@ -109,7 +166,7 @@ def raw_rows(source: str | Path) -> Iterator[tuple[int, Any]]:
 
 
 def _loaded(data_set: HubDataSet) -> Iterable[Mapping[str, Any]]:
-    """Returns the rows of a data set of the hub, mapped from disk by its library."""
+    """Returns the rows of a data set, mapped from disk by its library."""
     try:
         import datasets
     except ImportError as error:
@@ -118,8 +175,8 @@ def _loaded(data_set: HubDataSet) -> Iterable[Mapping[str, Any]]:
         rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(data_set.id, data_set.config, split=data_set.split)
     except Exception as error:  # the library raises many kinds, and those of its HTTP client
         raise DataError(
-            f"{data_set.id}: expected to load this data set of the hub (split {data_set.split!r}), got "
-            f"{type(error).__name__}: {str(error)[:200]}; check the id and the connection, or pass a local JSONL or Parquet "
-            "file."
+            f"{data_set.id}: expected to load this data set (split {data_set.split!r}), got "
+            f"{type(error).__name__}: {str(error)[:200]}; check the id and the connection, name another split "
+            f"({data_set.id}:SPLIT or {data_set.id}:CONFIGURATION:SPLIT), or pass a local JSONL or Parquet file."
         ) from error
     return rows

@@ -3,36 +3,26 @@ r"""Final answers: find the one that a rollout states, and tell whether two of t
 A rollout is graded by its *last* ``\boxed{...}`` and by nothing else: no number is guessed from its prose, so a
 rollout that was cut off before its box counts as wrong.
 
-Answers are compared in stages, cheapest first: as text, as plain numbers, as words, and only then by math-verify, in a
-process of its own (``atesd_env.tasks.grading.verification``).
+Two answers are brought to one spelling (`notation`), read (`reading`: numbers, units (`units`), choices, words, intervals,
+collections) and compared part by part and exactly; algebra alone goes to math-verify, in a process of its own (`verification`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from fractions import Fraction
+from functools import lru_cache
 
+from atesd_env.tasks.grading.notation import closing_brace
+from atesd_env.tasks.grading.reading import Kind, Reading, plain_words, read
+from atesd_env.tasks.grading.units import PERCENT
 from atesd_env.tasks.grading.verification import verified
 
 MAX_ANSWER_LENGTH = 500
 """Characters; a longer answer is compared as text only."""
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-
-
-def closing_brace(text: str, start: int) -> int | None:
-    r"""Returns the index of the brace that closes the one at ``start``, or None; ``\{`` and ``\}`` do not count.
-
-    >>> closing_brace("{a{b}}c", 0)
-    5
-    """
-    depth = 0
-    for match in _BRACE.finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(match.group(), 0)
-        if depth == 0:
-            return match.start()
-    return None
 
 
 def last_boxed(text: str) -> str | None:
@@ -53,14 +43,20 @@ def last_boxed(text: str) -> str | None:
 
 
 def answers_match(given: str | None, expected: str) -> bool:
-    r"""Returns whether a given final answer means the same as the expected one.
+    r"""Returns whether a given final answer means the same as the expected one; the order of the two does not matter.
 
-    Decided by the first of these that applies: equal text, spacing and sizing commands aside; two plain numbers, by
-    exact value (1,000 = 1000.0); words, case aside (``\text{Even}`` = even); the letter of a choice (``(C)`` =
-    ``C) 40``); and else math-verify, with its rules: 50\% = 0.5, but also 5\% = 5; units in ``\text{}`` and the base of
-    a number (52_8) are dropped; 1/3 = 0.333333; (3,4) is not (3,4]. Answers of more than `MAX_ANSWER_LENGTH`
-    characters, numbers raised inside an exponent, exponents of five digits and factorials of four are compared as text
-    only. What takes longer than `verification.TIME_LIMIT_SEC` counts as different, and is counted.
+    - Spelling: spaces, sizing, Unicode and synonyms of LaTeX do not count (√3 = ``\sqrt{3}``, 1 000 000 = 1,000,000).
+    - Numbers are exact: 3 1/2 = 7/2 = 3.5, but 1/3 is not 0.333333.
+    - A unit, a percent sign, a base (52_8) or a variable (``x=5``) may be left out; two that differ are different answers.
+      50% = 0.5 and 50% = 50.
+    - Words and several capital letters are compared as text, case aside; a choice by its letter (``(C)`` = ``C) 40``).
+    - Tuples and intervals part by part, brackets included (``x<3`` is an interval); sets and lists in any order.
+    - The rest is algebra's. Answers of more than `MAX_ANSWER_LENGTH` characters, numbers raised inside an exponent, exponents
+      of five digits and factorials of four are compared as text only. What takes longer than `verification.TIME_LIMIT_SEC`
+      counts as different, and is counted.
+
+    Since 29 = 29 dollars and 29 = 29 cents, what matches is not transitive; `estimators.equivalence_classes` makes classes of it
+    in which all answers match each other.
 
     Args:
         given: A rollout's answer, without ``\boxed{}``; None (no answer) matches nothing.
@@ -69,8 +65,8 @@ def answers_match(given: str | None, expected: str) -> bool:
     Raises:
         AtesdError: If math-verify is needed and cannot be started.
 
-    >>> answers_match("1,000", "1000.0"), answers_match("seat", "\\text{east}")
-    (True, False)
+    >>> answers_match("1,000", "1000.0"), answers_match("seat", "\\text{east}"), answers_match("5 km", "5 m")
+    (True, False, False)
     """
     return judged(given, expected) is True
 
@@ -81,82 +77,123 @@ def judged(given: str | None, expected: str) -> bool | None:
     Raises:
         AtesdError: If math-verify is needed and cannot be started.
     """
-    left, right = _normalised(given or ""), _normalised(expected)
+    left, right = (given or "").strip(), expected.strip()
     if left == right:
         return bool(left)
     if not left or not right or max(len(left), len(right)) > MAX_ANSWER_LENGTH:
         return False
-    numbers = _plain_number(left), _plain_number(right)
-    if None not in numbers:
-        return numbers[0] == numbers[1]
-    if _is_words(right):
-        return _as_words(left) == _as_words(right)
-    if (choice := _EXPECTED_CHOICE.fullmatch(_as_words(right))) and (
-        stated := _STATED_CHOICE.match(_without_text(left))
-    ):
-        return choice[1].upper() == stated[1]
-    return False if _is_costly(left) or _is_costly(right) else verified(left, right)
+    return _same(_read_once(left), _read_once(right))
 
 
-# ---- as text, numbers, words ----
-
-_TEXT_COMMAND = r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mbox)\s*\{"
-_NUMBER = re.compile(r"([+-]?)(?:\\?\$)?([+-]?)(\d{1,3}(?:,\d{3})+|\d*)(\.\d*)?")
-_WORDS = re.compile(r"(?=.*[^\W\d_]{4})[^\W\d_]+(?:[ '-][^\W\d_]+)*")
-_EXPECTED_CHOICE = re.compile(r"\(?([a-j])\)?")
-_STATED_CHOICE = re.compile(r"\(?\s*([A-J])\s*(?:[).:]|$)")
-# The look-behind spares the end of a matrix row, two backslashes.
-_SPACING = re.compile(r"(?<!\\)\\(?:[!,;:]|(?:q?quad|left|right)(?![A-Za-z]))")
-_BLANK = re.compile(r"(?<!\\)\\(?=\s)|~|\s")
-_OUTER_MATH = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
+# The same reference and the same greedy answers come back in every window.
+_read_once = lru_cache(maxsize=4096)(read)
 
 
-def _normalised(answer: str) -> str:
-    """Drops what never changes the meaning: outer math delimiters, sizing, thin spaces, most blanks, a final stop."""
-    answer = answer.strip()
-    for opening, closing in _OUTER_MATH:
-        inner = answer[len(opening) : -len(closing)]
-        if answer == f"{opening}{inner}{closing}" and opening[-1] not in inner:
-            answer = inner
-    answer = answer.replace("{,}", ",")
-    answer = _SPACING.sub("", _BLANK.sub(" ", answer))
-    answer = re.sub(r"\\[dt]frac(?![A-Za-z])", r"\\frac", answer)
-    # A blank between two numbers or words means something ("1 1/2" is not "11/2"), elsewhere it does not.
-    answer = re.sub(r"\s+", " ", answer).strip()
-    answer = re.sub(r"(?<![\w}]) | (?!\w)", "", answer)
-    return answer.removesuffix(".")
+def _same(first: Reading, second: Reading) -> bool | None:
+    """Compares two readings; None where algebra gave up."""
+    if first.text == second.text:
+        return True
+    kinds = {first.kind, second.kind}
+    if Kind.WORDS in kinds:
+        return plain_words(first.text) == plain_words(second.text)
+    if first.label and second.label:
+        return first.label == second.label
+    if Kind.CHOICE in kinds:
+        return False
+    if _are_equations(first, second):
+        return _by_algebra(first.text, second.text)
+    if Kind.UNORDERED in kinds or Kind.ORDERED in kinds:
+        return _same_collections(first, second)
+    return _same_scalars(first, second)
 
 
-def _plain_number(answer: str) -> Fraction | None:
-    """Returns the exact value of an integer or decimal number, thousands separators and a dollar sign allowed."""
-    match = _NUMBER.fullmatch(answer)
-    if match is None or not any(char.isdecimal() for char in answer):
-        return None
-    sign = "-" if (match[1] == "-") != (match[2] == "-") else ""
-    return Fraction(f"{sign}{match[3].replace(',', '') or '0'}{(match[4] or '').rstrip('.')}")
-
-
-def _without_text(answer: str) -> str:
-    r"""Unwraps every ``\text{...}`` and its like."""
-    while match := re.search(_TEXT_COMMAND, answer):
-        end = closing_brace(answer, match.end() - 1)
-        if end is None:
-            return answer
-        answer = f"{answer[: match.start()]}{answer[match.end() : end]}{answer[end + 1 :]}"
-    return answer.strip()
-
-
-def _as_words(answer: str) -> str:
-    return " ".join(_without_text(answer).casefold().split()).removesuffix(".")
-
-
-def _is_words(answer: str) -> bool:
-    # Computer algebra reads bare words as products of variables, in which "east" equals "seat". A word has four letters
-    # or stands in \text{}; shorter ones, such as "ab" and "p-q", may well be products.
-    in_text = (
-        re.match(_TEXT_COMMAND, answer) is not None and re.fullmatch(r"[^\W\d_]{2,}", _as_words(answer)) is not None
+def _are_equations(first: Reading, second: Reading) -> bool:
+    """Whether whole equations are compared: in two variables' names, or one of them is not solved for a variable."""
+    if first.name and second.name:
+        return first.name != second.name
+    return any(
+        one.name and not other.name and re.search("[=<>]|\\\\[lgn]eq", other.core)
+        for one, other in _both(first, second)
     )
-    return in_text or _WORDS.fullmatch(_as_words(answer)) is not None
+
+
+def _both(first: Reading, second: Reading) -> tuple[tuple[Reading, Reading], tuple[Reading, Reading]]:
+    return (first, second), (second, first)
+
+
+def _same_collections(first: Reading, second: Reading) -> bool | None:
+    if first.unit and second.unit and first.unit != second.unit:
+        return False
+    if first.kind is Kind.ORDERED and second.kind is Kind.ORDERED:
+        if first.brackets != second.brackets or len(first.parts) != len(second.parts):
+            return False
+        return _all(_same(*pair) for pair in zip(first.parts, second.parts, strict=True))
+    for one, other in _both(first, second):
+        if one.kind is Kind.ORDERED and other.kind is Kind.UNORDERED:
+            # A tuple may be boxed without its parentheses: (3,4) = 3,4, but not 4,3.
+            if one.brackets != "()" or other.brackets or len(one.parts) != len(other.parts):
+                return False
+            return _all(_same(*pair) for pair in zip(one.parts, other.parts, strict=True))
+        if one.kind is Kind.ORDERED:  # an interval may be spelled as an expression: \mathbb{R}
+            return False if other.value is not None else _by_algebra(one.text, other.text)
+    left, right = (one.parts if one.kind is Kind.UNORDERED else (one,) for one in (first, second))
+    if len(left) == len(right) == 1 and Kind.EXPRESSION not in (first.kind, second.kind):
+        return _same(left[0], right[0])
+    return _same_in_any_order(left, list(right))
+
+
+def _same_in_any_order(left: tuple[Reading, ...], right: list[Reading]) -> bool | None:
+    if len(left) != len(right):
+        return False
+    gave_up = False
+    for part in left:
+        verdicts = []
+        for other in right:
+            verdicts.append(_same(part, other))
+            if verdicts[-1]:
+                right.remove(other)
+                break
+        else:
+            if None not in verdicts:
+                return False
+            gave_up = True
+    return None if gave_up else True
+
+
+def _same_scalars(first: Reading, second: Reading) -> bool | None:
+    if first.unit and second.unit and first.unit != second.unit:
+        return False
+    same = _same_values(first, second)
+    for one, other in _both(first, second):
+        if same is False and one.unit == PERCENT and not other.unit:
+            return _same_values(Reading(one.text, core=rf"\frac{{{one.core}}}{{100}}", value=_hundredth(one)), other)
+    return same
+
+
+def _hundredth(reading: Reading) -> Fraction | None:
+    return None if reading.value is None else reading.value / 100
+
+
+def _same_values(first: Reading, second: Reading) -> bool | None:
+    if first.value is not None and second.value is not None:
+        return first.value == second.value
+    return _by_algebra(first.core, second.core)
+
+
+def _by_algebra(first: str, second: str) -> bool | None:
+    if first == second:
+        return True
+    return False if _is_costly(first) or _is_costly(second) else verified(first, second)
+
+
+def _all(verdicts: Iterable[bool | None]) -> bool | None:
+    """Returns False if one is, else None if one is, else True."""
+    gave_up = False
+    for verdict in verdicts:
+        if verdict is False:
+            return False
+        gave_up |= verdict is None
+    return None if gave_up else True
 
 
 _COSTLY = tuple(

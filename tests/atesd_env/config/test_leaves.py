@@ -136,6 +136,8 @@ def test_the_fields_in_which_students_of_a_population_may_differ():
         "task",
         "data_path",
         "probe_data_path",
+        "data_columns",
+        "train_on_benchmark",
         "min_addends",
         "max_addends",
         "divergence",

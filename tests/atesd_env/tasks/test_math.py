@@ -4,6 +4,7 @@ import json
 import logging
 import pickle
 import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -325,3 +326,13 @@ def test_a_rollout_is_graded_by_its_last_box_alone(task: MathTask) -> None:
     assert task.extract_answer("The final answer is 72") is None
     assert not task.is_correct(r"The final answer is \boxed{72", problem)
     assert not task.is_correct("", problem)
+
+
+@pytest.mark.parametrize(
+    "shape", ["<<" + "=" * 100_000, "\\," + "{" * 100_000, "$" + "\\,{" * 33_000, "\\," + "\n" * 100_000]
+)
+def test_no_text_takes_more_than_linear_time(shape: str):
+    """Each once took minutes; now hundredths of a second, so the bound is no statement about the machine's speed."""
+    started = time.process_time()
+    assert "".join(split_steps(shape)) == shape
+    assert time.process_time() - started < 5.0

@@ -48,7 +48,17 @@ def test_the_samples_are_read_whole(name: str, num_rows: int) -> None:
         (row(solution=...), r"line 3, field 'solution': expected text, got no such field"),
         (row(solution=["1+1=2"]), r"line 3, field 'solution': expected text, got \['1\+1=2'\]"),
         (row(solution=None), r"line 3, field 'solution': expected text, got None"),
-        (row(answer=2), r"line 3, field 'answer': expected text, got 2; write it as a JSON string"),
+        (row(answer=True), r"line 3, field 'answer': expected text, got True; write it as a JSON string"),
+        (row(answer=float("inf")), r"line 3, field 'answer': expected text, got inf"),
+        (
+            row(answer="5\n6"),
+            r"line 3, field 'answer': expected a final answer on one line of at most 500 characters, got 3 characters on 2 l",
+        ),
+        (row(answer="7" * 501), r"line 3, field 'answer': expected a final answer .*got 501 characters on 1 lines"),
+        (
+            row(answer="#### "),
+            r"line 3, field 'answer': expected a final answer .*got nothing behind it; write the answer",
+        ),
         (row(answer="  "), r"line 3, field 'answer': expected text that is not blank"),
         (
             row(answer=...),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import atesd_env  # noqa: F401  (registers the ids)
+from atesd_env.config import EnvConfig
 from atesd_env.errors import DataError
 from atesd_env.evaluation.benchmarks import read_benchmark
 from atesd_env.student.loading import TINY_DIRECTORY
@@ -20,6 +21,7 @@ from atesd_env.tasks.data.filters import LengthLimits, RowLengths
 from atesd_env.tasks.data.rows import read_rows
 from atesd_env.tasks.math import MathTask
 from atesd_env.tasks.ordering import row_at
+from atesd_env.tasks.registry import make_task
 
 SAMPLE = Path(__file__).parents[3] / "data" / "math_sample.jsonl"
 datasets = pytest.importorskip("datasets", reason="the package 'datasets' is not installed")
@@ -161,3 +163,62 @@ def test_length_limits_are_inclusive():
         (LengthLimits(max_solution_tokens=19), "max_solution_tokens"),
     ):
         assert lengths.breach(limits) == name
+
+
+def test_training_and_measuring_are_two_uses_of_a_data_set(hub: dict[str, Any], tmp_path: Path):
+    """`openai/gsm8k` as training data once was its test split."""
+    hub["openai/gsm8k"] = [{"question": f"Q{i}?", "answer": f"a\nb\n#### {i}"} for i in range(30)]
+    task = make_task(EnvConfig(task="math", data_path="openai/gsm8k", probe_size=4))
+    assert hub["asked"] == [("openai/gsm8k", "main", "train")]
+    problem = task.training_problem(0, 0)
+    assert (problem.problem, problem.steps) == (f"Q{problem.answer}?", ("a\n", "b"))
+    assert read_benchmark("gsm8k").problems[3].answer == "3"
+    hub["asked"].clear()
+    with pytest.raises(DataError, match="usable"):  # the stand-in has the same rows in both splits
+        make_task(EnvConfig(task="math", data_path="openai/gsm8k", probe_data_path="openai/gsm8k", probe_size=4))
+    assert [split for _, _, split in hub["asked"]] == ["train", "test"], "a probe measures"
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["openai/gsm8k:test", "openai/gsm8k:main:train+test[:50%]", "HuggingFaceH4/aime_2024", "HuggingFaceH4/MATH-500"],
+)
+def test_a_benchmarks_split_is_trained_on_only_where_that_is_said(hub: dict[str, Any], source: str):
+    hub[source.partition(":")[0]] = [
+        {"question": f"Q{i}?", "problem": f"Q{i}?", "solution": "a\nb", "answer": f"a\n#### {i}", "unique_id": i}
+        for i in range(30)
+    ]
+    with pytest.raises(
+        DataError, match=r"data_path: expected data to train on, got .* a benchmark measures.*train-on-bench"
+    ):
+        make_task(EnvConfig(task="math", data_path=source, probe_size=4))
+    assert not hub["asked"]
+    make_task(EnvConfig(task="math", data_path=source, probe_size=4, train_on_benchmark=True))
+    assert len(hub["asked"]) == 1
+
+
+def test_split_and_configuration_can_be_named(hub: dict[str, Any], tmp_path: Path):
+    hub["somebody/problems"] = [{"problem": "P", "solution": "1\n2", "answer": "2"}]
+    for source in ("somebody/problems", "somebody/problems:dev", "somebody/problems:hard:train[:50%]"):
+        assert len(read_rows(source)[0]) == 1
+    assert hub["asked"] == [
+        ("somebody/problems", None, "train"),
+        ("somebody/problems", None, "dev"),
+        ("somebody/problems", "hard", "train[:50%]"),
+    ]
+    folder = tmp_path / "local"
+    folder.mkdir()
+    shutil.copy(SAMPLE, folder / "train.jsonl")
+    hub[str(folder)] = [json.loads(line) for line in SAMPLE.read_text().splitlines()]
+    assert len(read_rows(f"{folder}:test")[0]) == 20
+    assert hub["asked"][-1] == (str(folder), None, "test")
+
+
+def test_a_folder_of_files_is_read_by_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "data").mkdir()
+    shutil.copy(SAMPLE, tmp_path / "data" / "test.jsonl")
+    rows, _ = read_rows(f"{tmp_path / 'data'}:test")
+    assert [row.problem for row in rows] == [row.problem for row in read_rows(SAMPLE)[0]]
+    with pytest.raises(DataError, match=r"name another split \(.*:SPLIT or"):
+        read_rows(f"{tmp_path / 'data'}:dev")
