@@ -1,13 +1,10 @@
 """Runs in the formats of other tools: Parquet and CSV tables, and Minari datasets for offline reinforcement learning.
 
-A run's files hold a row for each window but no observations. These are a pure function of the rows (``statistics.advance``)
-and are computed anew, to the bits that the agent saw.
+Observations, which a run's files lack, are computed anew from its rows (``logged_runs``).
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -22,14 +19,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import atesd_env  # noqa: F401  (registers the ids)
-from atesd_env.config import RunConfig, ToyConfig, differing_fields, read_config
-from atesd_env.envs.observation import advance, initial_statistics, observation
+from atesd.experiments.logged_runs import base_nll, common_environment, ratio_columns, rebuilt_statistics
+from atesd_env.config import RunConfig, ToyConfig
+from atesd_env.envs.observation import observation
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.files.atomic import failure
-from atesd_env.files.run_folder import CONFIG_FILE
-
-Format = Literal["parquet", "csv", "minari"]
-"""What ``atesd export`` writes."""
+from atesd_env.files.atomic import failure, write_atomically
 
 
 @dataclass(frozen=True)
@@ -67,22 +61,17 @@ def export_table(frame: pd.DataFrame, out: Path, to: Literal["parquet", "csv"], 
         RunFilesError: If the file is there already, or cannot be written.
     """
     _refuse_existing(out, overwrite=overwrite)
-    partial = out.with_name(f".{out.name}.partial")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if to == "csv":
-            frame.to_csv(partial, index=False)
-        else:
-            frame.to_parquet(partial, index=False, engine="pyarrow")
-        partial.replace(out)
+        content = frame.to_csv(index=False).encode() if to == "csv" else frame.to_parquet(index=False, engine="pyarrow")
     except ImportError as error:
         raise ConfigError(
             "--to parquet: expected the package pyarrow, which is missing; `pip install pyarrow`."
         ) from error
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunFilesError(
-            f"{out}: expected to write the table there, got '{error}'; choose another --out."
-        ) from error
+        raise failure(out.parent, "a folder to write to", error) from error
+    write_atomically(out, content)
     return out
 
 
@@ -177,22 +166,7 @@ def transitions(name: str, rows: pd.DataFrame, config: RunConfig, nll_before: fl
             f"run {name}: expected the windows 1 to {len(rows)}, got {windows[:5]} ...; leave the run out."
         )
     records = [{str(column): value for column, value in row.items()} for row in rows.to_dict("records")]
-    statistics = initial_statistics(nll_before)
-    observations = [observation(statistics)]
-    for row in records:
-        statistics = advance(
-            statistics,
-            row,
-            windows=config.windows,
-            max_new_tokens=config.max_new_tokens,
-            ema_coefficient=config.ema_coefficient,
-        )
-        observations.append(observation(statistics))
-    columns = (
-        ["exposure/reveal_ratio"]
-        if config.groups == 1
-        else [f"exposure/reveal_ratio_{group}" for group in range(config.groups)]
-    )
+    observations = [observation(statistics) for statistics in rebuilt_statistics(records, config, nll_before)]
     status = rows["status"].astype(str).to_numpy()
     terminations = status == "terminated"
     truncations = status == "truncated"
@@ -201,7 +175,7 @@ def transitions(name: str, rows: pd.DataFrame, config: RunConfig, nll_before: fl
     return Transitions(
         seed=None if pd.isna(seed) else int(seed),
         observations=np.stack(observations),
-        actions=rows[columns].to_numpy(dtype=np.float32),
+        actions=rows[ratio_columns(config.groups)].to_numpy(dtype=np.float32),
         # Where a reward is not a number, so is the one that `step` returned read: as 0.
         rewards=rows["reward/total"].fillna(0.0).to_numpy(dtype=np.float64),
         terminations=terminations,
@@ -211,15 +185,12 @@ def transitions(name: str, rows: pd.DataFrame, config: RunConfig, nll_before: fl
 
 def _nll_before(name: str, rows: pd.DataFrame, config: RunConfig, env: gymnasium.Env[Any, Any]) -> float:
     """Returns the base model's probe NLL: as recorded, or from what the first window improved on it."""
-    first = rows.sort_values("window").iloc[0]
-    recorded = first.get("probe/nll_before")
-    if recorded is not None and not math.isnan(recorded):
-        return float(recorded)
-    if isinstance(config, ToyConfig):  # a closed form is asked again at no cost
-        return float(env.reset(seed=int(first["seed"]))[1]["probe/nll"])
-    progress = float(first["reward/progress"])
-    if config.progress == "signed" or progress > 0.0:
-        return float(first["probe/nll"]) + progress
+    first = rows.sort_values("window").iloc[0].to_dict()
+    if isinstance(config, ToyConfig) and pd.isna(first.get("probe/nll_before")):
+        return float(env.reset(seed=int(first["seed"]))[1]["probe/nll"])  # a closed form is asked again at no cost
+    told = base_nll(first, config)
+    if told is not None:
+        return told
     raise RunFilesError(
         f"run {name}: expected to know the base model's probe NLL, but the first row has no probe/nll_before and the first "
         "window made no progress to tell it by; leave the run out, or make it anew."
@@ -269,25 +240,8 @@ def shared_config(frame: pd.DataFrame, root: Path) -> RunConfig:
         root: The folder that they were read from.
 
     Raises:
-        ConfigError: If they differ; the message names a field.
+        ConfigError: If they differ; the message names the fields.
         RunFilesError: If a ``config.json`` cannot be read.
     """
-    first: tuple[str, str, RunConfig] | None = None
-    for run in frame["run"].unique():
-        name = str(run)
-        path = (root / name if (root / name).is_dir() else root) / CONFIG_FILE
-        try:
-            description = json.loads(path.read_bytes())
-        except OSError as error:
-            raise failure(path, "a readable file", error) from error
-        env_id, config = description["env_id"], read_config(description["config"])
-        first = first or (name, env_id, config)
-        different = [] if env_id == first[1] else [f"env_id ({first[1]!r} there, {env_id!r} here)"]
-        different += differing_fields(first[2].keywords(), config.keywords(), "here")
-        if different:
-            raise ConfigError(
-                f"runs: expected one environment and configuration in a Minari dataset, but {first[0]} and {name} differ in "
-                f"{', '.join(different)}; export each kind from a folder of its own."
-            )
-    assert first is not None
-    return first[2]
+    _, config = common_environment(root / run if (root / run).is_dir() else root for run in frame["run"].unique())
+    return config

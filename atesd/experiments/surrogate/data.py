@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atesd_env.config import RunConfig, differing_fields, read_config
-from atesd_env.envs.observation import FEATURE_NAMES, advance, initial_statistics
-from atesd_env.errors import ConfigError, RunFilesError
+from atesd.experiments.logged_runs import base_nll, common_environment, ratio_columns, rebuilt_statistics
+from atesd_env.config import RunConfig
+from atesd_env.envs.observation import FEATURE_NAMES
+from atesd_env.errors import ConfigError
 from atesd_env.files.run_folder import CONFIG_FILE, TRAJECTORY_FILE, read_rows
 from atesd_env.simulated.surrogate_model import QUANTITIES, Array, model_inputs
 
@@ -84,29 +85,18 @@ def find_runs(paths: Sequence[str | Path]) -> list[Path]:
 def read_windows(folders: Sequence[Path]) -> tuple[LoggedWindows, RunConfig, str]:
     """Returns the windows of runs of one environment, its configuration and its id.
 
-    The statistics before each window are rebuilt as the environment made them (``statistics.advance``). A run is read up to
-    its first window with a quantity that is not a number, as a broken student's last one. A run that does not tell the base
-    model's probe NLL, and did not make progress in its first window either, is left out and logged as a warning.
+    A run is read up to its first window with a quantity that is not a number, as a broken student's last one. A run that
+    does not tell the base model's probe NLL, and did not make progress in its first window either, is left out and logged
+    as a warning.
 
     Raises:
         ConfigError: If the runs have different configurations or environments, or none can be used.
         RunFilesError: If a file cannot be read.
     """
-    first: tuple[Path, str, RunConfig] | None = None
+    env_id, config = common_environment(folders)
     runs: list[LoggedWindows] = []
     for folder in folders:
-        description = _description(folder)
-        env_id, config = description["env_id"], read_config(description["config"])
-        first = first or (folder, env_id, config)
-        different = [] if env_id == first[1] else [f"env_id ({first[1]!r} there, {env_id!r} here)"]
-        different += differing_fields(first[2].keywords(), config.keywords(), "here")
-        if different:
-            raise ConfigError(
-                f"runs: expected one environment and configuration, got others in {first[0]} and {folder} "
-                f"(different: {', '.join(different)}); pass runs of one configuration."
-            )
-        rows = read_rows(folder / TRAJECTORY_FILE)
-        run = _run_windows(rows, config, len(runs))
+        run = _run_windows(read_rows(folder / TRAJECTORY_FILE), config, len(runs))
         if run is None:
             _logger.warning("%s: no window can be used; the run is left out.", folder)
         else:
@@ -116,73 +106,38 @@ def read_windows(folders: Sequence[Path]) -> tuple[LoggedWindows, RunConfig, str
             f"runs: expected at least {FEWEST_RUNS} with windows to fit to, got {len(runs)}; make more, with different "
             "agents (random is the most telling) and seeds."
         )
-    names = list(runs[0].quantities)
-    joined = LoggedWindows(
-        np.concatenate([run.run for run in runs]),
-        np.concatenate([run.window for run in runs]),
-        np.concatenate([run.statistics for run in runs]),
-        np.concatenate([run.nll for run in runs]),
-        np.concatenate([run.ratios for run in runs]),
-        {name: np.concatenate([run.quantities[name] for run in runs]) for name in names},
+
+    def joined(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate(list(arrays))
+
+    windows = LoggedWindows(
+        joined(run.run for run in runs),
+        joined(run.window for run in runs),
+        joined(run.statistics for run in runs),
+        joined(run.nll for run in runs),
+        joined(run.ratios for run in runs),
+        {name: joined(run.quantities[name] for run in runs) for name in runs[0].quantities},
     )
-    return joined, config, env_id
-
-
-def _description(folder: Path) -> dict[str, Any]:
-    try:
-        description: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_bytes())
-        description["env_id"], description["config"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFilesError(
-            f"{folder / CONFIG_FILE}: expected a run's description, got '{error}'; "
-            "leave this folder out, or mend the file."
-        ) from error
-    return description
+    return windows, config, env_id
 
 
 def _run_windows(rows: Sequence[Mapping[str, Any]], config: RunConfig, index: int) -> LoggedWindows | None:
     """Returns the windows of one run up to the first that cannot be used; None where there is none."""
     columns = [*QUANTITIES, *REWARD_PARTS]
-    nll = _nll_before(rows[0], config) if rows else None
+
+    def is_usable(row: Mapping[str, Any]) -> bool:
+        return row.get("status") != "terminated" and all(row.get(name) is not None for name in columns)
+
+    used = list(takewhile(is_usable, rows))
+    nll = base_nll(used[0], config) if used else None
     if nll is None:
         return None
-    statistics = initial_statistics(nll)
-    lines = []
-    for row in rows:
-        if row.get("status") == "terminated" or any(row.get(name) is None for name in columns):
-            break
-        ratios = (
-            [row["exposure/reveal_ratio"]]
-            if config.groups == 1
-            else [row[f"exposure/reveal_ratio_{group}"] for group in range(config.groups)]
-        )
-        lines.append((row["window"], [getattr(statistics, name) for name in FEATURE_NAMES], nll, ratios, row))
-        statistics = advance(
-            statistics,
-            row,
-            windows=config.windows,
-            max_new_tokens=config.max_new_tokens,
-            ema_coefficient=config.ema_coefficient,
-        )
-        nll = row["probe/nll"]
-    if not lines:
-        return None
-    window, before, nlls, ratio_lines, used = zip(*lines, strict=True)
+    before = rebuilt_statistics(used[:-1], config, nll)
     return LoggedWindows(
-        np.full(len(lines), index),
-        np.asarray(window),
-        np.asarray(before, dtype=np.float64),
-        np.asarray(nlls, dtype=np.float64),
-        np.asarray(ratio_lines, dtype=np.float64),
+        np.full(len(used), index),
+        np.asarray([row["window"] for row in used]),
+        np.asarray([[getattr(statistics, name) for name in FEATURE_NAMES] for statistics in before], dtype=np.float64),
+        np.asarray([nll, *(row["probe/nll"] for row in used[:-1])], dtype=np.float64),
+        np.asarray([[row[name] for name in ratio_columns(config.groups)] for row in used], dtype=np.float64),
         {name: np.asarray([row[name] for row in used], dtype=np.float64) for name in columns},
     )
-
-
-def _nll_before(row: Mapping[str, Any], config: RunConfig) -> float | None:
-    """Returns the base model's probe NLL from a run's first row; runs of older versions tell it by the drop, if there is one."""
-    if row.get("probe/nll_before") is not None:
-        return float(row["probe/nll_before"])
-    nll, progress = row.get("probe/nll"), row.get("reward/progress")
-    if nll is None or progress is None or (config.progress == "positive" and progress <= 0.0):
-        return None
-    return float(nll + progress)

@@ -157,7 +157,7 @@ def test_a_minari_dataset_opens_and_gives_back_the_transitions(
 def test_a_dataset_of_several_configurations_is_refused(runs: Path, config: RunConfig):
     (spec,) = plan_runs("ATESD-Toy-v0", config.replace(toy_noise=0.5), ["random"], [7], runs)
     execute(spec)
-    with pytest.raises(ConfigError, match="differ in toy_noise"):
+    with pytest.raises(ConfigError, match="different: toy_noise"):
         shared_config(load_runs(runs), runs)
 
 
