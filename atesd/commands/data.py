@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,18 +167,15 @@ def _token_counter(student: str | None) -> Callable[[str], int]:
 
 def _write(path: Path, rows: Iterable[DataRow]) -> None:
     """Writes the rows as a whole file, or not at all."""
-    from atesd_env.files.atomic import failure
+    from atesd_env.files.atomic import failure, write_atomically
 
-    partial = path.with_name(f".{path.name}.partial")
+    lines = []
+    for row in rows:
+        fields = {"id": row.id, "problem": row.problem, "solution": row.solution, "answer": row.answer}
+        level = {} if row.level is None else {"level": row.level}
+        lines.append(json.dumps(fields | level) + "\n")
     try:
-        os.makedirs(path.parent, exist_ok=True)
-        with partial.open("w", encoding="ascii") as file:
-            for row in rows:
-                fields = {"id": row.id, "problem": row.problem, "solution": row.solution, "answer": row.answer}
-                level = {} if row.level is None else {"level": row.level}
-                file.write(json.dumps(fields | level) + "\n")
-        partial.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise failure(path, "a file that can be written", error) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, "".join(lines).encode())
