@@ -16,7 +16,7 @@ import tyro
 
 from atesd.commands import shared
 from atesd.commands.environment import parse_command
-from atesd.commands.progress import LiveProgress, Tell
+from atesd.commands.progress import Tell, live_progress
 from atesd_env.config import RunConfig, preset
 from atesd_env.errors import AtesdError, ConfigError
 from atesd_env.files.atomic import write_atomically
@@ -96,8 +96,8 @@ def main(arguments: Sequence[str]) -> None:
         "resume": command.resume,
         "checkpoint_every": command.checkpoint_every,
     }
-    with LiveProgress(quiet=command.quiet) as progress:
-        tell = progress.add("windows", len(specs) * command.config.windows)
+    with live_progress(quiet=command.quiet) as begin:
+        tell = begin("windows", len(specs) * command.config.windows)
         report = _report(tell, len(specs), command.config.windows)
         if command.ray is None:
             failed = execute_all(specs, processes=processes, report=report, **options)

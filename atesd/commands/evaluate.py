@@ -14,7 +14,7 @@ import tyro
 
 from atesd.commands import shared
 from atesd.commands.environment import parse_command
-from atesd.commands.progress import LiveProgress
+from atesd.commands.progress import live_progress
 from atesd_env.config import EnvConfig, preset_of
 from atesd_env.errors import ConfigError
 
@@ -262,7 +262,7 @@ def _sample(
     """Draws what is missing. All samples of a problem are drawn together: they are about equally long."""
     from atesd_env.evaluation.evaluator import Request
 
-    with LiveProgress(quiet=quiet, line_every_sec=1.0) as progress:
+    with live_progress(quiet=quiet, line_every_sec=1.0) as begin:
         for label, directory in directories.items():
             requests = [
                 Request(problem, sample)
@@ -270,7 +270,7 @@ def _sample(
                 for sample in range(num_samples)
                 if (label, problem.id, sample) not in file
             ]
-            tell = progress.add(label, len(requests))
+            tell = begin(label, len(requests))
             for number, row in enumerate(evaluator.samples(label, directory, requests), start=1):
                 file.append(row)
                 tell(number, "")

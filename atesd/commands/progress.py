@@ -7,66 +7,53 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 Tell = Callable[[int, str], None]
 """Called with the steps made so far, and what to say beside their number."""
+Begin = Callable[[str, int], Tell]
+"""Begins a piece of work: what it is called, and the steps that it has."""
 
 
-class LiveProgress:
-    """Shows how far one or more pieces of work have come; a context manager.
+@contextmanager
+def live_progress(*, quiet: bool, line_every_sec: float = 0.0) -> Iterator[Begin]:
+    """Shows how far one or more pieces of work have come.
 
     Args:
         quiet: Show nothing.
         line_every_sec: Where there is no terminal: least seconds between two lines of one piece of work. Its last step is
             always told.
     """
+    # Here, not above: rich takes a while to import, and `--help` needs none of it.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def __init__(self, *, quiet: bool, line_every_sec: float = 0.0) -> None:
-        # Here, not above: rich takes a while to import, and `--help` needs none of it.
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    console = Console(stderr=True)
+    has_lines = not quiet and not console.is_terminal
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=quiet or not console.is_terminal,
+    )
 
-        console = Console(stderr=True)
-        self._has_lines = not quiet and not console.is_terminal
-        self._line_every_sec = line_every_sec
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=quiet or not console.is_terminal,
-        )
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._bars.stop()
-
-    def add(self, name: str, total: int) -> Tell:
-        """Begins a piece of work.
-
-        Args:
-            name: What it is called.
-            total: Steps that it has.
-        """
-        bar = self._bars.add_task(name, total=total, status="loading")
+    def begin(name: str, total: int) -> Tell:
+        bar = bars.add_task(name, total=total, status="loading")
         told_sec = float("-inf")
 
-        def tell(completed: int, status: str = "") -> None:
+        def tell(completed: int, status: str) -> None:
             nonlocal told_sec
-            self._bars.update(bar, completed=completed, status=status)
-            if self._has_lines and (completed >= total or time.monotonic() - told_sec >= self._line_every_sec):
+            bars.update(bar, completed=completed, status=status)
+            if has_lines and (completed >= total or time.monotonic() - told_sec >= line_every_sec):
                 told_sec = time.monotonic()
                 clock = time.strftime("%H:%M:%S")
                 print(f"{clock} {name}: {completed}/{total}  {status}".rstrip(), file=sys.stderr, flush=True)
 
         return tell
+
+    with bars:
+        yield begin

@@ -13,7 +13,7 @@ import tyro
 from agents.credit import Credit
 from atesd.commands import shared
 from atesd.commands.environment import parse_command
-from atesd.commands.progress import LiveProgress, Tell
+from atesd.commands.progress import Tell, live_progress
 from atesd_env.config import RunConfig, preset
 
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ def main(arguments: Sequence[str]) -> None:
     agents = command.agent if credit is None else with_option(command.agent, "credit", credit, NAMES)
     specs = plan_runs(command.env, command.config, agents, command.seeds, command.out)
     check_folders(specs, resume=command.resume, overwrite=command.overwrite)
-    with LiveProgress(quiet=command.quiet) as progress:
+    with live_progress(quiet=command.quiet) as begin:
         for number, spec in enumerate(specs, start=1):
-            tell = progress.add(f"[{number}/{len(specs)}] {spec.agent_name} seed {spec.seed}", spec.config.windows)
+            tell = begin(f"[{number}/{len(specs)}] {spec.agent_name} seed {spec.seed}", spec.config.windows)
             execute(
                 spec,
                 overwrite=command.overwrite,

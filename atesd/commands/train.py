@@ -12,7 +12,7 @@ import tyro
 
 from atesd.commands import shared
 from atesd.commands.environment import parse_command
-from atesd.commands.progress import LiveProgress
+from atesd.commands.progress import live_progress
 from atesd_env.config import RunConfig, preset
 
 _DEFAULT_ENV = "ATESD-Toy-v0"
@@ -75,8 +75,8 @@ def main(arguments: Sequence[str]) -> None:
         eval_seeds=command.eval_seeds,
         folder=command.out,
     )
-    with LiveProgress(quiet=command.quiet, line_every_sec=1.0) as progress:
-        tell = progress.add("windows", command.total_windows)
+    with live_progress(quiet=command.quiet, line_every_sec=1.0) as begin:
+        tell = begin("windows", command.total_windows)
 
         def report(windows: int, row: dict[str, Any] | None) -> None:
             tell(windows, "" if row is None else f"return {row['evaluation/return_mean']:.3f} after {row['windows']}")

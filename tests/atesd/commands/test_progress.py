@@ -7,12 +7,12 @@ import re
 
 import pytest
 
-from atesd.commands.progress import LiveProgress
+from atesd.commands.progress import live_progress
 
 
 def told(capsys: pytest.CaptureFixture[str], *, quiet: bool = False, line_every_sec: float = 0.0) -> list[str]:
-    with LiveProgress(quiet=quiet, line_every_sec=line_every_sec) as progress:
-        tell = progress.add("[1/1] beta seed 0", 3)
+    with live_progress(quiet=quiet, line_every_sec=line_every_sec) as begin:
+        tell = begin("[1/1] beta seed 0", 3)
         for window in (1, 2, 3):
             tell(window, f"ratio 0.{window}0")
     shown = capsys.readouterr()
@@ -47,8 +47,8 @@ def test_a_terminal_has_a_bar_and_no_lines(monkeypatch: pytest.MonkeyPatch, quie
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    with LiveProgress(quiet=quiet) as progress:
-        progress.add("windows", 2)(2, "probe NLL 1.5")
+    with live_progress(quiet=quiet) as begin:
+        begin("windows", 2)(2, "probe NLL 1.5")
     shown = terminal.getvalue()
     if quiet:
         assert shown == ""
