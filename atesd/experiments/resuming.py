@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from agents.base import Agent
 from atesd.experiments.replay import ReplayedEnv
 from atesd_env.errors import ConfigError
@@ -64,7 +66,12 @@ class RunCheckpoints:
         delete_numbered(self.folder)
 
     def after_window(self, window: int, env: Any, agent: Any, shown: ReplayedEnv, writer: RunWriter) -> None:
-        """Writes a checkpoint if one is due.
+        """Writes a checkpoint if one is due; arguments and errors as in ``write``."""
+        if self._is_due(window):
+            self.write(window, env, agent, shown, writer)
+
+    def write(self, window: int, env: Any, agent: Any, shown: ReplayedEnv, writer: RunWriter) -> bool:
+        """Writes a checkpoint now.
 
         Args:
             window: The window that was just made, and that the agent has learned from.
@@ -73,18 +80,12 @@ class RunCheckpoints:
             shown: What the agent was shown.
             writer: The run's files: what they hold must survive wherever the checkpoint does.
 
+        Returns:
+            Whether there is one now: a student that another library trains (a baseline's) has no state of ours, and an
+            agent that was resumable once and is no longer can't be shown what it saw before its resumption.
+
         Raises:
             RunFilesError: If it cannot be written; the one before is then intact.
-        """
-        if self._is_due(window):
-            self.write(window, env, agent, shown, writer)
-
-    def write(self, window: int, env: Any, agent: Any, shown: ReplayedEnv, writer: RunWriter) -> bool:
-        """Writes a checkpoint now; arguments and errors as in ``after_window``.
-
-        Returns:
-            Whether there is one now: a student that another library trains (agents/baselines) has no state of ours, and an
-            agent that was resumable once and is no longer can't be shown what it saw before its resumption.
         """
         has_state = isinstance(agent, Agent) and agent.is_resumable
         if not hasattr(env, "checkpoint") or not (has_state or shown.is_whole):
@@ -93,8 +94,7 @@ class RunCheckpoints:
         writer.sync()
         checkpoint = env.checkpoint()
         if has_state:
-            arrays, description = agent.state()
-            arrays = {f"{_AGENT}{name}": array for name, array in arrays.items()}
+            arrays, description = agent_arrays(agent)
         else:
             arrays, description = shown.arrays(), {_IS_REPLAYED: True}
         content = Checkpoint({**checkpoint.arrays, **arrays}, {**checkpoint.description, "agent": description})
@@ -136,6 +136,12 @@ def is_finished(folder: Path) -> bool:
 def is_replayed(checkpoint: Checkpoint) -> bool:
     """Returns whether a checkpoint holds what its agent was shown, and not the agent's state."""
     return bool(checkpoint.description["agent"].get(_IS_REPLAYED, False))
+
+
+def agent_arrays(agent: Agent) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Returns an agent's state for a checkpoint: its arrays, under names that nothing else there has, and the rest."""
+    arrays, description = agent.state()
+    return {f"{_AGENT}{name}": array for name, array in arrays.items()}, description
 
 
 def resumed_agent(agent: Agent, checkpoint: Checkpoint, env: Any) -> Agent:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from agents.base import AgentProtocol
 from agents.checking import CheckedEnv, check_decisions, check_observation, check_reward
 
+_Values = Sequence[Any] | NDArray[Any]
+
 
 @dataclass(frozen=True)
 class EvaluatedRun:
@@ -68,14 +70,7 @@ def _single(agent: AgentProtocol, env: gymnasium.Env[Any, Any], seed: int) -> Ev
         is_start = record.windows == 0
         action, state = agent.predict(observation, state, is_start, deterministic=True)
         observation, reward, terminated, truncated, info = env.step(action)
-        nll = info.get("probe/nll")
-        record.add(
-            np.asarray(action)[None],
-            np.array([reward]),
-            np.array([terminated]),
-            np.array([truncated]),
-            np.array([np.nan if nll is None else nll]),
-        )
+        record.add([action], [reward], [terminated], [truncated], [info.get("probe/nll")])
     return record.run(0, seed)
 
 
@@ -97,11 +92,9 @@ def _population(agent: AgentProtocol, env: Any, seeds: Sequence[int]) -> list[Ev
         check_observation(observations, env.observation_space.shape, f"after window {window}", names)
         check_reward(rewards, f"of window {window}")
         nll = (
-            np.where(infos["_probe/nll"], infos["probe/nll"], np.nan)
-            if "probe/nll" in infos
-            else np.full(env.num_envs, np.nan)
+            np.where(infos["_probe/nll"], infos["probe/nll"], np.nan) if "probe/nll" in infos else [None] * env.num_envs
         )
-        record.add(np.asarray(actions), rewards, terminations, truncations, nll)
+        record.add(actions, rewards, terminations, truncations, nll)
     return [record.run(index, seed) for index, seed in enumerate(seeds)]
 
 
@@ -117,22 +110,18 @@ class _Record:
         self.windows = np.zeros(num_students, dtype=np.int64)
 
     def add(
-        self,
-        actions: NDArray[Any],
-        rewards: NDArray[Any],
-        terminations: NDArray[np.bool_],
-        truncations: NDArray[np.bool_],
-        nll: NDArray[np.float64],
+        self, actions: _Values, rewards: _Values, terminations: _Values, truncations: _Values, nll: _Values
     ) -> None:
-        """Adds a window of those that are running: actions [K, groups], everything else [K]."""
+        """Adds a window of those that are running: actions [K, groups], everything else [K]; no NLL is None or NaN."""
         going = self.is_running
-        self.rewards[going] += rewards[going]
-        self.ratios[going] += actions.mean(axis=-1)[going]
+        self.rewards[going] += np.asarray(rewards)[going]
+        self.ratios[going] += np.asarray(actions).mean(axis=-1)[going]
         self.windows[going] += 1
-        self.is_broken[going] = terminations[going]
-        is_measured = going & np.isfinite(nll)
-        self.nll[is_measured] = nll[is_measured]
-        self.is_running = going & ~(terminations | truncations)
+        self.is_broken[going] = np.asarray(terminations)[going]
+        measured = np.asarray(nll, dtype=np.float64)
+        is_measured = going & np.isfinite(measured)
+        self.nll[is_measured] = measured[is_measured]
+        self.is_running = going & ~np.logical_or(terminations, truncations)
 
     def run(self, index: int, seed: int) -> EvaluatedRun:
         num_windows = int(self.windows[index])

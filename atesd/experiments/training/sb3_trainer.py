@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.checking import agent_failures, callers_failures
 from agents.sb3.agent import SB3Agent
-from agents.sb3.state import restored_agent, state_arrays
+from agents.sb3.state import state_arrays
 from atesd.experiments.training.legs import Between, Report, leg_seed
 from atesd_env.files.checkpoint import Checkpoint
 
@@ -32,11 +31,6 @@ class SideBySide:
         self.agent = agent
         self.env: Any = agent.env
         self.seed = seed
-
-    @classmethod
-    def restored(cls, env: VectorEnv[Any, Any, Any], seed: int, checkpoint: Checkpoint, source: str) -> Self:
-        """Returns the trainer whose ``checkpoint`` this is."""
-        return cls(restored_agent(checkpoint.arrays, env, seed, source), seed)
 
     @property
     def num_windows(self) -> int:

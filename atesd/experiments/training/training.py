@@ -20,7 +20,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import failure, locked_folder, write_atomically
 from atesd_env.files.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from atesd_env.files.description import check_same, read_description
+from atesd_env.files.run_folder import package_versions
 
 TRAINING_FILE = "training.json"
 """What was asked for, in a training's folder."""
@@ -55,6 +56,9 @@ EVALUATION_COLUMNS = {
     "time/sec": "Seconds since this process began to train, evaluations included.",
 }
 """Columns of ``evaluations.jsonl``: name -> meaning."""
+
+Report = Callable[[int, dict[str, Any] | None], None]
+"""Called with the windows made so far, and the newest evaluation or None."""
 
 _AGENT_FILES = ("best_agent.zip", "best_agent.safetensors", "last_agent.zip", "last_agent.safetensors")
 _NUM_DEFAULT_EVALUATIONS = 10
@@ -128,7 +132,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    report: Callable[[int, dict[str, Any] | None], None] | None = None,
+    report: Report = lambda _windows, _row: None,
 ) -> Trained:
     """Trains an agent and writes the folder's files.
 
@@ -137,7 +141,7 @@ def train(
         resume: Go on with the training in the folder, at its last evaluation; one that has ended goes on only if
             ``total_windows`` is higher now. Without a training there, it begins.
         overwrite: Replace the training in the folder.
-        report: Called after each step of all students with the windows made so far, and the newest evaluation or None.
+        report: Called after each step of all students.
 
     Raises:
         RunFilesError: If the folder holds a training already (and neither ``resume`` nor ``overwrite``), or a file cannot be
@@ -161,27 +165,22 @@ def train(
             _remove_results(spec.folder)
         write_atomically(path, json.dumps(_identity(spec), indent=2).encode())
         try:
-            return _Training(spec, trainer, checkpoint, report).run()
+            rows = [] if checkpoint is None else list(checkpoint.description["rows"])
+            return _Training(spec, trainer, report, goes_on=checkpoint is not None, rows=rows).run()
         finally:
             trainer.env.close()
 
 
+@dataclass
 class _Training:
-    """One process's part of a training."""
+    """One process's part of a training; ``rows`` are the evaluations of the processes before it."""
 
-    def __init__(
-        self,
-        spec: TrainSpec,
-        trainer: Trainer,
-        checkpoint: Checkpoint | None,
-        report: Callable[[int, dict[str, Any] | None], None] | None,
-    ) -> None:
-        self.spec = spec
-        self.trainer = trainer
-        self.goes_on = checkpoint is not None
-        self.rows: list[dict[str, Any]] = list(checkpoint.description["rows"]) if checkpoint is not None else []
-        self.report = report or (lambda _windows, _row: None)
-        self.started_sec = time.perf_counter()
+    spec: TrainSpec
+    trainer: Trainer
+    report: Report
+    goes_on: bool
+    rows: list[dict[str, Any]]
+    started_sec: float = field(default_factory=time.perf_counter)
 
     def run(self) -> Trained:
         if self.goes_on:
@@ -295,19 +294,9 @@ def _identity(spec: TrainSpec) -> dict[str, Any]:
         "seed": spec.seed,
         "eval_every": spec.leg if spec.eval_every else None,
         "eval_seeds": list(spec.eval_seeds),
-        "versions": _versions(),
+        "versions": {name: version for name, version in package_versions().items() if version},
         "config": spec.config.keywords(),
     }
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions: dict[str, str] = {}
-    for name in ("atesd-env", "gymnasium", "numpy", "torch", "stable-baselines3", "sb3-contrib"):
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions
 
 
 def _remove_results(folder: Path) -> None:
