@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,6 @@ class _Task:
     spec: RunSpec
     num_reported: int = 0
     num_deaths: int = 0
-    reasons: list[str] = field(default_factory=list)
 
 
 def execute_on_ray(
@@ -121,10 +120,10 @@ def _result(ray: Any, reference: Any, task: _Task, retries: int) -> tuple[str, s
         result: tuple[str, str, _Files] = ray.get(reference)
     except ray.exceptions.RayError as error:
         task.num_deaths += 1
-        task.reasons.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
         if task.num_deaths <= retries:
             return None
-        return f"its worker died {task.num_deaths} times: {task.reasons[-1]}", "", {}
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        return f"its worker died {task.num_deaths} times: {reason}", "", {}
     return result
 
 

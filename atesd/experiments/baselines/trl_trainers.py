@@ -71,12 +71,7 @@ class TrlBaseline(Baseline):
     def learn(self, total_timesteps: int, callback: Callback | None = None) -> Self:
         self.env.reset(seed=self.seed)
         num_updates = total_timesteps * self.config.hold_window
-        with (
-            _global_generators_kept(),
-            _without_telemetry(),
-            _without_old_names(),
-            tempfile.TemporaryDirectory() as folder,
-        ):
+        with _kept_apart(), tempfile.TemporaryDirectory() as folder:
             model = self._peft_model()
             trainer = self.make_trainer(model, self._arguments(folder, num_updates), num_updates)
             trainer.remove_callback(PrinterCallback)
@@ -141,9 +136,7 @@ class Sft(TrlBaseline):
     def make_trainer(self, model: PeftModel, arguments: dict[str, Any], num_updates: int) -> Any:
         builder = self.measured.population.instances[0].builder
         size = self.config.num_rollouts
-        most = max(
-            self.config.max_new_tokens, self.config.probe_max_tokens
-        )  # what the student's context was checked for
+        most = max(self.config.max_new_tokens, self.config.probe_max_tokens)  # what the context was checked for
         rows = []
         for problem in self.problems(size * num_updates):
             prompt = builder.student_prompt(problem)
@@ -154,12 +147,7 @@ class Sft(TrlBaseline):
         self._num_reported = 0
         return SFTTrainer(
             model=model,
-            args=SFTConfig(
-                **arguments,
-                **self.batches(size),
-                max_length=None,
-                train_sampling_strategy="sequential",
-            ),
+            args=SFTConfig(**arguments, **self.batches(size), max_length=None, train_sampling_strategy="sequential"),
             train_dataset=Dataset.from_list(rows),
             processing_class=self.measured.population.student.tokenizer,
         )
@@ -188,7 +176,8 @@ class Grpo(TrlBaseline):
     """
 
     _rollouts: list[tuple[int, bool, bool]]
-    _sampled_sec: float
+    sampled_sec: float
+    """When the newest rollouts were there, on ``time.perf_counter``'s clock."""
 
     def __init__(
         self,
@@ -202,10 +191,8 @@ class Grpo(TrlBaseline):
         super().__init__(env, seed, learning_rate=learning_rate)
         self.num_generations = num_generations
         self.num_problems = self.config.num_rollouts if num_problems is None else num_problems
-        for name, value, least in (
-            ("num_generations", self.num_generations, 2),
-            ("num_problems", self.num_problems, 1),
-        ):
+        for name, least in (("num_generations", 2), ("num_problems", 1)):
+            value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(f"{name}: expected a whole number from {least}, got {value!r}; change the option.")
         if self.config.temperature == 0:
@@ -215,10 +202,11 @@ class Grpo(TrlBaseline):
         population = self.measured.population
         instance, student, config = population.instances[0], population.student, self.config
         problems = self.problems(self.num_problems * num_updates)
-        self._rollouts, self._sampled_sec = [], 0.0
+        requests = [[{"role": "user", "content": instance.task.student_request(problem)}] for problem in problems]
+        self._rollouts, self.sampled_sec = [], 0.0
 
         def is_right(completion_ids: Sequence[list[int]], number: Sequence[int], **_: Any) -> list[float]:
-            self._sampled_sec = time.perf_counter()
+            self.sampled_sec = time.perf_counter()
             texts = student.tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
             rewards = []
             for text, ids, index in zip(texts, completion_ids, number, strict=True):
@@ -240,21 +228,9 @@ class Grpo(TrlBaseline):
                 top_k=config.top_k,
                 chat_template_kwargs={"enable_thinking": config.enable_thinking},
             ),
-            train_dataset=Dataset.from_list(
-                [
-                    {
-                        "prompt": [{"role": "user", "content": instance.task.student_request(problem)}],
-                        "number": number,
-                    }
-                    for number, problem in enumerate(problems)
-                ]
-            ),
+            train_dataset=Dataset.from_dict({"prompt": requests, "number": list(range(len(problems)))}),
             processing_class=student.tokenizer,
         )
-
-    def sampling_ended_sec(self) -> float:
-        """Returns when the newest rollouts were there, on ``time.perf_counter``'s clock."""
-        return self._sampled_sec
 
     def counted(self) -> dict[str, Any]:
         lengths, are_correct, are_truncated = np.asarray(self._rollouts, dtype=np.float64).T
@@ -287,7 +263,7 @@ class _Windows(TrainerCallback):
     def on_step_end(self, *_: Any, **__: Any) -> None:
         # An update of TRL's begins with its rollouts, and they are graded as soon as they are there.
         if isinstance(self.baseline, Grpo):
-            self._rollout_sec += self.baseline.sampling_ended_sec() - self._step_began_sec
+            self._rollout_sec += self.baseline.sampled_sec - self._step_began_sec
 
     def on_log(self, _args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **__: Any) -> None:
         """Comes after every update (logging_steps=1), and at the end with a summary, which has no loss."""
@@ -319,32 +295,18 @@ class _Windows(TrainerCallback):
 
 
 @contextmanager
-def _global_generators_kept() -> Iterator[None]:
-    """Puts the global generators, which TRL seeds and uses, back as they were."""
+def _kept_apart() -> Iterator[None]:
+    """Keeps TRL to itself: global generators are put back, its authors are told nothing, old names warn nobody."""
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 (it is TRL that uses it)
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    devices = list(range(torch.cuda.device_count()))
+    telemetry = hub_constants.HF_HUB_DISABLE_TELEMETRY
+    hub_constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL would report each trainer that is made over the network
     try:
-        with torch.random.fork_rng(devices=list(devices)):
+        with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
+            # TRL 1.16 and peft 0.21 ask transformers 5.24 by older names, which no user can change.
+            warnings.filterwarnings("ignore", ".*is deprecated and will be removed in v6", FutureWarning)
             yield
     finally:
+        hub_constants.HF_HUB_DISABLE_TELEMETRY = telemetry
         random.setstate(python_state)
         np.random.set_state(numpy_state)  # noqa: NPY002
-
-
-@contextmanager
-def _without_telemetry() -> Iterator[None]:
-    """Keeps TRL from reporting each trainer that is made to its authors over the network."""
-    before = hub_constants.HF_HUB_DISABLE_TELEMETRY
-    hub_constants.HF_HUB_DISABLE_TELEMETRY = True
-    try:
-        yield
-    finally:
-        hub_constants.HF_HUB_DISABLE_TELEMETRY = before
-
-
-@contextmanager
-def _without_old_names() -> Iterator[None]:
-    """Keeps quiet that TRL 1.16 and peft 0.21 ask transformers 5.24 by older names, which no user can change."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*is deprecated and will be removed in v6", FutureWarning)
-        yield
