@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,6 +52,28 @@ def started(*command: object, **keywords: Any) -> subprocess.Popen[str]:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **keywords,
     )
+
+
+def interrupted(process: subprocess.Popen[str]) -> str:
+    """Presses Ctrl-C and returns what the process then says on stderr; it must end with the status of Ctrl-C."""
+    process.send_signal(signal.SIGINT)
+    return ended(process, 130)
+
+
+def ended(process: subprocess.Popen[str], status: int) -> str:
+    """Waits for the end of a process, which is not outlived by it, and returns what it said on stderr."""
+    try:
+        # The pipes are closed by the last process of its session: none is left behind.
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == status, errors
+    return errors
+
+
+def progress_lines(stderr: str) -> list[str]:
+    """Returns the lines of progress without the time of day that each begins with."""
+    return [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in stderr.splitlines()]
 
 
 def wait_until(is_so: Callable[[], bool], most_sec: float = 200.0) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from peft import PeftConfig
 from agents.specs.registry import available
 from analysis import load_runs
 from atesd.experiments.baselines.registry import NAMES
-from tests.programs import ATESD, atesd, num_lines, started, wait_until
+from tests.programs import ATESD, atesd, interrupted, num_lines, progress_lines, started, wait_until
 
 SHORT_TINY = [
     "--windows",
@@ -28,6 +27,12 @@ SHORT_TINY = [
     "--probe-accuracy-every",
     "1",
 ]
+TOY_RUN = ("run", "--env", "ATESD-Toy-v0", "--windows", 4, "--out")
+OWN_AGENT = """
+class Own:
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return [{}], state
+"""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +50,7 @@ def test_run_ends_with_a_table_and_the_path_of_a_picture(tiny_runs):
     assert "fixed:1" in result.stdout
     assert f"picture: {out / 'exposure.png'}" in result.stdout
     assert (out / "exposure.png").read_bytes().startswith(b"\x89PNG")
-    lines = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in result.stderr.splitlines()]
+    lines = progress_lines(result.stderr)
     starts = [
         f"[{number}/4] {name}: {window}/2  "
         for number, name in enumerate(("beta seed 0", "fixed:1 seed 0", "beta seed 1", "fixed:1 seed 1"), start=1)
@@ -97,26 +102,17 @@ def test_existing_runs_are_not_overwritten_without_being_asked(tiny_runs):
 
 
 def test_overwrite_replaces_a_run_and_quiet_says_nothing(tmp_path: Path):
-    arguments = ("run", "--env", "ATESD-Toy-v0", "--agent", "random", "--out", tmp_path, "--windows")
-    assert atesd(*arguments, 5).returncode == 0
-    again = atesd(*arguments, 3, "--overwrite", "--quiet")
+    arguments = (*TOY_RUN, tmp_path, "--agent", "random")
+    assert atesd(*arguments).returncode == 0
+    again = atesd(*arguments, "--windows", 3, "--overwrite", "--quiet")
     assert again.returncode == 0
     assert again.stderr == ""
     assert len(load_runs(tmp_path)) == 3
 
 
 def test_users_own_class_by_path(tmp_path: Path):
-    (tmp_path / "mine.py").write_text(
-        "import numpy as np\n"
-        "class Half:\n"
-        "    def __init__(self, env, seed):\n"
-        "        self.shape = env.action_space.shape\n"
-        "    def predict(self, observation, state=None, episode_start=None, deterministic=False):\n"
-        "        return np.full(self.shape, 0.5, dtype=np.float32), state\n"
-    )
-    result = atesd(
-        "run", "--env", "ATESD-Toy-v0", "--agent", "mine:Half", "--windows", 4, "--out", "runs", cwd=tmp_path
-    )
+    (tmp_path / "mine.py").write_text(OWN_AGENT.format("0.5"))
+    result = atesd(*TOY_RUN, "runs", "--agent", "mine:Own", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (load_runs(tmp_path / "runs")["exposure/reveal_ratio"] == 0.5).all()
 
@@ -147,21 +143,9 @@ def test_wrong_arguments_say_what_to_do(tmp_path: Path, arguments: list[str], me
 
 
 def test_killed_run_leaves_whole_lines(tmp_path: Path):
-    arguments = [
-        "run",
-        "--agent",
-        "random",
-        "--out",
-        str(tmp_path),
-        "--windows",
-        "500",
-        "--hold-window",
-        "1",
-        *SHORT_TINY[4:],
-    ]
-    process = started(ATESD, *arguments)
+    process = started(ATESD, "run", "--agent", "random", "--out", tmp_path, *SHORT_TINY, "--windows", 500)
     wait_until(lambda: num_lines(tmp_path / "random-seed0" / "trajectory.jsonl") >= 3)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.communicate()
     frame = load_runs(tmp_path)
     assert len(frame) >= 3
@@ -169,15 +153,9 @@ def test_killed_run_leaves_whole_lines(tmp_path: Path):
 
 
 def test_interrupt_says_that_the_rows_can_be_read(tmp_path: Path):
-    arguments = ["run", "--env", "ATESD-Toy-v0", "--agent", "random", "--out", str(tmp_path), "--windows", "100000000"]
-    process = started(ATESD, *arguments)
+    process = started(ATESD, *TOY_RUN, tmp_path, "--agent", "random", "--windows", 100_000_000)
     wait_until(lambda: num_lines(tmp_path / "random-seed0" / "trajectory.jsonl") > 0)
-    process.send_signal(signal.SIGINT)
-    try:
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
+    errors = interrupted(process)
     assert "interrupted; the windows written so far can be read" in errors
     assert "saved its agent and its checkpoint, to go on from, after window" in errors
     assert (tmp_path / "random-seed0" / "agent.safetensors").exists()
@@ -203,46 +181,27 @@ def test_options_of_an_agent_are_listed():
 
 
 def test_credit_goes_to_the_agents_that_take_it(tmp_path: Path):
-    arguments = ("--env", "ATESD-Toy-v0", "--windows", 4, "--credit", "one-step", "--out", tmp_path)
-    result = atesd("run", "--agent", "fixed:1", "beta", *arguments)
+    arguments = (*TOY_RUN, tmp_path, "--credit", "one-step", "--agent", "fixed:1")
+    result = atesd(*arguments, "beta")
     assert result.returncode == 0, result.stderr
     configs = [json.loads((folder / "config.json").read_text())["agent"] for folder in sorted(tmp_path.glob("*-seed0"))]
     assert configs == ["beta:credit=one-step", "fixed:1"]
-    refused = atesd("run", "--agent", "fixed:1", *arguments)
+    refused = atesd(*arguments)
     assert refused.returncode == 2
     assert "credit: expected an agent with the option 'credit' (such as beta), got only fixed:1" in refused.stderr
 
 
 def test_a_mistake_in_the_users_agent_is_shown_with_its_way_and_the_rows_stay(tmp_path: Path):
-    (tmp_path / "mine.py").write_text(
-        "class Broken:\n"
-        "    def predict(self, observation, state=None, episode_start=None, deterministic=False):\n"
-        "        return [1 / (0.5 - observation[0])], state\n"
-    )
-    result = atesd(
-        "run", "--env", "ATESD-Toy-v0", "--agent", "mine:Broken", "--windows", 4, "--out", "runs", cwd=tmp_path
-    )
+    (tmp_path / "mine.py").write_text(OWN_AGENT.format("1 / (0.5 - observation[0])"))
+    result = atesd(*TOY_RUN, "runs", "--agent", "mine:Own", cwd=tmp_path)
     assert result.returncode == 1
-    assert "agent 'mine:Broken', window 1: its decision cannot be used" in result.stderr
-    (tmp_path / "mine.py").write_text(
-        "class Broken:\n"
-        "    def predict(self, observation, state=None, episode_start=None, deterministic=False):\n"
-        "        return [0.5 if observation[0] < 0.5 else missing_name], state\n"
-    )
-    result = atesd(
-        "run", "--env", "ATESD-Toy-v0", "--agent", "mine:Broken", "--windows", 4, "--out", "second", cwd=tmp_path
-    )
+    assert "agent 'mine:Own', window 1: its decision cannot be used" in result.stderr
+    (tmp_path / "mine.py").write_text(OWN_AGENT.format("0.5 if observation[0] < 0.5 else missing_name"))
+    result = atesd(*TOY_RUN, "second", "--agent", "mine:Own", cwd=tmp_path)
     assert result.returncode == 1
     assert "Traceback" in result.stderr
-    assert "agent 'mine:Broken': expected it to go on after window 2, but it raised NameError" in result.stderr
+    assert "agent 'mine:Own': expected it to go on after window 2, but it raised NameError" in result.stderr
     assert len(load_runs(tmp_path / "second")) == 2
-
-
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["run", "--help"]])
-def test_help_has_an_example(arguments: list[str]):
-    result = atesd(*arguments)
-    assert result.returncode == 0
-    assert "atesd run --env ATESD-Tiny-v0 --agent beta fixed:1" in result.stdout
 
 
 def test_unknown_verb_is_refused():

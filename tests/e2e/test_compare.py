@@ -15,7 +15,7 @@ import pytest
 
 from analysis import load_runs
 from atesd.commands.cli import main
-from tests.programs import ATESD, atesd, num_lines, started, wait_until
+from tests.programs import ATESD, atesd, ended, num_lines, progress_lines, started, wait_until
 
 TOY = ["--env", "ATESD-Toy-v0", "--windows", "10", "--hold-window", "5"]
 
@@ -46,7 +46,7 @@ def test_it_ends_with_tables_and_the_paths_of_its_files(compared: tuple[Path, su
         f"picture: {out / 'comparison.png'}",
     ):
         assert text in result.stdout
-    lines = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in result.stderr.splitlines()]
+    lines = progress_lines(result.stderr)
     assert [line for line in lines if not re.fullmatch(r"windows: \d+/120  runs \d+/12, \S+ seed \d", line)] == []
     assert lines[-1].startswith("windows: 120/120  runs 12/12"), "lines of progress, no warning"
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
@@ -141,12 +141,7 @@ def test_ctrl_c_ends_everything_and_says_how_to_go_on(tmp_path: Path):
     trajectories = [tmp_path / name / "trajectory.jsonl" for name in ("random-seed0", "fixed-1-seed0")]
     wait_until(lambda: all(map(num_lines, trajectories)))
     os.killpg(process.pid, signal.SIGINT)
-    try:
-        # The pipes are closed by the last process of the session: none is left behind.
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
+    errors = ended(process, 130)
     assert "interrupted; the windows written so far can be read. The same arguments and --resume" in errors
     assert "Traceback" not in errors
     assert load_runs(tmp_path)["run"].nunique() == 2

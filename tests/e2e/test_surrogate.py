@@ -15,6 +15,7 @@ from atesd.experiments.run import execute
 from atesd.experiments.specs import plan_runs
 from atesd_env.config import SurrogateConfig, preset
 from atesd_env.simulated.surrogate import surrogate_config
+from tests.runs import rows_without_times
 
 SURROGATE = ("--env", "ATESD-Surrogate-v0")
 
@@ -73,15 +74,8 @@ def test_resume_goes_on_with_the_same_rows_and_refuses_others(file: Path, tmp_pa
         capsys, "run", *SURROGATE, "--file", file, *arguments, "--gamma", 0.5
     )
     atesd("run", *SURROGATE, "--file", file, *arguments)
-    rows = [
-        [
-            {name: value for name, value in json.loads(line).items() if not name.startswith("time/")}
-            for line in (spec.folder / "trajectory.jsonl").read_text().splitlines()
-        ]
-        for spec in (alone, stopped)
-    ]
-    assert rows[0] == rows[1]
-    assert len(rows[0]) == 6
+    assert rows_without_times(alone.folder) == rows_without_times(stopped.folder)
+    assert len(rows_without_times(alone.folder)) == 6
 
 
 def test_compare_and_train_take_it_too(file: Path, tmp_path: Path):

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from agents.specs.table import AGENTS
 from analysis import load_runs
-from tests.programs import STRICT_PYTHON, num_lines, ran, started, wait_until
+from tests.programs import STRICT_PYTHON, interrupted, num_lines, progress_lines, ran, started, wait_until
 
 COMMAND = [*STRICT_PYTHON, "-m", "atesd"]
 SHORT = ["--windows", "5", "--num-envs", "2", "--eval-every", "20", "--eval-seeds", "0", "1"]
@@ -28,7 +26,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "ppo"
     result = atesd("train", "--agent", "ppo", "--total-windows", 40, "--out", out, *SHORT)
     assert result.returncode == 0, result.stderr
-    lines = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in result.stderr.splitlines()]
+    lines = progress_lines(result.stderr)
     assert [line for line in lines if not re.fullmatch(r"windows: \d+/40  return -?\d\.\d{3} after \d+", line)] == []
     assert lines[-1].startswith("windows: 40/40"), "lines of progress, no warning"
     assert f"best agent: {out / 'best_agent.zip'}" in result.stdout
@@ -61,22 +59,9 @@ def test_a_function_of_ones_own_deploys_the_agent_frozen(trained: Path, tmp_path
     assert not (tmp_path / "runs" / "deploying-frozen-seed0" / "agent.zip").exists(), "it has learned nothing"
 
 
-@pytest.mark.skipif(
-    "feedback" not in {entry.name for entry in AGENTS},
-    reason="the registry of this version takes no files of saved agents",
-)
 def test_run_takes_the_file(trained: Path, tmp_path: Path):
-    result = atesd(
-        "run",
-        "--env",
-        "ATESD-Toy-v0",
-        "--windows",
-        5,
-        "--agent",
-        trained / "best_agent.zip",
-        "--out",
-        tmp_path / "runs",
-    )
+    arguments = ("--env", "ATESD-Toy-v0", "--windows", 5, "--agent", trained / "best_agent.zip")
+    result = atesd("run", *arguments, "--out", tmp_path / "runs")
     assert result.returncode == 0, result.stderr
     assert len(load_runs(tmp_path / "runs")) == 5
 
@@ -94,12 +79,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path):
     process = started(*COMMAND, *arguments)
     evaluations = tmp_path / "evaluations.jsonl"
     wait_until(lambda: num_lines(evaluations) >= 3)
-    process.send_signal(signal.SIGINT)
-    try:
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
+    errors = interrupted(process)
     assert "interrupted after" in errors
     assert "--resume (instead of --overwrite) go on from the evaluation after" in errors
     done = len(evaluations.read_text().splitlines())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +58,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "evaluation"
     evaluate(out)
     return out
+
+
+def copy_files(source: Path, target: Path) -> None:
+    for name in ("evaluation.json", "samples.jsonl", "summary.json"):
+        shutil.copy(source / name, target / name)
 
 
 def save_adapter(folder: Path, seed: int) -> Path:
@@ -147,8 +153,7 @@ def test_a_folder_with_an_evaluation_or_other_settings_are_refused(whole: Path, 
 
 
 def test_overwrite_replaces_the_evaluation_and_nothing_else(whole: Path, tmp_path: Path, capsys: Any):
-    for name in ("evaluation.json", "samples.jsonl", "summary.json"):
-        (tmp_path / name).write_bytes((whole / name).read_bytes())
+    copy_files(whole, tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(SystemExit) as caught:
         evaluate(tmp_path, "--resume", "--overwrite")
@@ -164,8 +169,7 @@ def test_overwrite_replaces_the_evaluation_and_nothing_else(whole: Path, tmp_pat
 def test_an_overwritten_evaluation_that_dies_keeps_nothing_of_the_old_one(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    for name in ("evaluation.json", "samples.jsonl", "summary.json"):
-        (tmp_path / name).write_bytes((whole / name).read_bytes())
+    copy_files(whole, tmp_path)
 
     def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt

@@ -25,8 +25,9 @@ def test_help_begins_with_an_example_that_its_options_can_read(verb: str):
     assert set(re.findall(r"--[a-z][\w-]*", example)) <= options
 
 
-def test_the_overview_begins_with_an_example_and_has_every_verb():
-    lines = help_of(["--help"]).splitlines()
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_the_overview_begins_with_an_example_and_has_every_verb(arguments: list[str]):
+    lines = help_of(arguments).splitlines()
     assert lines[0].startswith("example: atesd run ")
     assert [verb for verb in VERBS if not any(line.startswith(f"  {verb} ") for line in lines)] == []
 

@@ -24,6 +24,7 @@ from atesd_env.config import EnvConfig, RunConfig, SurrogateConfig, preset
 from atesd_env.errors import ConfigError
 from atesd_env.files.checkpoint import read_checkpoint, write_checkpoint
 from atesd_env.simulated.surrogate_model import SurrogateModel
+from tests.runs import rows_of, rows_without_times
 
 BEFORE = Path(__file__).parents[2] / "data" / "before_leaves"
 TOY = preset("ATESD-Toy-v0", windows=5, toy_noise=0.02)
@@ -53,11 +54,6 @@ def plan(out: Path, config: RunConfig = TOY, agent: str = "beta") -> RunSpec:
     return spec
 
 
-def rows(spec: RunSpec) -> list[dict[str, Any]]:
-    lines = (spec.folder / "trajectory.jsonl").read_text().splitlines()
-    return [{name: value for name, value in json.loads(line).items() if not name.startswith("time/")} for line in lines]
-
-
 @pytest.fixture
 def stopped(tmp_path: Path) -> RunSpec:
     """A run that the version before began and did not end."""
@@ -78,8 +74,8 @@ def test_it_goes_on_as_if_it_had_not_been_stopped(stopped: RunSpec, tmp_path: Pa
     execute(stopped, resume=True)
     alone = plan(tmp_path / "alone")
     execute(alone)
-    assert rows(stopped) == rows(alone)
-    assert len(rows(alone)) == 5
+    assert rows_without_times(stopped.folder) == rows_without_times(alone.folder)
+    assert len(rows_of(alone.folder)) == 5
     other = dataclasses.replace(stopped, config=TOY.replace(toy_noise=0.5))
     with pytest.raises(ConfigError, match=r"toy_noise \(0\.02 there, 0\.5 now\)"):
         check_folders([other], resume=True)
@@ -101,16 +97,17 @@ def test_a_language_models_run_goes_on_too(tmp_path: Path, tiny_config: EnvConfi
     assert "toy_noise" in read_checkpoint(checkpoint).description["config"]
     execute(stopped, resume=True)
     execute(alone)
-    assert rows(stopped) == rows(alone)
+    assert rows_without_times(stopped.folder) == rows_without_times(alone.folder)
 
 
 def test_an_environment_goes_on_at_its_checkpoint(stopped: RunSpec):
     (checkpoint,) = (stopped.folder / CHECKPOINT_FOLDER).glob("*.safetensors")
     env = gymnasium.make("ATESD-Toy-v0", **TOY.keywords())
     env.reset(options={"state": checkpoint})
-    *_, info = env.step(np.array([rows(stopped)[2]["exposure/reveal_ratio"]], dtype=np.float32))
+    row = rows_of(stopped.folder)[2]
+    *_, info = env.step(np.array([row["exposure/reveal_ratio"]], dtype=np.float32))
     assert info["window"] == 3
-    assert info["probe/nll"] == pytest.approx(rows(stopped)[2]["probe/nll"])
+    assert info["probe/nll"] == pytest.approx(row["probe/nll"])
 
 
 def test_its_configuration_is_shared_with_runs_of_today(stopped: RunSpec, tmp_path: Path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from atesd.experiments.run import execute
 from atesd.experiments.specs import RunSpec, plan_runs
 from atesd_env.config import preset
 from atesd_env.errors import ConfigError
+from tests.runs import rows_without_times
 
 OWN_AGENTS = '''
 import os
@@ -57,11 +57,6 @@ def plan(out: Path, agents: list[str], seeds: tuple[int, ...] = (0, 1), windows:
 def own_agents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_agents_to_compare.py").write_text(OWN_AGENTS)
     monkeypatch.syspath_prepend(tmp_path)
-
-
-def rows_without_times(folder: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (folder / "trajectory.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
 
 
 def test_processes_make_the_runs_that_one_process_makes(tmp_path: Path):

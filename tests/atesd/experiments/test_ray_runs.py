@@ -15,7 +15,7 @@ from atesd.experiments.run import execute
 from atesd.experiments.specs import RunSpec, plan_runs
 from atesd_env.config import preset
 from atesd_env.errors import ConfigError
-from atesd_env.files.run_folder import read_rows
+from tests.runs import rows_of, rows_without_times
 
 OWN_AGENTS = '''
 import os
@@ -63,8 +63,11 @@ class Raises(Meets):
 '''
 
 
+OnRay = tuple[Path, list[FailedRun], dict[str, int]]
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[FailedRun], dict[str, int]]]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnRay]:
     """Four runs on a cluster of two nodes of one core each: (folder of the agents, failed ones, windows reported by run)."""
     cluster_utils = pytest.importorskip("ray.cluster_utils", reason="the package 'ray' is not installed")
     folder = tmp_path_factory.mktemp("ray")
@@ -99,48 +102,39 @@ def folder_of(folder: Path, name: str) -> Path:
     return found
 
 
-def test_both_nodes_work(runs: tuple[Path, list[FailedRun], dict[str, int]]) -> None:
+def test_both_nodes_work(runs: OnRay) -> None:
     nodes = {(runs[0] / f"met-{name}").read_text() for name in ("Meets", "DiesOnce")}
 
     assert len(nodes) == 2
 
 
 @pytest.mark.parametrize("name", ["Meets", "DiesOnce"])
-def test_run_is_that_of_one_process_even_after_its_worker_was_killed(
-    runs: tuple[Path, list[FailedRun], dict[str, int]], tmp_path: Path, name: str
-) -> None:
+def test_run_is_that_of_one_process_even_after_its_worker_was_killed(runs: OnRay, tmp_path: Path, name: str):
     spec = next(spec for spec in plan(tmp_path) if name in str(spec.agent))
     execute(spec)
     there = folder_of(runs[0], name)
 
     assert len(list(runs[0].glob(f"deaths-{name}-*"))) == (name == "DiesOnce")
-    assert measured(there) == measured(spec.folder)
+    assert rows_without_times(there) == rows_without_times(spec.folder)
+    assert len(rows_of(there)) == 8
     assert json.loads((there / "config.json").read_text()) == json.loads((spec.folder / "config.json").read_text())
     assert not (there / "checkpoints").exists()
     assert runs[2][there.name] == 8
 
 
-def test_run_goes_on_at_its_checkpoint(runs: tuple[Path, list[FailedRun], dict[str, int]]) -> None:
+def test_run_goes_on_at_its_checkpoint(runs: OnRay) -> None:
     decisions = (runs[0] / "decisions-DiesOnce").read_text().split()
 
     assert decisions[:9] == ["0", "1", "2", "3", "4", "4", "5", "6", "7"]
 
 
-def measured(folder: Path) -> list[dict[str, object]]:
-    rows = read_rows(folder / "trajectory.jsonl")
-    assert len(rows) == 8
-    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
-
-
-def test_failures_are_reported_and_leave_the_others_alone(
-    runs: tuple[Path, list[FailedRun], dict[str, int]],
-) -> None:
+def test_failures_are_reported_and_leave_the_others_alone(runs: OnRay) -> None:
     reasons = {str(failure.spec.agent).rpartition(":")[2]: failure for failure in runs[1]}
 
     assert set(reasons) == {"DiesTwice", "Raises"}
     assert "died 2 times" in reasons["DiesTwice"].reason
     assert "on purpose" in reasons["Raises"].details
-    assert len(read_rows(folder_of(runs[0], "DiesTwice") / "trajectory.jsonl")) == 4
+    assert len(rows_of(folder_of(runs[0], "DiesTwice"))) == 4
     assert not list((runs[0] / "runs").glob(".shared-*"))
 
 
@@ -152,7 +146,7 @@ def test_files_come_back_from_a_machine_that_does_not_see_the_folder(tmp_path: P
     assert not spec.folder.exists()
     _write(spec.folder, files)
     execute(spec, resume=True)  # finished: is left as it is, and only where config.json names this run
-    assert len(read_rows(spec.folder / "trajectory.jsonl")) == 3
+    assert len(rows_of(spec.folder)) == 3
 
 
 def test_resources_that_cannot_be_are_refused() -> None:

@@ -22,6 +22,7 @@ from atesd.experiments.specs import RunSpec, plan_runs
 from atesd_env.config import ToyConfig, preset
 from atesd_env.errors import AgentError, AtesdError, ConfigError, RunFilesError
 from atesd_env.simulated.toy import ToyExposureEnv
+from tests.runs import rows_of, rows_without_times
 
 TOY = preset("ATESD-Toy-v0", windows=3)
 
@@ -45,13 +46,9 @@ def test_an_overwritten_run_that_dies_keeps_nothing_of_the_old_one(tmp_path: Pat
 
 
 def test_runs_of_one_seed_stand_together(tmp_path: Path):
-    specs = plan_runs("ATESD-Toy-v0", TOY, ["fixed:0.5", "random"], [3, 4], tmp_path)
-    assert [(spec.agent, spec.seed) for spec in specs] == [
-        ("fixed:0.5", 3),
-        ("random", 3),
-        ("fixed:0.5", 4),
-        ("random", 4),
-    ]
+    agents = ["fixed:0.5", "random"]
+    specs = plan_runs("ATESD-Toy-v0", TOY, agents, [3, 4], tmp_path)
+    assert [(spec.agent, spec.seed) for spec in specs] == [(name, seed) for seed in (3, 4) for name in agents]
     assert specs[0].folder == tmp_path / "fixed-0.5-seed3"
 
 
@@ -68,13 +65,11 @@ def test_an_agent_named_twice_is_refused(tmp_path: Path):
 def files_of(folder: Path) -> dict[str, bytes]:
     """A run's files; of the trajectory what does not tell how long something took."""
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    rows = [json.loads(line) for line in files["trajectory.jsonl"].splitlines()]
-    kept = [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
-    return files | {"trajectory.jsonl": json.dumps(kept).encode()}
+    return files | {"trajectory.jsonl": json.dumps(rows_without_times(folder)).encode()}
 
 
 def windows_of(folder: Path) -> list[int]:
-    return [json.loads(line)["window"] for line in (folder / "trajectory.jsonl").read_text().splitlines()]
+    return [row["window"] for row in rows_of(folder)]
 
 
 class Base:
@@ -247,10 +242,8 @@ def test_an_objects_run_has_the_runs_seed(tmp_path: Path):
     made, asked = RandomSchedule(ToyExposureEnv(), seed=9), "random"
     for agent in (made, asked):
         execute(RunSpec("ATESD-Toy-v0", TOY, agent, seed=4, folder=tmp_path / str(agent == asked)))
-    rows = [(tmp_path / name / "trajectory.jsonl").read_text() for name in ("True", "False")]
-    assert [json.loads(line)["probe/nll"] for line in rows[0].splitlines()] == [
-        json.loads(line)["probe/nll"] for line in rows[1].splitlines()
-    ]
+    made, asked = ([row["probe/nll"] for row in rows_of(tmp_path / name)] for name in ("True", "False"))
+    assert made == asked
 
 
 def test_an_object_that_learns_is_for_one_run(tmp_path: Path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -28,30 +27,19 @@ from atesd_env.config import EnvConfig, preset
 from atesd_env.errors import ConfigError, NoEpisodeError
 from atesd_env.population.problems import next_problems
 from atesd_env.student.loading import TINY_DIRECTORY
+from tests.runs import rows_of, rows_without_times
 
 needs_trl = pytest.mark.skipif(
     importlib.util.find_spec("trl") is None, reason="needs the package trl (pip install atesd-env[trl])"
 )
 
-CONFIG = preset(
-    "ATESD-Tiny-v0",
-    windows=2,
-    hold_window=2,
-    num_rollouts=4,
-    probe_size=6,
-    max_new_tokens=40,
-    probe_accuracy_every=2,
-    min_addends=2,
-)
+SIZES = {"windows": 2, "hold_window": 2, "num_rollouts": 4, "probe_size": 6, "max_new_tokens": 40}
+CONFIG = preset("ATESD-Tiny-v0", **SIZES, probe_accuracy_every=2, min_addends=2)
 COMPARED = ("fixed:1", "base", "sft", "grpo:num_generations=4:num_problems=1")
 
 
 def run_of(agent: str, folder: Path, config: EnvConfig = CONFIG, seed: int = 3) -> RunSpec:
     return RunSpec("ATESD-Tiny-v0", config, agent, seed, folder)
-
-
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "trajectory.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -146,12 +134,8 @@ class TestRuns:
         assert [info["window"] for info in reported] == [1, 2]
         assert torch.equal(states[0], torch.get_rng_state())
         assert states[1] == np.random.get_state()[1].tolist()  # noqa: NPY002
-
-        def kept(folder: Path) -> list[dict[str, Any]]:
-            return [{name: row[name] for name in row if not name.startswith("time/")} for row in rows_of(folder)]
-
         (before,) = (one.folder for one in plan_runs("", CONFIG, [agent], [3], compared))
-        assert kept(tmp_path / "run") == kept(before)
+        assert rows_without_times(tmp_path / "run") == rows_without_times(before)
         reported.clear()
         execute(spec, resume=True, report=reported.append)  # finished: read, not made again
         assert [row["window"] for row in reported] == [1, 2]
