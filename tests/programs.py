@@ -1,4 +1,7 @@
-"""Programs in processes of their own: the installed command, or a Python that finds the packages of this checkout."""
+"""Programs in processes of their own: the installed command, or a Python that finds the packages of this checkout.
+
+And the command in this process, where it is only to say what is wrong.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from atesd.commands.cli import main
 
 ROOT = Path(__file__).parents[1]
 ATESD = str(Path(sys.executable).parent / "atesd")
@@ -52,6 +59,14 @@ def started(*command: object, **keywords: Any) -> subprocess.Popen[str]:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **keywords,
     )
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 2) -> str:
+    """Gives the command what it must refuse, in this process; returns what it says, as one line without frames."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    assert caught.value.code == status
+    return " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
 def interrupted(process: subprocess.Popen[str]) -> str:

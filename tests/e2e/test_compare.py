@@ -14,8 +14,7 @@ import pandas as pd
 import pytest
 
 from analysis import load_runs
-from atesd.commands.cli import main
-from tests.programs import ATESD, atesd, ended, num_lines, progress_lines, started, wait_until
+from tests.programs import ATESD, atesd, ended, num_lines, progress_lines, refusal, started, wait_until
 
 TOY = ["--env", "ATESD-Toy-v0", "--windows", "10", "--hold-window", "5"]
 
@@ -105,10 +104,7 @@ def test_wrong_arguments_are_found_before_anything_runs(
 ):
     monkeypatch.setattr(sys, "path", sys.path.copy())
     agents = [] if "--agents" in arguments else ["--agents", "random"]
-    with pytest.raises(SystemExit) as ended:
-        main(["compare", *agents, "--out", str(tmp_path / "runs"), *TOY, *arguments])
-    assert ended.value.code == 2
-    assert message in capsys.readouterr().err
+    assert message in refusal(capsys, "compare", *agents, "--out", tmp_path / "runs", *TOY, *arguments)
     assert not (tmp_path / "runs").exists()
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from atesd.commands.cli import main
 from atesd_env.population.distributed import is_launched
+from tests.programs import ROOT, ran, refusal
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "many-devices.md").read_text()
 PROGRAM = """
 import json, os
@@ -39,9 +36,7 @@ def test_the_launchers_start_two_processes(launcher: str, tmp_path: Path, monkey
         pytest.skip(f"the command {launcher} is not installed beside {Path(sys.executable).name}")
     (tmp_path / "program.py").write_text(PROGRAM)
     options = words[1 : words.index("-m")]
-    done = subprocess.run(
-        [str(executable), *options, str(tmp_path / "program.py")], capture_output=True, text=True, check=False
-    )
+    done = ran(executable, *options, tmp_path / "program.py")
     assert done.returncode == 0, done.stderr
     environments = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("rank-*.json"))]
     assert [environment["RANK"] for environment in environments] == ["0", "1"]
@@ -56,15 +51,7 @@ def test_the_pages_torchrun_command_makes_one_run_and_shows_it_once(tmp_path: Pa
     if not executable.exists():
         pytest.skip(f"the command torchrun is not installed beside {Path(sys.executable).name}")
     small = ["--hold-window", "1", "--num-rollouts", "2", "--probe-size", "2"]
-    done = subprocess.run(
-        [str(executable), *words[1:], *small],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        timeout=300,
-    )
+    done = ran(executable, *words[1:], *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("runs:    runs/two") == 1, "the first process speaks for both"
     rows = (tmp_path / "runs" / "two" / "random-seed0" / "trajectory.jsonl").read_text().splitlines()
@@ -74,7 +61,4 @@ def test_the_pages_torchrun_command_makes_one_run_and_shows_it_once(tmp_path: Pa
 def test_a_verb_that_cannot_share_is_refused_in_several_processes(capsys: pytest.CaptureFixture[str], monkeypatch):
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(SystemExit) as ended:
-        main(["agents"])
-    assert ended.value.code == 2
-    assert "which are for the verbs run and train" in capsys.readouterr().err
+    assert "which are for the verbs run and train" in refusal(capsys, "agents")

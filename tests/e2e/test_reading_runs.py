@@ -8,6 +8,7 @@ import pytest
 
 from analysis import load_runs
 from atesd.commands.cli import main
+from tests.programs import refusal
 
 
 @pytest.fixture
@@ -43,7 +44,4 @@ def test_report_watch_and_export_say_where_the_result_is(runs: Path, capsys: pyt
 def test_wrong_arguments_end_with_a_message_and_a_status(
     arguments: list[str], status: int, message: str, capsys: pytest.CaptureFixture[str]
 ):
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    assert end.value.code == status
-    assert message in capsys.readouterr().err
+    assert message in refusal(capsys, *arguments, status=status)

@@ -15,6 +15,7 @@ from atesd.experiments.run import execute
 from atesd.experiments.specs import plan_runs
 from atesd_env.config import SurrogateConfig, preset
 from atesd_env.simulated.surrogate import surrogate_config
+from tests.programs import refusal
 from tests.runs import rows_without_times
 
 SURROGATE = ("--env", "ATESD-Surrogate-v0")
@@ -22,13 +23,6 @@ SURROGATE = ("--env", "ATESD-Surrogate-v0")
 
 def atesd(*arguments: object) -> None:
     main([str(argument) for argument in arguments])
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    with pytest.raises(SystemExit) as caught:
-        atesd(*arguments)
-    assert caught.value.code == 2
-    return " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
 @pytest.fixture(scope="module")

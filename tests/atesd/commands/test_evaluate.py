@@ -24,6 +24,7 @@ from atesd_env.rollouts.engines import own
 from atesd_env.student.adapters import AdapterStack
 from atesd_env.student.loading import load_student
 from atesd_env.tasks.grading import answers, verification
+from tests.programs import refusal
 
 DATA = Path(__file__).parents[2] / "data"
 ARGUMENTS = [
@@ -131,10 +132,7 @@ def test_ctrl_c_keeps_what_was_judged(whole: Path, tmp_path: Path, monkeypatch: 
         return original(*arguments)
 
     monkeypatch.setattr(own, "generate", interrupted)
-    with pytest.raises(SystemExit) as caught:
-        evaluate(tmp_path, "--batch", "2")
-    assert caught.value.code == 130
-    assert "4 samples are kept" in capsys.readouterr().err
+    assert "4 samples are kept" in refusal(capsys, "evaluate", *ARGUMENTS, "--out", tmp_path, "--batch", 2, status=130)
     monkeypatch.undo()
     evaluate(tmp_path, "--resume")
     assert samples(tmp_path) == samples(whole)
@@ -146,19 +144,14 @@ def test_a_folder_with_an_evaluation_or_other_settings_are_refused(whole: Path, 
         (("--resume", "--seed", "1"), "seed (0 there, 1 here)"),
         (("--resume", "--sampling-top-p", "0.5"), "sampling"),
     ):
-        with pytest.raises(SystemExit) as caught:
-            evaluate(whole, *more)
-        assert caught.value.code == 2
-        assert message in capsys.readouterr().err
+        assert message in refusal(capsys, "evaluate", *ARGUMENTS, "--out", whole, *more)
 
 
 def test_overwrite_replaces_the_evaluation_and_nothing_else(whole: Path, tmp_path: Path, capsys: Any):
     copy_files(whole, tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(SystemExit) as caught:
-        evaluate(tmp_path, "--resume", "--overwrite")
-    assert caught.value.code == 2
-    assert "expected either --resume or --overwrite" in capsys.readouterr().err
+    said = refusal(capsys, "evaluate", *ARGUMENTS, "--out", tmp_path, "--resume", "--overwrite")
+    assert "expected either --resume or --overwrite" in said
     evaluate(tmp_path, "--overwrite", "--seed", "1")
     assert json.loads((tmp_path / "evaluation.json").read_text())["seed"] == 1
     assert samples(tmp_path).keys() == samples(whole).keys()
@@ -196,9 +189,8 @@ def test_adapters_of_several_seeds_are_compared_with_the_base(tmp_path: Path, ca
     ]
     assert texts[0] != texts[1] != texts[2], "an adapter that is on changes the answers"
     save_adapter(first, 7)
-    with pytest.raises(SystemExit):
-        evaluate(tmp_path / "out", "--adapter", f"mine={first.parent}", "--resume")
-    assert f"adapter mine={first.parent}" in capsys.readouterr().err
+    changed = ("--out", tmp_path / "out", "--adapter", f"mine={first.parent}", "--resume")
+    assert f"adapter mine={first.parent}" in refusal(capsys, "evaluate", *ARGUMENTS, *changed)
 
 
 def test_a_time_out_costs_its_answer_only_and_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,8 +10,9 @@ import pytest
 
 from atesd.commands.verbs import VERBS
 from docs.generator.command_pages import help_of
+from tests.programs import ATESD, ROOT, ran
 
-ROOT = Path(__file__).parents[3]
+MODULE = [sys.executable, "-m", "atesd"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -45,31 +45,17 @@ def test_no_verb_has_flags_of_the_configuration_behind_a_prefix():
 
 
 def test_the_module_is_the_command():
-    command = Path(sys.executable).parent / "atesd"
-    arguments = ["agents", "beta"]
-    ran = [
-        subprocess.run([*start, *arguments], capture_output=True, text=True, check=True, cwd=ROOT).stdout
-        for start in ([str(command)], [sys.executable, "-m", "atesd"])
-    ]
-    assert "credit" in ran[0]
-    assert ran[0] == ran[1]
+    command, module = (ran(*start, "agents", "beta") for start in ([ATESD], MODULE))
+    assert "credit" in command.stdout
+    assert command.stdout == module.stdout
 
 
 def test_bash_completes_verbs_and_options(tmp_path: Path):
-    script = subprocess.run(
-        [sys.executable, "-m", "atesd", "--tyro-print-completion", "bash"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    ).stdout
-    (tmp_path / "atesd").write_text(script)
+    (tmp_path / "atesd").write_text(ran(*MODULE, "--tyro-print-completion", "bash").stdout)
     asked = "".join(
         f'COMP_WORDS=({" ".join(words)}); COMP_CWORD={len(words) - 1}; COMPREPLY=(); $complete; echo "${{COMPREPLY[@]}}"\n'
         for words in (("atesd", "rep"), ("atesd", "report", "--s"), ("atesd", "run", "--checkp"))
     )
     found = "complete=$(complete -p atesd | sed 's/.*-F \\([^ ]*\\).*/\\1/')\n"
-    result = subprocess.run(
-        ["bash", "-c", f"source {tmp_path / 'atesd'}\n{found}{asked}"], capture_output=True, text=True, check=True
-    )
+    result = ran("bash", "-c", f"source {tmp_path / 'atesd'}\n{found}{asked}")
     assert result.stdout.splitlines() == ["report", "--samples", "--checkpoint-every"]

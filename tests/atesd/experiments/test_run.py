@@ -78,33 +78,30 @@ class Base:
     def __init__(self, env: Any, seed: int = 0) -> None:
         self.num_decisions = 0
 
-    def ratio(self) -> Any:
-        return [0.5]
+    third: Any = (0.5,)
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[Any, Any]:
         self.num_decisions += 1
-        return self.ratio() if self.num_decisions == 3 else [0.5], state
+        return self.third if self.num_decisions == 3 else [0.5], state
 
 
 class OutOfRange(Base):
-    def ratio(self) -> Any:
-        return np.array([1.2])
+    third = np.array([1.2])
 
 
 class NotANumber(Base):
-    def ratio(self) -> Any:
-        return np.array([np.nan])
+    third = np.array([np.nan])
 
 
 class WrongShape(Base):
-    def ratio(self) -> Any:
-        return np.zeros((2, 2))
+    third = np.zeros((2, 2))
 
 
 class Raising(Base):
-    def ratio(self) -> Any:
+    @property
+    def third(self) -> Any:
         raise ZeroDivisionError("a mistake of the user's")
 
 
@@ -129,7 +126,7 @@ class RaisingInDiagnostics(RandomSchedule):
         (WrongShape, r"WrongShape', window 3: .*expected shape \(1,\).*got \(2, 2\)"),
         (
             Raising,
-            r"Raising': expected it to go on after window 2, but it raised ZeroDivisionError: a mistake.*in ratio\)",
+            r"Raising': expected it to go on after window 2, but it raised ZeroDivisionError: a mistake.*in third\)",
         ),
         (RaisingInObserve, r"after window 2, but it raised ZeroDivisionError.*The rows of 2 windows are in"),
         (RaisingInDiagnostics, r"after window 2, but it raised ZeroDivisionError"),

@@ -12,7 +12,7 @@ import pytest
 from analysis import load_runs
 from atesd.experiments.run import execute
 from atesd.experiments.specs import RunSpec, plan_runs
-from atesd.experiments.tracking import Tracker, tracker
+from atesd.experiments.tracking import tracker
 from atesd_env.config import preset
 from atesd_env.errors import AtesdError, ConfigError
 from tests.programs import ran
@@ -131,8 +131,3 @@ def test_weights_and_biases_keeps_a_run_on_the_disk_when_offline(tmp_path: Path)
     assert "left out" not in result.stderr
     (stored,) = (tmp_path / "runs" / "random-seed0" / "wandb").glob("offline-run-*/*.wandb")
     assert b"probe/nll" in stored.read_bytes()
-
-
-def test_the_interface_is_the_one_that_is_documented():
-    heard: Tracker = Heard()
-    assert {name for name in vars(Tracker) if not name.startswith("_")} <= set(dir(heard))

@@ -27,19 +27,10 @@ from atesd_env.files.run_folder import TRAJECTORY_FILE, read_rows
 from atesd_env.simulated.surrogate import SurrogateExposureVectorEnv
 from atesd_env.simulated.surrogate_model import Support, SurrogateModel, WindowModel, expand
 from atesd_env.simulated.toy import ToyExposureEnv
+from tests.programs import refusal
 
 CONFIG = preset("ATESD-Toy-v0", windows=20, hold_window=5)
-AGENTS = [
-    "random",
-    "linear:0:1",
-    "linear:1:0",
-    "fixed:0",
-    "fixed:0.2",
-    "fixed:0.4",
-    "fixed:0.6",
-    "fixed:0.8",
-    "fixed:1",
-]
+AGENTS = ["random", "linear:0:1", "linear:1:0", *(f"fixed:{ratio}" for ratio in (0, 0.2, 0.4, 0.6, 0.8, 1))]
 SEEDS = range(7)
 
 
@@ -298,8 +289,5 @@ def test_the_command_prints_errors_and_writes_the_file(runs: Path, tmp_path: Pat
     assert f"surrogate: {out}" in printed
     env = gymnasium.make("ATESD-Surrogate-v0", file=out)
     assert env.unwrapped.config == CONFIG
-    with pytest.raises(SystemExit) as ended:
-        main(command)
-    assert ended.value.code == 2
-    assert "--overwrite" in capsys.readouterr().err
+    assert "--overwrite" in refusal(capsys, *command)
     main([*command, "--overwrite"])

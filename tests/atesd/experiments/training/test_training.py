@@ -260,31 +260,27 @@ class Spoilt(gymnasium.Wrapper[Any, Any, Any, Any]):
         return observation, float("nan") if self.num_steps == 3 else reward, *rest
 
 
-class NotANumber(Agent):
-    """An agent that decides NaN while it learns."""
+class Deciding(Agent):
+    """An agent with one decision while it learns, and one where it is evaluated."""
+
+    learning, evaluated = 0.5, 0.5
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> Any:
-        return np.full(self.groups, 0.5 if deterministic else np.nan, dtype=np.float32), state
+        return np.full(self.groups, self.evaluated if deterministic else self.learning, dtype=np.float32), state
 
 
-class TooFar(Agent):
-    """An agent that leaves [0, 1] where it is evaluated."""
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> Any:
-        return np.full(self.groups, 1.5, dtype=np.float32), state
+class NotANumber(Deciding):
+    learning = np.nan
 
 
-class Raising(Agent):
+class TooFar(Deciding):
+    evaluated = 1.5
+
+
+class Raising(Deciding):
     """An agent with a mistake in what it learns by."""
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> Any:
-        return np.full(self.groups, 0.5, dtype=np.float32), state
 
     def observe(self, transition: Any) -> None:
         raise KeyError("misspelt")
