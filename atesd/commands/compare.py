@@ -110,7 +110,8 @@ def main(arguments: Sequence[str]) -> None:
     if names:
         wall_sec = time.perf_counter() - began_sec
         where = {"processes": processes} if command.ray is None else {"ray": command.ray or "local"}
-        _evaluate(command, names, {**where, "wall_sec": wall_sec, "failed": _described(failed)})
+        failures = [{"agent": one.spec.agent, "seed": one.spec.seed, "reason": one.reason} for one in failed]
+        _evaluate(command, names, {**where, "wall_sec": wall_sec, "failed": failures})
     _report_failures(failed, len(specs))
 
 
@@ -192,10 +193,6 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
         {str(name): None if isinstance(value, float) and math.isnan(value) else value for name, value in line.items()}
         for line in frame.astype(object).to_dict(orient="records")
     ]
-
-
-def _described(failed: Sequence[FailedRun]) -> list[dict[str, Any]]:
-    return [{"agent": one.spec.agent, "seed": one.spec.seed, "reason": one.reason} for one in failed]
 
 
 def _show_table(rows: pd.DataFrame) -> None:

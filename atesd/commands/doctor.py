@@ -58,7 +58,8 @@ def report() -> str:
     lines = []
     for title, facts in sections.items():
         lines += [title, *(f"  {name}: {value}" for name, value in facts.items())]
-    found = findings(foreign_owners(importlib.metadata.packages_distributions()), _free_bytes(), _locations())
+    locations = [_location(name) for name in OUR_PACKAGES]
+    found = findings(foreign_owners(importlib.metadata.packages_distributions()), _free_bytes(), locations)
     return "\n".join([*lines, "needs attention", *(f"  - {text}" for text in found or ["nothing"])])
 
 
@@ -71,7 +72,11 @@ def foreign_owners(owners: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
     >>> foreign_owners({"agents": ["atesd-env", "openai-agents"], "numpy": ["numpy"]})
     {'agents': ['openai-agents']}
     """
-    found = {name: sorted({owner for owner in owners.get(name, ()) if not _is_ours(owner)}) for name in OUR_PACKAGES}
+
+    def is_ours(distribution: str) -> bool:
+        return re.sub(r"[-_.]+", "-", distribution).lower() == DISTRIBUTION
+
+    found = {name: sorted({owner for owner in owners.get(name, ()) if not is_ours(owner)}) for name in OUR_PACKAGES}
     return {name: names for name, names in found.items() if names}
 
 
@@ -199,18 +204,9 @@ def _threads() -> dict[str, str]:
 def _free_bytes() -> dict[str, int]:
     from atesd_env.student.loading import cache_directory
 
-    return {
-        "this folder": shutil.disk_usage(".").free,
-        "cache of models": shutil.disk_usage(_existing(cache_directory())).free,
-    }
-
-
-def _existing(path: Path) -> Path:
-    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-
-
-def _locations() -> list[Path]:
-    return [_location(name) for name in OUR_PACKAGES]
+    cache = cache_directory().absolute()
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    return {"this folder": shutil.disk_usage(".").free, "cache of models": shutil.disk_usage(existing).free}
 
 
 def _location(name: str) -> Path:
@@ -221,7 +217,3 @@ def _location(name: str) -> Path:
 def _home_hidden(path: Path) -> str:
     """Returns a path as text without the user's name."""
     return str(path).replace(str(Path.home()), "~")
-
-
-def _is_ours(distribution: str) -> bool:
-    return re.sub(r"[-_.]+", "-", distribution).lower() == DISTRIBUTION

@@ -79,14 +79,19 @@ def rebuilt_statistics(
     statistics = initial_statistics(probe_nll)
     yield statistics
     for row in rows:
-        statistics = advance(
-            statistics,
-            row,
-            windows=config.windows,
-            max_new_tokens=config.max_new_tokens,
-            ema_coefficient=config.ema_coefficient,
-        )
+        statistics = after_window(statistics, row, config)
         yield statistics
+
+
+def after_window(before: RunningStatistics, row: Mapping[str, Any], config: RunConfig) -> RunningStatistics:
+    """Returns the statistics after one more window (``advance``) of a run with a configuration."""
+    return advance(
+        before,
+        row,
+        windows=config.windows,
+        max_new_tokens=config.max_new_tokens,
+        ema_coefficient=config.ema_coefficient,
+    )
 
 
 def ratio_columns(groups: int) -> list[str]:

@@ -66,15 +66,9 @@ def execute_all(
     """Executes runs (``atesd.experiments.run.execute``) in several fresh processes, and returns those that failed.
 
     A process takes one run after the other. Each computes with cores / processes threads, unless the environment variable
-    OMP_NUM_THREADS says otherwise. Results repeat bit for bit with the same number of threads only.
-
-    Args:
-        specs: The runs; begun in this order.
-        processes: Processes at once; no more than there are runs are started.
-        overwrite: Replace existing runs.
-        resume: Go on with runs that were begun, and leave finished ones as they are.
-        checkpoint_every: Windows between checkpoints; 0 is automatic.
-        report: Called with what happened, at most some ten times a second and process.
+    OMP_NUM_THREADS says otherwise. Results repeat bit for bit with the same number of threads only. No more processes than
+    runs are started, and runs begin in their order; ``report`` is called some ten times a second and process at most, and
+    the other arguments are those of ``execute``.
 
     Raises:
         ConfigError: If ``processes`` is not at least 1.

@@ -70,11 +70,7 @@ def execute(
 class Run:
     """One run of this process: entered (student loaded, folder locked), begun or resumed, played, finished.
 
-    Args:
-        spec: The run.
-        checkpoint_every: Windows between checkpoints; 0 is automatic.
-        report: Called with each window's row.
-        track: Makes what else hears of the rows.
+    Arguments are those of ``execute``.
 
     Attributes:
         spec: The run.
@@ -206,11 +202,9 @@ class Run:
             return _bound(make_agent(self.spec.agent, self._checked, seed=self.spec.seed), self._checked, self.spec)
 
     def _open_files(self, *, overwrite: bool = False, keep_windows: int | None = None) -> None:
-        source = getattr(getattr(self._env.unwrapped, "population", None), "student", None)
-        description = {
-            **self.spec.identity(),
-            "student_source": getattr(source, "source", self.spec.config.student_kind),
-        }
+        student = getattr(getattr(self._env.unwrapped, "population", None), "student", None)
+        source = getattr(student, "source", self.spec.config.student_kind)
+        description = {**self.spec.identity(), "student_source": source}
         writer = TrackedRunWriter(
             self.spec.folder, description, track=self._track, overwrite=overwrite, keep_windows=keep_windows
         )

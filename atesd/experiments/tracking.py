@@ -50,14 +50,7 @@ class TrackedRunWriter(RunWriter):
     """A ``RunWriter`` whose rows trackers hear of too.
 
     A run that goes on after an interruption is a new run to its trackers, and they hear of its earlier rows first, so that
-    they have it whole.
-
-    Args:
-        folder: As for ``RunWriter``.
-        description: As for ``RunWriter``.
-        track: Makes the trackers of this run.
-        overwrite: As for ``RunWriter``.
-        keep_windows: As for ``RunWriter``.
+    they have it whole. Arguments are those of ``RunWriter``, and in ``track`` what makes the trackers of this run.
     """
 
     def __init__(

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from atesd.experiments.logged_runs import after_window
 from atesd.experiments.surrogate.data import REWARD_PARTS, LoggedWindows
 from atesd_env.config import RunConfig
-from atesd_env.envs.observation import FEATURE_NAMES, RunningStatistics, advance, observation, stacked
+from atesd_env.envs.observation import FEATURE_NAMES, RunningStatistics, observation, stacked
 from atesd_env.errors import ConfigError
 from atesd_env.simulated.surrogate_model import (
     PHASES,
@@ -76,8 +77,7 @@ def fit(
     if num_heldout < 1 or len(runs) - num_heldout < _NUM_FOLDS:
         raise ConfigError(
             f"heldout_share: expected a share of the {len(runs)} runs that leaves at least 1 to hold out and {_NUM_FOLDS} "
-            f"to fit to, got {heldout_share}; "
-            "change it, or fit to more runs."
+            f"to fit to, got {heldout_share}; change it, or fit to more runs."
         )
     rng = np.random.default_rng(seed)
     is_heldout = np.isin(windows.run, rng.permutation(runs)[:num_heldout])
@@ -142,28 +142,18 @@ def _coefficients(family: str, inputs: Array, targets: Array, groups: int, seed:
     target_center, target_scale = targets.mean(axis=0), np.maximum(targets.std(axis=0), 1e-9)
     scaled_targets = (targets - target_center) / target_scale
     margin = _STATE_MARGIN * np.ptp(targets, axis=0)
-    common = {
-        "center": center,
-        "scale": scale,
-        "lowest": targets.min(axis=0) - margin,
-        "highest": targets.max(axis=0) + margin,
-    }
+    lowest, highest = targets.min(axis=0) - margin, targets.max(axis=0) + margin
+    arrays = {"center": center, "scale": scale, "lowest": lowest, "highest": highest}
     if family == "network":
-        return {
-            **common,
-            "target_center": target_center,
-            "target_scale": target_scale,
-            **_network_weights(scaled, scaled_targets, seed),
-        }
+        weights = _network_weights(scaled, scaled_targets, seed)
+        return {**arrays, "target_center": target_center, "target_scale": target_scale, **weights}
     from sklearn.linear_model import RidgeCV
 
     ridge = RidgeCV(_RIDGE_STRENGTHS, alpha_per_target=True)
     ridge.fit(expand(family, scaled, inputs[:, -groups:]), scaled_targets)
-    return {
-        **common,
-        "coefficients": np.ascontiguousarray(ridge.coef_.T * target_scale),
-        "intercept": ridge.intercept_ * target_scale + target_center,
-    }
+    arrays["coefficients"] = np.ascontiguousarray(ridge.coef_.T * target_scale)
+    arrays["intercept"] = ridge.intercept_ * target_scale + target_center
+    return arrays
 
 
 def _network_weights(scaled: Array, scaled_targets: Array, seed: int) -> dict[str, Array]:
@@ -218,10 +208,7 @@ def _fit_support(inputs: Array, heldout: Array, groups: int) -> Support:
 
 def _flagged_rate(surrogate: SurrogateModel, windows: LoggedWindows) -> float:
     """Returns the share of windows that the surrogate takes for extrapolation."""
-    flags = []
-    for phase in PHASES:
-        model: WindowModel = getattr(surrogate, phase)
-        flags.append(model.support.is_outside(windows.phase(phase).inputs(phase)))
+    flags = [getattr(surrogate, phase).support.is_outside(windows.phase(phase).inputs(phase)) for phase in PHASES]
     return float(np.concatenate(flags).mean())
 
 
@@ -247,7 +234,7 @@ def heldout_errors(
     predicted = _expected(surrogate, later, seed)
     actual = _outcomes(later, later.quantities, config)
     known = _outcomes(training, training.quantities, config)
-    persistent = _persistent(later, heldout, config)
+    persistent = _persistent(later, heldout)
     lines = []
     for name, values in actual.items():
         means = np.bincount(training.window, known[name]) / np.maximum(np.bincount(training.window), 1)
@@ -266,24 +253,20 @@ def heldout_errors(
 
 def _outcomes(windows: LoggedWindows, quantities: Mapping[str, Array], config: RunConfig) -> dict[str, Array]:
     """Returns what is judged of windows: the observation after them, the probe NLL and the reward, [N] each."""
-    features = observation(_after(windows.statistics, windows.window, quantities, config)).astype(np.float64)
-    return {
-        **{name: features[:, position] for position, name in enumerate(FEATURE_NAMES)},
-        **{name: quantities[name] for name in ("probe/nll", "probe/grounded", *REWARD_PARTS)},
-    }
+    return _judged(_after(windows.statistics, windows.window, quantities, config), quantities)
+
+
+def _judged(statistics: RunningStatistics, quantities: Mapping[str, Array]) -> dict[str, Array]:
+    features = observation(statistics).astype(np.float64)
+    measured = {name: quantities[name] for name in ("probe/nll", "probe/grounded", *REWARD_PARTS)}
+    return dict(zip(FEATURE_NAMES, features.T, strict=True)) | measured
 
 
 def _after(
     statistics: Array, window: NDArray[np.int64], quantities: Mapping[str, Array], config: RunConfig
 ) -> RunningStatistics:
     """Returns the statistics after N windows, each from those before it [N, num_features], as arrays [N]."""
-    return advance(
-        _running(window - 1, statistics),
-        {**quantities, "window": window},
-        windows=config.windows,
-        max_new_tokens=config.max_new_tokens,
-        ema_coefficient=config.ema_coefficient,
-    )
+    return after_window(_running(window - 1, statistics), {**quantities, "window": window}, config)
 
 
 def _running(num_windows: NDArray[np.int64], statistics: Array) -> RunningStatistics:
@@ -303,14 +286,11 @@ def _expected(surrogate: SurrogateModel, windows: LoggedWindows, seed: int) -> d
     return totals
 
 
-def _persistent(later: LoggedWindows, windows: LoggedWindows, config: RunConfig) -> dict[str, Array]:
+def _persistent(later: LoggedWindows, windows: LoggedWindows) -> dict[str, Array]:
     """Returns what "next = present" says of later windows."""
-    present = observation(_running(later.window - 1, later.statistics)).astype(np.float64)
     before = np.flatnonzero(windows.window > 1) - 1  # windows stand in order, so the one before is a run's last
-    return {
-        **{name: present[:, position] for position, name in enumerate(FEATURE_NAMES)},
-        **{name: windows.quantities[name][before] for name in ("probe/nll", "probe/grounded", *REWARD_PARTS)},
-    }
+    present = _running(later.window - 1, later.statistics)
+    return _judged(present, {name: values[before] for name, values in windows.quantities.items()})
 
 
 def whole_run_error(surrogate: SurrogateModel, training: LoggedWindows, heldout: LoggedWindows) -> dict[str, float]:
@@ -330,9 +310,8 @@ def whole_run_error(surrogate: SurrogateModel, training: LoggedWindows, heldout:
             phase = "first" if window == 1 else "later"
             model: WindowModel = getattr(surrogate, phase)
             ratios = windows.ratios[position : position + 1]
-            quantities = window_columns(
-                model.predict(model_inputs(phase, statistics, nll, ratios)), nll, ratios, config
-            )
+            encoded = model.predict(model_inputs(phase, statistics, nll, ratios))
+            quantities = window_columns(encoded, nll, ratios, config)
             statistics = stacked(_after(statistics, np.array([window]), quantities, config))[1:].T
             nll = quantities["probe/nll"]
         final = windows.quantities["probe/nll"][-1]

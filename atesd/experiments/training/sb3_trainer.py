@@ -19,10 +19,6 @@ class SideBySide:
 
     A leg ends with the first stretch between two updates that fills it. Students that are in the middle of a run then give it
     up; with PPO's defaults none is, unless one broke.
-
-    Args:
-        agent: The agent, on a vector environment.
-        seed: Seed of the legs.
     """
 
     suffix = ".zip"

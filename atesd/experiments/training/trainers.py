@@ -29,16 +29,9 @@ def make_trainer(
     checkpoint: Checkpoint | None,
     source: str,
 ) -> Trainer:
-    """Returns a trainer for an agent's spec.
+    """Returns a trainer for an agent's spec, at a checkpoint (whose file messages call ``source``) or, without, at the beginning.
 
-    Args:
-        env_id: Environment id.
-        config: Its configuration.
-        spec: The agent.
-        num_envs: Students side by side; None is ``DEFAULT_NUM_ENVS``, or one for an agent that takes one.
-        seed: Seed of the agent and of the legs.
-        checkpoint: Where to go on; None begins.
-        source: What messages call the checkpoint's file.
+    ``num_envs`` students stand side by side; None is ``DEFAULT_NUM_ENVS``, or one for an agent that takes one.
 
     Raises:
         ConfigError: If the agent cannot be trained over many runs, or not with so many students.
@@ -69,14 +62,7 @@ def make_trainer(
 
 
 class RunAfterRun:
-    """An agent of ours, which learns from one student after the other. A leg ends with the first run that fills it.
-
-    Args:
-        env: A scalar environment.
-        spec: The agent's spec.
-        seed: Its seed.
-        checkpoint: Where to go on.
-    """
+    """An agent of ours, which learns from one student after the other. A leg ends with the first run that fills it."""
 
     suffix = ".safetensors"
 

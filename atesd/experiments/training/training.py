@@ -233,14 +233,7 @@ class _Training:
 def evaluation_row(
     windows: int, runs: Sequence[EvaluatedRun], rows: Sequence[dict[str, Any]], *, elapsed_sec: float
 ) -> dict[str, Any]:
-    """Returns the row of an evaluation (``EVALUATION_COLUMNS``).
-
-    Args:
-        windows: Windows that the agent had made.
-        runs: Its runs.
-        rows: The rows before.
-        elapsed_sec: Seconds.
-    """
+    """Returns the row (``EVALUATION_COLUMNS``) of an evaluation after some windows, with the rows of those before."""
     returns = np.asarray([run.total_reward for run in runs])
     mean = float(returns.mean())
     means = [row["evaluation/return_mean"] for row in rows]
