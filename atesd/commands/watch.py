@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tyro
 from rich.box import SIMPLE_HEAD
@@ -26,16 +26,9 @@ from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.run_folder import CONFIG_FILE, TRAJECTORY_FILE
 
 State = Literal["running", "silent", "no row yet", "unreadable", "broke", "finished"]
-"""How a run stands, as its files tell."""
-_ORDER: tuple[State, ...] = ("running", "silent", "no row yet", "unreadable", "broke", "finished")
-_STYLES = {
-    "running": "cyan",
-    "silent": "yellow",
-    "no row yet": "dim",
-    "unreadable": "red",
-    "broke": "red",
-    "finished": "green",
-}
+"""How a run stands, as its files tell; in the order of the table."""
+_ORDER: tuple[State, ...] = get_args(State)
+_STYLES = dict(zip(_ORDER, ("cyan", "yellow", "dim", "red", "red", "green"), strict=True))
 
 SILENT_AFTER_WINDOWS = 10.0
 """A run without a new row for as long as this many of its last window (and ``SILENT_AFTER_SEC``) is "silent"."""

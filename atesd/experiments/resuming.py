@@ -65,10 +65,12 @@ class RunCheckpoints:
             raise failure(self.folder, "a folder for checkpoints", error) from error
         delete_numbered(self.folder)
 
-    def after_window(self, window: int, env: Any, agent: Any, shown: ReplayedEnv, writer: RunWriter) -> None:
-        """Writes a checkpoint if one is due; arguments and errors as in ``write``."""
-        if self._is_due(window):
-            self.write(window, env, agent, shown, writer)
+    def is_due(self, window: int) -> bool:
+        """Returns whether a checkpoint is to be written after this window."""
+        if self.every > 0:
+            return window % self.every == 0
+        since = time.perf_counter() - self._last_end_sec
+        return self._last_cost_sec <= TIME_SHARE * (since + self._last_cost_sec)
 
     def write(self, window: int, env: Any, agent: Any, shown: ReplayedEnv, writer: RunWriter) -> bool:
         """Writes a checkpoint now.
@@ -102,12 +104,6 @@ class RunCheckpoints:
         self._last_end_sec = time.perf_counter()
         self._last_cost_sec = self._last_end_sec - started
         return True
-
-    def _is_due(self, window: int) -> bool:
-        if self.every > 0:
-            return window % self.every == 0
-        since = time.perf_counter() - self._last_end_sec
-        return self._last_cost_sec <= TIME_SHARE * (since + self._last_cost_sec)
 
     def finish(self) -> None:
         """Marks the run as finished: everything is in its final files, and the checkpoints are deleted."""

@@ -238,8 +238,9 @@ class Run:
         if self._played.is_finished:
             return False
         state = (self.writer.num_rows, self._env.unwrapped, self.agent, self._played.shown, self.writer)
-        with self._played.outside_controller():
-            self.checkpoints.after_window(*state)
+        if self.checkpoints.is_due(self.writer.num_rows):
+            with self._played.outside_controller():
+                self.checkpoints.write(*state)
         if self._interruption is not None and self._interruption.is_requested:
             raise self._interrupted(is_resumable=self.checkpoints.write(*state))
         return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import gymnasium
 import numpy as np
@@ -36,10 +36,6 @@ class Baseline:
         self.env = env
         self.measured = inner
         self.seed = seed
-
-    def predict(self, *_: Any, **__: Any) -> NoReturn:
-        """Raises ConfigError: there is nothing to decide."""
-        raise ConfigError(f"predict: expected a controller, got the baseline {type(self).__name__}; call learn().")
 
     def learn(self, total_timesteps: int, callback: Callback | None = None) -> Self:
         """Trains one student for some windows.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -43,15 +43,14 @@ def without_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name != "time/sec"} for row in rows]
 
 
-class Interrupting:
-    """Presses Ctrl-C once some windows have been made."""
+def interrupting(at: int) -> Any:
+    """Returns a report that presses Ctrl-C once some windows have been made."""
 
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def __call__(self, windows: int, row: dict[str, Any] | None) -> None:
-        if windows >= self.at:
+    def report(windows: int, row: dict[str, Any] | None) -> None:
+        if windows >= at:
             raise KeyboardInterrupt
+
+    return report
 
 
 def test_a_training_is_evaluated_before_between_and_after(tmp_path: Path):
@@ -92,7 +91,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(agent: str, tmp_p
     whole = train(spec(tmp_path / "whole", agent, **numbers))
     interrupted = spec(tmp_path / "interrupted", agent, **numbers)
     with pytest.raises(KeyboardInterrupt, match=r"--resume .* go on from the evaluation after 40 windows"):
-        train(interrupted, report=Interrupting(at=60))
+        train(interrupted, report=interrupting(at=60))
     assert [row["windows"] for row in read_evaluations(interrupted.folder)] == [0, 40]
     assert (interrupted.folder / f"last_agent{whole.last_agent.suffix}").exists()
     resumed = train(interrupted, resume=True)
@@ -116,7 +115,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(agent: str, tmp_p
 
 def test_a_training_that_died_before_its_first_evaluation_begins_anew(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
-        train(spec(tmp_path), report=Interrupting(at=0))
+        train(spec(tmp_path), report=interrupting(at=0))
     (tmp_path / "checkpoint.safetensors").unlink()
     assert [row["windows"] for row in train(spec(tmp_path), resume=True).rows] == [0, 20, 40, 60]
 
@@ -136,26 +135,31 @@ def test_an_agent_of_ours_learns_from_one_run_after_the_other(tmp_path: Path):
     assert trained.last_agent.exists()
 
 
-def test_legs_meet_new_problems_every_time(tmp_path: Path):
+class Deciding(Agent):
+    """An agent with one decision while it learns, and one where it is evaluated."""
+
+    learning, evaluated = 0.5, 0.5
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> Any:
+        return np.full(self.groups, self.evaluated if deterministic else self.learning, dtype=np.float32), state
+
+
+class Watching(Deciding):
+    """An agent that notes the seeds of the runs that it learned from."""
+
+    seeds: ClassVar[list[int]] = []
+
+    def observe(self, transition: Any) -> None:
+        if transition.truncated:
+            self.seeds.append(self.env.unwrapped.snapshot().seed)
+
+
+def test_legs_meet_new_problems_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seeds: list[int] = []
-
-    class Watching(Agent):
-        def predict(self, observation, state=None, episode_start=None, deterministic=False):
-            return np.full((*np.shape(observation)[:-1], 1), 0.5, dtype=np.float32), state
-
-        def observe(self, transition):
-            if transition.truncated:
-                seeds.append(self.env.unwrapped.snapshot().seed)
-
-    import sys
-
-    module = type(sys)("watching_for_test")
-    module.Watching = Watching  # type: ignore[attr-defined]
-    sys.modules["watching_for_test"] = module
-    try:
-        train(spec(tmp_path, "watching_for_test:Watching", num_envs=1))
-    finally:
-        del sys.modules["watching_for_test"]
+    monkeypatch.setattr(Watching, "seeds", seeds)
+    train(spec(tmp_path, f"{__name__}:Watching", num_envs=1))
     assert len(seeds) == len(set(seeds)) == 12
     assert not set(seeds) & {0, 1, 2}, "held-out seeds are not trained on"
     assert leg_seed(1, 20) != leg_seed(2, 20)
@@ -258,17 +262,6 @@ class Spoilt(gymnasium.Wrapper[Any, Any, Any, Any]):
         observation, reward, *rest = super().step(action)
         self.num_steps += 1
         return observation, float("nan") if self.num_steps == 3 else reward, *rest
-
-
-class Deciding(Agent):
-    """An agent with one decision while it learns, and one where it is evaluated."""
-
-    learning, evaluated = 0.5, 0.5
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> Any:
-        return np.full(self.groups, self.evaluated if deterministic else self.learning, dtype=np.float32), state
 
 
 class NotANumber(Deciding):
