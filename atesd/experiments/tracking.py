@@ -63,9 +63,8 @@ class TrackedRunWriter(RunWriter):
         keep_windows: int | None = None,
     ) -> None:
         super().__init__(folder, description, overwrite=overwrite, keep_windows=keep_windows)
-        self._trackers: list[Tracker] = []
-        for make in track:
-            self._begin(make, description)
+        self._trackers = [make() for make in track]
+        self._each(lambda tracker: tracker.begin(self.folder, description))
         if keep_windows and self._trackers:
             for row in read_rows(self.folder / TRAJECTORY_FILE):
                 self._tell(row)
@@ -80,40 +79,28 @@ class TrackedRunWriter(RunWriter):
         try:
             super().close()
         finally:
-            trackers, self._trackers = self._trackers, []
-            for tracker in trackers:
-                try:
-                    tracker.finish()
-                except Exception as error:
-                    self._warn(tracker, error)
-
-    def _begin(self, make: MakeTracker, description: Mapping[str, Any]) -> None:
-        tracker = make()
-        try:
-            tracker.begin(self.folder, description)
-        except Exception as error:
-            self._warn(tracker, error)
-        else:
-            self._trackers.append(tracker)
+            self._each(lambda tracker: tracker.finish())
+            self._trackers.clear()
 
     def _tell(self, row: Mapping[str, Any]) -> None:
         values = {name: float(value) for name, value in row.items() if _is_number(value) and name != "window"}
+        self._each(lambda tracker: tracker.log(int(row["window"]), values))
+
+    def _each(self, do: Callable[[Tracker], None]) -> None:
+        """Does something with each tracker; one that fails is left out from here."""
         for tracker in tuple(self._trackers):
             try:
-                tracker.log(int(row["window"]), values)
+                do(tracker)
             except Exception as error:
-                self._warn(tracker, error)
                 self._trackers.remove(tracker)
-
-    def _warn(self, tracker: Tracker, error: Exception) -> None:
-        _logger.warning(
-            "%s: %s is left out from here (%s: %s); the run goes on, and its rows are in %s.",
-            self.folder,
-            type(tracker).__name__,
-            type(error).__name__,
-            error,
-            TRAJECTORY_FILE,
-        )
+                _logger.warning(
+                    "%s: %s is left out from here (%s: %s); the run goes on, and its rows are in %s.",
+                    self.folder,
+                    type(tracker).__name__,
+                    type(error).__name__,
+                    error,
+                    TRAJECTORY_FILE,
+                )
 
 
 class TensorBoard:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,31 +22,20 @@ from atesd_env.population.population import Population
 
 @dataclass(frozen=True)
 class WindowTraining:
-    """What a baseline did in one window, in the columns' words and units; None where it has no meaning.
+    """What a baseline did in one window.
 
     Attributes:
         num_updates: Optimizer steps.
-        num_sampled_tokens: Tokens that the student sampled.
         num_trained_tokens: Answer tokens that the updates learned from.
-        loss: What was minimised, mean over the updates; each baseline's own, so not to be compared with another's.
-        grad_norm: Before clipping, mean over the updates.
-        entropy: Of the student's next-token distribution on its rollouts, nats a token.
-        success_rate: Share of rollouts whose answer is right.
-        length: Mean tokens of a rollout.
-        truncation_rate: Share of rollouts that were cut.
+        measured: The row's columns (``COLUMNS``) that have a meaning for this baseline, as means over the updates. The loss
+            is each baseline's own, so not to be compared with another's.
         rollout_sec: Wall time of sampling.
         update_sec: Wall time of everything else.
     """
 
     num_updates: int = 0
-    num_sampled_tokens: int = 0
     num_trained_tokens: int = 0
-    loss: float | None = None
-    grad_norm: float | None = None
-    entropy: float | None = None
-    success_rate: float | None = None
-    length: float | None = None
-    truncation_rate: float | None = None
+    measured: Row = field(default_factory=dict)
     rollout_sec: float = 0.0
     update_sec: float = 0.0
 
@@ -141,13 +130,8 @@ class BaselineEnv(gymnasium.Env[Observation, np.ndarray[Any, Any]]):
         return row | {
             "window": number,
             "update": run.num_updates,
-            "student/loss": training.loss,
-            "student/grad_norm": training.grad_norm,
-            "student/entropy": training.entropy,
-            "rollout/success_rate": training.success_rate,
-            "rollout/length": training.length,
-            "rollout/truncation_rate": training.truncation_rate,
-            "rollout/num_tokens": training.num_sampled_tokens,
+            "rollout/num_tokens": 0,
+            **training.measured,
             **probed,
             "reward/progress": learning_progress(nll_before, run.probe_nll, self.config.progress),
         }

@@ -28,6 +28,7 @@ from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from atesd.experiments.baselines.base import Baseline, Callback
 from atesd.experiments.baselines.environment import WindowTraining
+from atesd_env.envs.columns import Row
 from atesd_env.errors import ConfigError
 from atesd_env.streams import stream_seed
 from atesd_env.student.model import bare_copy
@@ -45,6 +46,11 @@ class TrlBaseline(Baseline):
     Raises:
         ConfigError: If the learning rate is no number from 0.
     """
+
+    logged: tuple[str, ...] = ("student/loss", "student/grad_norm")
+    """Columns that TRL logs under the same names, without the "student/"."""
+    sampled_sec = 0.0
+    """When the newest rollouts were there, on ``time.perf_counter``'s clock."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], seed: int = 0, *, learning_rate: float | None = None) -> None:
         super().__init__(env, seed)
@@ -65,8 +71,8 @@ class TrlBaseline(Baseline):
         """
 
     @abstractmethod
-    def counted(self) -> dict[str, Any]:
-        """Returns the fields of ``WindowTraining`` that the baseline counts itself, and begins to count anew."""
+    def counted(self) -> tuple[int, Row]:
+        """Returns the tokens trained on and the columns that the baseline counts itself, and begins to count anew."""
 
     def learn(self, total_timesteps: int, callback: Callback | None = None) -> Self:
         self.env.reset(seed=self.seed)
@@ -152,9 +158,9 @@ class Sft(TrlBaseline):
             processing_class=self.measured.population.student.tokenizer,
         )
 
-    def counted(self) -> dict[str, Any]:
+    def counted(self) -> tuple[int, Row]:
         first, self._num_reported = self._num_reported, self._num_reported + self.config.hold_window
-        return {"num_trained_tokens": sum(self._num_tokens[first : self._num_reported])}
+        return sum(self._num_tokens[first : self._num_reported]), {}
 
 
 class Grpo(TrlBaseline):
@@ -176,8 +182,8 @@ class Grpo(TrlBaseline):
     """
 
     _rollouts: list[tuple[int, bool, bool]]
-    sampled_sec: float
-    """When the newest rollouts were there, on ``time.perf_counter``'s clock."""
+    # SFT's entropy is over the solutions' tokens, which are no rollouts.
+    logged = (*TrlBaseline.logged, "student/entropy")
 
     def __init__(
         self,
@@ -232,15 +238,15 @@ class Grpo(TrlBaseline):
             processing_class=student.tokenizer,
         )
 
-    def counted(self) -> dict[str, Any]:
+    def counted(self) -> tuple[int, Row]:
         lengths, are_correct, are_truncated = np.asarray(self._rollouts, dtype=np.float64).T
         self._rollouts.clear()
-        return {
-            "num_sampled_tokens": int(lengths.sum()),
-            "num_trained_tokens": int(lengths.sum()),
-            "success_rate": float(are_correct.mean()),
-            "length": float(lengths.mean()),
-            "truncation_rate": float(are_truncated.mean()),
+        num_tokens = int(lengths.sum())
+        return num_tokens, {
+            "rollout/num_tokens": num_tokens,
+            "rollout/success_rate": float(are_correct.mean()),
+            "rollout/length": float(lengths.mean()),
+            "rollout/truncation_rate": float(are_truncated.mean()),
         }
 
 
@@ -261,9 +267,8 @@ class _Windows(TrainerCallback):
         self._step_began_sec = time.perf_counter()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        # An update of TRL's begins with its rollouts, and they are graded as soon as they are there.
-        if isinstance(self.baseline, Grpo):
-            self._rollout_sec += self.baseline.sampled_sec - self._step_began_sec
+        # An update of TRL's begins with its rollouts, if it has some, and they are graded as soon as they are there.
+        self._rollout_sec += max(0.0, self.baseline.sampled_sec - self._step_began_sec)
 
     def on_log(self, _args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **__: Any) -> None:
         """Comes after every update (logging_steps=1), and at the end with a summary, which has no loss."""
@@ -274,22 +279,21 @@ class _Windows(TrainerCallback):
             return
         population = self.baseline.measured.population
         population.adapters.load_state_dict(0, get_peft_model_state_dict(self.model), "trained by TRL")
+        num_trained_tokens, counted = self.baseline.counted()
         training = WindowTraining(
             num_updates=len(self._logs),
-            loss=self._mean("loss"),
-            grad_norm=self._mean("grad_norm"),
-            # SFT's is over the solutions' tokens, which are no rollouts.
-            entropy=self._mean("entropy") if isinstance(self.baseline, Grpo) else None,
+            num_trained_tokens=num_trained_tokens,
+            measured={**{name: self._mean(name) for name in self.baseline.logged}, **counted},
             rollout_sec=self._rollout_sec,
             update_sec=time.perf_counter() - self._began_sec - self._rollout_sec,
-            **self.baseline.counted(),
         )
         self._logs.clear()
         if not self.baseline.finish_window(training, self.callback):
             control.should_training_stop = True
         self._began_sec, self._rollout_sec = time.perf_counter(), 0.0
 
-    def _mean(self, name: str) -> float | None:
+    def _mean(self, column: str) -> float | None:
+        name = column.removeprefix("student/")
         values = [logs[name] for logs in self._logs if name in logs]
         return float(np.mean(values)) if values else None
 

@@ -162,9 +162,9 @@ class TestRuns:
         ids[1] = ids[1][:-1]
         (grade,) = trainer.reward_funcs
         assert grade(completion_ids=ids, number=[0, 0, 1, 1]) == [1.0, 0.0, 0.0, 1.0]
-        counted = baseline.counted()
-        assert counted["num_sampled_tokens"] == sum(map(len, ids))
-        assert (counted["success_rate"], counted["truncation_rate"]) == (0.5, 0.25)
+        num_trained_tokens, counted = baseline.counted()
+        assert num_trained_tokens == counted["rollout/num_tokens"] == sum(map(len, ids))
+        assert (counted["rollout/success_rate"], counted["rollout/truncation_rate"]) == (0.5, 0.25)
 
     def test_micro_batches_fill_an_update_evenly(self, tmp_path: Path):
         from atesd.experiments.baselines.trl_trainers import Sft
