@@ -198,20 +198,11 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _show_table(rows: pd.DataFrame) -> None:
     first = rows.iloc[0]
     direction = "higher" if first["higher_is_better"] else "lower"
-    headings = [
-        "agent",
-        "seeds",
-        "mean",
-        f"minus {first['reference'] or 'fixed:1'}",
-        f"minus best fixed: {next(iter(rows['best_fixed'].mode()), 'none')}",
-        "minus best",
-        "updates",
-        "sampled",
-        "trained",
-        "controller s",
-        "s",
-    ]
-    table = shared.table_of(f"{first['metric']} after the last window ({direction} is better)", headings)
+    best_fixed = next(iter(rows["best_fixed"].mode()), "none")
+    others = (f"minus {first['reference'] or 'fixed:1'}", f"minus best fixed: {best_fixed}", "minus best")
+    costs = ("updates", "sampled", "trained", "controller s", "s")
+    title = f"{first['metric']} after the last window ({direction} is better)"
+    table = shared.table_of(title, ("agent", "seeds", "mean", *others, *costs))
     for _, row in rows.iterrows():
         broken = f" ({row['num_broken']} broke)" if row["num_broken"] else ""
         table.add_row(

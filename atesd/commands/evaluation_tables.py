@@ -16,21 +16,10 @@ def show_summaries(benchmark: Benchmark, summaries: dict[str, Summary]) -> None:
     """Prints a line for each base model or adapter."""
     first = next(iter(summaries.values()))
     k = first.num_samples
-    several = [f"pass@{j}" for j in first.pass_at if j > 1]
+    scores = (f"Average@{k}", "sampling error", "95% over problems", *(f"pass@{j}" for j in first.pass_at if j > 1))
     table = shared.table_of(
         f"{benchmark.name}: {first.num_problems} problems, {k} samples each (percent)",
-        [
-            "who",
-            f"Average@{k}",
-            "sampling error",
-            "95% over problems",
-            *several,
-            f"maj@{k}",
-            "format",
-            "cut",
-            "tokens",
-            "time-outs",
-        ],
+        ("who", *scores, f"maj@{k}", "format", "cut", "tokens", "time-outs"),
     )
     for label, summary in summaries.items():
         average = summary.average

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -15,18 +16,7 @@ from analysis import load_runs
 from atesd.experiments.baselines.registry import NAMES
 from tests.programs import ATESD, atesd, interrupted, num_lines, progress_lines, started, wait_until
 
-SHORT_TINY = [
-    "--windows",
-    "2",
-    "--hold-window",
-    "1",
-    "--num-rollouts",
-    "2",
-    "--probe-size",
-    "2",
-    "--probe-accuracy-every",
-    "1",
-]
+SHORT_TINY = shlex.split("--windows 2 --hold-window 1 --num-rollouts 2 --probe-size 2 --probe-accuracy-every 1")
 TOY_RUN = ("run", "--env", "ATESD-Toy-v0", "--windows", 4, "--out")
 OWN_AGENT = """
 class Own:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -27,19 +28,7 @@ from atesd_env.tasks.grading import answers, verification
 from tests.programs import refusal
 
 DATA = Path(__file__).parents[2] / "data"
-ARGUMENTS = [
-    "--benchmark",
-    "heldout",
-    "--max-problems",
-    "3",
-    "--k",
-    "3",
-    "--sampling",
-    "env",
-    "--quiet",
-    "--sampling-temperature",
-    "1.6",
-]
+ARGUMENTS = shlex.split("--benchmark heldout --max-problems 3 --k 3 --sampling env --quiet --sampling-temperature 1.6")
 
 
 def evaluate(out: Path, *more: str) -> dict[str, Any]:
