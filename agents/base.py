@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from agents.checking import num_groups
+from agents.options import checked_count, option_parameters
 from atesd_env.config import RunConfig
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import write_atomically
@@ -92,15 +94,8 @@ class Agent:
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], seed: int = 0) -> None:
-        shape = env.action_space.shape
-        if shape is None or len(shape) != 1:
-            raise ConfigError(
-                f"env: expected actions Box(0, 1, (groups,)), got {env.action_space}; pass one of our environments."
-            )
-        if not isinstance(seed, int | np.integer) or seed < 0:
-            raise ConfigError(f"seed: expected a whole number from 0, got {seed!r}; pass such a number.")
         self.env = env
-        self.groups = int(shape[0])
+        self.groups = num_groups(env.action_space)
         self.reseed(seed)
         self.num_timesteps = 0
         self.last_observation: NDArray[np.float32] | None = None
@@ -110,7 +105,7 @@ class Agent:
 
     def reseed(self, seed: int) -> None:
         """Gives the next run, which must not have begun, this seed, and the agent's decisions in it."""
-        self.seed = int(seed)
+        self.seed = checked_count("seed", seed, least=0)
         self.rng = numpy_stream(self.seed, "decisions")
 
     def predict(
@@ -203,8 +198,11 @@ class Agent:
         return np.asarray(observation)
 
     def options(self) -> dict[str, Any]:
-        """Returns the constructor's other arguments, as JSON can hold them; a subclass that has some must have this."""
-        return {}
+        """Returns the constructor's arguments beside ``env`` and ``seed``, as JSON can hold them.
+
+        They are the attributes of the same names, as Stable-Baselines3 and scikit-learn keep them.
+        """
+        return {name: getattr(self, name) for name in option_parameters(type(self)) if hasattr(self, name)}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Returns what the agent has learned and remembers, beyond the attributes of this class."""

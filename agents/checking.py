@@ -7,7 +7,7 @@ or plays agents uses both: a run, a training loop, an adapter for another librar
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,12 +53,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.agent_name = agent_name
         self.num_windows = 0
         self.error: BaseException | None = None
-        shape = env.action_space.shape
-        if shape is None or len(shape) != 1:
-            raise ConfigError(
-                f"env: expected actions Box(0, 1, (groups,)), got {env.action_space}; make one of atesd_env's."
-            )
-        self._groups = int(shape[0])
+        self._groups = num_groups(env.action_space)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets the environment.
@@ -66,8 +61,9 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         Raises:
             NonFiniteError: If the first observation is not finite.
         """
-        observation, info = self._call(lambda: super(CheckedEnv, self).reset(seed=seed, options=options))
-        self._check_observation(observation, "after reset")
+        with others_failures(self):
+            observation, info = super().reset(seed=seed, options=options)
+            self._check_observation(observation, "after reset")
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -83,22 +79,28 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise AgentError(
                 f"agent {self.agent_name!r}, window {self.num_windows + 1}: its decision cannot be used. {error}"
             ) from error
-        observation, reward, terminated, truncated, info = self._call(lambda: super(CheckedEnv, self).step(action))
-        self.num_windows += 1
-        self._check_observation(observation, f"after window {self.num_windows}")
-        self._call(lambda: check_reward(reward, f"of window {self.num_windows}"))
+        with others_failures(self):
+            observation, reward, terminated, truncated, info = super().step(action)
+            self.num_windows += 1
+            self._check_observation(observation, f"after window {self.num_windows}")
+            check_reward(reward, f"of window {self.num_windows}")
         return observation, reward, terminated, truncated, info
 
     def _check_observation(self, observation: Any, when: str) -> None:
         names = getattr(self.env.unwrapped, "feature_names", ())
-        self._call(lambda: check_observation(observation, self.observation_space.shape or (), when, names))
+        check_observation(observation, self.observation_space.shape or (), when, names)
 
-    def _call(self, function: Callable[[], Any]) -> Any:
-        try:
-            return function()
-        except BaseException as error:
-            self.error = error
-            raise
+
+def num_groups(space: gymnasium.Space[Any]) -> int:
+    """Returns the reveal ratios of a decision, from an environment's action space.
+
+    Raises:
+        ConfigError: If it is not ``Box(0, 1, (groups,))``.
+    """
+    is_interval = isinstance(space, gymnasium.spaces.Box) and not ((space.low != 0).any() or (space.high != 1).any())
+    if not is_interval or space.shape is None or len(space.shape) != 1:
+        raise ConfigError(f"env: expected actions Box(0, 1, (groups,)), got {space}; pass one of our environments.")
+    return space.shape[0]
 
 
 def check_observation(observation: Any, shape: tuple[int, ...], when: str, feature_names: Sequence[str] = ()) -> None:
@@ -173,8 +175,8 @@ def check_decisions(actions: Any, groups: int, agent_name: str, when: str) -> No
 
 
 @contextmanager
-def callers_failures(env: Watched) -> Iterator[None]:
-    """Lets an exception inside of ``agent_failures`` pass as it is: it came from a callback, which is not the agent's."""
+def others_failures(env: Watched) -> Iterator[None]:
+    """Lets an exception inside of ``agent_failures`` pass as it is: it is the environment's, or a callback's."""
     try:
         yield
     except BaseException as error:

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.bandits.base import ForgettingBandit, GridBandit, Pull, checked_number
+from agents.bandits.base import ForgettingBandit, GridBandit, Pull
 from agents.bandits.rules import (
     exp3s_gain,
     exp3s_probabilities,
@@ -18,6 +18,7 @@ from agents.bandits.rules import (
     linucb_parts,
     ucb_indices,
 )
+from agents.options import checked_number
 from atesd_env.envs.observation import NUM_PAPER_FEATURES
 
 
@@ -52,9 +53,6 @@ class UcbBandit(ForgettingBandit):
         pending = np.bincount([arm for arm, _ in self.pending_pulls(group)], minlength=len(self.grid))
         return ucb_indices(counts, sums, pending=pending.astype(np.float64), exploration=self.exploration)
 
-    def options(self) -> dict[str, Any]:
-        return {**super().options(), "exploration": self.exploration}
-
 
 class ThompsonBandit(ForgettingBandit):
     """Thompson sampling: a Gaussian posterior of each arm's mean score; with ``discount`` or ``window`` it forgets.
@@ -83,9 +81,6 @@ class ThompsonBandit(ForgettingBandit):
         """Returns a draw of each arm's mean score, [A], or its posterior mean if deterministic."""
         means, deviations = gaussian_posterior(*self.sums(group), noise=self.noise)
         return means if deterministic else means + deviations * self.rng.standard_normal(len(means))
-
-    def options(self) -> dict[str, Any]:
-        return {**super().options(), "noise": self.noise}
 
 
 class LinUcbBandit(ForgettingBandit):
@@ -137,9 +132,6 @@ class LinUcbBandit(ForgettingBandit):
             )
             preferred[arm] = prediction if deterministic else prediction + self.exploration * width
         return preferred
-
-    def options(self) -> dict[str, Any]:
-        return {**super().options(), "exploration": self.exploration, "ridge": self.ridge}
 
 
 class Exp3sBandit(GridBandit):
@@ -195,9 +187,6 @@ class Exp3sBandit(GridBandit):
             self.arm_weights[group] = exp3s_weights(
                 self.arm_weights[group], arm, gain, probability, exploration=self.exploration, share=self.share
             )
-
-    def options(self) -> dict[str, Any]:
-        return {**super().options(), "exploration": self.exploration, "share": self.share}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {**super().arrays(), "arm_weights": self.arm_weights.copy()}

@@ -21,9 +21,10 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.noise import VectorizedActionNoise
 
-from agents.frozen import Frozen
+from agents.checking import num_groups
+from agents.options import checked_count
 from agents.sb3.algorithms import ALGORITHMS, Scale, action_map, arguments, check_options
-from agents.sb3.callbacks import StartEndedAfter, WindowsBar, as_callback
+from agents.sb3.callbacks import StartEndedAfter, as_callback
 from agents.sb3.files import (
     TRUST,
     Description,
@@ -35,7 +36,8 @@ from agents.sb3.files import (
     with_zip_suffix,
 )
 from agents.sb3.randomness import PrivateGenerators
-from agents.sb3.vec_env import PopulationVecEnv, feature_names, num_groups
+from agents.sb3.vec_env import PopulationVecEnv, action_space, feature_names
+from agents.specs.saved import Frozen
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import write_atomically
 
@@ -130,12 +132,11 @@ class SB3Agent:
             The agent itself.
         """
         callbacks = [as_callback(one) for one in (callback if isinstance(callback, list) else [callback])]
-        if progress_bar:
-            callbacks.append(WindowsBar(total_timesteps))
         with self.generators.lent():
             self.algorithm.learn(
                 total_timesteps,
                 callback=StartEndedAfter(callbacks, self.vec_env),
+                progress_bar=progress_bar,
                 reset_num_timesteps=reset_num_timesteps,
             )
         return self
@@ -214,23 +215,21 @@ def make(
     """
     if name not in ALGORITHMS:
         raise ConfigError(f"agent: expected one of {', '.join(ALGORITHMS)}, got {name!r}; pass one of these.")
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ConfigError(f"seed: expected a whole number from 0, got {seed!r}; pass such a number.")
-    if isinstance(hidden_size, bool) or not isinstance(hidden_size, int) or hidden_size < 1:
-        raise ConfigError(f"hidden_size: expected a whole number from 1, got {hidden_size!r}; pass such a number.")
-    actions = action_map(name, num_groups(env), grid)
+    seed = checked_count("seed", seed, least=0)
+    hidden_size = checked_count("hidden_size", hidden_size, least=1)
+    actions = action_map(name, num_groups(action_space(env)), grid)
     keywords = arguments(name, Scale.of(env), actions.space, policy, hidden_size, options)
     vec_env = PopulationVecEnv(env, actions, defer_reset=True, agent_name=name)
     generators = PrivateGenerators()
     with generators.lent():
         try:
-            algorithm = ALGORITHMS[name].cls(env=vec_env, seed=int(seed), **keywords)
+            algorithm = ALGORITHMS[name].cls(env=vec_env, seed=seed, **keywords)
         except (AssertionError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"agent {name!r}: expected options that {ALGORITHMS[name].cls.__name__} takes, got {options} ('{error}'); "
                 "change them."
             ) from error
-    return SB3Agent(name, env, algorithm, vec_env, generators, int(seed))
+    return SB3Agent(name, env, algorithm, vec_env, generators, seed)
 
 
 def load_agent(
@@ -326,7 +325,7 @@ def _check_usable(description: Description, env: AnyEnv, source: str, learn: boo
             f"{source}: expected an agent of {', '.join(ALGORITHMS)}, got {description.agent!r}; "
             "it was saved by another version; train it anew."
         )
-    check_same_spaces(description, num_groups(env), feature_names(env), source)
+    check_same_spaces(description, num_groups(action_space(env)), feature_names(env), source)
     check_options(description.agent, options)
     if options and not learn:
         raise ConfigError(
@@ -344,17 +343,11 @@ def _fitted(name: str, scale: Scale, options: Mapping[str, Any]) -> dict[str, An
     return {**kept, **options}
 
 
+# What the table of specs names: ``make`` for one algorithm.
 ppo = functools.partial(make, "ppo")
-"""Makes a ``Sb3Agent`` with Stable-Baselines3's PPO; arguments as ``make``."""
 a2c = functools.partial(make, "a2c")
-"""Makes a ``Sb3Agent`` with Stable-Baselines3's A2C; arguments as ``make``."""
 sac = functools.partial(make, "sac")
-"""Makes a ``Sb3Agent`` with Stable-Baselines3's SAC; arguments as ``make``."""
 td3 = functools.partial(make, "td3")
-"""Makes a ``Sb3Agent`` with Stable-Baselines3's TD3; arguments as ``make``."""
 dqn = functools.partial(make, "dqn")
-"""Makes a ``Sb3Agent`` with Stable-Baselines3's DQN; arguments as ``make``."""
 recurrent_ppo = functools.partial(make, "recurrent_ppo")
-"""Makes a ``Sb3Agent`` with sb3-contrib's RecurrentPPO; arguments as ``make``."""
 tqc = functools.partial(make, "tqc")
-"""Makes a ``Sb3Agent`` with sb3-contrib's TQC; arguments as ``make``."""

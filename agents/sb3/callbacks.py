@@ -1,4 +1,4 @@
-"""Callbacks around an algorithm's own: ended students start anew after the caller's, and a progress bar."""
+"""Callbacks of any kind as one: ended students start anew after the caller's."""
 
 from __future__ import annotations
 
@@ -43,34 +43,6 @@ class FunctionCallback(BaseCallback):
 
     def _on_step(self) -> bool:
         return self._function is None or self._function(self.locals, self.globals) is not False
-
-
-class WindowsBar(BaseCallback):
-    """A progress bar of windows.
-
-    Args:
-        total: Windows that ``learn`` makes.
-    """
-
-    def __init__(self, total: int) -> None:
-        super().__init__()
-        from rich.progress import Progress
-
-        self._bar = Progress()
-        self._total = total
-        self._start = 0
-
-    def _on_training_start(self) -> None:
-        self._start = self.num_timesteps
-        self._task = self._bar.add_task("windows", total=self._total)
-        self._bar.start()
-
-    def _on_step(self) -> bool:
-        self._bar.update(self._task, completed=self.num_timesteps - self._start)
-        return True
-
-    def _on_training_end(self) -> None:
-        self._bar.stop()
 
 
 def as_callback(callback: Any) -> BaseCallback:

@@ -398,11 +398,6 @@ def test_wrong_options_are_refused(kind: str, options: dict[str, Any], message: 
         bandit(kind, **options)
 
 
-def test_an_environment_of_another_kind_is_refused():
-    with pytest.raises(ConfigError, match=r"expected an environment with a RunConfig in env\.unwrapped\.config"):
-        UcbBandit(gymnasium.make("Pendulum-v1"))
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_registry_makes_them(kind: str):
     agent = make(kind, ToyExposureEnv(), seed=2, grid_size=3, credit="one-step")

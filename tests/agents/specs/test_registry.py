@@ -6,7 +6,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 
 import agents
@@ -34,6 +37,7 @@ from agents.specs.registry import (
     resolve,
     with_option,
 )
+from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import ConfigError
 from atesd_env.simulated.toy import ToyExposureEnv
 
@@ -117,6 +121,19 @@ def test_every_line_of_the_table_can_be_made_from_its_form(entry: Entry):
     spec = re.sub(r":[A-Z]", ":0.5", re.sub(r"\[.*\]", "", entry.form))
     assert isinstance(make(spec, ToyExposureEnv()), AgentProtocol)
     assert spec.count(":") == entry.num_ratios
+
+
+class Foreign(gymnasium.Env[Any, Any]):
+    """Somebody else's environment, with the actions of ours."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (len(FEATURE_NAMES),), dtype=np.float32)
+    action_space = gymnasium.spaces.Box(0, 1, (1,), dtype=np.float32)
+
+
+@pytest.mark.parametrize("spec", ["beta", "ucb", "ppo"])
+def test_an_environment_of_another_kind_is_refused(spec: str):
+    with pytest.raises(ConfigError, match=r"expected an environment with a RunConfig in env\.unwrapped\.config"):
+        make(spec, Foreign())
 
 
 def test_available_lists_every_form_with_a_sentence():
