@@ -59,11 +59,7 @@ class AgentProtocol(Protocol):
     """The least that an agent must have."""
 
     def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[Any, Any]:
         """Returns (reveal ratios, next state) for one observation [num_features] or several [n, num_features]."""
         ...
@@ -245,7 +241,7 @@ class Agent:
             RunFilesError: If it cannot be written; an older file then stays whole.
         """
         arrays, description = self.state()
-        write_atomically(_with_suffix(path), save(arrays, metadata={"agent": json.dumps(description)}))
+        write_atomically(with_suffix(path, ".safetensors"), save(arrays, metadata={"agent": json.dumps(description)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], env: gymnasium.Env[Any, Any]) -> Self:
@@ -260,7 +256,7 @@ class Agent:
             RunFilesError: If the file cannot be read.
             ConfigError: If it holds another class of agent, or one for other spaces.
         """
-        source = _with_suffix(path)
+        source = with_suffix(path, ".safetensors")
         return cls.from_state(*read_agent_file(source), env, source=str(source))
 
     @classmethod
@@ -335,6 +331,12 @@ class _Notifier:
             self._callback.on_training_end()
 
 
+def with_suffix(path: str | os.PathLike[str], suffix: str) -> Path:
+    """Returns the path of an agent's file, with ``suffix`` where it has none."""
+    path = Path(path)
+    return path if path.suffix else path.with_name(f"{path.name}{suffix}")
+
+
 def config_of(env: Any) -> RunConfig:
     """Returns the configuration of an environment of ours, scalar or vector, wrapped or not.
 
@@ -388,8 +390,3 @@ def _spaces_in_words(spaces: Mapping[str, Any]) -> str:
 
 def _class_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _with_suffix(path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
-    return path if path.suffix else path.with_name(f"{path.name}.safetensors")

@@ -75,6 +75,20 @@ def controller_loss(
     return -(advantages * log_probs).mean() + entropy_coefficient * (excess**2).sum(dim=-1).mean()
 
 
+def policy_numbers(c1: Tensor, c2: Tensor) -> dict[str, float]:
+    """Returns ``c1``, ``c2``, ``mean`` and ``entropy`` (nats) of each group's policy, for concentrations [groups].
+
+    With several groups the names carry the group's number: ``mean_0``, ``mean_1``, ...
+    """
+    numbers: dict[str, float] = {}
+    for group in range(len(c1)):
+        suffix = f"_{group}" if len(c1) > 1 else ""
+        policy = Beta(c1[group], c2[group], validate_args=False)
+        values = {"c1": c1[group], "c2": c2[group], "mean": policy.mean, "entropy": policy.entropy()}
+        numbers |= {f"{name}{suffix}": float(cast(Tensor, value)) for name, value in values.items()}
+    return numbers
+
+
 class BetaController(Agent):
     """The paper's controller, learning online over one run or several.
 
@@ -220,21 +234,14 @@ class BetaController(Agent):
     def diagnostics(self) -> dict[str, float]:
         """Returns numbers about the last decision and the learning so far.
 
-        ``c1``, ``c2``, ``mean`` and ``entropy`` (nats) of the policy that made the last decision, NaN before the first; with
-        several groups these carry the group's number: ``mean_0``, ``mean_1``, ... Then ``advantage``, the normalised
+        ``policy_numbers`` of the policy that made the last decision, NaN before the first. Then ``advantage``, the normalised
         advantage of the newest decision in the last update (0 before the first update), ``pending``, the decisions whose
         return is not known yet, and ``num_updates``.
         """
         unknown = np.full((self.groups, 2), np.nan)
-        concentrations = unknown if self._last_concentrations is None else self._last_concentrations
-        numbers: dict[str, float] = {}
-        for group, (c1, c2) in enumerate(torch.from_numpy(concentrations)):
-            suffix = f"_{group}" if self.groups > 1 else ""
-            policy = Beta(c1, c2, validate_args=False)
-            values = {"c1": c1, "c2": c2, "mean": policy.mean, "entropy": policy.entropy()}
-            numbers |= {f"{name}{suffix}": float(value) for name, value in values.items()}
+        last = torch.from_numpy(unknown if self._last_concentrations is None else self._last_concentrations)
         return {
-            **numbers,
+            **policy_numbers(last[:, 0], last[:, 1]),
             "advantage": self._last_advantage,
             "pending": float(len(self._pending.entries)),
             "num_updates": float(self.num_updates),

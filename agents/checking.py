@@ -1,7 +1,6 @@
 """What stands between an agent and an environment: neither gets a number from the other that cannot be used.
 
-A wrapper checks what passes, and a context manager tells an agent's exceptions from the environment's. Whatever trains
-or plays agents uses both: a run, a training loop, an adapter for another library.
+A wrapper checks what passes, and a context manager tells an agent's exceptions from the environment's.
 """
 
 from __future__ import annotations
@@ -43,9 +42,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         env: The environment, with actions Box(0, 1, (groups,)).
         agent_name: What messages call the agent.
 
-    Attributes:
-        num_windows: Windows made so far.
-        error: The exception that the environment itself raised last, or None.
+    Attributes: those of ``Watched``.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], agent_name: str = "agent") -> None:
@@ -73,12 +70,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             AgentError: If the action is not one finite ratio in [0, 1] for each group; nothing is trained then.
             NonFiniteError: If the observation or the reward is not finite.
         """
-        try:
-            checked_ratios(action, self._groups)
-        except ConfigError as error:
-            raise AgentError(
-                f"agent {self.agent_name!r}, window {self.num_windows + 1}: its decision cannot be used. {error}"
-            ) from error
+        _check_decision(action, self._groups, f"agent {self.agent_name!r}, window {self.num_windows + 1}")
         with others_failures(self):
             observation, reward, terminated, truncated, info = super().step(action)
             self.num_windows += 1
@@ -166,12 +158,14 @@ def check_decisions(actions: Any, groups: int, agent_name: str, when: str) -> No
         AgentError: If there is not one finite ratio in [0, 1] for each group of each student.
     """
     for student, action in enumerate(np.atleast_1d(np.asarray(actions))):
-        try:
-            checked_ratios(action, groups)
-        except ConfigError as error:
-            raise AgentError(
-                f"agent {agent_name!r}, {when}, student {student}: its decision cannot be used. {error}"
-            ) from error
+        _check_decision(action, groups, f"agent {agent_name!r}, {when}, student {student}")
+
+
+def _check_decision(action: Any, groups: int, whose: str) -> None:
+    try:
+        checked_ratios(action, groups)
+    except ConfigError as error:
+        raise AgentError(f"{whose}: its decision cannot be used. {error}") from error
 
 
 @contextmanager

@@ -35,12 +35,7 @@ class UcbBandit(ForgettingBandit):
     """
 
     def __init__(
-        self,
-        env: gymnasium.Env[Any, Any],
-        seed: int = 0,
-        *,
-        exploration: float = 0.5,
-        **options: Any,
+        self, env: gymnasium.Env[Any, Any], seed: int = 0, *, exploration: float = 0.5, **options: Any
     ) -> None:
         super().__init__(env, seed, **options)
         self.exploration = checked_number("exploration", exploration, least=0.0)
@@ -66,14 +61,7 @@ class ThompsonBandit(ForgettingBandit):
         **options: Those of ``ForgettingBandit``.
     """
 
-    def __init__(
-        self,
-        env: gymnasium.Env[Any, Any],
-        seed: int = 0,
-        *,
-        noise: float = 1.0,
-        **options: Any,
-    ) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], seed: int = 0, *, noise: float = 1.0, **options: Any) -> None:
         super().__init__(env, seed, **options)
         self.noise = checked_number("noise", noise, above=0.0)
 

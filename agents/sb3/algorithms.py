@@ -124,11 +124,7 @@ def _td3(scale: Scale) -> dict[str, Any]:
 
 
 def _dqn(scale: Scale) -> dict[str, Any]:
-    return {
-        **_off_policy(scale),
-        "target_update_interval": 500,
-        "exploration_fraction": 0.3,
-    }
+    return {**_off_policy(scale), "target_update_interval": 500, "exploration_fraction": 0.3}
 
 
 _ON_POLICY = {"beta": "agents.sb3.beta_policy:BetaActorCriticPolicy", "gaussian": "MlpPolicy"}
@@ -197,26 +193,20 @@ def arguments(
     if {"n_steps", "batch_size"} <= defaults.keys() and isinstance(options.get("n_steps"), int):
         defaults["batch_size"] = minibatch(max(1, options["n_steps"] * scale.num_envs))
     merged = {**defaults, **options, "policy_kwargs": {**policy_kwargs, **(options.get("policy_kwargs") or {})}}
-    if isinstance(merged.get("action_noise"), int | float):
-        merged["action_noise"] = action_noise(merged["action_noise"], space)
+    sigma = merged.get("action_noise")
+    if isinstance(sigma, int | float):  # in units of the interval [-1, 1]: half of it in units of the ratio
+        assert space.shape is not None
+        merged["action_noise"] = NormalActionNoise(np.zeros(space.shape), np.full(space.shape, float(sigma)))
     return {"policy": _policy(name, space, policy), **merged}
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Raises ConfigError if an option is not an argument of the algorithm's constructor."""
-    known = [
-        parameter for parameter in inspect.signature(ALGORITHMS[name].cls).parameters if parameter not in _NOT_OPTIONS
-    ]
+    known = [one for one in inspect.signature(ALGORITHMS[name].cls).parameters if one not in _NOT_OPTIONS]
     for option in options:
         if option not in known:
             hint = did_you_mean(option, known, f"the options are {', '.join(known)}.")
             raise ConfigError(f"agent {name!r}: expected an argument of its constructor, got {option!r}; {hint}")
-
-
-def action_noise(sigma: float, space: spaces.Space[Any]) -> NormalActionNoise:
-    """Returns Gaussian noise of actions, sigma in units of the interval [-1, 1]: half of it in units of the ratio."""
-    assert space.shape is not None
-    return NormalActionNoise(np.zeros(space.shape), np.full(space.shape, float(sigma)))
 
 
 def _policy(name: str, space: spaces.Space[Any], policy: str | None) -> Any:

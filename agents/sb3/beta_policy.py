@@ -22,9 +22,8 @@ from torch.nn import functional
 from atesd_env.errors import ConfigError
 
 _EDGE = 1e-6  # a sample may round to 0 or 1, where the log-density is infinite
-_OUTPUT_GAIN = (
-    0.01  # small, as for Stable-Baselines3's own policies: every state starts with nearly the same distribution
-)
+# Small, as for Stable-Baselines3's own policies: every state starts with nearly the same distribution.
+_OUTPUT_GAIN = 0.01
 
 
 class BetaDistribution(Distribution):

@@ -63,12 +63,11 @@ def packed(algorithm: Any, description: Description) -> bytes:
 
 
 def read_agent_file(path: Path) -> bytes:
-    """Returns the bytes of an agent's file; without a suffix, ``.zip`` is added.
+    """Returns the bytes of an agent's file.
 
     Raises:
         RunFilesError: If it cannot be read.
     """
-    path = with_zip_suffix(path)
     try:
         return path.read_bytes()
     except OSError as error:
@@ -144,8 +143,3 @@ def check_same_spaces(description: Description, groups: int, feature_names: Sequ
             f"{source}: expected an agent for the observation's {len(feature_names)} features, got one for "
             f"{len(description.feature_names)} ({difference}); take an agent that was trained on this kind of environment."
         )
-
-
-def with_zip_suffix(path: Path) -> Path:
-    """Returns the path, with ``.zip`` where it has no suffix."""
-    return path if path.suffix else path.with_name(f"{path.name}.zip")

@@ -53,9 +53,7 @@ class PopulationVecEnv(VecEnv):
         env: The environment.
         actions: How actions become reveal ratios.
         groups: Reveal ratios of a decision.
-        agent_name: What messages call the agent.
-        num_windows: Windows made so far, over all students.
-        error: The exception that the environment itself raised last, or None.
+        agent_name, num_windows, error: Those of ``agents.checking.Watched``.
 
     Raises:
         ConfigError: If the environment's actions are not ``Box(0, 1, (groups,))``, or it restarts ended students itself
