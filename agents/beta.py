@@ -83,8 +83,13 @@ def policy_numbers(c1: Tensor, c2: Tensor) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for group in range(len(c1)):
         suffix = f"_{group}" if len(c1) > 1 else ""
-        policy = Beta(c1[group], c2[group], validate_args=False)
-        values = {"c1": c1[group], "c2": c2[group], "mean": policy.mean, "entropy": policy.entropy()}
+        policy = Beta(c1[group].detach(), c2[group].detach(), validate_args=False)
+        values = {
+            "c1": policy.concentration1,
+            "c2": policy.concentration0,
+            "mean": policy.mean,
+            "entropy": policy.entropy(),
+        }
         numbers |= {f"{name}{suffix}": float(cast(Tensor, value)) for name, value in values.items()}
     return numbers
 

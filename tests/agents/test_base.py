@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from stable_baselines3.common.callbacks import BaseCallback
 
+from agents import make
 from agents.base import Agent, AgentProtocol, Transition
 from agents.schedules import FixedSchedule, RandomSchedule
+from agents.specs.table import AGENTS
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.simulated.toy import ToyExposureEnv
+from tests.agents.playing import actions_of, observed
 
 
 class RememberingEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -187,6 +190,65 @@ def test_a_wrong_seed_is_refused(seed: Any):
 def test_an_environment_with_other_actions_is_refused():
     with pytest.raises(ConfigError, match="expected actions Box"):
         FixedSchedule(gymnasium.make("CartPole-v1"))
+
+
+SPECS = [
+    *("fixed:0.3", "random", "linear:0:1", "cosine:0:1", "staged:0.3:1:0.5", "binomial", "feedback:gain=0.7"),
+    *("beta:batch_size=5:features=all", "ucb", "ucb:discount=0.95", "ucb:window=50", "exp3s"),
+    *("thompson", "thompson:discount=0.95", "thompson:window=50"),
+    *("linucb", "linucb:discount=0.95", "linucb:window=50"),
+]
+"""Every agent that is not Stable-Baselines3's."""
+
+
+def test_no_agent_is_left_out():
+    own = {entry.name for entry in AGENTS if not entry.target.startswith("agents.sb3")}
+    assert {spec.partition(":")[0] for spec in SPECS} == own
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("spec", SPECS)
+def test_shapes_follow_the_observation(spec: str, groups: int):
+    env = ToyExposureEnv(groups=groups)
+    agent = make(spec, env).learn(30)  # so that different states get different ratios
+    state = None if spec.startswith("feedback") else "kept"
+    one, after = agent.predict(observed()[0], state=state)
+    assert state is None or after == "kept"
+    assert one.shape == (groups,)
+    assert one.dtype == np.float32
+    assert env.action_space.contains(one)
+    several = agent.predict(observed(4), deterministic=True)[0]
+    assert several.shape == (4, groups)
+    assert several.dtype == np.float32
+    np.testing.assert_allclose(several[2], agent.predict(observed(4)[2], deterministic=True)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("num_windows", [0, 1, 43])
+def test_a_loaded_agent_goes_on_bit_for_bit(tmp_path: Path, spec: str, num_windows: int):
+    """43 windows of runs of 20 leave two decisions waiting for their return, and for beta some for their batch."""
+    agent, never_saved = (make(spec, ToyExposureEnv(windows=20, groups=2), seed=3) for _ in range(2))
+    for one in (agent, never_saved):
+        one.learn(num_windows)
+    if hasattr(agent, "_pending"):
+        assert len(agent._pending.entries) == min(num_windows, 2)
+    if num_windows == 43 and spec.startswith("beta"):
+        assert agent._completed
+        assert agent.num_updates > 0
+    agent.save(tmp_path / "agent")
+    loaded = type(agent).load(tmp_path / "agent", copy.deepcopy(agent.env))
+    assert agent.is_resumable
+    assert loaded.options() == agent.options()
+    ahead, behind, whole = (actions_of(one, 30, reset_num_timesteps=False) for one in (agent, loaded, never_saved))
+    np.testing.assert_array_equal(ahead, behind)
+    np.testing.assert_array_equal(ahead, whole)
+    assert len(np.unique(ahead)) > 1 or spec == "fixed:0.3"
+    (arrays, description), (loaded_arrays, loaded_description) = agent.state(), loaded.state()
+    assert description == loaded_description
+    assert arrays.keys() == loaded_arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, loaded_arrays[name])
+    assert agent.diagnostics() == loaded.diagnostics()
 
 
 def test_saved_and_loaded_agents_go_on_alike(tmp_path: Path):

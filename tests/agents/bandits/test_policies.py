@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,7 @@ from atesd_env.envs.contract import make_spaces
 from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import ConfigError
 from atesd_env.simulated.toy import ToyExposureEnv
-from tests.agents.playing import BreaksInWindow4, actions_of, observed, transitions_of
+from tests.agents.playing import ABLATION, BreaksInWindow4, actions_of, observed, transitions_of
 
 FORMS: dict[str, tuple[type[GridBandit], dict[str, Any]]] = {
     "ucb": (UcbBandit, {}),
@@ -87,20 +84,9 @@ class ScaledProgress(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("groups", [1, 3])
-def test_ratios_are_on_the_grid_and_shapes_follow_the_observation(form: str, groups: int):
-    env = ToyExposureEnv(groups=groups)
-    agent = bandit(form, env, grid=[0.1, 0.4, 1.0])
-    actions = actions_of(agent, 30)
-    assert actions.shape == (30, groups)
-    assert set(np.unique(actions)) == set(np.float32([0.1, 0.4, 1.0]))
-    one, state = agent.predict(observed(1)[0], state="kept")
-    assert state == "kept"
-    assert one.dtype == np.float32
-    assert env.action_space.contains(one)
-    several = agent.predict(observed(4), deterministic=True)[0]
-    assert several.shape == (4, groups)
-    np.testing.assert_array_equal(several[2], agent.predict(observed(4)[2], deterministic=True)[0])
+def test_ratios_are_on_the_grid(form: str):
+    agent = bandit(form, ToyExposureEnv(groups=3), grid=[0.1, 0.4, 1.0])
+    assert set(np.unique(actions_of(agent, 30))) == set(np.float32([0.1, 0.4, 1.0]))
 
 
 def test_grids():
@@ -109,16 +95,8 @@ def test_grids():
     np.testing.assert_array_equal(bandit("ucb", grid=np.array([0, 1])).grid, [0.0, 1.0])
 
 
-@pytest.mark.parametrize(
-    ("credit", "settings"),
-    [
-        ("one-step", {"gamma": 0.7, "lookahead": 1, "grounded_weight": 0.0}),
-        ("delayed", {"gamma": 1.0, "lookahead": 3, "grounded_weight": 0.0}),
-        ("discounted", {"gamma": 0.7, "lookahead": 3, "grounded_weight": 0.0}),
-        ("grounded", {"gamma": 0.7, "lookahead": 3, "grounded_weight": 0.2}),
-    ],
-)
-def test_pulls_are_credited_with_their_return(credit: str, settings: dict[str, Any]):
+@pytest.mark.parametrize("credit", ABLATION)
+def test_pulls_are_credited_with_their_return(credit: str):
     """Two runs of 10 windows: each pull gets R of its own run, and those whose return never comes get none."""
     env = ToyExposureEnv(windows=10, lookahead=3, gamma=0.7, grounded_weight=0.2)
     agent = bandit("ucb", env, credit=credit)
@@ -126,7 +104,7 @@ def test_pulls_are_credited_with_their_return(credit: str, settings: dict[str, A
     expected, arms = [], []
     for run in (seen[:10], seen[10:]):
         columns = [[one.info[name] for one in run] for name in ("reward/progress", "probe/grounded")]
-        returns = decision_returns(*columns, **settings).tolist()
+        returns = decision_returns(*columns, **ABLATION[credit]).tolist()
         expected += returns
         arms += [4 * float(one.action[0]) for one in run[: len(returns)]]
     np.testing.assert_allclose(agent.history["returns"], expected, rtol=1e-12)
@@ -206,31 +184,6 @@ def test_decisions_do_not_depend_on_the_unit_of_progress(form: str):
     assert scaled.history["returns"].max() < 1e-3
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("num_windows", [0, 1, 43])
-def test_a_loaded_bandit_learns_on_bit_for_bit(tmp_path: Path, form: str, num_windows: int):
-    """43 windows of runs of 20 leave two pulls waiting for their return."""
-    env = ToyExposureEnv(windows=20, groups=2)
-    agent = bandit(form, env, seed=3)
-    agent.learn(num_windows)
-    assert len(agent._pending.entries) == min(num_windows, 2)
-    agent.save(tmp_path / "agent")
-    loaded = type(agent).load(tmp_path / "agent", copy.deepcopy(env))
-    whole = bandit(form, ToyExposureEnv(windows=20, groups=2), seed=3)
-    whole.learn(num_windows)
-    ahead, behind, never_saved = (actions_of(one, 20, reset_num_timesteps=False) for one in (agent, loaded, whole))
-    np.testing.assert_array_equal(ahead, behind)
-    np.testing.assert_array_equal(ahead, never_saved)
-    assert agent.options() == loaded.options()
-    arrays, described = agent.state()
-    loaded_arrays, loaded_described = loaded.state()
-    assert described == loaded_described
-    assert arrays.keys() == loaded_arrays.keys()
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(array, loaded_arrays[name])
-    assert agent.diagnostics() == loaded.diagnostics()
-
-
 OPTIONS: dict[str, dict[str, Any]] = {
     "ucb": {"exploration": 0.3, "discount": 0.9, "window": 30},
     "thompson": {"noise": 0.4, "discount": 0.9, "window": 30},
@@ -282,12 +235,6 @@ def test_a_state_is_a_copy():
     restored.learn(10)
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, before[name])
-
-
-def test_a_bandit_saved_for_other_groups_is_refused():
-    arrays, described = bandit("ucb", ToyExposureEnv(groups=3)).state()
-    with pytest.raises(ConfigError, match="groups"):
-        UcbBandit.from_state(arrays, described, ToyExposureEnv())
 
 
 @pytest.mark.parametrize("form", KINDS)
@@ -406,13 +353,6 @@ def test_the_registry_makes_them(kind: str):
     if kind == "exp3s":
         with pytest.raises(ConfigError, match="it has no discount"):
             make(kind, ToyExposureEnv(), discount=0.95)
-
-
-@pytest.mark.parametrize(("code", "is_light"), [("import agents.bandits", True), ("import mabwiser.mab", False)])
-def test_importing_bandits_loads_no_heavy_library(code: str, is_light: bool):
-    """The second case shows that the check can fail."""
-    check = f"import sys; {code}; sys.exit(any(name in sys.modules for name in ('torch', 'mabwiser', 'sklearn')))"
-    assert (subprocess.run([sys.executable, "-c", check], check=False).returncode == 0) is is_light
 
 
 @pytest.mark.parametrize("best", [0.25, 1.0])
