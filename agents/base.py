@@ -300,11 +300,8 @@ class _Notifier:
     def __init__(self, agent: Agent, callback: Any) -> None:
         # Recognised by their methods: importing Stable-Baselines3 to ask for a class would load torch.
         self._is_object = hasattr(callback, "on_step")
-        if callback is not None and not self._is_object and not callable(callback):
-            raise ConfigError(
-                f"callback: expected a function of two dicts or a BaseCallback, got {callback!r}; "
-                "pass one of these, or None."
-            )
+        if not self._is_object:
+            check_callback(callback)
         self._agent = agent
         self._callback: Any = callback
         if self._is_object:
@@ -329,6 +326,15 @@ class _Notifier:
     def end(self) -> None:
         if self._is_object:
             self._callback.on_training_end()
+
+
+def check_callback(callback: Any) -> None:
+    """Raises ConfigError if a callback, which is no object of Stable-Baselines3's, is neither a function nor None."""
+    if callback is not None and not callable(callback):
+        raise ConfigError(
+            f"callback: expected a function of two dicts or a BaseCallback, got {callback!r}; "
+            "pass one of these, or None."
+        )
 
 
 def with_suffix(path: str | os.PathLike[str], suffix: str) -> Path:

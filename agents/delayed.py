@@ -22,12 +22,7 @@ Decision = TypeVar("Decision")
 
 
 class PendingDecisions(Generic[Decision]):
-    """Decisions that wait for their return, in a run that is still going on; same numbers as ``decision_returns``.
-
-    Args:
-        gamma: Discount.
-        lookahead: L.
-        grounded_weight: The paper's lambda_gt.
+    """Decisions that wait for their return, in a run that is still going on; arguments and numbers of ``decision_returns``.
 
     Attributes:
         entries: (decision, progress, grounded) of the windows whose decision waits, oldest first; at most L - 1.
@@ -99,12 +94,9 @@ def pending_decisions(env: gymnasium.Env[Any, Any], credit: Credit) -> PendingDe
 
 
 def decision_arrays(name: str, parts: Sequence[str], entries: Iterable[tuple[Any, ...]]) -> dict[str, NDArray[Any]]:
-    """Returns n decisions, and the numbers that go with each, as the arrays of an agent's file; none where n is 0.
+    """Returns decisions and the numbers that go with each, such as ``PendingDecisions.entries``, as arrays ``<name>/<part>``.
 
-    Args:
-        name: What the arrays' names begin with.
-        parts: A name for each array that a decision is a tuple of.
-        entries: Each a decision and its numbers, such as ``PendingDecisions.entries``.
+    ``parts`` names the arrays that a decision is a tuple of. Without a decision there are no arrays.
     """
     rows = list(entries)
     if not rows:

@@ -27,9 +27,7 @@ class Schedule(Agent):
 
     def ratios_at(self, progress: NDArray[np.float64], *, deterministic: bool) -> NDArray[np.float64] | float:
         """Returns the ratios at a progress in [0, 1], [..., 1]: [..., groups], or what broadcasts to it."""
-        raise NotImplementedError(
-            f"{type(self).__name__}: expected a method ratios_at(progress, deterministic=), got none; define it."
-        )
+        raise NotImplementedError
 
     def predict(
         self,

@@ -147,12 +147,7 @@ ALGORITHMS: dict[str, Algorithm] = {
 
 
 def action_map(name: str, groups: int, grid: int | None) -> ActionMap:
-    """Returns how actions of an algorithm become reveal ratios.
-
-    Args:
-        name: Name of the algorithm.
-        groups: Difficulty groups.
-        grid: Ratios of each group's grid; None is [0, 1] itself, and for DQN ``default_points``.
+    """Returns how actions of an algorithm become reveal ratios; without a grid it is [0, 1], for DQN ``default_points``.
 
     Raises:
         ConfigError: If the algorithm cannot choose from a grid.
@@ -171,15 +166,10 @@ def action_map(name: str, groups: int, grid: int | None) -> ActionMap:
 def arguments(
     name: str, scale: Scale, space: spaces.Space[Any], policy: str | None, hidden_size: int, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns the arguments of an algorithm's constructor, ``env`` and ``seed`` apart.
+    """Returns the arguments of an algorithm's constructor, ``env`` and ``seed`` apart; ``options`` go before the defaults.
 
-    Args:
-        name: Name of the algorithm.
-        scale: What the defaults follow from.
-        space: The action space that it sees.
-        policy: Name of a policy; None is the algorithm's first, and on a grid Stable-Baselines3's own.
-        hidden_size: Units of each of the two hidden layers, and of an LSTM.
-        options: The caller's, which go before the defaults.
+    Without a policy it is the algorithm's first, and on a grid Stable-Baselines3's own; ``hidden_size`` is that of each of
+    the two hidden layers, and of an LSTM.
 
     Raises:
         ConfigError: If the policy or an option is unknown.

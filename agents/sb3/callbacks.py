@@ -7,17 +7,12 @@ from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
+from agents.base import check_callback
 from agents.sb3.vec_env import PopulationVecEnv
-from atesd_env.errors import ConfigError
 
 
 class StartEndedAfter(CallbackList):
-    """Runs callbacks, then starts new runs of the students whose run has ended, unless a callback stops the learning.
-
-    Args:
-        callbacks: The callbacks.
-        vec_env: The adapter, with deferred resets.
-    """
+    """Runs callbacks, then starts new runs of the students whose run has ended, unless a callback stops the learning."""
 
     def __init__(self, callbacks: Sequence[BaseCallback], vec_env: PopulationVecEnv) -> None:
         super().__init__(list(callbacks))
@@ -31,11 +26,7 @@ class StartEndedAfter(CallbackList):
 
 
 class FunctionCallback(BaseCallback):
-    """A function of (local names, global names) as a callback; only False stops, None does not.
-
-    Args:
-        function: The function, or None.
-    """
+    """A function of (local names, global names), or None, as a callback; only False stops, None does not."""
 
     def __init__(self, function: Any) -> None:
         super().__init__()
@@ -53,9 +44,5 @@ def as_callback(callback: Any) -> BaseCallback:
     """
     if isinstance(callback, BaseCallback):
         return callback
-    if callback is not None and not callable(callback):
-        raise ConfigError(
-            f"callback: expected a function of two dicts or a BaseCallback, got {callback!r}; "
-            "pass one of these, or None."
-        )
+    check_callback(callback)
     return FunctionCallback(callback)

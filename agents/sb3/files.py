@@ -109,9 +109,6 @@ def moved_classes(content: bytes) -> dict[str, Any]:
     """Returns what a zip names by a module of before (``MOVED``), as Stable-Baselines3's ``custom_objects``.
 
     The pickles in it are read as a list of instructions, and not carried out.
-
-    Args:
-        content: The zip, which ``described`` has found to be whole.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         values = json.loads(archive.read("data"))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,17 @@ SUFFIXES = (".safetensors", ".zip")
 """Endings of the files of saved agents: ours, and Stable-Baselines3's."""
 
 
+@dataclass(eq=False)
 class Frozen:
     """An agent that only decides: what it knows stays as it is.
 
-    Args:
+    Attributes:
         agent: The agent.
         deterministic: Leave the randomness of its decisions out.
     """
 
-    def __init__(self, agent: AgentProtocol, *, deterministic: bool = True) -> None:
-        self.agent = agent
-        self.deterministic = deterministic
+    agent: AgentProtocol
+    deterministic: bool = True
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False

@@ -217,14 +217,6 @@ def test_ratios_are_clipped_for_the_environment_only(batches: list[dict[str, Any
     np.testing.assert_allclose(np.clip(ratios, 0.45, 0.55), actions[:40], rtol=1e-6)
 
 
-def test_an_update_moves_the_policy_towards_what_was_better():
-    agent = BetaController(ToyExposureEnv(toy_best_ratio=1.0, toy_noise=0.0, lookahead=1))
-    first = agent.predict(observed()[0], deterministic=True)[0]
-    agent.learn(40)
-    assert agent.num_updates == 10
-    assert agent.predict(observed()[0], deterministic=True)[0] > first
-
-
 def test_runs_repeat_with_their_seed_and_ignore_global_generators():
     torch.manual_seed(1)
     before = torch.get_rng_state()
