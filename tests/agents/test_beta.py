@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -172,12 +171,6 @@ def test_decisions_are_credited_with_their_return(batches: list[dict[str, Any]],
     assert agent.num_updates == len(batches) == (5 if credit == "one-step" else 4)
 
 
-def test_a_lookahead_of_1_credits_the_reward(batches: list[dict[str, Any]]):
-    agent = BetaController(ToyExposureEnv(windows=8, lookahead=1), batch_size=4)
-    columns = columns_of(agent, 8)
-    np.testing.assert_allclose([value for batch in batches for value in batch["returns"]], columns["reward/total"])
-
-
 def test_a_batch_may_span_runs(batches: list[dict[str, Any]]):
     agent = BetaController(ToyExposureEnv(windows=5, lookahead=3), batch_size=4)
     agent.learn(5)
@@ -248,18 +241,6 @@ def test_the_advantage_is_the_newest_decisions_and_pending_counts_those_without_
     assert agent.diagnostics()["pending"] == 2.0
     assert agent.diagnostics()["advantage"] == pytest.approx(batches[-1]["advantages"][-1])
     assert agent.diagnostics()["advantage"] != 0.0
-
-
-@pytest.mark.parametrize("groups", [1, 2])
-def test_diagnostics_have_the_same_names_at_any_time(tmp_path: Path, groups: int):
-    agent = BetaController(ToyExposureEnv(groups=groups), batch_size=2)
-    names = list(agent.diagnostics())
-    assert ({"mean"} if groups == 1 else {"mean_0", "mean_1"}) <= set(names)
-    assert np.isnan([value for name, value in agent.diagnostics().items() if name.startswith("c")]).all()
-    agent.learn(9)
-    assert list(agent.diagnostics()) == names
-    agent.save(tmp_path / "agent")
-    assert BetaController.load(tmp_path / "agent", agent.env).diagnostics() == agent.diagnostics()
 
 
 def test_the_default_credit_is_the_papers_whole_return():

@@ -126,13 +126,6 @@ def test_an_episode_begins_with_a_fresh_loop():
     assert first[-1] != 0.5
 
 
-def test_diagnostics_have_the_same_names_at_any_time():
-    agent = FeedbackController(ToyExposureEnv())
-    names = list(agent.diagnostics())
-    agent.learn(3)
-    assert list(agent.diagnostics()) == names == ["set_point", "mismatch", "is_saturated"]
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

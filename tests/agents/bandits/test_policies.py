@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -22,7 +21,7 @@ from atesd_env.envs.contract import make_spaces
 from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import ConfigError
 from atesd_env.simulated.toy import ToyExposureEnv
-from tests.agents.playing import ABLATION, BreaksInWindow4, actions_of, observed, transitions_of
+from tests.agents.playing import ABLATION, BreaksInWindow4, actions_of, observed, observed_with, transitions_of
 
 FORMS: dict[str, tuple[type[GridBandit], dict[str, Any]]] = {
     "ucb": (UcbBandit, {}),
@@ -59,11 +58,10 @@ class GaussianBanditEnv(gymnasium.Env[Any, Any]):
         self.means, self.sees = means, sees
         self.rng = np.random.default_rng(seed)
         self.window = 0
-        self.seen = np.zeros(len(FEATURE_NAMES), dtype=np.float32)
+        self.seen: np.ndarray
 
     def _look(self) -> np.ndarray:
-        self.seen = np.zeros(len(FEATURE_NAMES), dtype=np.float32)
-        self.seen[0] = self.rng.integers(2) if self.sees else 0
+        self.seen = observed_with(FEATURE_NAMES[0], self.rng.integers(2) if self.sees else 0)[0]
         return self.seen
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -193,12 +191,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_options_come_back(tmp_path: Path, kind: str):
+def test_options_come_back(kind: str):
     given = {"grid": [0.0, 0.1, 1.0], "credit": "delayed", "scale_window": 9, **OPTIONS[kind]}
     agent = bandit(kind, **given)
     assert agent.options() == given
-    agent.save(tmp_path / "agent")
-    assert type(agent).load(tmp_path / "agent", ToyExposureEnv()).options() == given
+    assert type(agent).from_state(*agent.state(), ToyExposureEnv()).options() == given
 
 
 def test_options_reach_the_rules():
