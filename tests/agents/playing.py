@@ -10,6 +10,9 @@ import numpy as np
 from agents.credit import CreditSettings
 from atesd_env.envs.observation import FEATURE_NAMES
 
+FORGETFUL = ("ucb", "thompson", "linucb")
+BANDITS = (*(f"{name}{option}" for name in FORGETFUL for option in ("", ":discount=0.95", ":window=50")), "exp3s")
+"""The bandits' specs: those that can forget in three forms."""
 ABLATION: dict[str, CreditSettings] = {
     "one-step": {"gamma": 0.7, "lookahead": 1, "grounded_weight": 0.0},
     "delayed": {"gamma": 1.0, "lookahead": 3, "grounded_weight": 0.0},

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import make
@@ -17,7 +18,7 @@ from agents.schedules import FixedSchedule, RandomSchedule
 from agents.specs.table import AGENTS
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.simulated.toy import ToyExposureEnv
-from tests.agents.playing import actions_of, observed
+from tests.agents.playing import BANDITS, actions_of, observed
 
 
 class RememberingEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -194,9 +195,7 @@ def test_an_environment_with_other_actions_is_refused():
 
 SPECS = [
     *("fixed:0.3", "random", "linear:0:1", "cosine:0:1", "staged:0.3:1:0.5", "binomial", "feedback:gain=0.7"),
-    *("beta:batch_size=5:features=all", "ucb", "ucb:discount=0.95", "ucb:window=50", "exp3s"),
-    *("thompson", "thompson:discount=0.95", "thompson:window=50"),
-    *("linucb", "linucb:discount=0.95", "linucb:window=50"),
+    *("beta:batch_size=5:features=all", *BANDITS),
 ]
 """Every agent that is not Stable-Baselines3's."""
 
@@ -221,6 +220,19 @@ def test_shapes_follow_the_observation(spec: str, groups: int):
     assert several.shape == (4, groups)
     assert several.dtype == np.float32
     np.testing.assert_allclose(several[2], agent.predict(observed(4)[2], deterministic=True)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("spec", ["random", "binomial", "beta", *BANDITS])
+def test_runs_repeat_with_their_seed_and_ignore_global_generators(spec: str):
+    first = actions_of(make(spec, ToyExposureEnv(), seed=3), 40)
+    torch.manual_seed(2)
+    np.random.seed(2)  # noqa: NPY002 (the global generators are the subject)
+    before = torch.get_rng_state()
+    np.testing.assert_array_equal(actions_of(make(spec, ToyExposureEnv(), seed=3), 40), first)
+    assert torch.equal(torch.get_rng_state(), before)
+    differs = actions_of(make(spec, ToyExposureEnv(), seed=4), 40) != first
+    assert differs.all() if spec in ("random", "beta") else differs.any()
+    assert len(np.unique(first[3:10])) > 1, "each window has a decision of its own"
 
 
 @pytest.mark.parametrize("spec", SPECS)

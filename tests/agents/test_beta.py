@@ -210,17 +210,6 @@ def test_ratios_are_clipped_for_the_environment_only(batches: list[dict[str, Any
     np.testing.assert_allclose(np.clip(ratios, 0.45, 0.55), actions[:40], rtol=1e-6)
 
 
-def test_runs_repeat_with_their_seed_and_ignore_global_generators():
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    first = actions_of(BetaController(ToyExposureEnv(), seed=3), 20)
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(2)
-    np.random.seed(2)  # noqa: NPY002 (the global generator is the subject)
-    np.testing.assert_array_equal(actions_of(BetaController(ToyExposureEnv(), seed=3), 20), first)
-    assert (actions_of(BetaController(ToyExposureEnv(), seed=4), 20) != first).all()
-
-
 def test_diagnostics_are_of_the_last_decision():
     agent = BetaController(ToyExposureEnv(lookahead=1), batch_size=4)
     agent.learn(3)

@@ -95,13 +95,6 @@ def test_binomial_draws_have_the_binomials_frequencies_in_each_group():
     assert abs(np.corrcoef(ratios.T)[0, 1]) < 0.079
 
 
-def test_binomial_repeats_with_its_seed_and_draws_anew_in_each_window():
-    first, same, other = (played_ratios(BinomialSchedule(ToyExposureEnv(), seed=seed), 20) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first, same)
-    assert (first != other).any()
-    assert len(set(first[3:10])) > 1
-
-
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
@@ -127,12 +120,6 @@ def test_random_is_uniform_and_apart_in_each_group():
     counts = np.histogram(ratios, bins=10, range=(0.0, 1.0))[0]
     assert stats.chisquare(counts).pvalue > 3e-6
     assert abs(np.corrcoef(ratios.T)[0, 1]) < 0.112
-
-
-def test_random_repeats_with_its_seed():
-    first, same, other = (played_ratios(RandomSchedule(ToyExposureEnv(), seed=seed), 5) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first, same)
-    assert (first != other).all()
 
 
 def test_deterministic_random_is_the_mean_and_draws_nothing():
