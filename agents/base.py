@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from agents.checking import num_groups
+from agents.options import checked_count, option_parameters
 from atesd_env.config import RunConfig
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import write_atomically
@@ -57,11 +59,7 @@ class AgentProtocol(Protocol):
     """The least that an agent must have."""
 
     def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[Any, Any]:
         """Returns (reveal ratios, next state) for one observation [num_features] or several [n, num_features]."""
         ...
@@ -92,15 +90,8 @@ class Agent:
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], seed: int = 0) -> None:
-        shape = env.action_space.shape
-        if shape is None or len(shape) != 1:
-            raise ConfigError(
-                f"env: expected actions Box(0, 1, (groups,)), got {env.action_space}; pass one of our environments."
-            )
-        if not isinstance(seed, int | np.integer) or seed < 0:
-            raise ConfigError(f"seed: expected a whole number from 0, got {seed!r}; pass such a number.")
         self.env = env
-        self.groups = int(shape[0])
+        self.groups = num_groups(env.action_space)
         self.reseed(seed)
         self.num_timesteps = 0
         self.last_observation: NDArray[np.float32] | None = None
@@ -110,7 +101,7 @@ class Agent:
 
     def reseed(self, seed: int) -> None:
         """Gives the next run, which must not have begun, this seed, and the agent's decisions in it."""
-        self.seed = int(seed)
+        self.seed = checked_count("seed", seed, least=0)
         self.rng = numpy_stream(self.seed, "decisions")
 
     def predict(
@@ -203,8 +194,11 @@ class Agent:
         return np.asarray(observation)
 
     def options(self) -> dict[str, Any]:
-        """Returns the constructor's other arguments, as JSON can hold them; a subclass that has some must have this."""
-        return {}
+        """Returns the constructor's arguments beside ``env`` and ``seed``, as JSON can hold them.
+
+        They are the attributes of the same names, as Stable-Baselines3 and scikit-learn keep them.
+        """
+        return {name: getattr(self, name) for name in option_parameters(type(self)) if hasattr(self, name)}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Returns what the agent has learned and remembers, beyond the attributes of this class."""
@@ -247,7 +241,7 @@ class Agent:
             RunFilesError: If it cannot be written; an older file then stays whole.
         """
         arrays, description = self.state()
-        write_atomically(_with_suffix(path), save(arrays, metadata={"agent": json.dumps(description)}))
+        write_atomically(with_suffix(path, ".safetensors"), save(arrays, metadata={"agent": json.dumps(description)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], env: gymnasium.Env[Any, Any]) -> Self:
@@ -262,7 +256,7 @@ class Agent:
             RunFilesError: If the file cannot be read.
             ConfigError: If it holds another class of agent, or one for other spaces.
         """
-        source = _with_suffix(path)
+        source = with_suffix(path, ".safetensors")
         return cls.from_state(*read_agent_file(source), env, source=str(source))
 
     @classmethod
@@ -306,11 +300,8 @@ class _Notifier:
     def __init__(self, agent: Agent, callback: Any) -> None:
         # Recognised by their methods: importing Stable-Baselines3 to ask for a class would load torch.
         self._is_object = hasattr(callback, "on_step")
-        if callback is not None and not self._is_object and not callable(callback):
-            raise ConfigError(
-                f"callback: expected a function of two dicts or a BaseCallback, got {callback!r}; "
-                "pass one of these, or None."
-            )
+        if not self._is_object:
+            check_callback(callback)
         self._agent = agent
         self._callback: Any = callback
         if self._is_object:
@@ -335,6 +326,21 @@ class _Notifier:
     def end(self) -> None:
         if self._is_object:
             self._callback.on_training_end()
+
+
+def check_callback(callback: Any) -> None:
+    """Raises ConfigError if a callback, which is no object of Stable-Baselines3's, is neither a function nor None."""
+    if callback is not None and not callable(callback):
+        raise ConfigError(
+            f"callback: expected a function of two dicts or a BaseCallback, got {callback!r}; "
+            "pass one of these, or None."
+        )
+
+
+def with_suffix(path: str | os.PathLike[str], suffix: str) -> Path:
+    """Returns the path of an agent's file, with ``suffix`` where it has none."""
+    path = Path(path)
+    return path if path.suffix else path.with_name(f"{path.name}{suffix}")
 
 
 def config_of(env: Any) -> RunConfig:
@@ -390,8 +396,3 @@ def _spaces_in_words(spaces: Mapping[str, Any]) -> str:
 
 def _class_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _with_suffix(path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
-    return path if path.suffix else path.with_name(f"{path.name}.safetensors")

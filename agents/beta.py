@@ -30,6 +30,7 @@ from torch.nn import functional
 from agents.base import Agent, Transition
 from agents.credit import Credit
 from agents.delayed import PendingDecisions, decision_arrays, decisions_of, pending_decisions
+from agents.options import checked_count, checked_limits, checked_number
 from atesd_env.envs.observation import NUM_PAPER_FEATURES
 from atesd_env.errors import ConfigError
 from atesd_env.streams import numpy_stream
@@ -72,6 +73,25 @@ def controller_loss(
     log_probs = cast(Tensor, policy.log_prob(ratios)).sum(dim=-1)
     excess = functional.relu(cast(Tensor, policy.entropy()) - entropy_target)
     return -(advantages * log_probs).mean() + entropy_coefficient * (excess**2).sum(dim=-1).mean()
+
+
+def policy_numbers(c1: Tensor, c2: Tensor) -> dict[str, float]:
+    """Returns ``c1``, ``c2``, ``mean`` and ``entropy`` (nats) of each group's policy, for concentrations [groups].
+
+    With several groups the names carry the group's number: ``mean_0``, ``mean_1``, ...
+    """
+    numbers: dict[str, float] = {}
+    for group in range(len(c1)):
+        suffix = f"_{group}" if len(c1) > 1 else ""
+        policy = Beta(c1[group].detach(), c2[group].detach(), validate_args=False)
+        values = {
+            "c1": policy.concentration1,
+            "c2": policy.concentration0,
+            "mean": policy.mean,
+            "entropy": policy.entropy(),
+        }
+        numbers |= {f"{name}{suffix}": float(cast(Tensor, value)) for name, value in values.items()}
+    return numbers
 
 
 class BetaController(Agent):
@@ -123,23 +143,18 @@ class BetaController(Agent):
         credit: Credit = "grounded",
     ) -> None:
         super().__init__(env, seed)
-        self._options = {
-            "features": features,
-            "hidden_size": hidden_size,
-            "initial_concentration": initial_concentration,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "entropy_coefficient": entropy_coefficient,
-            "entropy_target": entropy_target,
-            "a_min": a_min,
-            "a_max": a_max,
-            "credit": credit,
-        }
-        _check_options(self._options)
-        self.batch_size = batch_size
-        self.entropy_coefficient = entropy_coefficient
-        self.entropy_target = entropy_target
-        self.a_min, self.a_max = a_min, a_max
+        if features not in ("paper", "all"):
+            raise ConfigError(f"features: expected 'paper' or 'all', got {features!r}; pass one of these.")
+        self.features = features
+        self.hidden_size = checked_count("hidden_size", hidden_size, least=1)
+        self.initial_concentration = checked_number("initial_concentration", initial_concentration, above=1.0)
+        # One decision alone has no advantage over its own mean.
+        self.batch_size = checked_count("batch_size", batch_size, least=2)
+        self.learning_rate = checked_number("learning_rate", learning_rate, least=0.0)
+        self.entropy_coefficient = checked_number("entropy_coefficient", entropy_coefficient, least=0.0)
+        self.entropy_target = checked_number("entropy_target", entropy_target)
+        self.a_min, self.a_max = checked_limits(a_min, a_max)
+        self.credit = credit
         num_observed = cast("tuple[int, ...]", env.observation_space.shape)[0]
         self.num_features = NUM_PAPER_FEATURES if features == "paper" else num_observed
         weights_rng = numpy_stream(self.seed, "weights")
@@ -224,28 +239,18 @@ class BetaController(Agent):
     def diagnostics(self) -> dict[str, float]:
         """Returns numbers about the last decision and the learning so far.
 
-        ``c1``, ``c2``, ``mean`` and ``entropy`` (nats) of the policy that made the last decision, NaN before the first; with
-        several groups these carry the group's number: ``mean_0``, ``mean_1``, ... Then ``advantage``, the normalised
+        ``policy_numbers`` of the policy that made the last decision, NaN before the first. Then ``advantage``, the normalised
         advantage of the newest decision in the last update (0 before the first update), ``pending``, the decisions whose
         return is not known yet, and ``num_updates``.
         """
         unknown = np.full((self.groups, 2), np.nan)
-        concentrations = unknown if self._last_concentrations is None else self._last_concentrations
-        numbers: dict[str, float] = {}
-        for group, (c1, c2) in enumerate(torch.from_numpy(concentrations)):
-            suffix = f"_{group}" if self.groups > 1 else ""
-            policy = Beta(c1, c2, validate_args=False)
-            values = {"c1": c1, "c2": c2, "mean": policy.mean, "entropy": policy.entropy()}
-            numbers |= {f"{name}{suffix}": float(value) for name, value in values.items()}
+        last = torch.from_numpy(unknown if self._last_concentrations is None else self._last_concentrations)
         return {
-            **numbers,
+            **policy_numbers(last[:, 0], last[:, 1]),
             "advantage": self._last_advantage,
             "pending": float(len(self._pending.entries)),
             "num_updates": float(self.num_updates),
         }
-
-    def options(self) -> dict[str, Any]:
-        return dict(self._options)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Returns weights, Adam's state, and the decisions that wait for their return or for their batch."""
@@ -292,25 +297,3 @@ def _make_network(
         output.weight.zero_()
         output.bias.fill_(math.log(math.expm1(initial_concentration - 1.0)))  # the inverse of 1 + softplus
     return nn.Sequential(hidden, nn.Tanh(), output)
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    if options["features"] not in ("paper", "all"):
-        raise ConfigError(f"features: expected 'paper' or 'all', got {options['features']!r}; pass one of these.")
-    for name in ("hidden_size", "batch_size"):
-        least = 2 if name == "batch_size" else 1  # one decision alone has no advantage over its own mean
-        if isinstance(options[name], bool) or not isinstance(options[name], int) or options[name] < least:
-            raise ConfigError(
-                f"{name}: expected a whole number from {least}, got {options[name]!r}; pass such a number."
-            )
-    ranges = {
-        "initial_concentration": (options["initial_concentration"] > 1, "a number above 1"),
-        "learning_rate": (options["learning_rate"] >= 0, "a number from 0"),
-        "entropy_coefficient": (options["entropy_coefficient"] >= 0, "a number from 0"),
-        "entropy_target": (math.isfinite(options["entropy_target"]), "a finite number of nats"),
-        "a_min": (0 <= options["a_min"] < options["a_max"], "a ratio in [0, a_max)"),
-        "a_max": (options["a_max"] <= 1, "a ratio in (a_min, 1]"),
-    }
-    for name, (is_valid, expected) in ranges.items():
-        if not is_valid:
-            raise ConfigError(f"{name}: expected {expected}, got {options[name]!r}; pass a number in that range.")

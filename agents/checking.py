@@ -1,13 +1,12 @@
 """What stands between an agent and an environment: neither gets a number from the other that cannot be used.
 
-A wrapper checks what passes, and a context manager tells an agent's exceptions from the environment's. Whatever trains
-or plays agents uses both: a run, a training loop, an adapter for another library.
+A wrapper checks what passes, and a context manager tells an agent's exceptions from the environment's.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,9 +42,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         env: The environment, with actions Box(0, 1, (groups,)).
         agent_name: What messages call the agent.
 
-    Attributes:
-        num_windows: Windows made so far.
-        error: The exception that the environment itself raised last, or None.
+    Attributes: those of ``Watched``.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], agent_name: str = "agent") -> None:
@@ -53,12 +50,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.agent_name = agent_name
         self.num_windows = 0
         self.error: BaseException | None = None
-        shape = env.action_space.shape
-        if shape is None or len(shape) != 1:
-            raise ConfigError(
-                f"env: expected actions Box(0, 1, (groups,)), got {env.action_space}; make one of atesd_env's."
-            )
-        self._groups = int(shape[0])
+        self._groups = num_groups(env.action_space)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets the environment.
@@ -66,8 +58,9 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         Raises:
             NonFiniteError: If the first observation is not finite.
         """
-        observation, info = self._call(lambda: super(CheckedEnv, self).reset(seed=seed, options=options))
-        self._check_observation(observation, "after reset")
+        with others_failures(self):
+            observation, info = super().reset(seed=seed, options=options)
+            self._check_observation(observation, "after reset")
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -77,28 +70,29 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             AgentError: If the action is not one finite ratio in [0, 1] for each group; nothing is trained then.
             NonFiniteError: If the observation or the reward is not finite.
         """
-        try:
-            checked_ratios(action, self._groups)
-        except ConfigError as error:
-            raise AgentError(
-                f"agent {self.agent_name!r}, window {self.num_windows + 1}: its decision cannot be used. {error}"
-            ) from error
-        observation, reward, terminated, truncated, info = self._call(lambda: super(CheckedEnv, self).step(action))
-        self.num_windows += 1
-        self._check_observation(observation, f"after window {self.num_windows}")
-        self._call(lambda: check_reward(reward, f"of window {self.num_windows}"))
+        _check_decision(action, self._groups, f"agent {self.agent_name!r}, window {self.num_windows + 1}")
+        with others_failures(self):
+            observation, reward, terminated, truncated, info = super().step(action)
+            self.num_windows += 1
+            self._check_observation(observation, f"after window {self.num_windows}")
+            check_reward(reward, f"of window {self.num_windows}")
         return observation, reward, terminated, truncated, info
 
     def _check_observation(self, observation: Any, when: str) -> None:
         names = getattr(self.env.unwrapped, "feature_names", ())
-        self._call(lambda: check_observation(observation, self.observation_space.shape or (), when, names))
+        check_observation(observation, self.observation_space.shape or (), when, names)
 
-    def _call(self, function: Callable[[], Any]) -> Any:
-        try:
-            return function()
-        except BaseException as error:
-            self.error = error
-            raise
+
+def num_groups(space: gymnasium.Space[Any]) -> int:
+    """Returns the reveal ratios of a decision, from an environment's action space.
+
+    Raises:
+        ConfigError: If it is not ``Box(0, 1, (groups,))``.
+    """
+    is_interval = isinstance(space, gymnasium.spaces.Box) and not ((space.low != 0).any() or (space.high != 1).any())
+    if not is_interval or space.shape is None or len(space.shape) != 1:
+        raise ConfigError(f"env: expected actions Box(0, 1, (groups,)), got {space}; pass one of our environments.")
+    return space.shape[0]
 
 
 def check_observation(observation: Any, shape: tuple[int, ...], when: str, feature_names: Sequence[str] = ()) -> None:
@@ -164,17 +158,19 @@ def check_decisions(actions: Any, groups: int, agent_name: str, when: str) -> No
         AgentError: If there is not one finite ratio in [0, 1] for each group of each student.
     """
     for student, action in enumerate(np.atleast_1d(np.asarray(actions))):
-        try:
-            checked_ratios(action, groups)
-        except ConfigError as error:
-            raise AgentError(
-                f"agent {agent_name!r}, {when}, student {student}: its decision cannot be used. {error}"
-            ) from error
+        _check_decision(action, groups, f"agent {agent_name!r}, {when}, student {student}")
+
+
+def _check_decision(action: Any, groups: int, whose: str) -> None:
+    try:
+        checked_ratios(action, groups)
+    except ConfigError as error:
+        raise AgentError(f"{whose}: its decision cannot be used. {error}") from error
 
 
 @contextmanager
-def callers_failures(env: Watched) -> Iterator[None]:
-    """Lets an exception inside of ``agent_failures`` pass as it is: it came from a callback, which is not the agent's."""
+def others_failures(env: Watched) -> Iterator[None]:
+    """Lets an exception inside of ``agent_failures`` pass as it is: it is the environment's, or a callback's."""
     try:
         yield
     except BaseException as error:

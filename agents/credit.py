@@ -64,18 +64,6 @@ def credit_settings(credit: Credit, *, gamma: float, lookahead: int, grounded_we
     }
 
 
-def positive_progress(probe_nll: ArrayLike) -> NDArray[np.float64]:
-    """Returns each window's learning progress from the probe measurements: [t] is ``max(0, l_t - l_(t+1))``.
-
-    Args:
-        probe_nll: Measurements l_0 .. l_W, [W + 1].
-
-    Returns:
-        Learning progress of windows 1 .. W, [W]; equal to the column ``reward/progress`` for ``progress="positive"``.
-    """
-    return np.maximum(0.0, -np.diff(_checked("probe_nll", probe_nll)))
-
-
 def learning_progress_return(
     progress: ArrayLike, *, gamma: float, lookahead: int, with_tail: bool = False
 ) -> NDArray[np.float64]:

@@ -15,27 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import Transition, config_of
-from agents.credit import Credit, credit_settings, decision_returns
+from agents.credit import Credit, CreditSettings, credit_settings, decision_returns
 
 Decision = TypeVar("Decision")
 """What is remembered of a decision until its return is known."""
 
 
 class PendingDecisions(Generic[Decision]):
-    """Decisions that wait for their return, in a run that is still going on; same numbers as ``decision_returns``.
-
-    Args:
-        gamma: Discount.
-        lookahead: L.
-        grounded_weight: The paper's lambda_gt.
+    """Decisions that wait for their return, in a run that is still going on; arguments and numbers of ``decision_returns``.
 
     Attributes:
         entries: (decision, progress, grounded) of the windows whose decision waits, oldest first; at most L - 1.
     """
 
     def __init__(self, *, gamma: float, lookahead: int, grounded_weight: float) -> None:
-        self._settings = {"gamma": gamma, "grounded_weight": grounded_weight}
-        self._lookahead = lookahead
+        self._settings: CreditSettings = {"gamma": gamma, "lookahead": lookahead, "grounded_weight": grounded_weight}
         self.entries: deque[tuple[Decision, float, float]] = deque()
 
     def add(self, decision: Decision, progress: float, grounded: float) -> list[tuple[Decision, float]]:
@@ -45,9 +39,9 @@ class PendingDecisions(Generic[Decision]):
             The decision that is now complete, with its R: one, or none while fewer than L windows have been made.
         """
         self.entries.append((decision, progress, grounded))
-        if len(self.entries) < self._lookahead:
+        if len(self.entries) < self._settings["lookahead"]:
             return []
-        (returned,) = self._returns(self._lookahead, with_tail=False)
+        (returned,) = self._returns(with_tail=False)
         return [(self.entries.popleft()[0], returned)]
 
     def observe(self, decision: Decision, transition: Transition) -> list[tuple[Decision, float]]:
@@ -70,7 +64,7 @@ class PendingDecisions(Generic[Decision]):
         """Ends the run: returns the waiting decisions with the R of the windows that were made (``with_tail``)."""
         if not self.entries:
             return []
-        returns = self._returns(self._lookahead, with_tail=True)
+        returns = self._returns(with_tail=True)
         decisions = [decision for decision, _, _ in self.entries]
         self.clear()
         return list(zip(decisions, returns, strict=True))
@@ -79,10 +73,10 @@ class PendingDecisions(Generic[Decision]):
         """Forgets the waiting decisions: they get no credit."""
         self.entries.clear()
 
-    def _returns(self, lookahead: int, *, with_tail: bool) -> list[float]:
+    def _returns(self, *, with_tail: bool) -> list[float]:
         _, progress, grounded = zip(*self.entries, strict=True)
-        returns = decision_returns(progress, grounded, lookahead=lookahead, with_tail=with_tail, **self._settings)
-        return [float(value) for value in returns]
+        returns: list[float] = decision_returns(progress, grounded, with_tail=with_tail, **self._settings).tolist()
+        return returns
 
 
 def pending_decisions(env: gymnasium.Env[Any, Any], credit: Credit) -> PendingDecisions[Any]:
@@ -100,12 +94,9 @@ def pending_decisions(env: gymnasium.Env[Any, Any], credit: Credit) -> PendingDe
 
 
 def decision_arrays(name: str, parts: Sequence[str], entries: Iterable[tuple[Any, ...]]) -> dict[str, NDArray[Any]]:
-    """Returns n decisions, and the numbers that go with each, as the arrays of an agent's file; none where n is 0.
+    """Returns decisions and the numbers that go with each, such as ``PendingDecisions.entries``, as arrays ``<name>/<part>``.
 
-    Args:
-        name: What the arrays' names begin with.
-        parts: A name for each array that a decision is a tuple of.
-        entries: Each a decision and its numbers, such as ``PendingDecisions.entries``.
+    ``parts`` names the arrays that a decision is a tuple of. Without a decision there are no arrays.
     """
     rows = list(entries)
     if not rows:

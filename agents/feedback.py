@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import Agent
+from agents.options import checked_limits, checked_number
 from atesd_env.envs.observation import FEATURE_NAMES
-from atesd_env.errors import ConfigError
 
 _MISMATCH = FEATURE_NAMES.index("mismatch_ema")
 _LARGEST_SQUASHED = 1.0 - 1e-6  # beyond it x / (1 + x) has no usable inverse
@@ -86,17 +86,11 @@ class FeedbackController(Agent):
         a_max: float = 1.0,
     ) -> None:
         super().__init__(env, seed)
-        self._options = {
-            "set_point": set_point,
-            "factor": factor,
-            "gain": gain,
-            "initial_ratio": initial_ratio,
-            "a_min": a_min,
-            "a_max": a_max,
-        }
-        _check_options(self._options)
-        self.set_point, self.factor, self.gain = set_point, factor, gain
-        self.initial_ratio, self.a_min, self.a_max = initial_ratio, a_min, a_max
+        self.set_point = None if set_point is None else checked_number("set_point", set_point, above=0.0)
+        self.factor = checked_number("factor", factor, above=0.0)
+        self.gain = checked_number("gain", gain, least=0.0)
+        self.a_min, self.a_max = checked_limits(a_min, a_max)
+        self.initial_ratio = checked_number("initial_ratio", initial_ratio, least=self.a_min, most=self.a_max)
         self._loop: NDArray[np.float64] | None = None
         self._mismatch = float("nan")
 
@@ -148,9 +142,6 @@ class FeedbackController(Agent):
             "is_saturated": float(ratio in (self.a_min, self.a_max)),
         }
 
-    def options(self) -> dict[str, Any]:
-        return dict(self._options)
-
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {} if self._loop is None else {"loop": self._loop}
 
@@ -165,22 +156,3 @@ def mismatch_of(observation: NDArray[np.float32]) -> NDArray[np.float64]:
     """
     squashed = np.minimum(np.asarray(observation, dtype=np.float64)[..., _MISMATCH], _LARGEST_SQUASHED)
     return np.asarray(squashed / (1.0 - squashed))
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    for name, value in options.items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
-        if not is_number and not (name == "set_point" and value is None):
-            raise ConfigError(f"{name}: expected a finite number, got {value!r}; pass such a number.")
-    a_min, a_max = options["a_min"], options["a_max"]
-    ranges = {
-        "set_point": (options["set_point"] is None or options["set_point"] > 0, "a mismatch above 0, or None"),
-        "factor": (options["factor"] > 0, "a number above 0"),
-        "gain": (options["gain"] >= 0, "a number from 0"),
-        "a_min": (0 <= a_min < a_max, "a ratio in [0, a_max)"),
-        "a_max": (a_max <= 1, "a ratio in (a_min, 1]"),
-        "initial_ratio": (a_min <= options["initial_ratio"] <= a_max, "a ratio in [a_min, a_max]"),
-    }
-    for name, (is_valid, expected) in ranges.items():
-        if not is_valid:
-            raise ConfigError(f"{name}: expected {expected}, got {options[name]!r}; pass a number in that range.")

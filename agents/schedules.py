@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import Agent
+from agents.options import checked_count, checked_ratio
 from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import ConfigError
 
@@ -21,7 +22,27 @@ _PROGRESS = FEATURE_NAMES.index("progress")
 _PROGRESS_TOLERANCE = 1e-6
 
 
-class FixedSchedule(Agent):
+class Schedule(Agent):
+    """A controller that looks at nothing but the run's progress; a subclass says what it does in ``ratios_at``."""
+
+    def ratios_at(self, progress: NDArray[np.float64], *, deterministic: bool) -> NDArray[np.float64] | float:
+        """Returns the ratios at a progress in [0, 1], [..., 1]: [..., groups], or what broadcasts to it."""
+        raise NotImplementedError
+
+    def predict(
+        self,
+        observation: NDArray[np.float32],
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[np.float32], Any]:
+        """Returns the ratios that ``ratios_at`` gives, float32 [groups] or [n, groups]."""
+        progress = np.asarray(observation, dtype=np.float64)[..., _PROGRESS, None]
+        ratios = self.ratios_at(progress, deterministic=deterministic)
+        return np.broadcast_to(ratios, (*progress.shape[:-1], self.groups)).astype(np.float32), state
+
+
+class FixedSchedule(Schedule):
     """The same reveal ratio in every window; 1 is plain OPSD (arXiv 2601.18734).
 
     Args:
@@ -35,39 +56,22 @@ class FixedSchedule(Agent):
 
     def __init__(self, env: gymnasium.Env[Any, Any], seed: int = 0, *, ratio: float = 1.0) -> None:
         super().__init__(env, seed)
-        self.ratio = _checked_ratio("ratio", ratio)
+        self.ratio = checked_ratio("ratio", ratio)
 
-    def predict(
-        self,
-        observation: NDArray[np.float32],
-        state: Any = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[np.float32], Any]:
-        """Returns the fixed ratio, float32 [groups] or [n, groups]."""
-        return _spread(np.full(np.shape(observation)[:-1], self.ratio), self.groups), state
-
-    def options(self) -> dict[str, Any]:
-        return {"ratio": self.ratio}
+    def ratios_at(self, progress: NDArray[np.float64], *, deterministic: bool) -> NDArray[np.float64] | float:
+        """Returns the fixed ratio."""
+        return self.ratio
 
 
-class RandomSchedule(Agent):
+class RandomSchedule(Schedule):
     """Ratios drawn uniformly from [0, 1], anew in each window and for each group (the paper's random exposure)."""
 
-    def predict(
-        self,
-        observation: NDArray[np.float32],
-        state: Any = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[np.float32], Any]:
-        """Returns random ratios, float32 [groups] or [n, groups]; the mean, 0.5, if deterministic."""
-        shape = (*np.shape(observation)[:-1], self.groups)
-        ratios = np.full(shape, 0.5) if deterministic else self.rng.random(shape)
-        return ratios.astype(np.float32), state
+    def ratios_at(self, progress: NDArray[np.float64], *, deterministic: bool) -> NDArray[np.float64] | float:
+        """Returns random ratios, [..., groups]; their mean, 0.5, if deterministic."""
+        return 0.5 if deterministic else self.rng.random((*progress.shape[:-1], self.groups))
 
 
-class LinearSchedule(Agent):
+class LinearSchedule(Schedule):
     """A ratio that moves in a straight line with the run's progress.
 
     Args:
@@ -82,21 +86,12 @@ class LinearSchedule(Agent):
 
     def __init__(self, env: gymnasium.Env[Any, Any], seed: int = 0, *, start: float = 0.0, end: float = 1.0) -> None:
         super().__init__(env, seed)
-        self.start = _checked_ratio("start", start)
-        self.end = _checked_ratio("end", end)
+        self.start = checked_ratio("start", start)
+        self.end = checked_ratio("end", end)
 
-    def predict(
-        self,
-        observation: NDArray[np.float32],
-        state: Any = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[np.float32], Any]:
-        """Returns ``start + (end - start) * progress``, float32 [groups] or [n, groups]."""
-        return _spread(self.start + (self.end - self.start) * _progress_of(observation), self.groups), state
-
-    def options(self) -> dict[str, Any]:
-        return {"start": self.start, "end": self.end}
+    def ratios_at(self, progress: NDArray[np.float64], *, deterministic: bool) -> NDArray[np.float64] | float:
+        """Returns ``start + (end - start) * progress``, [..., 1]."""
+        return self.start + (self.end - self.start) * progress
 
 
 class CosineSchedule(LinearSchedule):
@@ -105,18 +100,12 @@ class CosineSchedule(LinearSchedule):
     Arguments and errors: those of ``LinearSchedule``.
     """
 
-    def predict(
-        self,
-        observation: NDArray[np.float32],
-        state: Any = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[np.float32], Any]:
-        """Returns ``cosine_ratio(progress, start, end)``, float32 [groups] or [n, groups]."""
-        return _spread(cosine_ratio(_progress_of(observation), self.start, self.end), self.groups), state
+    def ratios_at(self, progress: NDArray[np.float64], *, deterministic: bool) -> NDArray[np.float64] | float:
+        """Returns ``cosine_ratio(progress, start, end)``, [..., 1]."""
+        return cosine_ratio(progress, self.start, self.end)
 
 
-class StagedSchedule(Agent):
+class StagedSchedule(Schedule):
     """Several ratios, one after the other, in stages of equal length.
 
     Stage k of n (from 0) covers the progress from k/n up to, not including, (k + 1)/n. Two stages such as 0.5, 0.25 are
@@ -137,25 +126,16 @@ class StagedSchedule(Agent):
             raise ConfigError(
                 f"ratios: expected a list of at least one reveal ratio, got {ratios!r}; pass such a list."
             )
-        self.ratios = tuple(_checked_ratio("ratios", ratio) for ratio in ratios)
+        self.ratios = tuple(checked_ratio("ratios", ratio) for ratio in ratios)
 
-    def predict(
-        self,
-        observation: NDArray[np.float32],
-        state: Any = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[np.float32], Any]:
-        """Returns the stage's ratio, float32 [groups] or [n, groups]."""
+    def ratios_at(self, progress: NDArray[np.float64], *, deterministic: bool) -> NDArray[np.float64] | float:
+        """Returns the stage's ratio, [..., 1]."""
         # Progress is float32: one third of the way is a little less than 1/3 or a little more.
-        stages = np.floor(_progress_of(observation) * len(self.ratios) + _PROGRESS_TOLERANCE).astype(int)
-        return _spread(np.asarray(self.ratios)[np.clip(stages, 0, len(self.ratios) - 1)], self.groups), state
-
-    def options(self) -> dict[str, Any]:
-        return {"ratios": list(self.ratios)}
+        stages = np.floor(progress * len(self.ratios) + _PROGRESS_TOLERANCE).astype(int)
+        return np.asarray(np.take(self.ratios, stages, mode="clip"))
 
 
-class BinomialSchedule(Agent):
+class BinomialSchedule(Schedule):
     """A random number of segments whose mean moves along a cosine: the hint schedule of UFT (arXiv 2505.16984).
 
     The ratio is K / n with K ~ Binomial(n, p), and p goes from ``start`` to ``end`` along half a cosine while the
@@ -188,18 +168,14 @@ class BinomialSchedule(Agent):
         num_segments: int = 5,
     ) -> None:
         super().__init__(env, seed)
-        self.start, self.end = _checked_ratio("start", start), _checked_ratio("end", end)
-        self.after = _checked_ratio("after", after)
-        self.annealed_ratio = _checked_ratio("annealed_ratio", annealed_ratio)
+        self.start, self.end = checked_ratio("start", start), checked_ratio("end", end)
+        self.after = checked_ratio("after", after)
+        self.annealed_ratio = checked_ratio("annealed_ratio", annealed_ratio)
         if self.annealed_ratio == 0.0:
             raise ConfigError(
                 f"annealed_ratio: expected a share of the run above 0, got {annealed_ratio!r}; pass a number above 0."
             )
-        if isinstance(num_segments, bool) or not isinstance(num_segments, int) or num_segments < 1:
-            raise ConfigError(
-                f"num_segments: expected a whole number from 1, got {num_segments!r}; pass such a number."
-            )
-        self.num_segments = num_segments
+        self.num_segments = checked_count("num_segments", num_segments, least=1)
 
     def mean_ratio(self, progress: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns p at each progress in [0, 1]."""
@@ -207,23 +183,13 @@ class BinomialSchedule(Agent):
         is_annealed = annealed < 1.0 - _PROGRESS_TOLERANCE
         return np.where(is_annealed, cosine_ratio(np.minimum(annealed, 1.0), self.start, self.end), self.after)
 
-    def predict(
-        self,
-        observation: NDArray[np.float32],
-        state: Any = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[np.float32], Any]:
-        """Returns random ratios, float32 [groups] or [n, groups]; their mean p if deterministic."""
-        means = self.mean_ratio(_progress_of(observation))
+    def ratios_at(self, progress: NDArray[np.float64], *, deterministic: bool) -> NDArray[np.float64] | float:
+        """Returns random ratios, [..., groups]; their mean p, [..., 1], if deterministic."""
+        means = self.mean_ratio(progress)
         if deterministic:
-            return _spread(means, self.groups), state
-        shown = self.rng.binomial(self.num_segments, means[..., None], (*means.shape, self.groups))
-        return (shown / self.num_segments).astype(np.float32), state
-
-    def options(self) -> dict[str, Any]:
-        names = ("start", "end", "annealed_ratio", "after", "num_segments")
-        return {name: getattr(self, name) for name in names}
+            return means
+        shown = self.rng.binomial(self.num_segments, means, (*means.shape[:-1], self.groups))
+        return np.asarray(shown / self.num_segments)
 
 
 def cosine_ratio(progress: NDArray[np.float64], start: float, end: float) -> NDArray[np.float64]:
@@ -233,18 +199,3 @@ def cosine_ratio(progress: NDArray[np.float64], start: float, end: float) -> NDA
     array([1. , 0.5, 0. ])
     """
     return np.asarray(end + 0.5 * (start - end) * (1.0 + np.cos(np.pi * progress)), dtype=np.float64)
-
-
-def _progress_of(observation: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.asarray(observation, dtype=np.float64)[..., _PROGRESS]
-
-
-def _spread(ratios: NDArray[np.float64], groups: int) -> NDArray[np.float32]:
-    """Gives every group the same ratio: [...] -> float32 [..., groups]."""
-    return np.repeat(np.asarray(ratios, dtype=np.float32)[..., None], groups, axis=-1)
-
-
-def _checked_ratio(name: str, ratio: float) -> float:
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float | np.number) or not 0.0 <= ratio <= 1.0:
-        raise ConfigError(f"{name}: expected a reveal ratio in [0, 1], got {ratio!r}; pass a number in that range.")
-    return float(ratio)

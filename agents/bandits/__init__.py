@@ -8,11 +8,9 @@ To each group's bandit the other groups' choices are noise in the credit. Thomps
 no random numbers but to break ties, so their groups may move in step and keep a wrong ratio. (``ATESD-Toy-v0`` with three
 groups, 10 seeds, windows 201 to 300: 67% of the pulls at the best ratio against 51% and 55%, exploration 1.)
 
-Why MABWiser, which has UCB1 and LinUCB, is not called here. It keeps running sums, so it can neither forget (discount,
-window) nor score old returns anew. Its state is a tree of Python objects, kept by pickling only. Its UCB1 gives an arm
-without a pull the index 0, so an arm may never be tried. Its Thompson sampling is for 0 and 1 only, and it has no
-Exp3.S. And importing it loads scikit-learn, pandas and seaborn. Each rule is a few lines of numpy; the tests hold UCB1 and
-LinUCB against MABWiser's on shared histories.
+MABWiser, which has UCB1 and LinUCB, is not called here: it keeps running sums, so it can neither forget nor score old
+returns anew, and its state can only be pickled. Each rule is a few lines of numpy; the tests hold UCB1 and LinUCB against
+MABWiser's on shared histories.
 
 The paper has no bandit, so every default is ours, chosen on ``ATESD-Toy-v0``.
 """

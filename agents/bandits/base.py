@@ -15,6 +15,7 @@ from agents.bandits.rules import arm_sums, recency_weights, standard_scores
 from agents.base import Agent, Transition
 from agents.credit import Credit
 from agents.delayed import PendingDecisions, decision_arrays, decisions_of, pending_decisions
+from agents.options import checked_count, checked_number
 from atesd_env.errors import ConfigError
 
 GRID_SIZE = 5
@@ -80,7 +81,7 @@ class GridBandit(Agent):
         super().__init__(env, seed)
         self.grid = _checked_grid(grid, grid_size)
         self.credit = credit
-        self.scale_window = _checked_count("scale_window", scale_window, least=2)
+        self.scale_window = checked_count("scale_window", scale_window, least=2)
         self._pending: PendingDecisions[Pull] = pending_decisions(env, credit)
         self.history: dict[str, NDArray[Any]] = {
             "arms": np.zeros((0, self.groups), dtype=np.int64),
@@ -204,7 +205,7 @@ class GridBandit(Agent):
         }
 
     def options(self) -> dict[str, Any]:
-        return {"grid": self.grid.tolist(), "credit": self.credit, "scale_window": self.scale_window}
+        return {**super().options(), "grid": self.grid.tolist()}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Returns the history, and the pulls that wait for their return."""
@@ -212,12 +213,6 @@ class GridBandit(Agent):
         return {**history, **decision_arrays("pending", _PARTS, self._pending.entries)}
 
     def set_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        saved_groups = arrays["history/arms"].shape[1]
-        if saved_groups != self.groups:
-            raise ConfigError(
-                f"env: expected groups={saved_groups}, as the saved bandit has, got groups={self.groups}; make the "
-                "environment with the saved one's groups."
-            )
         self.history = {name: arrays[f"history/{name}"] for name in self.history}
         self._pending.clear()
         self._pending.entries.extend(decisions_of("pending", _PARTS, Pull, arrays))
@@ -248,44 +243,17 @@ class ForgettingBandit(GridBandit):
     ) -> None:
         super().__init__(env, seed, **options)
         self.discount = checked_number("discount", discount, above=0.0, most=1.0)
-        self.window = None if window is None else _checked_count("window", window, least=1)
+        self.window = None if window is None else checked_count("window", window, least=1)
 
     def weights(self) -> NDArray[np.float64]:
         """Returns what discount and window leave of each entry of the history, [n]."""
         return recency_weights(len(self.history["returns"]), discount=self.discount, window=self.window)
 
-    def options(self) -> dict[str, Any]:
-        return {**super().options(), "discount": self.discount, "window": self.window}
-
-
-def checked_number(
-    name: str, value: float, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
-) -> float:
-    """Returns an option that must be a finite number, at least ``least``, above ``above`` and at most ``most``.
-
-    Raises:
-        ConfigError: If it is not.
-    """
-    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value < least or value <= above or value > most:
-        low = f"above {above:g}" if math.isfinite(above) else f"from {least:g}"
-        high = f" to {most:g}" if math.isfinite(most) else ""
-        raise ConfigError(f"{name}: expected a number {low}{high}, got {value!r}; pass a number in that range.")
-    return float(value)
-
-
-def _checked_count(name: str, value: int, *, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ConfigError(f"{name}: expected a whole number from {least}, got {value!r}; pass such a number.")
-    return int(value)
-
 
 def _checked_grid(grid: Sequence[float] | None, grid_size: int | None) -> NDArray[np.float64]:
     """Returns the ratios, float64 [A]."""
     if grid is None:
-        return np.linspace(
-            0.0, 1.0, GRID_SIZE if grid_size is None else _checked_count("grid_size", grid_size, least=2)
-        )
+        return np.linspace(0.0, 1.0, GRID_SIZE if grid_size is None else checked_count("grid_size", grid_size, least=2))
     if grid_size is not None:
         raise ConfigError(
             f"grid: expected either grid or grid_size, got both ({grid!r} and {grid_size!r}); leave one out."

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.bandits.base import ForgettingBandit, GridBandit, Pull, checked_number
+from agents.bandits.base import ForgettingBandit, GridBandit, Pull
 from agents.bandits.rules import (
     exp3s_gain,
     exp3s_probabilities,
@@ -18,6 +18,7 @@ from agents.bandits.rules import (
     linucb_parts,
     ucb_indices,
 )
+from agents.options import checked_number
 from atesd_env.envs.observation import NUM_PAPER_FEATURES
 
 
@@ -34,12 +35,7 @@ class UcbBandit(ForgettingBandit):
     """
 
     def __init__(
-        self,
-        env: gymnasium.Env[Any, Any],
-        seed: int = 0,
-        *,
-        exploration: float = 0.5,
-        **options: Any,
+        self, env: gymnasium.Env[Any, Any], seed: int = 0, *, exploration: float = 0.5, **options: Any
     ) -> None:
         super().__init__(env, seed, **options)
         self.exploration = checked_number("exploration", exploration, least=0.0)
@@ -51,9 +47,6 @@ class UcbBandit(ForgettingBandit):
             return gaussian_posterior(counts, sums)[0]
         pending = np.bincount([arm for arm, _ in self.pending_pulls(group)], minlength=len(self.grid))
         return ucb_indices(counts, sums, pending=pending.astype(np.float64), exploration=self.exploration)
-
-    def options(self) -> dict[str, Any]:
-        return {**super().options(), "exploration": self.exploration}
 
 
 class ThompsonBandit(ForgettingBandit):
@@ -68,14 +61,7 @@ class ThompsonBandit(ForgettingBandit):
         **options: Those of ``ForgettingBandit``.
     """
 
-    def __init__(
-        self,
-        env: gymnasium.Env[Any, Any],
-        seed: int = 0,
-        *,
-        noise: float = 1.0,
-        **options: Any,
-    ) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], seed: int = 0, *, noise: float = 1.0, **options: Any) -> None:
         super().__init__(env, seed, **options)
         self.noise = checked_number("noise", noise, above=0.0)
 
@@ -83,9 +69,6 @@ class ThompsonBandit(ForgettingBandit):
         """Returns a draw of each arm's mean score, [A], or its posterior mean if deterministic."""
         means, deviations = gaussian_posterior(*self.sums(group), noise=self.noise)
         return means if deterministic else means + deviations * self.rng.standard_normal(len(means))
-
-    def options(self) -> dict[str, Any]:
-        return {**super().options(), "noise": self.noise}
 
 
 class LinUcbBandit(ForgettingBandit):
@@ -137,9 +120,6 @@ class LinUcbBandit(ForgettingBandit):
             )
             preferred[arm] = prediction if deterministic else prediction + self.exploration * width
         return preferred
-
-    def options(self) -> dict[str, Any]:
-        return {**super().options(), "exploration": self.exploration, "ridge": self.ridge}
 
 
 class Exp3sBandit(GridBandit):
@@ -195,9 +175,6 @@ class Exp3sBandit(GridBandit):
             self.arm_weights[group] = exp3s_weights(
                 self.arm_weights[group], arm, gain, probability, exploration=self.exploration, share=self.share
             )
-
-    def options(self) -> dict[str, Any]:
-        return {**super().options(), "exploration": self.exploration, "share": self.share}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {**super().arrays(), "arm_weights": self.arm_weights.copy()}

@@ -12,7 +12,7 @@ An algorithm sees one of three action spaces, and each has exactly one meaning h
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -24,22 +24,6 @@ MAX_COMBINATIONS = 1024
 """Most actions of a joint grid; each is an output of a network."""
 _EASY_COMBINATIONS = 128  # as many as the default grid may have
 _POINTS = (11, 5, 3, 2)
-
-
-class ActionMap(Protocol):
-    """How actions of an algorithm become reveal ratios.
-
-    Attributes:
-        space: The action space that the algorithm sees, of one student.
-        points: Ratios of each group's grid; None if there is no grid.
-    """
-
-    space: spaces.Space[Any]
-    points: int | None
-
-    def ratios(self, actions: NDArray[Any]) -> NDArray[np.float32]:
-        """Returns reveal ratios [K, groups] in [0, 1] for the actions of K students."""
-        ...
 
 
 class Interval:
@@ -103,6 +87,11 @@ class JointGrid:
         """Returns the ratios of the combinations with the numbers [K]."""
         positions = np.unravel_index(np.asarray(actions, dtype=np.int64).reshape(-1), self._shape)
         return self.grid[np.stack(positions, axis=-1)]
+
+
+ActionMap = Interval | Grid | JointGrid
+"""How actions of an algorithm become reveal ratios [K, groups] of K students: the action ``space`` that it sees, of one
+student, and ``points``, the ratios of each group's grid (None if there is no grid)."""
 
 
 def grid_ratios(points: int) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ import functools
 import io
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Self
 
 import gymnasium
@@ -21,9 +21,12 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.noise import VectorizedActionNoise
 
-from agents.frozen import Frozen
+from agents.base import with_suffix
+from agents.beta import policy_numbers
+from agents.checking import num_groups
+from agents.options import checked_count
 from agents.sb3.algorithms import ALGORITHMS, Scale, action_map, arguments, check_options
-from agents.sb3.callbacks import StartEndedAfter, WindowsBar, as_callback
+from agents.sb3.callbacks import StartEndedAfter, as_callback
 from agents.sb3.files import (
     TRUST,
     Description,
@@ -32,10 +35,10 @@ from agents.sb3.files import (
     moved_classes,
     packed,
     read_agent_file,
-    with_zip_suffix,
 )
 from agents.sb3.randomness import PrivateGenerators
-from agents.sb3.vec_env import PopulationVecEnv, feature_names, num_groups
+from agents.sb3.vec_env import PopulationVecEnv, action_space, feature_names
+from agents.specs.saved import Frozen
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import write_atomically
 
@@ -43,40 +46,25 @@ AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
 """A scalar environment, or a vector of students."""
 
 
+@dataclass(eq=False, repr=False)
 class SB3Agent:
     """An algorithm of Stable-Baselines3 as one of our agents; made by ``make`` and ``load_agent``.
 
-    Args:
+    Attributes:
         name: Name of the algorithm, as in a spec.
         env: The environment, scalar or vector.
-        algorithm: The algorithm, on ``vec_env``.
+        algorithm: The algorithm itself, on ``vec_env``, for everything that Stable-Baselines3 can do with it.
         vec_env: The adapter around ``env``, with deferred resets.
         generators: The random generators that the algorithm draws from.
         seed: Its seed.
-
-    Attributes:
-        env: The environment.
-        algorithm: The algorithm itself, for everything that Stable-Baselines3 can do with it.
-        vec_env: The adapter.
-        generators: Its random generators.
-        seed: The seed.
     """
 
-    def __init__(
-        self,
-        name: str,
-        env: AnyEnv,
-        algorithm: Any,
-        vec_env: PopulationVecEnv,
-        generators: PrivateGenerators,
-        seed: int,
-    ) -> None:
-        self.name = name
-        self.env = env
-        self.algorithm = algorithm
-        self.vec_env = vec_env
-        self.generators = generators
-        self.seed = seed
+    name: str
+    env: AnyEnv
+    algorithm: Any
+    vec_env: PopulationVecEnv
+    generators: PrivateGenerators
+    seed: int
 
     @property
     def num_timesteps(self) -> int:
@@ -90,17 +78,7 @@ class SB3Agent:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[np.float32], Any]:
-        """Returns reveal ratios for an observation.
-
-        Args:
-            observation: [num_features], or [n, num_features] for n at once.
-            state: An LSTM's state, as an earlier call returned it; None at the start.
-            episode_start: [n] bool: where an LSTM's state is to be forgotten.
-            deterministic: Leave the randomness of the decision out.
-
-        Returns:
-            Reveal ratios, float32 [groups] or [n, groups] in [0, 1], and the next state.
-        """
+        """Returns reveal ratios, float32 [groups] or [n, groups], and an LSTM's next state; as ``base.Agent.predict``."""
         observations = np.atleast_2d(np.asarray(observation, dtype=np.float32))
         with self.generators.lent():
             actions, state = self.algorithm.predict(observations, state, episode_start, deterministic)
@@ -130,12 +108,11 @@ class SB3Agent:
             The agent itself.
         """
         callbacks = [as_callback(one) for one in (callback if isinstance(callback, list) else [callback])]
-        if progress_bar:
-            callbacks.append(WindowsBar(total_timesteps))
         with self.generators.lent():
             self.algorithm.learn(
                 total_timesteps,
                 callback=StartEndedAfter(callbacks, self.vec_env),
+                progress_bar=progress_bar,
                 reset_num_timesteps=reset_num_timesteps,
             )
         return self
@@ -143,19 +120,12 @@ class SB3Agent:
     def diagnostics(self) -> dict[str, float]:
         """Returns numbers for the columns ``agent/<name>``: the updates so far, and what a Beta policy last decided.
 
-        Those are c1, c2, mean and entropy (nats, of the ratio), as agents/beta.py has them; with several groups they carry
-        the group's number, and they are those of the first student.
+        The latter are those of ``agents.beta.policy_numbers``, of the first student.
         """
         numbers = {"num_updates": float(self.algorithm._n_updates)}
         policy: Any = getattr(getattr(self.algorithm.policy, "action_dist", None), "distribution", None)
         if hasattr(policy, "concentration1"):
-            rows = zip(
-                policy.concentration1[0], policy.concentration0[0], policy.mean[0], policy.entropy()[0], strict=True
-            )
-            for group, values in enumerate(rows):
-                suffix = f"_{group}" if self.vec_env.groups > 1 else ""
-                names = ("c1", "c2", "mean", "entropy")
-                numbers |= {f"{name}{suffix}": float(value.detach()) for name, value in zip(names, values, strict=True)}
+            numbers |= policy_numbers(policy.concentration1[0], policy.concentration0[0])
         return numbers
 
     def packed(self) -> bytes:
@@ -177,7 +147,7 @@ class SB3Agent:
         Raises:
             RunFilesError: If it cannot be written.
         """
-        write_atomically(with_zip_suffix(Path(path)), self.packed())
+        write_atomically(with_suffix(path, ".zip"), self.packed())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], env: AnyEnv) -> SB3Agent:
@@ -214,23 +184,21 @@ def make(
     """
     if name not in ALGORITHMS:
         raise ConfigError(f"agent: expected one of {', '.join(ALGORITHMS)}, got {name!r}; pass one of these.")
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ConfigError(f"seed: expected a whole number from 0, got {seed!r}; pass such a number.")
-    if isinstance(hidden_size, bool) or not isinstance(hidden_size, int) or hidden_size < 1:
-        raise ConfigError(f"hidden_size: expected a whole number from 1, got {hidden_size!r}; pass such a number.")
-    actions = action_map(name, num_groups(env), grid)
+    seed = checked_count("seed", seed, least=0)
+    hidden_size = checked_count("hidden_size", hidden_size, least=1)
+    actions = action_map(name, num_groups(action_space(env)), grid)
     keywords = arguments(name, Scale.of(env), actions.space, policy, hidden_size, options)
     vec_env = PopulationVecEnv(env, actions, defer_reset=True, agent_name=name)
     generators = PrivateGenerators()
     with generators.lent():
         try:
-            algorithm = ALGORITHMS[name].cls(env=vec_env, seed=int(seed), **keywords)
+            algorithm = ALGORITHMS[name].cls(env=vec_env, seed=seed, **keywords)
         except (AssertionError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"agent {name!r}: expected options that {ALGORITHMS[name].cls.__name__} takes, got {options} ('{error}'); "
                 "change them."
             ) from error
-    return SB3Agent(name, env, algorithm, vec_env, generators, int(seed))
+    return SB3Agent(name, env, algorithm, vec_env, generators, seed)
 
 
 def load_agent(
@@ -259,9 +227,8 @@ def load_agent(
         RunFilesError: If the file cannot be read, is not whole or holds something else.
         ConfigError: If the agent was made for other observations or actions.
     """
-    return loaded(
-        read_agent_file(Path(path)), env, str(path), learn, seed=seed, deterministic=deterministic, options=options
-    )
+    content = read_agent_file(with_suffix(path, ".zip"))
+    return loaded(content, env, str(path), learn, seed=seed, deterministic=deterministic, options=options)
 
 
 def loaded(
@@ -275,17 +242,9 @@ def loaded(
     options: Mapping[str, Any] | None = None,
     as_saved: bool = False,
 ) -> SB3Agent | Frozen:
-    """Returns the agent of a file's bytes; as ``load_agent``.
+    """Returns the agent of a file's bytes, as ``load_agent`` does; messages call the file ``source``.
 
-    Args:
-        content: The bytes.
-        env: The environment.
-        source: What messages call the file.
-        learn: Whether it goes on learning.
-        seed: Seed.
-        deterministic: Without ``learn``.
-        options: With ``learn``.
-        as_saved: Keep the stretches and the warm-up as they were: the training goes on.
+    With ``as_saved`` the training goes on: stretches between updates and the warm-up are kept as they were.
     """
     description = described(content, source)
     options = dict(options or {})
@@ -326,7 +285,7 @@ def _check_usable(description: Description, env: AnyEnv, source: str, learn: boo
             f"{source}: expected an agent of {', '.join(ALGORITHMS)}, got {description.agent!r}; "
             "it was saved by another version; train it anew."
         )
-    check_same_spaces(description, num_groups(env), feature_names(env), source)
+    check_same_spaces(description, num_groups(action_space(env)), feature_names(env), source)
     check_options(description.agent, options)
     if options and not learn:
         raise ConfigError(
@@ -344,17 +303,11 @@ def _fitted(name: str, scale: Scale, options: Mapping[str, Any]) -> dict[str, An
     return {**kept, **options}
 
 
+# What the table of specs names: ``make`` for one algorithm.
 ppo = functools.partial(make, "ppo")
-"""Makes a ``Sb3Agent`` with Stable-Baselines3's PPO; arguments as ``make``."""
 a2c = functools.partial(make, "a2c")
-"""Makes a ``Sb3Agent`` with Stable-Baselines3's A2C; arguments as ``make``."""
 sac = functools.partial(make, "sac")
-"""Makes a ``Sb3Agent`` with Stable-Baselines3's SAC; arguments as ``make``."""
 td3 = functools.partial(make, "td3")
-"""Makes a ``Sb3Agent`` with Stable-Baselines3's TD3; arguments as ``make``."""
 dqn = functools.partial(make, "dqn")
-"""Makes a ``Sb3Agent`` with Stable-Baselines3's DQN; arguments as ``make``."""
 recurrent_ppo = functools.partial(make, "recurrent_ppo")
-"""Makes a ``Sb3Agent`` with sb3-contrib's RecurrentPPO; arguments as ``make``."""
 tqc = functools.partial(make, "tqc")
-"""Makes a ``Sb3Agent`` with sb3-contrib's TQC; arguments as ``make``."""

@@ -124,11 +124,7 @@ def _td3(scale: Scale) -> dict[str, Any]:
 
 
 def _dqn(scale: Scale) -> dict[str, Any]:
-    return {
-        **_off_policy(scale),
-        "target_update_interval": 500,
-        "exploration_fraction": 0.3,
-    }
+    return {**_off_policy(scale), "target_update_interval": 500, "exploration_fraction": 0.3}
 
 
 _ON_POLICY = {"beta": "agents.sb3.beta_policy:BetaActorCriticPolicy", "gaussian": "MlpPolicy"}
@@ -151,12 +147,7 @@ ALGORITHMS: dict[str, Algorithm] = {
 
 
 def action_map(name: str, groups: int, grid: int | None) -> ActionMap:
-    """Returns how actions of an algorithm become reveal ratios.
-
-    Args:
-        name: Name of the algorithm.
-        groups: Difficulty groups.
-        grid: Ratios of each group's grid; None is [0, 1] itself, and for DQN ``default_points``.
+    """Returns how actions of an algorithm become reveal ratios; without a grid it is [0, 1], for DQN ``default_points``.
 
     Raises:
         ConfigError: If the algorithm cannot choose from a grid.
@@ -175,15 +166,10 @@ def action_map(name: str, groups: int, grid: int | None) -> ActionMap:
 def arguments(
     name: str, scale: Scale, space: spaces.Space[Any], policy: str | None, hidden_size: int, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns the arguments of an algorithm's constructor, ``env`` and ``seed`` apart.
+    """Returns the arguments of an algorithm's constructor, ``env`` and ``seed`` apart; ``options`` go before the defaults.
 
-    Args:
-        name: Name of the algorithm.
-        scale: What the defaults follow from.
-        space: The action space that it sees.
-        policy: Name of a policy; None is the algorithm's first, and on a grid Stable-Baselines3's own.
-        hidden_size: Units of each of the two hidden layers, and of an LSTM.
-        options: The caller's, which go before the defaults.
+    Without a policy it is the algorithm's first, and on a grid Stable-Baselines3's own; ``hidden_size`` is that of each of
+    the two hidden layers, and of an LSTM.
 
     Raises:
         ConfigError: If the policy or an option is unknown.
@@ -197,26 +183,20 @@ def arguments(
     if {"n_steps", "batch_size"} <= defaults.keys() and isinstance(options.get("n_steps"), int):
         defaults["batch_size"] = minibatch(max(1, options["n_steps"] * scale.num_envs))
     merged = {**defaults, **options, "policy_kwargs": {**policy_kwargs, **(options.get("policy_kwargs") or {})}}
-    if isinstance(merged.get("action_noise"), int | float):
-        merged["action_noise"] = action_noise(merged["action_noise"], space)
+    sigma = merged.get("action_noise")
+    if isinstance(sigma, int | float):  # in units of the interval [-1, 1]: half of it in units of the ratio
+        assert space.shape is not None
+        merged["action_noise"] = NormalActionNoise(np.zeros(space.shape), np.full(space.shape, float(sigma)))
     return {"policy": _policy(name, space, policy), **merged}
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Raises ConfigError if an option is not an argument of the algorithm's constructor."""
-    known = [
-        parameter for parameter in inspect.signature(ALGORITHMS[name].cls).parameters if parameter not in _NOT_OPTIONS
-    ]
+    known = [one for one in inspect.signature(ALGORITHMS[name].cls).parameters if one not in _NOT_OPTIONS]
     for option in options:
         if option not in known:
             hint = did_you_mean(option, known, f"the options are {', '.join(known)}.")
             raise ConfigError(f"agent {name!r}: expected an argument of its constructor, got {option!r}; {hint}")
-
-
-def action_noise(sigma: float, space: spaces.Space[Any]) -> NormalActionNoise:
-    """Returns Gaussian noise of actions, sigma in units of the interval [-1, 1]: half of it in units of the ratio."""
-    assert space.shape is not None
-    return NormalActionNoise(np.zeros(space.shape), np.full(space.shape, float(sigma)))
 
 
 def _policy(name: str, space: spaces.Space[Any], policy: str | None) -> Any:

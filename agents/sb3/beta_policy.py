@@ -22,9 +22,8 @@ from torch.nn import functional
 from atesd_env.errors import ConfigError
 
 _EDGE = 1e-6  # a sample may round to 0 or 1, where the log-density is infinite
-_OUTPUT_GAIN = (
-    0.01  # small, as for Stable-Baselines3's own policies: every state starts with nearly the same distribution
-)
+# Small, as for Stable-Baselines3's own policies: every state starts with nearly the same distribution.
+_OUTPUT_GAIN = 0.01
 
 
 class BetaDistribution(Distribution):
@@ -41,12 +40,7 @@ class BetaDistribution(Distribution):
         self.action_dim = action_dim
 
     def proba_distribution_net(self, latent_dim: int, initial_concentration: float = 1.5) -> nn.Linear:
-        """Returns the layer that makes 2 numbers of each variable; with no input, both concentrations are the given one.
-
-        Args:
-            latent_dim: Inputs of the layer.
-            initial_concentration: Above 1; nearer to 1 is nearer to a uniform distribution.
-        """
+        """Returns the layer that makes 2 numbers of each variable; with no input, both concentrations are the given one."""
         layer = nn.Linear(latent_dim, 2 * self.action_dim)
         nn.init.constant_(layer.bias, math.log(math.expm1(initial_concentration - 1.0)))  # the inverse of 1 + softplus
         return layer
@@ -92,12 +86,7 @@ class BetaDistribution(Distribution):
 
 
 class _BetaHead:
-    """Puts a Beta distribution where an actor-critic policy has its Gaussian.
-
-    Args:
-        initial_concentration: Both concentrations of a fresh policy, about; above 1.
-        **keywords: The policy's own.
-    """
+    """Puts a Beta distribution where an actor-critic policy has its Gaussian."""
 
     def __init__(self, *arguments: Any, initial_concentration: float = 1.5, **keywords: Any) -> None:
         if not initial_concentration > 1.0:

@@ -1,4 +1,4 @@
-"""Callbacks around an algorithm's own: ended students start anew after the caller's, and a progress bar."""
+"""Callbacks of any kind as one: ended students start anew after the caller's."""
 
 from __future__ import annotations
 
@@ -7,17 +7,12 @@ from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
+from agents.base import check_callback
 from agents.sb3.vec_env import PopulationVecEnv
-from atesd_env.errors import ConfigError
 
 
 class StartEndedAfter(CallbackList):
-    """Runs callbacks, then starts new runs of the students whose run has ended, unless a callback stops the learning.
-
-    Args:
-        callbacks: The callbacks.
-        vec_env: The adapter, with deferred resets.
-    """
+    """Runs callbacks, then starts new runs of the students whose run has ended, unless a callback stops the learning."""
 
     def __init__(self, callbacks: Sequence[BaseCallback], vec_env: PopulationVecEnv) -> None:
         super().__init__(list(callbacks))
@@ -31,11 +26,7 @@ class StartEndedAfter(CallbackList):
 
 
 class FunctionCallback(BaseCallback):
-    """A function of (local names, global names) as a callback; only False stops, None does not.
-
-    Args:
-        function: The function, or None.
-    """
+    """A function of (local names, global names), or None, as a callback; only False stops, None does not."""
 
     def __init__(self, function: Any) -> None:
         super().__init__()
@@ -43,34 +34,6 @@ class FunctionCallback(BaseCallback):
 
     def _on_step(self) -> bool:
         return self._function is None or self._function(self.locals, self.globals) is not False
-
-
-class WindowsBar(BaseCallback):
-    """A progress bar of windows.
-
-    Args:
-        total: Windows that ``learn`` makes.
-    """
-
-    def __init__(self, total: int) -> None:
-        super().__init__()
-        from rich.progress import Progress
-
-        self._bar = Progress()
-        self._total = total
-        self._start = 0
-
-    def _on_training_start(self) -> None:
-        self._start = self.num_timesteps
-        self._task = self._bar.add_task("windows", total=self._total)
-        self._bar.start()
-
-    def _on_step(self) -> bool:
-        self._bar.update(self._task, completed=self.num_timesteps - self._start)
-        return True
-
-    def _on_training_end(self) -> None:
-        self._bar.stop()
 
 
 def as_callback(callback: Any) -> BaseCallback:
@@ -81,9 +44,5 @@ def as_callback(callback: Any) -> BaseCallback:
     """
     if isinstance(callback, BaseCallback):
         return callback
-    if callback is not None and not callable(callback):
-        raise ConfigError(
-            f"callback: expected a function of two dicts or a BaseCallback, got {callback!r}; "
-            "pass one of these, or None."
-        )
+    check_callback(callback)
     return FunctionCallback(callback)

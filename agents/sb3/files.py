@@ -63,12 +63,11 @@ def packed(algorithm: Any, description: Description) -> bytes:
 
 
 def read_agent_file(path: Path) -> bytes:
-    """Returns the bytes of an agent's file; without a suffix, ``.zip`` is added.
+    """Returns the bytes of an agent's file.
 
     Raises:
         RunFilesError: If it cannot be read.
     """
-    path = with_zip_suffix(path)
     try:
         return path.read_bytes()
     except OSError as error:
@@ -110,9 +109,6 @@ def moved_classes(content: bytes) -> dict[str, Any]:
     """Returns what a zip names by a module of before (``MOVED``), as Stable-Baselines3's ``custom_objects``.
 
     The pickles in it are read as a list of instructions, and not carried out.
-
-    Args:
-        content: The zip, which ``described`` has found to be whole.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         values = json.loads(archive.read("data"))
@@ -144,8 +140,3 @@ def check_same_spaces(description: Description, groups: int, feature_names: Sequ
             f"{source}: expected an agent for the observation's {len(feature_names)} features, got one for "
             f"{len(description.feature_names)} ({difference}); take an agent that was trained on this kind of environment."
         )
-
-
-def with_zip_suffix(path: Path) -> Path:
-    """Returns the path, with ``.zip`` where it has no suffix."""
-    return path if path.suffix else path.with_name(f"{path.name}.zip")

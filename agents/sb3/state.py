@@ -1,8 +1,7 @@
 """Everything that a Stable-Baselines3 agent needs to go on with an interrupted training, as arrays.
 
-That is its zip file, the states of its random generators (its action space has one of its own, for random warm-ups, which the
-zip loses), and the replay buffer of an algorithm that has one. Our arrays are
-not pickled; the zip is Stable-Baselines3's and is, in part.
+That is its zip file (which is pickled in part), the states of its random generators (its action space has one of its own,
+for random warm-ups, which the zip loses), and the replay buffer of an algorithm that has one.
 """
 
 from __future__ import annotations
@@ -37,17 +36,7 @@ def state_arrays(agent: SB3Agent) -> dict[str, NDArray[Any]]:
 
 
 def restored_agent(arrays: Mapping[str, NDArray[Any]], env: AnyEnv, seed: int, source: str) -> SB3Agent:
-    """Returns the agent whose ``state_arrays`` these are.
-
-    Args:
-        arrays: The state.
-        env: The environment, with as many students as before.
-        seed: The agent's seed.
-        source: What messages call the file.
-
-    Raises:
-        RunFilesError, ConfigError: As ``load_agent``.
-    """
+    """Returns the agent whose ``state_arrays`` these are, for as many students as before; errors as ``load_agent``."""
     agent = loaded(arrays[_ZIP].tobytes(), env, source, learn=True, seed=seed, as_saved=True)
     assert isinstance(agent, SB3Agent)
     agent.generators.set_arrays(_below(_GENERATORS, arrays))

@@ -13,8 +13,8 @@ Differences that it bridges:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -23,12 +23,10 @@ from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.checking import check_decisions, check_observation, check_reward
+from agents.checking import check_decisions, check_observation, check_reward, num_groups, others_failures
 from agents.sb3.actions import ActionMap, Interval
 from atesd_env.errors import ConfigError, NoEpisodeError
 
-Result = TypeVar("Result")
-"""What a method of a student returns."""
 Infos = list[dict[str, Any]]
 """One mapping for each student, as Stable-Baselines3 has them."""
 Step = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], Infos]
@@ -55,9 +53,7 @@ class PopulationVecEnv(VecEnv):
         env: The environment.
         actions: How actions become reveal ratios.
         groups: Reveal ratios of a decision.
-        agent_name: What messages call the agent.
-        num_windows: Windows made so far, over all students.
-        error: The exception that the environment itself raised last, or None.
+        agent_name, num_windows, error: Those of ``agents.checking.Watched``.
 
     Raises:
         ConfigError: If the environment's actions are not ``Box(0, 1, (groups,))``, or it restarts ended students itself
@@ -76,8 +72,8 @@ class PopulationVecEnv(VecEnv):
         self.agent_name = agent_name
         self.num_windows = 0
         self.error: BaseException | None = None
-        self._students: _Students = _Population(env) if isinstance(env, VectorEnv) else _Single(env)
-        space, self.groups = observation_space(env), num_groups(env)
+        self._students = _Population(env) if isinstance(env, VectorEnv) else _Single(env)
+        space, self.groups = observation_space(env), num_groups(action_space(env))
         self.actions = Interval(self.groups) if actions is None else actions
         self._defer_reset = defer_reset
         super().__init__(self._students.num_envs, space, self.actions.space)
@@ -132,11 +128,12 @@ class PopulationVecEnv(VecEnv):
         ratios = self.actions.ratios(self._pending)
         self._pending, self._is_fresh = None, False
         check_decisions(ratios, self.groups, self.agent_name, f"after {self.num_windows} windows")
-        observations, rewards, terminations, truncations, infos = self._call(lambda: self._students.step(ratios))
-        self.num_windows += self.num_envs
-        when = f"after {self.num_windows} windows"
-        self._call(lambda: check_observation(observations, self._shape, when, feature_names(self.env)))
-        self._call(lambda: check_reward(rewards, when))
+        with others_failures(self):
+            observations, rewards, terminations, truncations, infos = self._students.step(ratios)
+            self.num_windows += self.num_envs
+            when = f"after {self.num_windows} windows"
+            check_observation(observations, self._shape, when, feature_names(self.env))
+            check_reward(rewards, when)
         ends = terminations | truncations
         self._returns += rewards
         self._lengths += 1
@@ -169,17 +166,10 @@ class PopulationVecEnv(VecEnv):
     def _reset_students(
         self, seeds: list[int | None], options: list[dict[str, Any]], who: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], Infos]:
-        observations, infos = self._call(lambda: self._students.reset(seeds, options, who))
-        self._call(lambda: check_observation(observations, self._shape, "after reset", feature_names(self.env)))
+        with others_failures(self):
+            observations, infos = self._students.reset(seeds, options, who)
+            check_observation(observations, self._shape, "after reset", feature_names(self.env))
         return observations, infos
-
-    def _call(self, function: Callable[[], Result]) -> Result:
-        """Remembers what the environment raises: it is not the agent's failure."""
-        try:
-            return function()
-        except BaseException as error:
-            self.error = error
-            raise
 
     def _started(self, who: NDArray[np.bool_]) -> None:
         self._is_ended[who] = False
@@ -227,45 +217,22 @@ class PopulationVecEnv(VecEnv):
         return [is_wrapped for _ in self._get_indices(indices)]
 
 
-def num_groups(env: Any) -> int:
-    """Returns the reveal ratios of a decision in a scalar or vector environment.
-
-    Raises:
-        ConfigError: If its actions are not ``Box(0, 1, (groups,))``.
-    """
-    space = getattr(env, "single_action_space", None) or env.action_space
-    if (
-        not isinstance(space, gymnasium.spaces.Box)
-        or len(space.shape) != 1
-        or (space.low != 0).any()
-        or (space.high != 1).any()
-    ):
-        raise ConfigError(f"env: expected actions Box(0, 1, (groups,)), got {space}; pass one of our environments.")
-    return space.shape[0]
-
-
 def feature_names(env: Any) -> tuple[str, ...]:
     """Returns the names of the observation's entries, in order; numbers where the environment names none."""
     names = getattr(env.unwrapped, "feature_names", None)
     return tuple(names) if names is not None else tuple(map(str, range(observation_space(env).shape[0])))  # type: ignore[index]
 
 
-def observation_space(env: Any) -> gymnasium.spaces.Space[Any]:
+def observation_space(env: Any) -> gymnasium.Space[Any]:
     """Returns the observation space of one student of a scalar or vector environment."""
-    space: gymnasium.spaces.Space[Any] = getattr(env, "single_observation_space", None) or env.observation_space
+    space: gymnasium.Space[Any] = getattr(env, "single_observation_space", None) or env.observation_space
     return space
 
 
-class _Students(Protocol):
-    """What the adapter asks of either kind of environment."""
-
-    num_envs: int
-
-    def reset(
-        self, seeds: list[int | None], options: list[dict[str, Any]], who: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.float32], Infos]: ...
-    def step(self, ratios: NDArray[np.float32]) -> Step: ...
-    def render(self) -> Sequence[Any]: ...
+def action_space(env: Any) -> gymnasium.Space[Any]:
+    """Returns the action space of one student of a scalar or vector environment."""
+    space: gymnasium.Space[Any] = getattr(env, "single_action_space", None) or env.action_space
+    return space
 
 
 class _Single:

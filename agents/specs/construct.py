@@ -14,13 +14,11 @@ from typing import Any
 import gymnasium
 
 from agents.base import AgentProtocol
+from agents.options import option_parameters
 from atesd_env.errors import ConfigError, did_you_mean
 
 Factory = Callable[..., AgentProtocol]
 """A class, or a function, that returns an agent."""
-
-GIVEN_BY_MAKE = ("self", "env", "seed")
-"""Arguments of a constructor that are no options."""
 
 
 def import_target(spec: str, target: str, *, suggestion: str = "") -> Factory:
@@ -94,16 +92,6 @@ def call_form(spec: str, factory: Factory, options: dict[str, Any]) -> tuple[str
         f"agent {spec!r}: expected a constructor that takes (env, seed=...), (env) or nothing{asked}, got "
         f"{getattr(factory, '__name__', 'a function')}{signature}{wrong}; change one of the two."
     )
-
-
-def option_parameters(factory: Factory) -> dict[str, inspect.Parameter]:
-    """Returns the arguments that options can go to; what a function passes on as ``**options`` is not among them."""
-    try:
-        parameters = inspect.signature(factory).parameters
-    except ValueError:
-        return {}
-    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return {name: one for name, one in parameters.items() if one.kind in kinds and name not in GIVEN_BY_MAKE}
 
 
 def _takes_env(signature: inspect.Signature) -> bool:

@@ -25,9 +25,9 @@ from typing import Any
 import gymnasium
 
 from agents.base import Agent, AgentProtocol
-from agents.frozen import Frozen
-from agents.specs.construct import GIVEN_BY_MAKE, Factory, call_form, construct, import_target, option_parameters
-from agents.specs.saved import SUFFIXES, load_own, load_zip
+from agents.options import GIVEN_BY_MAKE, option_parameters
+from agents.specs.construct import Factory, call_form, construct, import_target
+from agents.specs.saved import SUFFIXES, Frozen, load_own
 from agents.specs.table import AGENTS, Entry, Table
 from atesd_env.errors import ConfigError, RunFilesError, nearest
 
@@ -218,7 +218,8 @@ def _factory(spec: str, head: str, table: Table) -> tuple[Factory, dict[str, Any
     if Path(head).suffix in SUFFIXES:
         if not Path(head).is_file():
             raise RunFilesError(f"{head}: expected the file of a saved agent, found none; check the path.")
-        return functools.partial(load_zip if Path(head).suffix == ".zip" else _load_own, Path(head)), {}
+        load = import_target(spec, "agents.sb3.agent:load_agent") if Path(head).suffix == ".zip" else _load_own
+        return functools.partial(load, Path(head)), {}
     name, *texts = head.split(":")
     for entry in table:
         if entry.name == name:

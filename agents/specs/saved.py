@@ -16,47 +16,37 @@ from __future__ import annotations
 
 import importlib
 import sys
-import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 
-from agents.base import Agent, read_agent_file
-from atesd_env.errors import ConfigError, RunFilesError
+from agents.base import Agent, AgentProtocol, read_agent_file
+from atesd_env.errors import ConfigError
 
 SUFFIXES = (".safetensors", ".zip")
 """Endings of the files of saved agents: ours, and Stable-Baselines3's."""
 
 
-def load_zip(
-    path: Path,
-    env: gymnasium.Env[Any, Any],
-    seed: int = 0,
-    *,
-    learn: bool = False,
-    deterministic: bool = True,
-    **options: Any,
-) -> Any:
-    """Returns Stable-Baselines3's agent of a zip file; loading it can run any code, so load only files that you trust.
+@dataclass(eq=False)
+class Frozen:
+    """An agent that only decides: what it knows stays as it is.
 
-    Args:
-        path: The file.
-        env: The environment to decide in.
-        seed: Seed of the new run and of the agent's decisions in it.
-        learn: Whether it goes on learning; if not, it only decides.
-        deterministic: Without ``learn``: leave the randomness of its decisions out.
-        **options: With ``learn``: arguments of the algorithm that replace the saved ones.
-
-    Raises:
-        RunFilesError: If the file is missing, cut off or damaged: nothing of it is unpickled then.
-        ConfigError: If it was saved for other spaces.
+    Attributes:
+        agent: The agent.
+        deterministic: Leave the randomness of its decisions out.
     """
-    _check_zip(path)
-    from agents.sb3.agent import load_agent  # loads torch
 
-    return load_agent(path, env, learn, seed=seed, deterministic=deterministic, **options)
+    agent: AgentProtocol
+    deterministic: bool = True
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[Any, Any]:
+        """Returns the agent's (reveal ratios, next state)."""
+        return self.agent.predict(observation, state, episode_start, deterministic=deterministic or self.deterministic)
 
 
 def load_own(
@@ -119,17 +109,3 @@ def _saved_class(path: Path, name: str, installed: Mapping[str, Callable[[], Any
             "with the class that saved it."
         )
     return found
-
-
-def _check_zip(path: Path) -> None:
-    """Raises RunFilesError if a zip file is cut off (its directory stands at the end) or a checksum is wrong."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()
-    except (OSError, zipfile.BadZipFile) as error:
-        raise RunFilesError(
-            f"{path}: expected a whole zip file, as Stable-Baselines3's `save` writes, got '{error}'; it was probably cut "
-            "off while it was written or copied: copy or save it again."
-        ) from error
-    if damaged is not None:
-        raise RunFilesError(f"{path}: expected a whole zip file, but {damaged!r} in it is damaged; copy it again.")

@@ -7,12 +7,31 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from agents.credit import CreditSettings
 from atesd_env.envs.observation import FEATURE_NAMES
+
+FORGETFUL = ("ucb", "thompson", "linucb")
+BANDITS = (*(f"{name}{option}" for name in FORGETFUL for option in ("", ":discount=0.95", ":window=50")), "exp3s")
+"""The bandits' specs: those that can forget in three forms."""
+ABLATION: dict[str, CreditSettings] = {
+    "one-step": {"gamma": 0.7, "lookahead": 1, "grounded_weight": 0.0},
+    "delayed": {"gamma": 1.0, "lookahead": 3, "grounded_weight": 0.0},
+    "discounted": {"gamma": 0.7, "lookahead": 3, "grounded_weight": 0.0},
+    "grounded": {"gamma": 0.7, "lookahead": 3, "grounded_weight": 0.2},
+}
+"""What each row of the paper's ablation makes of gamma=0.7, lookahead=3, grounded_weight=0.2."""
 
 
 def observed(count: int = 1, seed: int = 0) -> np.ndarray:
     """Returns random observations [count, num_features]."""
     return np.random.default_rng(seed).random((count, len(FEATURE_NAMES))).astype(np.float32)
+
+
+def observed_with(feature: str, *values: float) -> np.ndarray:
+    """Returns observations [n, num_features] whose only non-zero feature is this one."""
+    batch = np.zeros((len(values), len(FEATURE_NAMES)), dtype=np.float32)
+    batch[:, FEATURE_NAMES.index(feature)] = values
+    return batch
 
 
 def transitions_of(agent: Any, num_windows: int, **options: Any) -> list[Any]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -20,7 +17,7 @@ from agents.schedules import RandomSchedule
 from atesd_env.envs.observation import NUM_PAPER_FEATURES
 from atesd_env.errors import ConfigError
 from atesd_env.simulated.toy import ToyExposureEnv
-from tests.agents.playing import BreaksInWindow4, actions_of, observed
+from tests.agents.playing import ABLATION, BreaksInWindow4, actions_of, observed
 
 NO_ENTROPY: dict[str, float] = {"entropy_coefficient": 0.0, "entropy_target": 0.0}
 
@@ -148,19 +145,6 @@ def test_samples_follow_the_policy():
     assert agent.predict(observation, deterministic=True)[0][0] == pytest.approx(c1 / (c1 + c2))
 
 
-@pytest.mark.parametrize("groups", [1, 3])
-def test_shapes_follow_the_observation(groups: int):
-    env = ToyExposureEnv(groups=groups)
-    agent = randomised(BetaController(env))
-    one, state = agent.predict(observed()[0], state="kept")
-    assert state == "kept"
-    assert one.shape == (groups,)
-    assert env.action_space.contains(one)
-    several = agent.predict(observed(4), deterministic=True)[0]
-    assert several.shape == (4, groups)
-    np.testing.assert_allclose(several[2], agent.predict(observed(4)[2], deterministic=True)[0], rtol=1e-6)
-
-
 def test_the_state_is_the_papers_or_the_whole_observation():
     first = observed()[0]
     second = first.copy()
@@ -172,24 +156,19 @@ def test_the_state_is_the_papers_or_the_whole_observation():
     assert everything.predict(first, deterministic=True)[0] != everything.predict(second, deterministic=True)[0]
 
 
-def test_decisions_are_credited_with_the_papers_return(batches: list[dict[str, Any]]):
-    """Two runs of 10 windows, L = 3: each has 8 decisions whose return is known, and the last 2 are dropped."""
+@pytest.mark.parametrize("credit", ABLATION)
+def test_decisions_are_credited_with_their_return(batches: list[dict[str, Any]], credit: Any):
+    """Two runs of 10 windows, L = 3: each has 8 decisions whose return is known (with L = 1, 10); the last 2 are dropped."""
     env = ToyExposureEnv(windows=10, lookahead=3, gamma=0.7, grounded_weight=0.2)
-    agent = BetaController(env, batch_size=4)
+    agent = BetaController(env, batch_size=4, credit=credit)
     columns = columns_of(agent, 20)
     expected: list[float] = []
     for run in (slice(0, 10), slice(10, 20)):
         progress, grounded = columns["reward/progress"][run], columns["probe/grounded"][run]
-        expected += decision_returns(progress, grounded, gamma=0.7, lookahead=3, grounded_weight=0.2).tolist()
+        expected += decision_returns(progress, grounded, **ABLATION[credit]).tolist()
     returns = [value for batch in batches for value in batch["returns"]]
     np.testing.assert_allclose(returns, expected, rtol=1e-12)
-    assert agent.num_updates == len(batches) == 4
-
-
-def test_a_lookahead_of_1_credits_the_reward(batches: list[dict[str, Any]]):
-    agent = BetaController(ToyExposureEnv(windows=8, lookahead=1), batch_size=4)
-    columns = columns_of(agent, 8)
-    np.testing.assert_allclose([value for batch in batches for value in batch["returns"]], columns["reward/total"])
+    assert agent.num_updates == len(batches) == (5 if credit == "one-step" else 4)
 
 
 def test_a_batch_may_span_runs(batches: list[dict[str, Any]]):
@@ -220,22 +199,6 @@ def test_breaking_the_student_is_charged_to_the_decisions_before_it(batches: lis
     np.testing.assert_allclose(returns, expected, rtol=1e-12)
 
 
-class BreaksAndIsGraded(BreaksInWindow4):
-    """The same, but the teacher could still be scored in that window."""
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = super().step(action)
-        return observation, reward, terminated, truncated, {**info, "probe/grounded": -2.0}
-
-
-@pytest.mark.parametrize("credit", ["one-step", "grounded"])
-@pytest.mark.parametrize("kind", [BreaksInWindow4, BreaksAndIsGraded])
-def test_a_penalty_is_charged_as_it_is_with_grounding_or_without(batches: list[dict[str, Any]], kind: Any, credit: Any):
-    env = kind(ToyExposureEnv(lookahead=1, grounded_weight=0.5))
-    BetaController(env, batch_size=2, credit=credit).learn(4)
-    assert batches[-1]["returns"][-1] == pytest.approx(-3.0)
-
-
 def test_ratios_are_clipped_for_the_environment_only(batches: list[dict[str, Any]]):
     agent = BetaController(ToyExposureEnv(), a_min=0.45, a_max=0.55, batch_size=4)
     actions = actions_of(agent, 42)
@@ -245,54 +208,6 @@ def test_ratios_are_clipped_for_the_environment_only(batches: list[dict[str, Any
     assert ratios.min() < 0.45
     assert ratios.max() > 0.55
     np.testing.assert_allclose(np.clip(ratios, 0.45, 0.55), actions[:40], rtol=1e-6)
-
-
-def test_an_update_moves_the_policy_towards_what_was_better():
-    agent = BetaController(ToyExposureEnv(toy_best_ratio=1.0, toy_noise=0.0, lookahead=1))
-    first = agent.predict(observed()[0], deterministic=True)[0]
-    agent.learn(40)
-    assert agent.num_updates == 10
-    assert agent.predict(observed()[0], deterministic=True)[0] > first
-
-
-def test_runs_repeat_with_their_seed_and_ignore_global_generators():
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    first = actions_of(BetaController(ToyExposureEnv(), seed=3), 20)
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(2)
-    np.random.seed(2)  # noqa: NPY002 (the global generator is the subject)
-    np.testing.assert_array_equal(actions_of(BetaController(ToyExposureEnv(), seed=3), 20), first)
-    assert (actions_of(BetaController(ToyExposureEnv(), seed=4), 20) != first).all()
-
-
-@pytest.mark.parametrize("num_windows", [0, 1, 27])
-def test_a_loaded_controller_learns_on_bit_for_bit(tmp_path: Path, num_windows: int):
-    """27 windows of runs of 10 leave a decision or more waiting for its return, and some for their batch."""
-    env = ToyExposureEnv(windows=10, groups=2)
-    agent = BetaController(env, seed=3, batch_size=5, features="all")
-    agent.learn(num_windows)
-    agent.save(tmp_path / "agent")
-    loaded = BetaController.load(tmp_path / "agent", copy.deepcopy(env))
-    if num_windows == 27:
-        assert agent.num_updates > 0
-        assert agent._pending.entries
-        assert agent._completed
-    ahead, behind = (actions_of(one, 30, reset_num_timesteps=False) for one in (agent, loaded))
-    np.testing.assert_array_equal(ahead, behind)
-    assert agent.num_updates == loaded.num_updates > 0
-    for name, weights in agent.network.state_dict().items():
-        assert torch.equal(weights, loaded.network.state_dict()[name])
-    assert agent.options() == loaded.options()
-
-
-def test_saving_leaves_the_controller_as_it_was(tmp_path: Path):
-    saved, other = (BetaController(ToyExposureEnv(), seed=1) for _ in range(2))
-    for agent in (saved, other):
-        agent.learn(13)
-    saved.save(tmp_path / "agent")
-    first, second = (actions_of(agent, 10, reset_num_timesteps=False) for agent in (saved, other))
-    np.testing.assert_array_equal(first, second)
 
 
 def test_diagnostics_are_of_the_last_decision():
@@ -317,46 +232,8 @@ def test_the_advantage_is_the_newest_decisions_and_pending_counts_those_without_
     assert agent.diagnostics()["advantage"] != 0.0
 
 
-@pytest.mark.parametrize("groups", [1, 2])
-def test_diagnostics_have_the_same_names_at_any_time(tmp_path: Path, groups: int):
-    agent = BetaController(ToyExposureEnv(groups=groups), batch_size=2)
-    names = list(agent.diagnostics())
-    assert ({"mean"} if groups == 1 else {"mean_0", "mean_1"}) <= set(names)
-    assert np.isnan([value for name, value in agent.diagnostics().items() if name.startswith("c")]).all()
-    agent.learn(9)
-    assert list(agent.diagnostics()) == names
-    agent.save(tmp_path / "agent")
-    assert BetaController.load(tmp_path / "agent", agent.env).diagnostics() == agent.diagnostics()
-
-
-@pytest.mark.parametrize(
-    ("credit", "settings"),
-    [
-        ("one-step", {"gamma": 0.7, "lookahead": 1, "grounded_weight": 0.0}),
-        ("delayed", {"gamma": 1.0, "lookahead": 3, "grounded_weight": 0.0}),
-        ("discounted", {"gamma": 0.7, "lookahead": 3, "grounded_weight": 0.0}),
-        ("grounded", {"gamma": 0.7, "lookahead": 3, "grounded_weight": 0.2}),
-    ],
-)
-def test_each_row_of_the_ablation_credits_what_it_says(
-    batches: list[dict[str, Any]], credit: Any, settings: dict[str, Any]
-):
-    env = ToyExposureEnv(windows=10, lookahead=3, gamma=0.7, grounded_weight=0.2)
-    agent = BetaController(env, batch_size=2, credit=credit)
-    columns = columns_of(agent, 10)
-    expected = decision_returns(columns["reward/progress"], columns["probe/grounded"], **settings)
-    returns = [value for batch in batches for value in batch["returns"]]
-    np.testing.assert_allclose(returns, expected[: len(returns)], rtol=1e-12)
-    assert len(returns) == (10 if credit == "one-step" else 8)
-
-
 def test_the_default_credit_is_the_papers_whole_return():
-    default, grounded, delayed = (
-        actions_of(BetaController(ToyExposureEnv(), seed=2, **options), 20)
-        for options in ({}, {"credit": "grounded"}, {"credit": "delayed"})
-    )
-    np.testing.assert_array_equal(default, grounded)
-    assert (default != delayed).any()
+    assert BetaController(ToyExposureEnv()).credit == "grounded"
 
 
 @pytest.mark.parametrize(
@@ -370,19 +247,14 @@ def test_the_default_credit_is_the_papers_whole_return():
         ({"learning_rate": float("nan")}, "learning_rate: expected a number from 0, got nan"),
         ({"entropy_coefficient": -1.0}, "entropy_coefficient: expected a number from 0"),
         ({"entropy_target": float("inf")}, "entropy_target: expected a finite number"),
-        ({"a_min": 0.6, "a_max": 0.5}, r"a_min: expected a ratio in \[0, a_max\), got 0.6"),
-        ({"a_max": 1.1}, r"a_max: expected a ratio in \(a_min, 1\], got 1.1"),
+        ({"a_min": 0.6, "a_max": 0.5}, r"a_min: expected a ratio below a_max=0\.5, got 0\.6"),
+        ({"a_max": 1.1}, r"a_max: expected a reveal ratio in \[0, 1\], got 1\.1"),
         ({"credit": "two-step"}, "credit: expected one of one-step, delayed, discounted, grounded, got 'two-step'"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
         BetaController(ToyExposureEnv(), **options)
-
-
-def test_an_environment_of_another_kind_is_refused():
-    with pytest.raises(ConfigError, match=r"expected an environment with a RunConfig in env\.unwrapped\.config"):
-        BetaController(gymnasium.make("Pendulum-v1"))
 
 
 @pytest.mark.parametrize("best", [0.4, 0.8])

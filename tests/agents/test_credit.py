@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,8 @@ from agents.credit import (
     decision_returns,
     grounded_return,
     learning_progress_return,
-    positive_progress,
 )
-from atesd_env.envs.reward import learning_progress, window_reward
+from atesd_env.envs.reward import window_reward
 from atesd_env.errors import ConfigError
 from atesd_env.simulated.toy import ToyExposureEnv
 
@@ -22,12 +20,6 @@ from atesd_env.simulated.toy import ToyExposureEnv
 PROBE_NLL = [3.0, 2.0, 2.5, 2.0, 1.75, 1.75]
 PROGRESS = [1.0, 0.0, 0.5, 0.25, 0.0]
 GROUNDED = [-1.0, -2.0, -4.0, 0.0, -8.0]
-
-
-def test_progress_from_measurements():
-    np.testing.assert_allclose(positive_progress(PROBE_NLL), PROGRESS)
-    expected = [learning_progress(before, after) for before, after in pairwise(PROBE_NLL)]
-    np.testing.assert_allclose(positive_progress(PROBE_NLL), expected)
 
 
 def test_returns_by_hand():

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from agents.base import Transition
 from agents.credit import decision_returns
-from agents.delayed import PendingDecisions, decision_arrays, decisions_of, pending_decisions
-from atesd_env.simulated.toy import ToyExposureEnv
+from agents.delayed import PendingDecisions, decision_arrays, decisions_of
 
 
 @pytest.mark.parametrize("lookahead", [1, 2, 3, 7])
@@ -50,24 +49,17 @@ def transition(
     return Transition(nothing, nothing, reward, nothing, broke, False, info)
 
 
-@pytest.mark.parametrize(("grounded", "expected"), [(None, -3.0), (float("nan"), -3.0), (-2.0, -3.0)])
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+@pytest.mark.parametrize("grounded", [None, float("nan"), -2.0])
 def test_the_window_that_breaks_a_student_counts_with_its_penalty_and_ends_the_wait(
-    grounded: float | None, expected: float
+    grounded: float | None, weight: float
 ):
-    pending: PendingDecisions[str] = PendingDecisions(gamma=0.5, lookahead=2, grounded_weight=0.5)
+    pending: PendingDecisions[str] = PendingDecisions(gamma=0.5, lookahead=2, grounded_weight=weight)
     assert pending.observe("first", transition(1.0, 0.0)) == []
     completed = pending.observe("second", transition(None, grounded, -3.0, broke=True))
     assert [name for name, _ in completed] == ["first", "second"]
-    assert completed[1][1] == pytest.approx(expected)
+    assert completed[1][1] == pytest.approx(-3.0)
     assert not pending.entries
-
-
-def test_settings_are_the_environments_and_the_rows():
-    env = ToyExposureEnv(lookahead=2, gamma=0.5, grounded_weight=0.25)
-    for credit, expected in (("one-step", None), ("delayed", 3.0), ("discounted", 2.0), ("grounded", 1.5)):
-        pending = pending_decisions(env, credit)  # type: ignore[arg-type]
-        completed = pending.add("first", 1.0, -2.0) + pending.add("second", 2.0, -2.0)
-        assert completed[0] == ("first", 1.0 if expected is None else expected)
 
 
 class Choice(NamedTuple):

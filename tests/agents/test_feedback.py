@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,15 +12,14 @@ from agents.feedback import FeedbackController, mismatch_of, next_ratio
 from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import ConfigError
 from atesd_env.simulated.toy import ToyExposureEnv
+from tests.agents.playing import observed_with
 
 LIMITS = {"a_min": 0.0, "a_max": 1.0}
 
 
 def observed(*mismatches: float) -> np.ndarray:
     """Returns observations [n, num_features] of these mismatches, in nats per token."""
-    batch = np.zeros((len(mismatches), len(FEATURE_NAMES)), dtype=np.float32)
-    batch[:, FEATURE_NAMES.index("mismatch_ema")] = np.asarray(mismatches) / (1.0 + np.asarray(mismatches))
-    return batch
+    return observed_with("mismatch_ema", *(mismatch / (1.0 + mismatch) for mismatch in mismatches))
 
 
 def played(agent: Agent, num_windows: int, **options: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -129,38 +126,17 @@ def test_an_episode_begins_with_a_fresh_loop():
     assert first[-1] != 0.5
 
 
-@pytest.mark.parametrize("num_windows", [0, 1, 7])
-def test_a_loaded_controller_goes_on_bit_for_bit(tmp_path: Path, num_windows: int):
-    env = ToyExposureEnv(windows=30)
-    agent = FeedbackController(env, seed=3, gain=0.7)
-    agent.learn(num_windows)
-    agent.save(tmp_path / "agent")
-    assert agent.is_resumable
-    loaded = FeedbackController.load(tmp_path / "agent", copy.deepcopy(env))
-    assert loaded.options() == agent.options()
-    ahead, behind = (played(one, 20, reset_num_timesteps=False)[0] for one in (agent, loaded))
-    np.testing.assert_array_equal(ahead, behind)
-    assert len(set(ahead)) > 10
-
-
-def test_diagnostics_have_the_same_names_at_any_time():
-    agent = FeedbackController(ToyExposureEnv())
-    names = list(agent.diagnostics())
-    agent.learn(3)
-    assert list(agent.diagnostics()) == names == ["set_point", "mismatch", "is_saturated"]
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"set_point": 0.0}, r"set_point: expected a mismatch above 0, or None, got 0\.0"),
-        ({"set_point": "half"}, "set_point: expected a finite number, got 'half'"),
+        ({"set_point": 0.0}, r"set_point: expected a number above 0, got 0\.0"),
+        ({"set_point": "half"}, "set_point: expected a number above 0, got 'half'"),
         ({"factor": -1.0}, "factor: expected a number above 0, got -1"),
-        ({"factor": None}, "factor: expected a finite number, got None"),
-        ({"gain": float("nan")}, "gain: expected a finite number, got nan"),
-        ({"initial_ratio": 0.1, "a_min": 0.2}, r"initial_ratio: expected a ratio in \[a_min, a_max\], got 0\.1"),
-        ({"a_min": 0.6, "a_max": 0.5}, r"a_min: expected a ratio in \[0, a_max\), got 0\.6"),
-        ({"a_max": 1.5}, r"a_max: expected a ratio in \(a_min, 1\], got 1\.5"),
+        ({"factor": None}, "factor: expected a number above 0, got None"),
+        ({"gain": float("nan")}, "gain: expected a number from 0, got nan"),
+        ({"initial_ratio": 0.1, "a_min": 0.2}, r"initial_ratio: expected a number from 0\.2 to 1, got 0\.1"),
+        ({"a_min": 0.6, "a_max": 0.5}, r"a_min: expected a ratio below a_max=0\.5, got 0\.6"),
+        ({"a_max": 1.5}, r"a_max: expected a reveal ratio in \[0, 1\], got 1\.5"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], message: str):

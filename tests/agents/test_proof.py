@@ -23,6 +23,7 @@ from atesd_env.config import preset
 from atesd_env.simulated.toy_dynamics import next_levels
 from atesd_env.simulated.toy_optimum import optimum
 from atesd_env.simulated.toy_population import initial_state
+from tests.agents.playing import transitions_of
 
 FIELDS = {"windows": 50, "hold_window": 2}
 LOW = {**FIELDS, "toy_best_ratio": 0.2}
@@ -49,7 +50,7 @@ POPULATION_AGENTS = [
     ("recurrent_ppo", 0.9),
 ]
 """(spec, share of the optimum)"""
-SIDE_BY_SIDE = ("ppo", "a2c", "sac", "td3", "dqn", "recurrent_ppo", "tqc")
+SIDE_BY_SIDE = {spec for spec, _ in POPULATION_AGENTS}
 
 
 @pytest.fixture(autouse=True)
@@ -61,12 +62,16 @@ def _one_thread() -> Any:
     torch.set_num_threads(threads)
 
 
+def single(fields: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    return gymnasium.make("ATESD-Toy-v0", disable_env_checker=True, **fields)
+
+
 def learned(spec: str, fields: dict[str, Any], *, total: int, seed: int, num_envs: int = 4) -> Any:
     """Returns an agent that has learned over ``total`` windows; Stable-Baselines3's from several students."""
     env: Any = (
         gymnasium.make_vec("ATESD-Toy-v0", num_envs=num_envs, **fields)
         if spec.partition(":")[0] in SIDE_BY_SIDE
-        else gymnasium.make("ATESD-Toy-v0", disable_env_checker=True, **fields)
+        else single(fields)
     )
     return agents.make(spec, env, seed=seed).learn(total)
 
@@ -75,7 +80,7 @@ def last_info(
     agent: Any, fields: dict[str, Any], *, seed: int = 10**6, is_deterministic: bool = True
 ) -> dict[str, Any]:
     """Returns the last window's ``info`` of a run in which the agent learns nothing."""
-    env = gymnasium.make("ATESD-Toy-v0", disable_env_checker=True, **fields)
+    env = single(fields)
     observation, info = env.reset(seed=seed)
     state, is_over, is_start = None, False, np.array([True])
     while not is_over:
@@ -91,15 +96,8 @@ def reached(spec: str, fields: dict[str, Any], *, total: int, seed: int) -> floa
 
 def reached_while_learning(spec: str, fields: dict[str, Any], *, seed: int) -> float:
     """Returns what the student reached in the first run, in which the agent learned."""
-    rates: list[float] = []
-
-    def record(names: dict[str, Any], _: dict[str, Any]) -> bool:
-        rates.append(names["infos"][0]["toy/reached_rate"])
-        return True
-
-    env = gymnasium.make("ATESD-Toy-v0", disable_env_checker=True, **fields)
-    agents.make(spec, env, seed=seed).learn(fields["windows"], callback=record)
-    return rates[-1]
+    agent = agents.make(spec, single(fields), seed=seed)
+    return float(transitions_of(agent, fields["windows"])[-1].info["toy/reached_rate"])
 
 
 def best_fixed(fields: dict[str, Any]) -> float:
@@ -137,7 +135,7 @@ def test_an_agent_of_stable_baselines3_finds_the_best_ratio(spec: str, share: fl
 
 def test_random_and_an_untrained_agent_do_not():
     """One run each; random: ten seeds of the table reached 0.51 to 0.65. The mean of a fresh policy is 0.5: 0.27."""
-    env = gymnasium.make("ATESD-Toy-v0", disable_env_checker=True, **LOW)
+    env = single(LOW)
     info = last_info(agents.make("random", env, seed=0), LOW, is_deterministic=False)
     assert info["toy/reached_rate"] < 0.7
     assert info["toy/regret"] > 0.5
@@ -147,15 +145,8 @@ def test_random_and_an_untrained_agent_do_not():
 
 def test_regret_falls_while_an_agent_learns():
     """``toy/regret`` of the Beta controller's runs: the last three of forty lose less than a quarter of the first three."""
-    regrets: list[float] = []
-
-    def record(names: dict[str, Any], _: dict[str, Any]) -> bool:
-        if names["dones"][0]:
-            regrets.append(names["infos"][0]["toy/regret"])
-        return True
-
-    env = gymnasium.make("ATESD-Toy-v0", disable_env_checker=True, **LOW)
-    agents.make("beta", env, seed=0).learn(40 * FIELDS["windows"], callback=record)
+    seen = transitions_of(agents.make("beta", single(LOW), seed=0), 40 * FIELDS["windows"])
+    regrets = [one.info["toy/regret"] for one in seen if one.truncated]
     assert len(regrets) == 40
     assert np.mean(regrets[-3:]) < 0.25 * np.mean(regrets[:3])
 

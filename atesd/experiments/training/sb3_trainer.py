@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
-from agents.checking import agent_failures, callers_failures
+from agents.checking import agent_failures, others_failures
 from agents.sb3.agent import SB3Agent
 from agents.sb3.state import state_arrays
 from atesd.experiments.training.legs import Between, Report, leg_seed
@@ -78,13 +78,13 @@ class _Legs(BaseCallback):
         if self._trainer.num_windows < self._next:
             return
         if not self._is_announced:
-            with callers_failures(self._trainer.agent.vec_env):
+            with others_failures(self._trainer.agent.vec_env):
                 self._between()
         self._is_announced = False
         self._trainer.start_runs()
         self._next = self._trainer.num_windows + self._leg
 
     def _on_step(self) -> bool:
-        with callers_failures(self._trainer.agent.vec_env):
+        with others_failures(self._trainer.agent.vec_env):
             self._report(self._trainer.num_windows)
         return True

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 
 from agents.base import Agent
-from agents.checking import CheckedEnv, agent_failures, callers_failures
+from agents.checking import CheckedEnv, agent_failures, others_failures
 from atesd.experiments.baselines.registry import make as make_agent
 from atesd.experiments.baselines.registry import resolve
 from atesd.experiments.resuming import agent_arrays, resumed_agent
@@ -88,7 +88,7 @@ class RunAfterRun:
             end = min(total, self.num_windows + leg)
 
             def is_not_over(names: dict[str, Any], _: dict[str, Any], end: int = end) -> bool:
-                with callers_failures(self.env):
+                with others_failures(self.env):
                     report(self.num_windows)
                 return not (names["dones"][0] and self.num_windows >= end)
 

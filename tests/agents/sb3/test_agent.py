@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +25,11 @@ from atesd.experiments.run import execute
 from atesd.experiments.specs import RunSpec
 from atesd.experiments.training.evaluation import evaluate
 from atesd_env.config import preset
-from atesd_env.envs.contract import Students
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.run_folder import read_rows
-from atesd_env.simulated.toy_population import ToyPopulation, ToyState
+from tests.agents.sb3.students import WINDOWS, population, single
 
 NAMES = list(ALGORITHMS)
-WINDOWS = 6
-
-
-def population(num_envs: int = 4, **fields: Any) -> Any:
-    return gymnasium.make_vec("ATESD-Toy-v0", num_envs=num_envs, **{"windows": WINDOWS, **fields})
-
-
-def single(**fields: Any) -> gymnasium.Env[Any, Any]:
-    return gymnasium.make("ATESD-Toy-v0", **{"windows": WINDOWS, **fields})
 
 
 def observations(num: int = 7) -> np.ndarray:
@@ -183,12 +174,9 @@ class Recorded(BaseCallback):
 
 @pytest.mark.parametrize("name", ["ppo", "a2c", "recurrent_ppo"])
 def test_a_value_is_bootstrapped_once_where_the_windows_ran_out_and_nowhere_else(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, breaks_in_window_two: Callable[[int], None]
 ):
-    breaks = lambda run: "broke in a test" if run.seed == 1 and len(run.rows) == 2 else None  # noqa: E731
-    monkeypatch.setattr(ToyState, "broken", property(breaks))
-    # A closed form never breaks, and has a faster way that does not ask: it is taken from it.
-    monkeypatch.setattr(ToyPopulation, "window_results", Students.window_results)
+    breaks_in_window_two(1)
     options = {"batch_size": 14} if name != "a2c" else {}
     agent = agents.make(name, population(2, windows=3), seed=0, learning_rate=0.0, gamma=0.9, n_steps=7, **options)
     with agent.generators.lent(), torch.no_grad():
@@ -329,6 +317,7 @@ class _Chance:
         ({"learning_rat": 0.1}, "did you mean 'learning_rate'"),
         ({"policy": "bta"}, "policy: expected one of beta, gaussian for ppo, got 'bta'"),
         ({"hidden_size": 0}, "hidden_size"),
+        ({"seed": -1}, "seed"),
         ({"grid": 1}, "grid"),
         ({"grid": 5, "policy": "beta"}, "leave out policy or grid"),
         ({"n_steps": 1}, "expected options that PPO takes"),
@@ -337,18 +326,6 @@ class _Chance:
 def test_wrong_options_are_explained(options: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
         agents.make("ppo", single(), **options)
-
-
-def test_wrong_seeds_and_environments_are_explained():
-    with pytest.raises(ConfigError, match="seed"):
-        agents.make("ppo", single(), seed=-1)
-    with pytest.raises(ConfigError, match="RunConfig"):
-        agents.make("ppo", _Foreign())
-
-
-class _Foreign(gymnasium.Env[Any, Any]):
-    observation_space = gymnasium.spaces.Box(-1, 1, (3,), dtype=np.float32)
-    action_space = gymnasium.spaces.Box(0, 1, (1,), dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -364,20 +341,16 @@ def test_a_file_says_what_it_is_without_being_unpickled(saved: Path):
     assert list(description.feature_names) == list(single().unwrapped.feature_names)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
-def test_a_truncated_file_is_refused(saved: Path, tmp_path: Path, share: float):
-    content = saved.read_bytes()
-    (tmp_path / "cut.zip").write_bytes(content[: int(share * len(content))])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99, None])
+def test_a_truncated_or_changed_file_is_refused(saved: Path, tmp_path: Path, share: float | None):
+    content = bytearray(saved.read_bytes())
+    if share is None:
+        content[len(content) // 3] ^= 0xFF
+    else:
+        del content[int(share * len(content)) :]
+    (tmp_path / "cut.zip").write_bytes(content)
     with pytest.raises(RunFilesError, match=r"cut\.zip: expected the whole zip file.*load only files you trust"):
         load_agent(tmp_path / "cut.zip", single())
-
-
-def test_a_changed_file_is_refused(saved: Path, tmp_path: Path):
-    content = bytearray(saved.read_bytes())
-    content[len(content) // 3] ^= 0xFF
-    (tmp_path / "changed.zip").write_bytes(bytes(content))
-    with pytest.raises(RunFilesError, match="load only files you trust"):
-        load_agent(tmp_path / "changed.zip", single())
 
 
 def test_files_of_another_origin_are_refused_before_they_are_unpickled(tmp_path: Path):

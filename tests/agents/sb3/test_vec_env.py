@@ -17,38 +17,15 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from agents.sb3.actions import Grid
 from agents.sb3.vec_env import PopulationVecEnv
-from atesd_env.envs.contract import Students
 from atesd_env.errors import AgentError, ConfigError, NoEpisodeError, NonFiniteError
-from atesd_env.simulated.toy_population import ToyPopulation, ToyState
+from tests.agents.sb3.students import WINDOWS, population, single
 
-WINDOWS = 4
 SEED = 5
-
-
-def population(num_envs: int = 3, **fields: Any) -> Any:
-    return gymnasium.make_vec("ATESD-Toy-v0", num_envs=num_envs, **{"windows": WINDOWS, **fields})
-
-
-def single(**fields: Any) -> gymnasium.Env[Any, Any]:
-    return gymnasium.make("ATESD-Toy-v0", **{"windows": WINDOWS, **fields})
 
 
 def action(student: int, window: int) -> float:
     """An action in [-1, 1] that depends on the student and on how many windows it has made."""
     return float(np.sin(1.0 + student + 3.0 * window))
-
-
-@pytest.fixture
-def breaks_in_window_two(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Lets the run of a given seed break in its second window: it is terminated there."""
-
-    def let(seed: int) -> None:
-        broken = lambda run: "broke in a test" if run.seed == seed and len(run.rows) == 2 else None  # noqa: E731
-        monkeypatch.setattr(ToyState, "broken", property(broken))
-        # A closed form never breaks, and has a faster way that does not ask: it is taken from it.
-        monkeypatch.setattr(ToyPopulation, "window_results", Students.window_results)
-
-    return let
 
 
 def native_transitions(num_steps: int) -> list[list[tuple[Any, ...]]]:

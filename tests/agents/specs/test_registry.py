@@ -6,7 +6,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 
 import agents
@@ -34,6 +37,7 @@ from agents.specs.registry import (
     resolve,
     with_option,
 )
+from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import ConfigError
 from atesd_env.simulated.toy import ToyExposureEnv
 
@@ -92,24 +96,24 @@ def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "own_agents_for_test.controllers"
 
 
-def test_each_form_makes_its_agent():
+@pytest.mark.parametrize(
+    ("spec", "kind", "expected"),
+    [
+        ("beta", BetaController, {"seed": 2}),
+        ("random", RandomSchedule, {}),
+        ("binomial", BinomialSchedule, {}),
+        ("feedback", FeedbackController, {}),
+        ("fixed:0.25", FixedSchedule, {"ratio": 0.25, "seed": 2}),
+        ("linear:1:0.5", LinearSchedule, {"start": 1.0, "end": 0.5}),
+        ("cosine:1:0.5", CosineSchedule, {"start": 1.0, "end": 0.5}),
+        ("staged:0.3:1:0.5", StagedSchedule, {"ratios": (0.3, 1.0, 0.5)}),
+    ],
+)
+def test_each_form_makes_its_agent(spec: str, kind: type, expected: dict[str, Any]):
     env = ToyExposureEnv()
-    assert isinstance(make("beta", env, seed=2), BetaController)
-    assert isinstance(make("random", env), RandomSchedule)
-    assert isinstance(make("binomial", env), BinomialSchedule)
-    assert isinstance(make("feedback", env), FeedbackController)
-    fixed = make("fixed:0.25", env, seed=2)
-    assert isinstance(fixed, FixedSchedule)
-    assert (fixed.ratio, fixed.seed, fixed.env) == (0.25, 2, env)
-    linear = make("linear:1:0.5", env)
-    assert isinstance(linear, LinearSchedule)
-    assert (linear.start, linear.end) == (1.0, 0.5)
-    cosine = make("cosine:1:0.5", env)
-    assert isinstance(cosine, CosineSchedule)
-    assert (cosine.start, cosine.end) == (1.0, 0.5)
-    staged = make("staged:0.3:1:0.5", env)
-    assert isinstance(staged, StagedSchedule)
-    assert staged.ratios == (0.3, 1.0, 0.5)
+    agent = make(spec, env, seed=2)
+    assert isinstance(agent, kind)
+    assert vars(agent) | expected | {"env": env} == vars(agent)
 
 
 @pytest.mark.parametrize("entry", AGENTS, ids=lambda entry: entry.name)
@@ -117,6 +121,19 @@ def test_every_line_of_the_table_can_be_made_from_its_form(entry: Entry):
     spec = re.sub(r":[A-Z]", ":0.5", re.sub(r"\[.*\]", "", entry.form))
     assert isinstance(make(spec, ToyExposureEnv()), AgentProtocol)
     assert spec.count(":") == entry.num_ratios
+
+
+class Foreign(gymnasium.Env[Any, Any]):
+    """Somebody else's environment, with the actions of ours."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (len(FEATURE_NAMES),), dtype=np.float32)
+    action_space = gymnasium.spaces.Box(0, 1, (1,), dtype=np.float32)
+
+
+@pytest.mark.parametrize("spec", ["beta", "ucb", "ppo"])
+def test_an_environment_of_another_kind_is_refused(spec: str):
+    with pytest.raises(ConfigError, match=r"expected an environment with a RunConfig in env\.unwrapped\.config"):
+        make(spec, Foreign())
 
 
 def test_available_lists_every_form_with_a_sentence():
@@ -344,16 +361,21 @@ def test_mistakes_inside_the_users_code_show_themselves(own_package: str):
         make("own_agents_for_test.broken:Mine", ToyExposureEnv())
 
 
-@pytest.mark.parametrize(("code", "is_light"), [("import agents", True), ("import agents.beta", False)])
-def test_importing_the_package_loads_no_torch(code: str, is_light: bool):
-    """The second case shows that the check can fail."""
-    check = f"import sys; {code}; sys.exit('torch' in sys.modules or 'stable_baselines3' in sys.modules)"
+PLAYS_A_SCHEDULE = "from agents import make; from atesd_env.simulated.toy import ToyExposureEnv; make('fixed:1', ToyExposureEnv()).learn(2)"
+
+
+@pytest.mark.parametrize(
+    ("code", "is_light"),
+    [
+        ("import agents", True),
+        ("import agents.bandits", True),
+        (PLAYS_A_SCHEDULE, True),
+        ("import agents.beta", False),
+        ("import mabwiser.mab", False),
+    ],
+)
+def test_what_needs_no_heavy_library_loads_none(code: str, is_light: bool):
+    """The last cases show that the check can fail."""
+    heavy = ("torch", "stable_baselines3", "mabwiser", "sklearn")
+    check = f"import sys; {code}; sys.exit(any(name in sys.modules for name in {heavy}))"
     assert (subprocess.run([sys.executable, "-c", check], check=False).returncode == 0) is is_light
-
-
-def test_a_schedule_needs_no_torch():
-    code = (
-        "import sys; from agents import make; from atesd_env.simulated.toy import ToyExposureEnv; "
-        "make('fixed:1', ToyExposureEnv()).learn(2); sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
