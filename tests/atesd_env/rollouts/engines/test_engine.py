@@ -28,7 +28,7 @@ from atesd_env.errors import ConfigError, EngineError, EngineUnavailableError
 from atesd_env.files.run_folder import read_rows
 from atesd_env.population.population import Population
 from atesd_env.rollouts.engines.completions import Completion, check_completion
-from atesd_env.rollouts.engines.own import OwnEngine
+from atesd_env.rollouts.engines.engine import OwnEngine
 from atesd_env.rollouts.engines.vllm_server import VllmServer
 from atesd_env.rollouts.sampling import SamplingSpec, generate
 from atesd_env.student.generators import torch_stream
@@ -462,7 +462,7 @@ def test_vllm_that_hangs_or_dies_is_started_anew(config: EnvConfig, vllm):
     one = without_start_up_test(in_process(config))
     vllm.calls.clear()
     backend = one.engine.engine.backend
-    backend._settings = dataclasses.replace(backend._settings, timeout_sec=2.0)
+    backend._config = backend._config.replace(engine_timeout_sec=2.0)
     try:
         assert one.window(HALF) == wanted
     finally:
