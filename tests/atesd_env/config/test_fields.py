@@ -142,7 +142,7 @@ def below(name: str) -> float:
     return low - (1 if KINDS[name] == "int" else 1e-9)
 
 
-@pytest.mark.parametrize(("name", "value", "said"), wrong_values())
+@pytest.mark.parametrize(("name", "value", "said"), list(wrong_values()))
 def test_wrong_values_are_refused(name: str, value: Any, said: str):
     assert said in refusal(name, value)
 
