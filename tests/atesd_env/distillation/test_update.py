@@ -11,8 +11,8 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from atesd_env.distillation.divergence import DivergenceSpec
-from atesd_env.distillation.update import Learner, UpdateSettings
+from atesd_env.config import EnvConfig
+from atesd_env.distillation.update import Learner
 from atesd_env.errors import NonFiniteError
 from atesd_env.rollouts.sampling import Rollouts
 from atesd_env.rollouts.scoring import forced_rollouts
@@ -22,17 +22,8 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 NUM_ROWS = 5
 
 
-def settings(**changes: Any) -> UpdateSettings:
-    values: dict[str, Any] = {
-        "divergence": DivergenceSpec(),
-        "learning_rate": 1e-2,
-        "weight_decay": 0.0,
-        "max_grad_norm": 1e9,
-        "micro_batch_size": None,
-        "ema_decay": None,
-        "recompute_activations": False,
-    }
-    return UpdateSettings(**(values | changes))
+def config(**changes: Any) -> EnvConfig:
+    return EnvConfig(**{"learning_rate": 1e-2, "max_grad_norm": 1e9, **changes})
 
 
 @pytest.fixture(params=["fused", "modules"])
@@ -48,12 +39,12 @@ def make_learner(random_model, as_student, forward):
     def make(num_students: int = 1, keep_teacher: bool = False, **changes: Any) -> Learner:
         student = as_student(
             copy.deepcopy(random_model),
-            gradient_checkpointing=changes.get("recompute_activations", False),
+            gradient_checkpointing=changes.get("gradient_checkpointing", False),
             forward=forward,
         )
         stack = AdapterStack(student.model, num_students, 4, 8.0, TARGETS, keep_teacher)
         stack.flat.copy_(0.2 * torch.randn(stack.flat.shape[1], generator=torch.Generator().manual_seed(5)))
-        return Learner(student, stack, settings(**changes))
+        return Learner(student, stack, [config(**changes)] * num_students)
 
     return make
 
@@ -159,7 +150,7 @@ def test_micro_batches_add_up_to_the_whole_batch(make_learner, batch, micro_batc
 
 
 def test_gradient_checkpointing_gives_the_same_gradient(make_learner, batch, forward):
-    plain, recomputed = make_learner(), make_learner(recompute_activations=True)
+    plain, recomputed = make_learner(), make_learner(gradient_checkpointing=True)
     assert recomputed.student.model.is_activation_checkpointing
     calls = []
     if recomputed.student.fused is None:
@@ -203,7 +194,7 @@ def test_initial_teacher_is_the_bare_base_and_never_moves(make_learner, batch):
 
 
 def test_averaging_teacher_follows_the_student(make_learner, batch):
-    learner = make_learner(keep_teacher=True, ema_decay=0.75)
+    learner = make_learner(keep_teacher=True, teacher="ema", ema_decay=0.75)
     learner.adapters.teacher_flat.copy_(learner.adapters.flat)
     start = learner.adapters.flat.clone()
     learner.update(0, *batch)
@@ -216,7 +207,7 @@ def test_averaging_teacher_follows_the_student(make_learner, batch):
 def test_averaging_teacher_scores_with_its_own_adapter(make_learner, make_prompts):
     """A teacher with the student's weights and the student's prompt has no mismatch; the bare base has."""
     prompts = make_prompts(NUM_ROWS)
-    same = make_learner(keep_teacher=True, ema_decay=0.9)
+    same = make_learner(keep_teacher=True, teacher="ema", ema_decay=0.9)
     same.adapters.teacher_flat.copy_(same.adapters.flat)
     rollouts = forced_rollouts(same.student, prompts, make_prompts(NUM_ROWS, seed=9))
     assert same.update(0, rollouts, prompts).mismatch < 1e-6
@@ -269,7 +260,7 @@ def test_bfloat16_base_learns(random_model, as_student, batch):
     student = as_student(copy.deepcopy(random_model).to(torch.bfloat16))
     stack = AdapterStack(student.model, 1, 4, 8.0, TARGETS)
     stack.initialise(0, torch.Generator().manual_seed(0))
-    learner = Learner(student, stack, settings())
+    learner = Learner(student, stack, [config()])
     losses = [learner.update(0, *batch).loss for _ in range(20)]
     assert stack.flat.dtype == torch.float32
     assert losses[-1] < 0.9 * losses[0]
