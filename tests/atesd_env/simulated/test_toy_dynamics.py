@@ -14,8 +14,9 @@ import atesd_env  # noqa: F401  (registers the ids)
 from atesd_env.config import ToyConfig, preset
 from atesd_env.envs.observation import RunningStatistics, each
 from atesd_env.errors import ConfigError
-from atesd_env.simulated.toy import ToyExposureEnv, ToyPopulation
+from atesd_env.simulated.toy import ToyExposureEnv
 from atesd_env.simulated.toy_dynamics import bump, fastest_ratios, group_ratios, next_levels, noise
+from atesd_env.simulated.toy_population import ToyPopulation
 
 FAMILY: list[dict[str, Any]] = [
     {},
