@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from atesd_env.config import EnvConfig
 from atesd_env.exposure import PromptBuilder
-from atesd_env.rollouts.sampling import SamplingSpec, decode_texts, generate
+from atesd_env.rollouts.sampling import SamplingSpec, decode_texts, generate, left_pad
 from atesd_env.streams import numpy_stream
 from atesd_env.student.loading import TINY_DIRECTORY
 from atesd_env.student.model import wrap_student
@@ -144,7 +144,8 @@ def _batches(settings: PretrainSettings, tokenizer: Any) -> Iterator[tuple[Tenso
     rng = numpy_stream(settings.seed, "pretraining")
     index = 0
     while True:
-        rows: list[tuple[list[int], int]] = []
+        rows: list[list[int]] = []
+        labels: list[list[int]] = []
         for row in range(settings.batch_size):
             problem: Problem
             if row % 2 == 0:
@@ -155,22 +156,12 @@ def _batches(settings: PretrainSettings, tokenizer: Any) -> Iterator[tuple[Tenso
                 # A ratio below 1 hides at least the last step, so that most hinted rows still ask for arithmetic.
                 ratio = 1.0 if rng.random() < settings.full_exposure_rate else float(rng.random())
                 prompt = builder.teacher_prompt(problem, ratio).token_ids
-            rows.append(([*prompt, *builder.reference_ids(problem, max_tokens=256)], len(prompt)))
+            answer = builder.reference_ids(problem, max_tokens=256)
+            rows.append([*prompt, *answer])
+            labels.append([-100] * len(prompt) + list(answer))
             index += 1
-        yield _left_padded(rows, tokenizer.pad_token_id)
-
-
-def _left_padded(rows: list[tuple[list[int], int]], pad_token_id: int) -> tuple[Tensor, Tensor, Tensor]:
-    length = max(len(token_ids) for token_ids, _ in rows)
-    input_ids = torch.full((len(rows), length), pad_token_id)
-    attention_mask = torch.zeros((len(rows), length), dtype=torch.long)
-    labels = torch.full((len(rows), length), -100)
-    for row, (token_ids, prompt_length) in enumerate(rows):
-        start = length - len(token_ids)
-        input_ids[row, start:] = torch.tensor(token_ids)
-        attention_mask[row, start:] = 1
-        labels[row, start + prompt_length :] = torch.tensor(token_ids[prompt_length:])
-    return input_ids, attention_mask, labels
+        input_ids, mask = left_pad(rows, tokenizer.pad_token_id)
+        yield input_ids, mask.long(), left_pad(labels, -100)[0]
 
 
 def accuracies(model: Qwen3ForCausalLM, tokenizer: Any, num_problems: int = 250) -> dict[str, float]:

@@ -6,8 +6,7 @@ from atesd_env.config.language_model import EnvConfig, is_server
 from atesd_env.config.presets import PRESETS, preset, preset_of
 from atesd_env.config.run import RunConfig
 from atesd_env.config.saved import check_same_config, differing_fields, read_config
-from atesd_env.config.surrogate import SurrogateConfig
-from atesd_env.config.toy import ToyConfig
+from atesd_env.config.simulated import SurrogateConfig, ToyConfig
 
 __all__ = [
     "INSTANCE_FIELDS",

@@ -11,13 +11,12 @@ import dataclasses
 import math
 import numbers
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from atesd_env.errors import ConfigError, did_you_mean, nearest
+from atesd_env.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,3 @@ def _plain(base: str, value: Any) -> str | bool | int | float | None:
         return float(value)
     except OverflowError:
         return math.inf  # outside any bounds
-
-
-def hint(name: str, names: Sequence[str], kind: str) -> str:
-    """Returns the end of a message on an unknown name: the one that was probably meant, or all there are."""
-    return did_you_mean(name, names, f"the {kind} are {', '.join(names)}.")

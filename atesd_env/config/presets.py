@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from atesd_env.config.checks import hint
 from atesd_env.config.language_model import EnvConfig
 from atesd_env.config.run import Leaf, RunConfig
-from atesd_env.config.surrogate import SurrogateConfig
-from atesd_env.config.toy import ToyConfig
-from atesd_env.errors import ConfigError
+from atesd_env.config.simulated import SurrogateConfig, ToyConfig
+from atesd_env.errors import ConfigError, did_you_mean
 
 _TINY = EnvConfig()
 _SMOLLM2 = EnvConfig(
@@ -83,7 +81,8 @@ def preset(env_id: str, **changes: Any) -> RunConfig:
     """
     name = env_id.removeprefix("atesd_env:")
     if name not in _BY_ID:
-        raise ConfigError(f"env id: expected one of ours, got {env_id!r}; {hint(name, list(_BY_ID), 'ids')}")
+        hint = did_you_mean(name, _BY_ID, f"the ids are {', '.join(_BY_ID)}.")
+        raise ConfigError(f"env id: expected one of ours, got {env_id!r}; {hint}")
     return _BY_ID[name].replace(**changes)
 
 

@@ -12,8 +12,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
-from atesd_env.config.checks import checked, choice, hint, number
-from atesd_env.errors import ConfigError
+from atesd_env.config.checks import checked, choice, number
+from atesd_env.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +97,8 @@ class RunConfig:
                     f"{name}: expected a field of a {self.student_kind}, got {name!r}, which only a {leaf.student_kind} has; leave "
                     "it out, or choose another environment."
                 )
-        raise ConfigError(
-            f"{name}: expected the name of a configuration field, got {name!r}; {hint(name, self.names(), 'fields')}"
-        )
+        hint = did_you_mean(name, self.names(), f"the fields are {', '.join(self.names())}.")
+        raise ConfigError(f"{name}: expected the name of a configuration field, got {name!r}; {hint}")
 
 
 Leaf = TypeVar("Leaf", bound=RunConfig)

@@ -13,8 +13,7 @@ from typing import Any
 
 from atesd_env.config.language_model import EnvConfig, is_server
 from atesd_env.config.run import RunConfig
-from atesd_env.config.surrogate import SurrogateConfig
-from atesd_env.config.toy import ToyConfig
+from atesd_env.config.simulated import SurrogateConfig, ToyConfig
 from atesd_env.errors import ConfigError
 
 _FIELDS = {field.name: field for leaf in (EnvConfig, ToyConfig, SurrogateConfig) for field in dataclasses.fields(leaf)}

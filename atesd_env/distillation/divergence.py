@@ -19,6 +19,8 @@ the three stay three named functions.
 in `closed_forms` and walks over the tokens in `chunked`.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -26,6 +28,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from atesd_env.config import EnvConfig
 from atesd_env.errors import ConfigError
 
 DivergenceKind = Literal["forward_kl", "reverse_kl", "jsd"]
@@ -60,6 +63,12 @@ class DivergenceSpec:
     token_clip: float | None = None
     top_k: int | None = None
     chunk_size: int = 128
+
+    @classmethod
+    def of(cls, config: EnvConfig) -> DivergenceSpec:
+        """Returns the loss of a configuration."""
+        clip, top_k = config.token_clip, config.divergence_top_k
+        return cls(config.divergence, config.jsd_beta, clip, top_k, config.divergence_chunk)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be used."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from atesd_env.config import EnvConfig
 from atesd_env.distillation.chunked import token_divergence
 from atesd_env.distillation.divergence import DivergenceSpec, rollout_weights
 from atesd_env.distillation.importance import Agreement, agreement, importance_weights
@@ -21,31 +22,6 @@ from atesd_env.rollouts.sampling import Rollouts, left_pad
 from atesd_env.rollouts.scoring import scored_hidden
 from atesd_env.student.adapters import AdapterStack, Bank
 from atesd_env.student.model import Student
-
-
-@dataclass(frozen=True)
-class UpdateSettings:
-    """How an update is made.
-
-    Attributes:
-        divergence: The loss.
-        learning_rate: AdamW's step size.
-        weight_decay: AdamW's decoupled weight decay.
-        max_grad_norm: Gradient norm above which the gradient is scaled down.
-        micro_batch_size: Rollouts in memory at once; None is all of them.
-        ema_decay: None keeps the teacher; otherwise the share of its old weights that the averaging teacher keeps.
-        recompute_activations: Gradient checkpointing.
-        importance_cap: Largest weight of a token's loss where another engine sampled it (``importance``); None is off.
-    """
-
-    divergence: DivergenceSpec
-    learning_rate: float
-    weight_decay: float
-    max_grad_norm: float
-    micro_batch_size: int | None
-    ema_decay: float | None
-    recompute_activations: bool
-    importance_cap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,15 +55,13 @@ class Learner:
     Args:
         student: The frozen base.
         adapters: The students' adapters.
-        settings: How to update, one for all students or one for each.
+        configs: How to update each of the students.
     """
 
-    def __init__(
-        self, student: Student, adapters: AdapterStack, settings: UpdateSettings | Sequence[UpdateSettings]
-    ) -> None:
+    def __init__(self, student: Student, adapters: AdapterStack, configs: Sequence[EnvConfig]) -> None:
         self.student = student
         self.adapters = adapters
-        self.settings = [settings] * adapters.num_students if isinstance(settings, UpdateSettings) else list(settings)
+        self.configs = configs
         self.optimizers = [self._new_optimizer(index) for index in range(adapters.num_students)]
 
     @property
@@ -98,8 +72,8 @@ class Learner:
     def _new_optimizer(self, index: int) -> torch.optim.AdamW:
         parameter = torch.nn.Parameter(self.adapters.flat[index])
         parameter.grad = self.adapters.flat_grad[index]
-        settings = self.settings[index]
-        return torch.optim.AdamW([parameter], lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        config = self.configs[index]
+        return torch.optim.AdamW([parameter], lr=config.learning_rate, weight_decay=config.weight_decay)
 
     def reset(self, index: int) -> None:
         """Forgets a student's optimizer state."""
@@ -126,9 +100,8 @@ class Learner:
         Raises:
             NonFiniteError: If loss or gradient is not finite; the adapter is left as it was.
         """
-        settings = self.settings[index]
-        self.adapters.flat_grad[index].zero_()
-        gradient = self.adapters.flat_grad[index]
+        config = self.configs[index]
+        gradient = self.adapters.flat_grad[index].zero_()
         totals, agreed = self._accumulate_together(index, rollouts, teacher_prompts, num_rollouts)
         grad_norm = float(torch.linalg.vector_norm(gradient))
         if not torch.isfinite(torch.tensor([grad_norm, float(totals[0])])).all():
@@ -136,15 +109,12 @@ class Learner:
                 f"student {index}: expected a finite loss and gradient, got loss {float(totals[0])} and gradient norm {grad_norm}; "
                 f"lower learning_rate or max_grad_norm."
             )
-        if grad_norm > settings.max_grad_norm:
-            gradient.mul_(settings.max_grad_norm / grad_norm)
+        if grad_norm > config.max_grad_norm:
+            gradient.mul_(config.max_grad_norm / grad_norm)
         self.optimizers[index].step()
-        if settings.ema_decay is not None and self.adapters.teacher_flat is not None:
-            self.adapters.teacher_flat[index].lerp_(self.adapters.flat[index], 1.0 - settings.ema_decay)
-        loss, mismatch, student_entropy, teacher_entropy, top1_disagreement, log_confidence = totals.tolist()
-        return UpdateStatistics(
-            loss, mismatch, student_entropy, teacher_entropy, top1_disagreement, log_confidence, grad_norm, agreed
-        )
+        if config.teacher == "ema" and self.adapters.teacher_flat is not None:
+            self.adapters.teacher_flat[index].lerp_(self.adapters.flat[index], 1.0 - config.ema_decay)
+        return UpdateStatistics(*totals.tolist(), grad_norm, agreed)
 
     def _accumulate_together(
         self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], num_rollouts: int | None
@@ -179,7 +149,7 @@ class Learner:
         num_rows = len(teacher_prompts)
         if num_rollouts is not None and num_rollouts != num_rows:
             weights = weights * (num_rows / num_rollouts)
-        size = self.settings[index].micro_batch_size or num_rows
+        size = self.configs[index].micro_batch_size or num_rows
         totals = torch.zeros(6, dtype=torch.float64)
         agreed = None if rollouts.token_log_probs is None else Agreement()
         for start in range(0, num_rows, size):
@@ -208,31 +178,31 @@ class Learner:
     def _backward(
         self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], token_weights: Tensor
     ) -> tuple[Tensor, Agreement | None]:
-        settings = self.settings[index]
+        config = self.configs[index]
         prompt_ids, prompt_mask = left_pad(teacher_prompts, self.student.pad_token_id, self.student.device)
         with torch.no_grad(), self.adapters.use(self.teacher_bank, [index]):
             teacher_hidden = scored_hidden(self.student, prompt_ids, prompt_mask, rollouts)
-        with self.adapters.use("student", [index]), self._recomputing_activations(settings.recompute_activations):
+        with self.adapters.use("student", [index]), self._recomputing_activations(config.gradient_checkpointing):
             student_hidden = scored_hidden(
                 self.student,
                 rollouts.prompt_ids,
                 rollouts.prompt_mask,
                 rollouts,
-                recompute_activations=settings.recompute_activations,
+                recompute_activations=config.gradient_checkpointing,
             )
             tokens = token_divergence(
                 student_hidden,
                 teacher_hidden,
                 self.student.head_weight,
                 rollouts.completion_ids[rollouts.completion_mask],
-                settings.divergence,
+                DivergenceSpec.of(config),
                 head_bias=self.student.head_bias,
                 rows_owner=f"student {index}",
             )
             token_loss, agreed = tokens.loss, None
             if rollouts.token_log_probs is not None:
                 engine_log_probs = rollouts.token_log_probs[rollouts.completion_mask]
-                compared = tokens.student_log_prob, engine_log_probs, settings.importance_cap
+                compared = tokens.student_log_prob, engine_log_probs, config.importance_cap
                 agreed = agreement(*compared)
                 token_loss = importance_weights(*compared) * token_loss
             loss = (token_weights * token_loss).sum()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from atesd_env.envs.actions import checked_ratios
 from atesd_env.envs.columns import group_columns
@@ -72,30 +73,20 @@ def counterfactual(
         if not going:
             break
         rows = students.window(checked[going], going)
-        ended = set()
-        for branch, row in zip(going, rows, strict=True):
-            reward, terminated, truncated, info = window_result(students.runs[branch], row, config.windows)
+        results = [window_result(students.runs[one], row, config.windows) for one, row in zip(going, rows, strict=True)]
+        for branch, (reward, terminated, truncated, info) in zip(going, results, strict=True):
             returns[branch] += gamma ** (offset - 1) * reward
-            if terminated or truncated:
-                ended.add(branch)
-            ratio = checked[branch]
-            lines.append(
-                {
-                    "branch": branch,
-                    "reveal_ratio": float(ratio.mean()),
-                    **{
-                        column.name: float(part) for column, part in zip(group_columns(len(ratio)), ratio, strict=False)
-                    },
-                    "offset": offset,
-                    "window": info["window"],
-                    **{name: np.nan if info[name] is None else info[name] for name in OUTCOMES},
-                    "return": float(returns[branch]),
-                    "terminated": terminated,
-                    "truncated": truncated,
-                }
-            )
-        going = [branch for branch in going if branch not in ended]
+            ended = {"return": float(returns[branch]), "terminated": terminated, "truncated": truncated}
+            lines.append({"branch": branch, **_described(checked[branch], offset, info), **ended})
+        going = [line["branch"] for line in lines[-len(going) :] if not (line["terminated"] or line["truncated"])]
     return pd.DataFrame(lines).sort_values(["branch", "offset"], ignore_index=True)
+
+
+def _described(ratio: NDArray[np.float64], offset: int, info: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a line says of one window of a branch."""
+    groups = {column.name: float(part) for column, part in zip(group_columns(len(ratio)), ratio, strict=False)}
+    outcomes = {name: np.nan if info[name] is None else info[name] for name in OUTCOMES}
+    return {"reveal_ratio": float(ratio.mean()), **groups, "offset": offset, "window": info["window"], **outcomes}
 
 
 def _branches(env: Any, student: int, num_branches: int) -> Students:

@@ -16,99 +16,74 @@ Columns = dict[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the row: name, type ("int", "float" or "float or null"), unit, one sentence."""
+    """A column of the row: name, unit, one sentence, type ("int", "float", "float or null", ...)."""
 
     name: str
-    type: str
     unit: str
     meaning: str
+    type: str = "float"
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column("window", "int", "windows", "Number of this hold window in its episode, from 1."),
-    Column("update", "int", "updates", "Student updates made since the episode began, this window included."),
+    Column("window", "windows", "Number of this hold window in its episode, from 1.", type="int"),
+    Column("update", "updates", "Student updates made since the episode began, this window included.", type="int"),
+    Column("exposure/reveal_ratio", "0..1", "Reveal ratio that was asked for, mean over the window's rollouts."),
     Column(
-        "exposure/reveal_ratio", "float", "0..1", "Reveal ratio that was asked for, mean over the window's rollouts."
+        "exposure/shown_ratio", "0..1", "Share of the reference steps that the teacher saw, after flooring and cutting."
     ),
-    Column(
-        "exposure/shown_ratio",
-        "float",
-        "0..1",
-        "Share of the reference steps that the teacher saw, after flooring and cutting.",
-    ),
-    Column(
-        "exposure/cut_rate", "float", "0..1", "Share of teacher prompts that lost asked-for steps to max_prompt_tokens."
-    ),
-    Column(
-        "student/loss", "float", "nats/token", "The loss that the updates minimised, mean over the window's updates."
-    ),
+    Column("exposure/cut_rate", "0..1", "Share of teacher prompts that lost asked-for steps to max_prompt_tokens."),
+    Column("student/loss", "nats/token", "The loss that the updates minimised, mean over the window's updates."),
     Column(
         "student/mismatch",
-        "float",
         "nats/token",
         "KL(teacher||student) on the rollout tokens, full vocabulary, before each update.",
     ),
     Column(
         "student/self_confidence",
-        "float",
         "0..1",
         "exp of the mean log-probability that the student gives its own rollout tokens.",
     ),
-    Column(
-        "student/entropy", "float", "nats/token", "Entropy of the student's next-token distribution on the rollouts."
-    ),
+    Column("student/entropy", "nats/token", "Entropy of the student's next-token distribution on the rollouts."),
     Column(
         "student/top1_disagreement",
-        "float",
         "0..1",
         "Share of rollout tokens where student and teacher prefer different tokens.",
     ),
-    Column("student/grad_norm", "float", "1", "Gradient norm of the adapters before clipping, mean over the updates."),
-    Column(
-        "teacher/entropy", "float", "nats/token", "Entropy of the teacher's next-token distribution on the rollouts."
-    ),
-    Column("rollout/success_rate", "float", "0..1", "Share of rollouts whose final answer is right."),
-    Column("rollout/length", "float", "tokens", "Mean length of a rollout, end token included."),
-    Column(
-        "rollout/truncation_rate",
-        "float",
-        "0..1",
-        "Share of rollouts that reached max_new_tokens without an end token.",
-    ),
-    Column("rollout/num_tokens", "int", "tokens", "Tokens sampled in the window."),
+    Column("student/grad_norm", "1", "Gradient norm of the adapters before clipping, mean over the updates."),
+    Column("teacher/entropy", "nats/token", "Entropy of the teacher's next-token distribution on the rollouts."),
+    Column("rollout/success_rate", "0..1", "Share of rollouts whose final answer is right."),
+    Column("rollout/length", "tokens", "Mean length of a rollout, end token included."),
+    Column("rollout/truncation_rate", "0..1", "Share of rollouts that reached max_new_tokens without an end token."),
+    Column("rollout/num_tokens", "tokens", "Tokens sampled in the window.", type="int"),
     Column(
         "probe/nll",
-        "float",
         "nats/token",
         "Student's negative log-likelihood of the probe's reference solutions, after the window.",
     ),
     Column(
         "probe/grounded",
-        "float",
         "nats/token",
         "Teacher's mean log-probability of the same solutions at the window's reveal ratio.",
     ),
     Column(
         "probe/accuracy",
-        "float or null",
         "0..1",
         "Greedy accuracy on the probe; null in windows where it is not measured.",
+        type="float or null",
     ),
     Column(
         "probe/pass_at_k",
-        "float or null",
         "0..1",
         "Unbiased pass@k on the probe (k = probe_pass_k); null if it is off.",
+        type="float or null",
     ),
     Column(
         "reward/progress",
-        "float",
         "nats/token",
         "Learning progress: drop of probe NLL in this window (its positive part by default).",
     ),
     Column(
         "reward/total",
-        "float",
         "nats/token",
         "The reward: progress + grounded_weight * probe/grounded; -collapse_nll if the student breaks.",
     ),
@@ -116,15 +91,15 @@ COLUMNS: tuple[Column, ...] = (
 """The columns of every row, in order. With groups > 1, `exposure/reveal_ratio_<g>` columns follow (`group_columns`)."""
 
 TIME_COLUMNS: tuple[Column, ...] = (
-    Column("time/rollout_sec", "float", "seconds", "Wall time of sampling rollouts in the window."),
-    Column("time/update_sec", "float", "seconds", "Wall time of scoring, gradients and optimizer steps."),
-    Column("time/probe_sec", "float", "seconds", "Wall time of the probe."),
-    Column("time/window_sec", "float", "seconds", "Wall time of the whole window: everything the environment did."),
+    Column("time/rollout_sec", "seconds", "Wall time of sampling rollouts in the window."),
+    Column("time/update_sec", "seconds", "Wall time of scoring, gradients and optimizer steps."),
+    Column("time/probe_sec", "seconds", "Wall time of the probe."),
+    Column("time/window_sec", "seconds", "Wall time of the whole window: everything the environment did."),
     Column(
         "time/controller_sec",
-        "float or null",
         "seconds",
         "Wall time that the agent took between the last window and this one, to learn and to decide; null where a run goes on.",
+        type="float or null",
     ),
 )
 """Logged beside the row, and kept out of ``info``: everything in ``info`` repeats bit for bit with the seed."""
@@ -133,22 +108,23 @@ TIME_COLUMNS: tuple[Column, ...] = (
 LOG_COLUMNS: tuple[Column, ...] = (
     Column(
         "update/num_tokens",
-        "int or null",
         "tokens",
         "Answer tokens that the window's updates learned from: the rollouts', or of a baseline what it trained on.",
+        type="int or null",
     ),
     Column(
         "probe/nll_before",
-        "float",
         "nats/token",
         "Only in the first window's row: probe NLL of the base model, before anything was learned.",
     ),
+    Column("agent/<name>", "", "What the agent tells of its decision, such as `agent/c1` of the Beta controller."),
     Column(
-        "agent/<name>", "float", "", "What the agent tells of its decision, such as `agent/c1` of the Beta controller."
+        "status", "", '"running", "truncated" (the budget is used up) or "terminated" (the student broke).', type="text"
     ),
-    Column("status", "text", "", '"running", "truncated" (the budget is used up) or "terminated" (the student broke).'),
-    Column("reason", "text or null", "", "Why the student counts as broken."),
-    Column("non_finite", "text", "", "Only where it applies: the columns that were not finite numbers, and are null."),
+    Column("reason", "", "Why the student counts as broken.", type="text or null"),
+    Column(
+        "non_finite", "", "Only where it applies: the columns that were not finite numbers, and are null.", type="text"
+    ),
 )
 """Logged beside the row by the recorder, not part of ``info``."""
 
@@ -158,12 +134,7 @@ def group_columns(groups: int) -> tuple[Column, ...]:
     if groups == 1:
         return ()
     return tuple(
-        Column(
-            f"exposure/reveal_ratio_{group}",
-            "float",
-            "0..1",
-            f"Reveal ratio of difficulty group {group} (0 is easiest).",
-        )
+        Column(f"exposure/reveal_ratio_{group}", "0..1", f"Reveal ratio of difficulty group {group} (0 is easiest).")
         for group in range(groups)
     )
 
@@ -171,18 +142,16 @@ def group_columns(groups: int) -> tuple[Column, ...]:
 ENGINE_COLUMNS: tuple[Column, ...] = (
     Column(
         "engine/log_prob_difference",
-        "float",
         "nats/token",
         "Mean absolute difference between the trainer's and the rollout engine's log-probability of a rollout token.",
     ),
-    Column("engine/log_prob_difference_max", "float", "nats", "The largest of these differences in the window."),
+    Column("engine/log_prob_difference_max", "nats", "The largest of these differences in the window."),
     Column(
         "engine/importance_weight",
-        "float",
         "1",
         "Mean weight that the tokens' losses were multiplied with; 1 without importance_cap.",
     ),
-    Column("engine/capped_rate", "float", "0..1", "Share of tokens whose weight was cut at importance_cap."),
+    Column("engine/capped_rate", "0..1", "Share of tokens whose weight was cut at importance_cap."),
 )
 """Columns that a row has only with a rollout engine other than the own one, after all others."""
 
@@ -193,24 +162,18 @@ def engine_columns(rollout_engine: str) -> tuple[Column, ...]:
 
 
 TOY_COLUMNS: tuple[Column, ...] = (
-    Column(
-        "toy/optimal_nll", "float", "nats/token", "Noise-free probe NLL of the optimal policy after as many windows."
-    ),
+    Column("toy/optimal_nll", "nats/token", "Noise-free probe NLL of the optimal policy after as many windows."),
     Column(
         "toy/regret",
-        "float",
         "nats/token",
         "Lowest final NLL that can still be reached, minus the optimal final NLL: what is lost for good.",
     ),
     Column(
         "toy/reached_rate",
-        "float",
         "0..1",
         "Drop of the noise-free probe NLL so far / the optimal policy's by the end of the episode.",
     ),
-    Column(
-        "toy/best_ratio", "float", "0..1", "Reveal ratio of the optimal policy in the next window, mean over groups."
-    ),
+    Column("toy/best_ratio", "0..1", "Reveal ratio of the optimal policy in the next window, mean over groups."),
 )
 """Columns that only the closed-form learner has, after all others. With groups > 1, `toy/best_ratio_<g>` follow."""
 
@@ -221,7 +184,7 @@ def toy_columns(groups: int) -> tuple[Column, ...]:
         return TOY_COLUMNS
     meaning = "Reveal ratio of the optimal policy in the next window, for difficulty group {} (0 is easiest)."
     return TOY_COLUMNS + tuple(
-        Column(f"toy/best_ratio_{group}", "float", "0..1", meaning.format(group)) for group in range(groups)
+        Column(f"toy/best_ratio_{group}", "0..1", meaning.format(group)) for group in range(groups)
     )
 
 

@@ -1,6 +1,6 @@
 """The files of an evaluation: `evaluation.json` says what is evaluated, `samples.jsonl` has one line a sample.
 
-A line is flushed when its sample is judged. A line that a kill cut short is taken away when the evaluation goes on, and its
+A line is written when its sample is judged. A line that a kill cut short is taken away when the evaluation goes on, and its
 sample is drawn anew, with the same random numbers.
 """
 
@@ -11,12 +11,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.files.atomic import failure, write_atomically
+from atesd_env.files.atomic import failing, write_atomically
 from atesd_env.files.description import check_same, read_description
+from atesd_env.files.run_folder import LineFile
 
 SAMPLES_FILE = "samples.jsonl"
 """Every sample, a line each, in an evaluation's folder."""
@@ -88,6 +88,7 @@ class SampleFile:
         self.rows: list[SampleRow] = []
         self._keys: set[tuple[str, str, int]] = set()
         adapters = dict(settings["adapters"])
+        kept_size = None
         if overwrite:
             _delete(folder)
         if described.exists() or self._path.exists():
@@ -98,60 +99,47 @@ class SampleFile:
                 )
             if described.exists():
                 adapters = _same_settings(described, settings) | adapters
-            self._read()
+            kept_size = self._read()
         content = {**settings, "adapters": adapters}
         write_atomically(described, (json.dumps(content, indent=2) + "\n").encode())
-        try:
-            self._file = self._path.open("ab")
-        except OSError as error:
-            raise failure(self._path, "to write this file", error) from error
+        self._file = LineFile(self._path, kept_size)
 
     def __enter__(self) -> SampleFile:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def __contains__(self, key: tuple[str, str, int]) -> bool:
         return key in self._keys
 
     def append(self, row: SampleRow) -> None:
-        """Writes one line and flushes it.
+        """Writes one line.
 
         Raises:
             RunFilesError: If it cannot be written; the lines before stay.
         """
-        line = json.dumps(dataclasses.asdict(row), ensure_ascii=True, allow_nan=False)
-        try:
-            self._file.write(line.encode() + b"\n")
-            self._file.flush()
-        except OSError as error:
-            raise failure(self._path, "to append a sample", error, " The samples before are kept.") from error
+        self._file.append(dataclasses.asdict(row))
         self.rows.append(row)
         self._keys.add(row.key)
 
-    def _read(self) -> None:
-        try:
-            content = self._path.read_bytes() if self._path.exists() else b""
-            whole = content[: content.rfind(b"\n") + 1]
-            if whole != content:
-                with self._path.open("r+b") as file:
-                    file.truncate(len(whole))
-        except OSError as error:
-            raise failure(self._path, "a readable file of samples", error) from error
+    def _read(self) -> int | None:
+        """Reads the samples that are there; returns the bytes of their whole lines, None where there is no file."""
+        if not self._path.exists():
+            return None
+        with failing(self._path, "a readable file of samples"):
+            content = self._path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
         self.rows = parse_samples(whole, self._path)
         self._keys = {row.key for row in self.rows}
+        return len(whole)
 
 
 def _delete(folder: Path) -> None:
     # The summary first: it must not pass for that of the samples to come.
     for name in (SUMMARY_FILE, SAMPLES_FILE, SETTINGS_FILE):
-        try:
+        with failing(folder / name, "to delete the old evaluation's file"):
             (folder / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise failure(folder / name, "to delete the old evaluation's file", error) from error
 
 
 def parse_samples(content: bytes, path: Path) -> list[SampleRow]:

@@ -57,11 +57,9 @@ def locked_folder(folder: Path) -> Iterator[None]:
     Raises:
         RunFilesError: If another process holds the folder, or it cannot be written.
     """
-    try:
+    with failing(folder, "a folder to write to"):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK_FILE).open("ab")
-    except OSError as error:
-        raise failure(folder, "a folder to write to", error) from error
     with file:
         _lock(file.fileno(), folder)
         yield
@@ -81,6 +79,17 @@ def _lock(descriptor: int, folder: Path) -> None:
         ) from error
     except OSError:  # a file system without locks, such as some network shares
         return
+
+
+@contextmanager
+def failing(path: Path, expected: str) -> Iterator[None]:
+    """Raises ``failure`` for what the operating system refuses in here; what is a ``RunFilesError`` already passes."""
+    try:
+        yield
+    except RunFilesError:
+        raise
+    except OSError as error:
+        raise failure(path, expected, error) from error
 
 
 def failure(path: Path, expected: str, error: OSError, consequence: str = "") -> RunFilesError:

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.files.atomic import failure, write_atomically
+from atesd_env.files.atomic import failing, write_atomically
 
 FORMAT_VERSION = 1
 """Version of the layout of a checkpoint file."""
@@ -74,10 +74,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         RunFilesError: If the file cannot be read, is cut or changed, or has another version.
     """
-    try:
+    with failing(path, "a readable checkpoint"):
         content = path.read_bytes()
-    except OSError as error:
-        raise failure(path, "a readable checkpoint", error) from error
     span = _digest_span(content)
     if span is None:
         raise _broken(path, f"{len(content)} bytes without its checksum")
@@ -113,10 +111,8 @@ def write_numbered(folder: Path, number: int, checkpoint: Checkpoint) -> Path:
         RunFilesError: If it cannot be written; the one before is then intact.
     """
     path = folder / f"window-{number:06d}.safetensors"
-    try:
+    with failing(folder, "a folder for checkpoints"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise failure(folder, "a folder for checkpoints", error) from error
     write_checkpoint(path, checkpoint)
     older = [other for other in _numbers(folder) if other < number]
     _delete(folder, set(_numbers(folder)) - {number, max(older, default=number)})
@@ -155,10 +151,8 @@ def _numbers(folder: Path) -> dict[int, Path]:
 def _delete(folder: Path, numbers: set[int]) -> None:
     paths = _numbers(folder)
     for number in numbers:
-        try:
+        with failing(paths[number], "to delete this checkpoint"):
             paths[number].unlink(missing_ok=True)
-        except OSError as error:
-            raise failure(paths[number], "to delete this checkpoint", error) from error
 
 
 def _header_size(content: bytes) -> int:

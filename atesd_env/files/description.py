@@ -12,7 +12,7 @@ from typing import Any
 
 from atesd_env.config import differing_fields
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.files.atomic import failure
+from atesd_env.files.atomic import failing
 
 
 def read_description(path: Path, what: str, keys: Iterable[str] = ()) -> dict[str, Any]:
@@ -26,11 +26,11 @@ def read_description(path: Path, what: str, keys: Iterable[str] = ()) -> dict[st
     Raises:
         RunFilesError: If it cannot be read, or is something else.
     """
+    with failing(path, "a readable file"):
+        content = path.read_bytes()
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(content)
         problem = next((f"no mapping {key!r}" for key in keys if not isinstance(found[key], dict)), None)
-    except OSError as error:
-        raise failure(path, "a readable file", error) from error
     except (ValueError, KeyError, TypeError) as error:
         problem = f"{type(error).__name__}: {error}"
     if problem is not None or not isinstance(found, dict):

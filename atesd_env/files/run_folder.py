@@ -14,14 +14,13 @@ import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
 from atesd_env.config import RunConfig
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.files.atomic import failure, write_atomically
+from atesd_env.files.atomic import failing, failure, write_atomically
 from atesd_env.files.description import check_same, read_description
 
 FORMAT_VERSION = 1
@@ -90,9 +89,9 @@ class RunWriter:
         if keep_windows is not None:
             check_same_run(self.folder, description)
             self.num_rows = keep_windows
-            self._trajectory = _LineFile(self.folder / TRAJECTORY_FILE, keep_windows, num_lines=keep_windows)
+            self._trajectory = _opened(self.folder / TRAJECTORY_FILE, keep_windows, num_lines=keep_windows)
             try:
-                self._samples = _LineFile(self.folder / SAMPLES_FILE, keep_windows)
+                self._samples = _opened(self.folder / SAMPLES_FILE, keep_windows)
             except RunFilesError:
                 self._trajectory.close()
                 raise
@@ -101,10 +100,10 @@ class RunWriter:
         _prepare_folder(self.folder, overwrite=overwrite)
         # The trajectory is made first, and exclusively: of two processes that start the same run, one is refused before
         # it can replace the other's config.json.
-        self._trajectory = _LineFile(self.folder / TRAJECTORY_FILE)
+        self._trajectory = LineFile(self.folder / TRAJECTORY_FILE)
         try:
             write_atomically(self.folder / CONFIG_FILE, config)
-            self._samples = _LineFile(self.folder / SAMPLES_FILE)
+            self._samples = LineFile(self.folder / SAMPLES_FILE)
         except RunFilesError:
             self._trajectory.close()
             _delete(self.folder, (TRAJECTORY_FILE, CONFIG_FILE))
@@ -163,9 +162,7 @@ class RunWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -181,10 +178,8 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         RunFilesError: If the file cannot be read, or a line before the last is not a JSON object.
     """
     path = Path(path)
-    try:
+    with failing(path, "a readable file"):
         lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise failure(path, "a readable file", error) from error
     while lines and not lines[-1].strip():
         lines.pop()
     rows = []
@@ -225,32 +220,34 @@ def check_same_run(folder: Path, description: Mapping[str, Any]) -> None:
     check_same(folder, "run", there, {name: asked[name] for name in _REQUIRED_KEYS})
 
 
-class _LineFile:
-    """A file that grows by whole lines only.
+class LineFile:
+    """A file of JSON lines that grows by whole lines only.
 
     Args:
         path: The file.
-        keep_windows: None makes a new file; a number opens an old one, and cuts off the lines of later windows.
-        num_lines: Lines that the old file must then have.
+        kept_size: None makes a new file; a number opens an old one, and cuts off what stands behind so many bytes.
+
+    Raises:
+        RunFilesError: If it cannot be made or opened.
     """
 
-    def __init__(self, path: Path, keep_windows: int | None = None, num_lines: int | None = None) -> None:
+    def __init__(self, path: Path, kept_size: int | None = None) -> None:
         self._path = path
-        self._size = 0
-        is_new = keep_windows is None
-        try:
-            if keep_windows is not None:
-                self._size = _kept_size(path, keep_windows, num_lines)
+        self._size = kept_size or 0
+        is_new = kept_size is None
+        with failing(path, "to make this file" if is_new else "to go on with this file"):
             # Unbuffered: a line is with the operating system as soon as it is written, and survives a killed process.
             self._file: io.FileIO = open(path, "xb" if is_new else "r+b", buffering=0)  # noqa: SIM115 (open for the run)
             self._file.truncate(self._size)
             self._file.seek(self._size)
-        except OSError as error:
-            if isinstance(error, RunFilesError):
-                raise
-            raise failure(path, "to make this file" if is_new else "to go on with this file", error) from error
 
     def append(self, content: Mapping[str, Any]) -> None:
+        """Writes one line; NaN and infinities become null.
+
+        Raises:
+            ConfigError: If JSON cannot hold the content.
+            RunFilesError: If it cannot be written; earlier lines stay whole.
+        """
         line = (json.dumps(_plain(content), allow_nan=False) + "\n").encode()
         if self._file.closed:
             raise RunFilesError(f"{self._path}: expected an open file, got a closed one; write before close().")
@@ -272,22 +269,22 @@ class _LineFile:
         return " Earlier lines are intact."
 
     def sync(self) -> None:
-        try:
+        """Waits until the lines would survive a power cut."""
+        with failing(self._path, "to store this file"):
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise failure(self._path, "to store this file", error) from error
 
     def close(self) -> None:
-        try:
+        """Closes the file; a second call does nothing."""
+        with failing(self._path, "to close the file"):
             self._file.close()
-        except OSError as error:
-            raise failure(self._path, "to close the file", error) from error
 
 
-def _kept_size(path: Path, keep_windows: int, num_lines: int | None) -> int:
-    """Returns the bytes that the lines of windows 1 .. keep_windows fill."""
+def _opened(path: Path, keep_windows: int, num_lines: int | None = None) -> LineFile:
+    """Opens a file of windows 1, 2, ...; cuts off those after ``keep_windows``; refuses another number of lines."""
     size = kept = 0
-    for line in path.read_bytes().splitlines(keepends=True):
+    with failing(path, "to go on with this file"):
+        content = path.read_bytes()
+    for line in content.splitlines(keepends=True):
         try:
             window = json.loads(line)["window"]
         except (ValueError, KeyError, TypeError):
@@ -300,7 +297,7 @@ def _kept_size(path: Path, keep_windows: int, num_lines: int | None) -> int:
             f"{path}: expected the rows of windows 1 to {num_lines}, which the run's checkpoint has behind it, got {kept} of "
             "them; restore the file, or start anew."
         )
-    return size
+    return LineFile(path, size)
 
 
 def _config_content(folder: Path, description: Mapping[str, Any]) -> bytes:
@@ -323,11 +320,9 @@ def _config_content(folder: Path, description: Mapping[str, Any]) -> bytes:
 
 
 def _prepare_folder(folder: Path, *, overwrite: bool) -> None:
-    try:
+    with failing(folder, "a folder to write to"):
         folder.mkdir(parents=True, exist_ok=True)
         present = [name for name in RUN_FILES if (folder / name).exists()]
-    except OSError as error:
-        raise failure(folder, "a folder to write to", error) from error
     if present and not overwrite:
         raise RunFilesError(
             f"{folder}: expected a folder without a run, got one with {', '.join(present)}; choose another folder "
@@ -338,10 +333,8 @@ def _prepare_folder(folder: Path, *, overwrite: bool) -> None:
 
 def _delete(folder: Path, names: tuple[str, ...] | list[str]) -> None:
     for name in names:
-        try:
+        with failing(folder / name, "to delete the old run's file"):
             (folder / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise failure(folder / name, "to delete the old run's file", error) from error
 
 
 def _is_non_finite(value: Any) -> bool:

@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atesd_env.config import EnvConfig
-from atesd_env.distillation.divergence import DivergenceSpec
-from atesd_env.distillation.update import UpdateSettings
 from atesd_env.exposure import PromptBuilder
 from atesd_env.population.probe import Probe
 from atesd_env.student.adapters import AdapterStack, Bank
@@ -33,7 +31,6 @@ class Instance:
         builder: Both prompts of a problem.
         groups: Difficulty groups of the problems.
         probe: Held-out problems.
-        settings: How an update is made.
     """
 
     config: EnvConfig
@@ -41,7 +38,6 @@ class Instance:
     builder: PromptBuilder
     groups: DifficultyGroups
     probe: Probe
-    settings: UpdateSettings
 
     def grounded(self, index: int, reveal_ratios: NDArray[np.float64], teacher_bank: Bank | None) -> float:
         """Returns the teacher-grounded score of student ``index`` (``Probe.grounded``) at a window's action, [groups]."""
@@ -72,23 +68,4 @@ def make_instance(config: EnvConfig, student: Student, adapters: AdapterStack) -
         config.probe_batch_size,
     )
     groups = DifficultyGroups.from_task(task, config.groups)
-    return Instance(config, task, builder, groups, probe, _update_settings(config))
-
-
-def _update_settings(config: EnvConfig) -> UpdateSettings:
-    return UpdateSettings(
-        divergence=DivergenceSpec(
-            kind=config.divergence,
-            jsd_beta=config.jsd_beta,
-            token_clip=config.token_clip,
-            top_k=config.divergence_top_k,
-            chunk_size=config.divergence_chunk,
-        ),
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        micro_batch_size=config.micro_batch_size,
-        ema_decay=config.ema_decay if config.teacher == "ema" else None,
-        recompute_activations=config.gradient_checkpointing,
-        importance_cap=config.importance_cap,
-    )
+    return Instance(config, task, builder, groups, probe)

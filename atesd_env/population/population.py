@@ -93,7 +93,7 @@ class Population(Students):
         )
         different = {one: make_instance(one, self.student, self.adapters) for one in dict.fromkeys(configs)}
         self.instances: list[Instance] = [different[one] for one in configs]
-        self.learner = Learner(self.student, self.adapters, [instance.settings for instance in self.instances])
+        self.learner = Learner(self.student, self.adapters, configs)
         self.sampling = SamplingSpec.of(config)
         self.runs: list[RunState] = [RunState(seed=0) for _ in range(num_students)]
         self.batches: dict[int, Batch] = {}

@@ -7,6 +7,7 @@ process holds the frozen base once, and a ``Population`` with its share of the s
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pickle
 import traceback
@@ -19,8 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from atesd_env.config import EnvConfig
-from atesd_env.config.instance_fields import instance_configs
+from atesd_env.config import EnvConfig, instance_configs
 from atesd_env.envs.columns import Row
 from atesd_env.envs.contract import Students
 from atesd_env.envs.observation import RunningStatistics
@@ -252,19 +252,8 @@ def _answer(population: Population, method: str, place: Any, *arguments: Any) ->
     if method == "window":
         (reveal_ratios,) = arguments
         population.window(reveal_ratios, place)
-        return [_last_window(population.runs[one]) for one in place], population.timings
+        # The last rows only: the parent has the others.
+        runs = [population.runs[one] for one in place]
+        return [dataclasses.replace(run, rows=run.rows[-1:]) for run in runs], population.timings
     result = getattr(population, method)(place, *arguments)
     return population.runs[place] if method in ("reset", "restore") else result
-
-
-def _last_window(run: RunState) -> RunState:
-    """Returns a run with its last row only: the parent has the others."""
-    return RunState(
-        seed=run.seed,
-        num_updates=run.num_updates,
-        initial_nll=run.initial_nll,
-        probe_nll=run.probe_nll,
-        statistics=run.statistics,
-        rows=run.rows[-1:],
-        broken=run.broken,
-    )

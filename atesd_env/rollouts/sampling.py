@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from atesd_env.config import EnvConfig
 from atesd_env.rollouts.decoding import begin_decoding
@@ -87,13 +88,23 @@ def left_pad(
     prompts: Sequence[Sequence[int]], pad_token_id: int, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:
     """Returns prompts of different lengths as (token ids [R, P] long, mask [R, P] bool), aligned at their ends."""
-    length = max(len(prompt) for prompt in prompts)
-    token_ids = torch.full((len(prompts), length), pad_token_id, dtype=torch.long)
-    mask = torch.zeros((len(prompts), length), dtype=torch.bool)
-    for row, prompt in enumerate(prompts):
-        token_ids[row, length - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
-        mask[row, length - len(prompt) :] = True
-    return token_ids.to(device), mask.to(device)
+    return _padded(prompts, pad_token_id, device, "left")
+
+
+def right_pad(
+    answers: Sequence[Sequence[int]], pad_token_id: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Returns answers of different lengths as (token ids [R, T] long, mask [R, T] bool), aligned at their starts."""
+    return _padded(answers, pad_token_id, device, "right")
+
+
+def _padded(
+    rows: Sequence[Sequence[int]], pad_token_id: int, device: torch.device | str, side: str
+) -> tuple[Tensor, Tensor]:
+    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
+    token_ids = pad_sequence(tensors, batch_first=True, padding_value=pad_token_id, padding_side=side)
+    ones = [torch.ones_like(tensor, dtype=torch.bool) for tensor in tensors]
+    return token_ids.to(device), pad_sequence(ones, batch_first=True, padding_side=side).to(device)
 
 
 def position_ids(mask: Tensor) -> Tensor:

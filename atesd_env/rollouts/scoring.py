@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from atesd_env.rollouts.sampling import Rollouts, left_pad, position_ids
+from atesd_env.rollouts.sampling import Rollouts, left_pad, position_ids, right_pad
 from atesd_env.student.model import Student
 
 
@@ -48,9 +48,9 @@ LOG_PROB_CHUNK = 256
 def forced_rollouts(student: Student, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Rollouts:
     """Returns given answers in the form of rollouts, so that they are scored like sampled ones."""
     prompt_ids, prompt_mask = left_pad(prompts, student.pad_token_id, student.device)
-    flipped_ids, flipped_mask = left_pad([answer[::-1] for answer in answers], student.pad_token_id, student.device)
+    answer_ids, answer_mask = right_pad(answers, student.pad_token_id, student.device)
     is_finished = torch.ones(len(answers), dtype=torch.bool, device=student.device)
-    return Rollouts(prompt_ids, prompt_mask, flipped_ids.flip(1), flipped_mask.flip(1), is_finished)
+    return Rollouts(prompt_ids, prompt_mask, answer_ids, answer_mask, is_finished)
 
 
 def token_log_probs(student: Student, hidden: Tensor, tokens: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,6 +42,8 @@ IS_EXTRAPOLATING = "surrogate/is_extrapolating"
 """Name in ``info``: whether the window's inputs lie outside of what was fitted."""
 REASON = "surrogate/reason"
 """Name in ``info``: why a window counts as outside."""
+
+_ARRAYS = ("raw_statistics", "noise", "values")  # of a state
 
 
 class ExtrapolationWarning(UserWarning):
@@ -214,11 +216,16 @@ class SurrogatePopulation(Students):
 
     def checkpoint(self, index: int) -> Checkpoint:
         """Returns student ``index``'s run and the configuration in a form that files can hold."""
-        return to_checkpoint(self.snapshot(index))
+        state = self.snapshot(index)
+        arrays = {name: getattr(state, name) for name in _ARRAYS}
+        run = {"seed": state.seed, "probe_nll": state.probe_nll, "reason": state.reason}
+        return Checkpoint(arrays, {"config": self.config.keywords(), "surrogate": run})
 
     def restored(self, index: int, checkpoint: Checkpoint) -> SurrogateState:
         """Returns the run that ``checkpoint`` was made of."""
-        return from_checkpoint(checkpoint, self.config)
+        check_same_config(self.config, checkpoint.description.get("config", {}))
+        arrays = {name: checkpoint.arrays[name] for name in _ARRAYS}
+        return SurrogateState(**checkpoint.description["surrogate"], **arrays, config=self.config)
 
     def twin(self, num_students: int, index: int = 0) -> SurrogatePopulation:
         """Returns other runs of the same surrogate; where this one ends an episode for an extrapolation, they warn and go on."""
@@ -286,29 +293,6 @@ class SurrogatePopulation(Students):
             )
         if outside and self._on_extrapolation == "warn":
             _warn()
-
-
-def to_checkpoint(state: SurrogateState) -> Checkpoint:
-    """Returns a run's state, and the configuration that it belongs to, in a form that files can hold."""
-    arrays: dict[str, NDArray[Any]] = {
-        "raw_statistics": state.raw_statistics,
-        "noise": state.noise,
-        "values": state.values,
-    }
-    run = {"seed": state.seed, "probe_nll": state.probe_nll, "reason": state.reason}
-    return Checkpoint(arrays, {"config": state.config.keywords(), "surrogate": run})
-
-
-def from_checkpoint(checkpoint: Checkpoint, config: RunConfig) -> SurrogateState:
-    """Returns the state that ``to_checkpoint`` was given.
-
-    Raises:
-        ConfigError: If it was saved under another configuration.
-    """
-    check_same_config(config, checkpoint.description.get("config", {}))
-    run: Mapping[str, Any] = checkpoint.description["surrogate"]
-    raw_statistics, noise, values = (checkpoint.arrays[name] for name in ("raw_statistics", "noise", "values"))
-    return SurrogateState(run["seed"], run["probe_nll"], raw_statistics, noise, values, config, run["reason"])
 
 
 def _warn() -> None:

@@ -12,26 +12,7 @@ from atesd_env.config import ToyConfig, preset_of
 from atesd_env.envs.env import ExposureEnv
 from atesd_env.envs.vector import ExposureVectorEnv
 from atesd_env.errors import ConfigError
-from atesd_env.simulated.toy_dynamics import BEST_RATE, BUMP_WIDTH, FINAL_NLL, IMMEDIATE_SHARE, INITIAL_NLL, SKILL_RATE
-from atesd_env.simulated.toy_optimum import ToyOptimum, optimum
-from atesd_env.simulated.toy_population import ToyPopulation, ToyState, initial_state, next_state
-
-__all__ = [
-    "BEST_RATE",
-    "BUMP_WIDTH",
-    "FINAL_NLL",
-    "IMMEDIATE_SHARE",
-    "INITIAL_NLL",
-    "SKILL_RATE",
-    "ToyExposureEnv",
-    "ToyExposureVectorEnv",
-    "ToyOptimum",
-    "ToyPopulation",
-    "ToyState",
-    "initial_state",
-    "next_state",
-    "optimum",
-]
+from atesd_env.simulated.toy_population import ToyPopulation
 
 
 class ToyExposureEnv(ExposureEnv[ToyPopulation]):

@@ -162,30 +162,6 @@ def next_states(states: ToyStates, ratios: Levels, config: ToyConfig) -> tuple[T
     return after, columns | optimum_columns(windows, nll, skill, config)
 
 
-def to_toy_checkpoint(state: ToyState, config: ToyConfig) -> Checkpoint:
-    """Returns a learner's state, and the configuration that it belongs to, in a form that files can hold."""
-    return Checkpoint({}, {"config": config.keywords(), "toy": dataclasses.asdict(state)})
-
-
-def from_toy_checkpoint(checkpoint: Checkpoint, config: ToyConfig) -> ToyState:
-    """Returns the state that ``to_toy_checkpoint`` was given.
-
-    Raises:
-        ConfigError: If it was saved under another configuration.
-    """
-    check_same_config(config, checkpoint.description.get("config", {}))
-    saved = dict(checkpoint.description["toy"])
-    return ToyState(
-        **saved
-        | {
-            "nll": tuple(saved["nll"]),
-            "skill": tuple(saved["skill"]),
-            "statistics": RunningStatistics(**saved["statistics"]),
-            "rows": tuple(saved["rows"]),
-        }
-    )
-
-
 class ToyPopulation(Students):
     """K closed-form learners; all their windows are made at once, with arrays.
 
@@ -251,11 +227,14 @@ class ToyPopulation(Students):
 
     def checkpoint(self, index: int) -> Checkpoint:
         """Returns learner ``index``'s state and the configuration in a form that files can hold."""
-        return to_toy_checkpoint(self.snapshot(index), self.config)
+        return Checkpoint({}, {"config": self.config.keywords(), "toy": dataclasses.asdict(self.snapshot(index))})
 
     def restored(self, index: int, checkpoint: Checkpoint) -> ToyState:
         """Returns the state that ``checkpoint`` was made of."""
-        return from_toy_checkpoint(checkpoint, self.config)
+        check_same_config(self.config, checkpoint.description.get("config", {}))
+        saved = dict(checkpoint.description["toy"])
+        lists = {name: tuple(saved[name]) for name in ("nll", "skill", "rows")}
+        return ToyState(**saved | lists | {"statistics": RunningStatistics(**saved["statistics"])})
 
     def twin(self, num_students: int, index: int = 0) -> ToyPopulation:
         """Returns other learners of the same configuration, which is that of each ``index``."""

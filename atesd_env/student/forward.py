@@ -12,7 +12,7 @@ tests hold the two against each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -174,14 +174,12 @@ class FusedBody:
         other.__dict__.update(self.__dict__)
         other._set_model(model)
         other.layers = [
-            FusedLayer(
-                layer.attention_norm,
-                Projection(module.self_attn, layer.qkv.names, layer.qkv.weight, layer.qkv.bias),
-                layer.head_norm,
-                Projection(module.self_attn, layer.output.names, layer.output.weight, layer.output.bias),
-                layer.mlp_norm,
-                Projection(module.mlp, layer.gate_up.names, layer.gate_up.weight, layer.gate_up.bias),
-                Projection(module.mlp, layer.down.names, layer.down.weight, layer.down.bias),
+            replace(
+                layer,
+                qkv=replace(layer.qkv, parent=module.self_attn),
+                output=replace(layer.output, parent=module.self_attn),
+                gate_up=replace(layer.gate_up, parent=module.mlp),
+                down=replace(layer.down, parent=module.mlp),
             )
             for layer, module in zip(self.layers, other._body.layers, strict=True)
         ]

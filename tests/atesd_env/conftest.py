@@ -1,9 +1,10 @@
-"""Three tokenizers that prompts are tested with: the packaged one, SmolLM2's, and Qwen's vocabulary."""
+"""Three tokenizers that prompts are tested with, the packaged one, SmolLM2's and Qwen's vocabulary; a fake rollout engine."""
 
 from __future__ import annotations
 
 import base64
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from atesd_env.config import EnvConfig
 from atesd_env.student.loading import TINY_DIRECTORY
+from tests.atesd_env.rollouts.engines.fake_engines import Brain, FakeVllmServer
 
 # In the order of their ids, from 151643 on, as Qwen3 has them.
 _QWEN_CONTROL_TOKENS = (
@@ -98,3 +101,23 @@ def qwen_tokenizer() -> PreTrainedTokenizerBase:
 def any_tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
     """Each of the three in turn."""
     return request.getfixturevalue(f"{request.param}_tokenizer")
+
+
+@pytest.fixture(scope="session")
+def loaded_brain() -> Brain:
+    return Brain(EnvConfig())
+
+
+@pytest.fixture
+def brain(loaded_brain: Brain, monkeypatch: pytest.MonkeyPatch) -> Brain:
+    """An honest engine's inside, which is asked again at once where it fails."""
+    monkeypatch.setattr("atesd_env.rollouts.engines.external.FIRST_PAUSE_SEC", 0.0)
+    loaded_brain.forget()
+    return loaded_brain
+
+
+@pytest.fixture
+def server(brain: Brain) -> Iterator[FakeVllmServer]:
+    fake = FakeVllmServer(brain)
+    yield fake
+    fake.close()

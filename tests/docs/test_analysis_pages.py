@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 
 import analysis
 from analysis import describe_columns, documented_columns, load_runs
+from tests.programs import ROOT, STRICT_PYTHON, ran
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "analysis.md").read_text()
 
 
@@ -54,15 +51,7 @@ def test_the_example_runs(tmp_path: Path) -> None:
     write_runs(tmp_path / "demo")
     (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     (tmp_path / "snippet.py").write_text(snippet)
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "snippet.py"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = ran(*STRICT_PYTHON, "snippet.py", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "own_progress" in result.stdout
     assert (tmp_path / "learning.png").exists()

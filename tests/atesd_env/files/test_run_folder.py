@@ -6,7 +6,7 @@ import json
 import math
 import os
 import resource
-import subprocess
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,8 @@ import pytest
 from atesd_env.config import EnvConfig
 from atesd_env.envs.recording import RecordTrajectory
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.files.run_folder import RunWriter, package_versions, read_rows
+from atesd_env.files.run_folder import RUN_FILES, RunWriter, package_versions, read_rows
+from tests.programs import ran
 
 DESCRIPTION = {"env_id": "ATESD-Tiny-v0", "agent": "fixed:1", "seed": 3, "config": EnvConfig()}
 
@@ -49,21 +50,13 @@ def test_config_file_describes_the_run(tmp_path: Path) -> None:
     config = strict_json((tmp_path / "runs" / "first" / "config.json").read_text())
     assert config["format_version"] == 1
     assert config["run"] == "first"
-    assert (config["env_id"], config["agent"], config["seed"], config["commit"]) == (
-        "ATESD-Tiny-v0",
-        "fixed:1",
-        3,
-        "abc",
-    )
+    told = [config[name] for name in ("env_id", "agent", "seed", "commit")]
+    assert told == ["ATESD-Tiny-v0", "fixed:1", 3, "abc"]
     restored = {name: tuple(value) if isinstance(value, list) else value for name, value in config["config"].items()}
     assert EnvConfig(**restored) == EnvConfig()
     assert config["versions"]["python"] == sys.version.split()[0]
     assert config["versions"]["numpy"] == np.__version__
-    assert sorted(path.name for path in (tmp_path / "runs" / "first").iterdir()) == [
-        "config.json",
-        "samples.jsonl",
-        "trajectory.jsonl",
-    ]
+    assert {path.name for path in (tmp_path / "runs" / "first").iterdir()} == set(RUN_FILES)
 
 
 @pytest.mark.parametrize("key", ["env_id", "agent", "seed", "config"])
@@ -79,7 +72,7 @@ def test_versions_are_read_without_importing_the_packages() -> None:
         "import sys, atesd_env.files.run_folder as t; v = t.package_versions(); "
         "print(v['torch'] is not None, 'torch' in sys.modules, 'transformers' in sys.modules)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = ran(sys.executable, "-c", code)
     assert result.stdout.split() == ["True", "False", "False"]
 
 
@@ -147,7 +140,7 @@ def test_samples_hold_any_text_on_one_line(tmp_path: Path) -> None:
     assert (tmp_path / "samples.jsonl").read_bytes().count(b"\n") == len(texts)
 
 
-@pytest.mark.parametrize("name", ["config.json", "trajectory.jsonl", "samples.jsonl"])
+@pytest.mark.parametrize("name", RUN_FILES)
 def test_an_existing_run_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("old")
     with pytest.raises(RunFilesError, match=rf"got one with {name}; choose another folder \(--out\), or .*overwrite"):
@@ -241,17 +234,11 @@ def test_writing_after_close_is_a_clear_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "tail", [b'{"window": 3, "pro', b'{"window": 3, "pro\n', b"\x00\x00\x00", b'{"a": "\xff', b"3"]
+    "tail", [b"", b'\n{"window": 3, "pro', b'\n{"window": 3, "pro\n', b"\n\x00\x00\x00", b'\n{"a": "\xff', b"\n3"]
 )
-def test_an_unfinished_last_line_is_dropped(tmp_path: Path, tail: bytes) -> None:
+def test_an_unfinished_last_line_is_dropped_and_one_that_lacks_its_end_kept(tmp_path: Path, tail: bytes) -> None:
     path = tmp_path / "trajectory.jsonl"
-    path.write_bytes(b'{"window": 1}\n{"window": 2}\n' + tail)
-    assert read_rows(path) == [{"window": 1}, {"window": 2}]
-
-
-def test_a_whole_last_line_without_a_line_end_is_kept(tmp_path: Path) -> None:
-    path = tmp_path / "trajectory.jsonl"
-    path.write_bytes(b'{"window": 1}\n{"window": 2}')
+    path.write_bytes(b'{"window": 1}\n{"window": 2}' + tail)
     assert read_rows(path) == [{"window": 1}, {"window": 2}]
 
 
@@ -279,9 +266,7 @@ class StubEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.window = 0
         self.is_closed = False
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, **_: Any) -> tuple[np.ndarray, dict[str, Any]]:
         self.window = 0
         return np.zeros(1, dtype=np.float32), {"probe/nll": 9.0}
 
@@ -333,12 +318,16 @@ def recorder(folder: Path, env: gymnasium.Env[Any, Any] | None = None, **argumen
     )
 
 
+def recorded(folder: Path, env: gymnasium.Env[Any, Any] | None = None, **arguments: Any) -> list[dict[str, Any]]:
+    """Records one episode; returns its rows."""
+    with contextlib.closing(recorder(folder, env, **arguments)) as recording:
+        play(recording, 0.5)
+    return read_rows(folder / "trajectory.jsonl")
+
+
 def test_a_row_holds_columns_times_agent_numbers_and_status(tmp_path: Path) -> None:
     values = iter([0.1, 0.2, math.nan])
-    env = recorder(tmp_path, TimedEnv(), extra=lambda: {"entropy": next(values)})
-    play(env, 0.5)
-    env.close()
-    rows = read_rows(tmp_path / "trajectory.jsonl")
+    rows = recorded(tmp_path, TimedEnv(), extra=lambda: {"entropy": next(values)})
     seconds = {name: rows[0].pop(name) for name in ("time/window_sec", "time/controller_sec")}
     assert all(value >= 0.0 for value in seconds.values())
     assert rows[0] == {
@@ -361,10 +350,7 @@ def test_a_row_holds_columns_times_agent_numbers_and_status(tmp_path: Path) -> N
 
 
 def test_only_the_first_row_tells_the_base_models_nll(tmp_path: Path) -> None:
-    env = recorder(tmp_path)
-    play(env, 0.5)
-    env.close()
-    assert ["probe/nll_before" in row for row in read_rows(tmp_path / "trajectory.jsonl")] == [True, False, False]
+    assert ["probe/nll_before" in row for row in recorded(tmp_path)] == [True, False, False]
 
 
 def test_seconds_are_split_between_window_and_controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,18 +392,13 @@ def test_a_run_that_goes_on_does_not_know_the_first_decisions_seconds(tmp_path: 
 
 
 def test_a_broken_student_is_recorded_with_its_reason(tmp_path: Path) -> None:
-    env = recorder(tmp_path, StubEnv(breaks_at=2))
-    play(env, 0.5)
-    env.close()
-    rows = read_rows(tmp_path / "trajectory.jsonl")
+    rows = recorded(tmp_path, StubEnv(breaks_at=2))
     assert [(row["status"], row["reason"]) for row in rows] == [("running", None), ("terminated", "collapse")]
 
 
 @pytest.mark.parametrize("num_samples", [0, 1, 2])
 def test_samples_carry_their_window(tmp_path: Path, num_samples: int) -> None:
-    env = recorder(tmp_path, TimedEnv(), num_samples=num_samples)
-    play(env, 0.5)
-    env.close()
+    recorded(tmp_path, TimedEnv(), num_samples=num_samples)
     assert read_rows(tmp_path / "samples.jsonl") == [
         {"window": window, "rollout": f"window {window} sample {index}"}
         for window in (1, 2, 3)
@@ -426,10 +407,7 @@ def test_samples_carry_their_window(tmp_path: Path, num_samples: int) -> None:
 
 
 def test_an_environment_without_samples_and_times_is_recorded(tmp_path: Path) -> None:
-    env = recorder(tmp_path, StubEnv())
-    play(env, 0.5)
-    env.close()
-    assert len(read_rows(tmp_path / "trajectory.jsonl")) == 3
+    assert len(recorded(tmp_path)) == 3
     assert read_rows(tmp_path / "samples.jsonl") == []
 
 
@@ -510,8 +488,7 @@ def test_a_killed_run_leaves_readable_whole_lines(tmp_path: Path) -> None:
         "    writer.write_row({'window': window})\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
-    assert result.returncode != 0
+    assert ran(sys.executable, "-c", code, tmp_path).returncode == -signal.SIGKILL
     assert read_rows(tmp_path / "trajectory.jsonl") == [{"window": 1}, {"window": 2}, {"window": 3}]
 
 

@@ -22,12 +22,12 @@ from atesd_env.student.loading import TINY_DIRECTORY
 from atesd_env.student.model import wrap_student
 
 GPU = DEVICES["H100-80GB"]
+CONFIG = preset("ATESD-Qwen3-8B-v0")
 
 
 @pytest.fixture(scope="module")
 def large() -> ModelShape:
-    config = preset("ATESD-Qwen3-8B-v0")
-    return student_shape(config.student, config.lora_r, config.lora_targets)
+    return student_shape(CONFIG.student, CONFIG.lora_r, CONFIG.lora_targets)
 
 
 def test_parameters_are_counted_exactly_without_weights(large: ModelShape) -> None:
@@ -80,7 +80,7 @@ def test_a_model_of_a_local_directory_is_read(tmp_path: Path) -> None:
 
 
 def test_the_8b_preset_fits_one_80_gb_device_even_at_its_longest(large: ModelShape) -> None:
-    plan = memory_plan(preset("ATESD-Qwen3-8B-v0"), large)
+    plan = memory_plan(CONFIG, large)
     assert plan.fits(GPU.memory_bytes)
     assert plan.peak > plan.fixed["weights"] > 16e9
 
@@ -91,9 +91,8 @@ def test_parts_by_hand(large: ModelShape) -> None:
     whole = saved_bytes(1000, 100, large, 2, recompute=False)
     recomputed = saved_bytes(1000, 100, large, 2, recompute=True)
     assert recomputed < whole / 5
-    config = preset("ATESD-Qwen3-8B-v0")
     plans = [
-        memory_plan(config.replace(**changes), large) for changes in ({}, {"teacher": "ema"}, {"dtype": "float32"})
+        memory_plan(CONFIG.replace(**changes), large) for changes in ({}, {"teacher": "ema"}, {"dtype": "float32"})
     ]
     assert plans[1].fixed["adapters"] * 2 == plans[0].fixed["adapters"] * 3
     assert plans[2].fixed["weights"] == 2 * plans[0].fixed["weights"]
@@ -233,15 +232,14 @@ def test_what_a_forward_pass_keeps_is_what_autograd_keeps(dtype: str, forward: s
 
 def test_a_base_in_4_bits(large: ModelShape) -> None:
     in_layers = 8_190_735_360 - 2 * 151_936 * 4096
-    config = preset("ATESD-Qwen3-8B-v0")
-    whole = memory_plan(config, large).fixed["weights"]
+    whole = memory_plan(CONFIG, large).fixed["weights"]
     assert whole == 2 * 8_190_735_360
-    four_bits = memory_plan(config.replace(base_quantization="nf4"), large).fixed
+    four_bits = memory_plan(CONFIG.replace(base_quantization="nf4"), large).fixed
     assert four_bits["weights"] == int(2 * 2 * 151_936 * 4096 + in_layers * (0.5 + 0.0625))
 
 
 def test_processes_share_rollouts_and_probe_and_hold_the_rest_each(large: ModelShape) -> None:
-    config = preset("ATESD-Qwen3-8B-v0", micro_batch_size=None)
+    config = CONFIG.replace(micro_batch_size=None)
     one, four = (memory_plan(config, large, num_processes=number) for number in (1, 4))
     assert four.fixed == one.fixed
     for phase, part in (("decoding", "key-value cache"), ("student", "activations"), ("student", "hidden states")):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import numpy as np
@@ -101,18 +100,6 @@ def test_restored_snapshot_repeats_and_a_branch_leaves_its_parent(env: TeacherEx
     for left, right in zip(first[0], again[0], strict=True):
         np.testing.assert_array_equal(left[0], right[0])
         assert left[1:] == right[1:]
-
-
-def test_pickled_environment_goes_on_where_it_was(env: TeacherExposureEnv):
-    env.reset(seed=4)
-    env.step(np.array([0.3], dtype=np.float32))
-    copy = pickle.loads(pickle.dumps(env))
-    for ratio in (0.6, 0.9):
-        action = np.array([ratio], dtype=np.float32)
-        ours, theirs = env.step(action), copy.step(action)
-        np.testing.assert_array_equal(ours[0], theirs[0])
-        assert ours[1:] == theirs[1:]
-    assert torch.equal(env.population.adapters.flat, copy.population.adapters.flat)
 
 
 def test_collapse_terminates_with_a_reason_and_a_penalty(tiny_config: EnvConfig):

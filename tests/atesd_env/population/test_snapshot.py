@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from atesd_env.config import EnvConfig
-from atesd_env.errors import ConfigError, NoEpisodeError, RunFilesError
+from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.checkpoint import read_checkpoint, write_checkpoint
 from atesd_env.population.environments import TeacherExposureEnv
 from atesd_env.population.snapshot import from_checkpoint, to_checkpoint
@@ -94,17 +94,6 @@ def test_reset_to_a_state_through_gymnasiums_wrappers(tmp_path: Path):
     np.testing.assert_equal(again.step(np.array([0.5], dtype=np.float32)), expected)
 
 
-def test_an_ended_episode_stays_ended(make_env: Callable[[], Env], tmp_path: Path):
-    env = make_env()
-    env.reset(seed=7)
-    windows(env, [0.5] * env.config.windows)
-    env.save_state(tmp_path / "state")
-    other = make_env()
-    other.reset(options={"state": tmp_path / "state"})
-    with pytest.raises(NoEpisodeError):
-        other.step(np.array([0.5], dtype=np.float32))
-
-
 def test_a_broken_student_with_numbers_that_json_lacks_comes_back(tiny_config: EnvConfig, tmp_path: Path):
     env = TeacherExposureEnv(tiny_config)
     env.reset(seed=1)
@@ -119,11 +108,6 @@ def test_a_broken_student_with_numbers_that_json_lacks_comes_back(tiny_config: E
     other.load_state(tmp_path / "state")
     assert repr(other.population.runs[0]) == repr(run)
     assert torch.isnan(other.population.adapters.flat).all()
-
-
-def test_a_state_before_any_episode_is_refused(make_env: Callable[[], Env], tmp_path: Path):
-    with pytest.raises(NoEpisodeError, match="call reset"):
-        make_env().save_state(tmp_path / "state")
 
 
 @pytest.mark.parametrize(

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import pickle
-import warnings
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import SyncVectorEnv
 
 from atesd_env.config import EnvConfig
 from atesd_env.envs.branch import counterfactual
 from atesd_env.envs.vector import ExposureVectorEnv
 from atesd_env.errors import ConfigError
 from atesd_env.population.environments import TeacherExposureEnv, TeacherExposureVectorEnv
-from tests.atesd_env.envs.kinds import assert_same_step, by_student
+from tests.atesd_env.envs.kinds import assert_same_step
 
 VECTOR: dict[str, Any] = {"vectorization_mode": "vector_entry_point"}
 CLOSE = {"rtol": 1e-3, "atol": 1e-5}
@@ -50,26 +47,6 @@ def test_students_differ_and_the_whole_repeats_to_the_bit(tiny_config: EnvConfig
     losses = first[0][1][-1]["student/loss"]
     assert len(set(losses.tolist())) == 3
     assert losses[0] != other[0][1][-1]["student/loss"][0]
-
-
-def test_each_student_is_the_scalar_environment_with_its_seed(tiny_config: EnvConfig):
-    """Against SyncVectorEnv, over one short episode, its end, and the first window of the next."""
-    config = tiny_config.replace(windows=2)
-    ours, theirs = TeacherExposureVectorEnv(config, 3), SyncVectorEnv([lambda: TeacherExposureEnv(config)] * 3)
-    left, right = ours.reset(seed=[5, 8, 5]), theirs.reset(seed=[5, 8, 5])
-    for step in range(5):
-        np.testing.assert_allclose(left[0], right[0], **CLOSE)
-        for one, other in zip(by_student(left[-1], 3), by_student(right[-1], 3), strict=True):
-            assert set(one) == set(other)
-            for name in one:
-                np.testing.assert_allclose(one[name], other[name], **CLOSE, err_msg=name)
-        if step:
-            np.testing.assert_allclose(left[1], right[1], **CLOSE)
-            np.testing.assert_array_equal(left[2], right[2])
-            np.testing.assert_array_equal(left[3], right[3])
-            assert left[3].all() == (step == 2)
-        actions = column(0.0, 1.0, 0.6)
-        left, right = ours.step(actions), theirs.step(actions)
 
 
 def test_a_student_that_breaks_starts_anew_while_the_others_train_on(trio: TeacherExposureVectorEnv):
@@ -125,14 +102,6 @@ def test_a_snapshot_repeats_in_its_slot_and_moves_to_another_and_to_a_scalar_env
     assert torch.equal(trio.population.adapters.flat[2], scalar.population.adapters.flat[0])
 
 
-def test_a_pickled_copy_goes_on_where_it_was(trio: TeacherExposureVectorEnv):
-    trio.reset(seed=0)
-    trio.step(column(0.2, 0.5, 0.8))
-    copy = pickle.loads(pickle.dumps(trio))
-    for _ in range(3):  # the last step starts new runs, whose seeds are drawn
-        assert_same_step(trio.step(column(0.2, 0.5, 0.8)), copy.step(column(0.2, 0.5, 0.8)))
-
-
 def test_samples_and_adapters_are_a_students_own(trio: TeacherExposureVectorEnv, tmp_path):
     trio.reset(seed=0)
     trio.step(column(0.0, 0.5, 1.0))
@@ -143,12 +112,6 @@ def test_samples_and_adapters_are_a_students_own(trio: TeacherExposureVectorEnv,
     again = TeacherExposureEnv(trio.config.replace(adapter=str(tmp_path / "adapter")))
     again.reset(seed=0)
     assert torch.equal(again.population.adapters.flat[0], trio.population.adapters.flat[1])
-
-
-def test_make_vec_warns_of_nothing():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        gymnasium.make_vec("ATESD-Toy-v0", num_envs=2, **VECTOR).reset(seed=0)
 
 
 def test_students_of_different_instances_learn_what_they_would_learn_alone(tiny_config: EnvConfig):

@@ -14,8 +14,9 @@ from atesd_env.config import preset
 from atesd_env.envs.columns import COLUMNS, toy_columns
 from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import ConfigError
-from atesd_env.simulated import toy
 from atesd_env.simulated.toy import ToyExposureEnv
+from atesd_env.simulated.toy_dynamics import BEST_RATE, FINAL_NLL, INITIAL_NLL
+from atesd_env.simulated.toy_population import initial_state, next_state
 
 QUIET: dict[str, Any] = {"toy_noise": 0.0}
 
@@ -94,10 +95,10 @@ def test_the_best_ratio_learns_fastest_and_speed_falls_on_both_sides(best: float
 
 def test_probe_nll_follows_the_documented_formula():
     seen = play(ToyExposureEnv(toy_best_ratio=0.4, hold_window=3, **QUIET), [0.4, 0.55])
-    first = toy.FINAL_NLL + (toy.INITIAL_NLL - toy.FINAL_NLL) * (1 - toy.BEST_RATE) ** 3
-    slower = toy.BEST_RATE * np.exp(-0.5)  # 0.15, one width, off the best ratio
-    second = toy.FINAL_NLL + (first - toy.FINAL_NLL) * (1 - slower) ** 3
-    assert seen[0][1]["probe/nll"] == toy.INITIAL_NLL
+    first = FINAL_NLL + (INITIAL_NLL - FINAL_NLL) * (1 - BEST_RATE) ** 3
+    slower = BEST_RATE * np.exp(-0.5)  # 0.15, one width, off the best ratio
+    second = FINAL_NLL + (first - FINAL_NLL) * (1 - slower) ** 3
+    assert seen[0][1]["probe/nll"] == INITIAL_NLL
     np.testing.assert_allclose(column(seen, "probe/nll"), [first, second], rtol=1e-6)  # actions are float32
     np.testing.assert_array_equal(column(seen, "update"), [3, 6])
 
@@ -122,20 +123,20 @@ def test_mismatch_and_grounded_score_rise_with_the_ratio():
 
 def test_the_grounded_score_hardly_moves_the_best_ratio():
     config = preset("ATESD-Toy-v0", **QUIET)
-    state = toy.initial_state(config, seed=0)
+    state = initial_state(config, seed=0)
     grid = np.linspace(0.0, 1.0, 1001)
     for window in range(config.windows):
         if window in (0, config.windows - 1):
-            rewards = [toy.next_state(state, np.array([ratio]), config).rows[-1]["reward/total"] for ratio in grid]
+            rewards = [next_state(state, np.array([ratio]), config).rows[-1]["reward/total"] for ratio in grid]
             assert abs(grid[int(np.argmax(rewards))] - config.toy_best_ratio) < 0.03
-        state = toy.next_state(state, np.array([config.toy_best_ratio]), config)
+        state = next_state(state, np.array([config.toy_best_ratio]), config)
 
 
 def test_noise_has_the_configured_spread():
     """Seeds 0..399, one number each: the standard deviation of n normal numbers has a standard error of 1/sqrt(2n) =
     3.5%, so a right implementation leaves +-18% (5 standard errors) with odds below 1e-6;
     the mean leaves +-5 standard errors likewise."""
-    errors = [ToyExposureEnv(toy_noise=0.3).reset(seed=seed)[1]["probe/nll"] - toy.INITIAL_NLL for seed in range(400)]
+    errors = [ToyExposureEnv(toy_noise=0.3).reset(seed=seed)[1]["probe/nll"] - INITIAL_NLL for seed in range(400)]
     assert np.std(errors) == pytest.approx(0.3, rel=0.18)
     assert abs(np.mean(errors)) < 5 * 0.3 / 20
 
@@ -145,7 +146,7 @@ def test_groups_learn_apart():
     env.reset(seed=0)
     env.step(np.array([0.5, 0.0]))
     fast, slow = env.snapshot().nll
-    assert fast < slow < toy.INITIAL_NLL
+    assert fast < slow < INITIAL_NLL
     assert env.snapshot().probe_nll == pytest.approx((fast + slow) / 2)
 
 

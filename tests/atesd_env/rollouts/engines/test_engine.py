@@ -6,12 +6,10 @@ endpoints, and a module that stands in for `vllm`.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -22,13 +20,13 @@ import pytest
 import torch
 
 from atesd.commands.cli import main
-from atesd_env.config import EnvConfig, check_same_config
+from atesd_env.config import EnvConfig
 from atesd_env.envs.columns import COLUMNS, ENGINE_COLUMNS
 from atesd_env.errors import ConfigError, EngineError, EngineUnavailableError
 from atesd_env.files.run_folder import read_rows
 from atesd_env.population.population import Population
 from atesd_env.rollouts.engines.completions import Completion, check_completion
-from atesd_env.rollouts.engines.own import OwnEngine
+from atesd_env.rollouts.engines.engine import OwnEngine
 from atesd_env.rollouts.engines.vllm_server import VllmServer
 from atesd_env.rollouts.sampling import SamplingSpec, generate
 from atesd_env.student.generators import torch_stream
@@ -40,25 +38,6 @@ HALF = np.array([[0.5]])
 @pytest.fixture
 def config() -> EnvConfig:
     return EnvConfig(windows=3, hold_window=2, num_rollouts=4, max_new_tokens=24, probe_size=4, probe_accuracy_every=0)
-
-
-@pytest.fixture(scope="module")
-def loaded_brain() -> Brain:
-    return Brain(EnvConfig())
-
-
-@pytest.fixture
-def brain(loaded_brain: Brain) -> Brain:
-    loaded_brain.forget()
-    return loaded_brain
-
-
-@pytest.fixture
-def server(brain: Brain, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVllmServer]:
-    monkeypatch.setattr("atesd_env.rollouts.engines.external.FIRST_PAUSE_SEC", 0.0)
-    fake = FakeVllmServer(brain)
-    yield fake
-    fake.close()
 
 
 @pytest.fixture
@@ -417,7 +396,6 @@ def vllm(brain: Brain, monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace
         module.__spec__ = ModuleSpec(name, None)
         module.__dict__.update(members)
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr("atesd_env.rollouts.engines.external.FIRST_PAUSE_SEC", 0.0)
     return story
 
 
@@ -462,7 +440,7 @@ def test_vllm_that_hangs_or_dies_is_started_anew(config: EnvConfig, vllm):
     one = without_start_up_test(in_process(config))
     vllm.calls.clear()
     backend = one.engine.engine.backend
-    backend._settings = dataclasses.replace(backend._settings, timeout_sec=2.0)
+    backend._config = backend._config.replace(engine_timeout_sec=2.0)
     try:
         assert one.window(HALF) == wanted
     finally:
@@ -513,26 +491,6 @@ def test_engines_are_named_or_given_by_address():
         assert EnvConfig(rollout_engine=value).rollout_engine == value
     with pytest.raises(ConfigError, match="Did you mean 'vllm'"):
         EnvConfig(rollout_engine="vllmm")
-
-
-def test_a_run_may_go_on_at_another_server_but_not_with_another_engine():
-    saved = dataclasses.asdict(EnvConfig(rollout_engine="http://a:1", engine_retries=5))
-    check_same_config(EnvConfig(rollout_engine="http://b:2", engine_timeout_sec=5), json.loads(json.dumps(saved)))
-    with pytest.raises(ConfigError, match="rollout_engine"):
-        check_same_config(EnvConfig(), json.loads(json.dumps(saved)))
-
-
-def test_a_state_from_before_a_field_existed_had_its_default():
-    saved = json.loads(json.dumps(dataclasses.asdict(EnvConfig())))
-    del saved["importance_cap"]
-    check_same_config(EnvConfig(), saved)
-    with pytest.raises(ConfigError, match=r"importance_cap \(None there, 2.0 here\)"):
-        check_same_config(EnvConfig(importance_cap=2), saved)
-
-
-def test_a_state_with_fields_that_are_gone_is_read():
-    saved = json.loads(json.dumps(dataclasses.asdict(EnvConfig())))
-    check_same_config(EnvConfig(), saved | {"engine_adapter": "lora", "base_sharding": "none"})
 
 
 def test_the_environment_lets_go_of_the_engine_when_it_is_closed(config: EnvConfig, vllm):

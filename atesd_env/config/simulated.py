@@ -1,11 +1,11 @@
-"""The configuration of the closed-form learners, ``ATESD-Toy-v0``."""
+"""The configurations of students without a model: closed forms, ``ATESD-Toy-v0``, and surrogates, ``ATESD-Surrogate-v0``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from atesd_env.config.checks import choice, number
+from atesd_env.config.checks import choice, number, option
 from atesd_env.config.run import RunConfig
 
 
@@ -33,3 +33,21 @@ class ToyConfig(RunConfig):
     """Toy: standard deviation of the measured probe NLL, in nats. [ours]"""
     toy_relative_noise: float = number(0.0, 0)
     """Toy: what is added to that standard deviation, as a multiple of the probe NLL: heavier noise early on. [ours]"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurrogateConfig(RunConfig):
+    """What defines a run of a surrogate, except the seed (an argument of ``reset``).
+
+    The fields of every run are those of the runs that it was fitted to; only the reward's may be chosen anew.
+
+    Raises:
+        ConfigError: If a value is outside its range; the message names the field, what was expected and what came.
+    """
+
+    student_kind = "surrogate"
+
+    file: str = option("")
+    """Surrogate: the file that `atesd fit-surrogate` wrote. [ours]"""
+    on_extrapolation: Literal["truncate", "warn", "raise"] = choice("truncate", "truncate", "warn", "raise")
+    """Surrogate: in a window outside of what was fitted, end the episode, warn, or fail. [ours]"""
