@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from atesd_env.envs.actions import checked_ratios
 from atesd_env.envs.columns import group_columns
@@ -53,17 +54,9 @@ def counterfactual(
         NoEpisodeError: If no episode is running.
     """
     base = env.unwrapped
-    config = base.config
-    if len(ratios) == 0:
-        raise ConfigError(
-            "ratios: expected at least one reveal ratio, got none; pass the ratios to follow, such as [0.0, 1.0]."
-        )
-    if windows < 1:
-        raise ConfigError(f"windows: expected at least 1, got {windows!r}; pass the number of windows to follow.")
-    gamma = config.gamma if gamma is None else gamma
-    if not 0.0 <= gamma <= 1.0:
-        raise ConfigError(f"gamma: expected a discount in [0, 1], got {gamma!r}; pass None for the configuration's.")
-    checked = np.stack([checked_ratios(ratio, config.groups) for ratio in ratios])
+    gamma = base.config.gamma if gamma is None else gamma
+    _check(ratios, windows, gamma)
+    checked = np.stack([checked_ratios(ratio, base.config.groups) for ratio in ratios])
     students = _branches(base, student, len(checked))
     lines: list[dict[str, Any]] = []
     returns = np.zeros(len(checked))
@@ -72,30 +65,35 @@ def counterfactual(
         if not going:
             break
         rows = students.window(checked[going], going)
-        ended = set()
-        for branch, row in zip(going, rows, strict=True):
-            reward, terminated, truncated, info = window_result(students.runs[branch], row, config.windows)
+        for branch, row in zip(tuple(going), rows, strict=True):
+            reward, terminated, truncated, info = window_result(students.runs[branch], row, base.config.windows)
             returns[branch] += gamma ** (offset - 1) * reward
             if terminated or truncated:
-                ended.add(branch)
-            ratio = checked[branch]
+                going.remove(branch)
             lines.append(
-                {
-                    "branch": branch,
-                    "reveal_ratio": float(ratio.mean()),
-                    **{
-                        column.name: float(part) for column, part in zip(group_columns(len(ratio)), ratio, strict=False)
-                    },
-                    "offset": offset,
-                    "window": info["window"],
-                    **{name: np.nan if info[name] is None else info[name] for name in OUTCOMES},
-                    "return": float(returns[branch]),
-                    "terminated": terminated,
-                    "truncated": truncated,
-                }
+                {"branch": branch}
+                | _ratio_columns(checked[branch])
+                | {"offset": offset, "window": info["window"]}
+                | {name: np.nan if info[name] is None else info[name] for name in OUTCOMES}
+                | {"return": float(returns[branch]), "terminated": terminated, "truncated": truncated}
             )
-        going = [branch for branch in going if branch not in ended]
     return pd.DataFrame(lines).sort_values(["branch", "offset"], ignore_index=True)
+
+
+def _check(ratios: Sequence[Any], windows: int, gamma: float) -> None:
+    if len(ratios) == 0:
+        raise ConfigError(
+            "ratios: expected at least one reveal ratio, got none; pass the ratios to follow, such as [0.0, 1.0]."
+        )
+    if windows < 1:
+        raise ConfigError(f"windows: expected at least 1, got {windows!r}; pass the number of windows to follow.")
+    if not 0.0 <= gamma <= 1.0:
+        raise ConfigError(f"gamma: expected a discount in [0, 1], got {gamma!r}; pass None for the configuration's.")
+
+
+def _ratio_columns(ratios: NDArray[np.float64]) -> dict[str, float]:
+    groups = zip(group_columns(len(ratios)), ratios, strict=False)  # no columns where there is one group
+    return {"reveal_ratio": float(ratios.mean())} | {column.name: float(ratio) for column, ratio in groups}
 
 
 def _branches(env: Any, student: int, num_branches: int) -> Students:
