@@ -156,13 +156,13 @@ def figures(root: Path) -> dict[str, Any]:
     graph = imports(house)
     file_lines = {str(module.path): module.num_lines for module in house.values()}
     function_lines = functions(house)
-    up = upward_imports(graph)
+    circle, up = circles(graph), upward_imports(graph)
     has_rooms = (root / "atesd_env" / "population").is_dir()
     return {
         "root_files": len(list((root / "atesd_env").glob("*.py"))),
         "files": len(house),
-        "circles": len(circles(graph)),
-        "circles_where": circles(graph),
+        "circles": len(circle),
+        "circles_where": circle,
         "upward_imports": len(up) if has_rooms else None,
         "upward_imports_where": [f"{name} -> {other}" for name, other in up],
         "longest_file": max(file_lines.values()),
