@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
-from atesd_env.envs.actions import RATIO_TOLERANCE
+from atesd_env.config.checks import RATIO_TOLERANCE
 from atesd_env.errors import ConfigError, DataError, StudentError
 from atesd_env.student.chat_template import turn_end
 from atesd_env.tasks.base import Problem, Task

@@ -13,25 +13,27 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import subprocess
 import tarfile
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("atesd_env", "agents", "atesd", "analysis")
-FLOORS = (
-    ("errors", "lazy", "streams"),
-    ("config",),
-    ("files", "student", "tasks"),
-    ("envs", "exposure", "rollouts"),
-    ("distillation", "evaluation", "planning", "pretrain", "simulated"),
-    ("population",),
-    ("bench",),
-)
-"""The rooms of ``atesd_env`` from the ground up; an import goes down, or stays on its floor."""
+
+
+def _floors() -> list[list[str]]:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (rooms,) = (contract for contract in contracts if contract.get("containers") == ["atesd_env"])
+    return [re.findall(r"\w+", layer) for layer in reversed(rooms["layers"])]
+
+
+FLOORS = _floors()
+"""The rooms of ``atesd_env`` from the ground up, as import-linter's contract in pyproject.toml lists them."""
 
 
 class Module(NamedTuple):
@@ -154,13 +156,13 @@ def figures(root: Path) -> dict[str, Any]:
     graph = imports(house)
     file_lines = {str(module.path): module.num_lines for module in house.values()}
     function_lines = functions(house)
-    up = upward_imports(graph)
+    circle, up = circles(graph), upward_imports(graph)
     has_rooms = (root / "atesd_env" / "population").is_dir()
     return {
         "root_files": len(list((root / "atesd_env").glob("*.py"))),
         "files": len(house),
-        "circles": len(circles(graph)),
-        "circles_where": circles(graph),
+        "circles": len(circle),
+        "circles_where": circle,
         "upward_imports": len(up) if has_rooms else None,
         "upward_imports_where": [f"{name} -> {other}" for name, other in up],
         "longest_file": max(file_lines.values()),

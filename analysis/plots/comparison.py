@@ -1,10 +1,11 @@
-"""The picture of runs that every run ends with. Pictures of one question each are in ``plot_learning``, ``plot_exposures``, ....
+"""The picture of runs that every run ends with, and that of a comparison. Pictures of one question each stand beside.
 
 A plot takes the frame of ``load_runs``, leaves it unchanged, and can hand back what it drew.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, overload
 
 import pandas as pd
@@ -15,10 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.checks import require_columns, require_measured, require_one_environment
 from analysis.errors import AnalysisError
-from analysis.plots.style import COLOURS as _COLOURS
-from analysis.plots.style import LINE_STYLES as _LINE_STYLES
-from analysis.plots.style import MARKERS as _MARKERS
-from analysis.plots.style import legend_columns, plain_label
+from analysis.plots.style import COLOURS, agent_styles, legend_columns, plain_label
 
 _PANELS = {
     "exposure/reveal_ratio": "Reveal ratio\n(0..1)",
@@ -57,35 +55,19 @@ def plot_exposure(frame: pd.DataFrame, *, return_data: bool = False) -> Figure |
     require_measured(frame, ("exposure/reveal_ratio", "probe/nll"))
     columns = [name for name in _PANELS if name in frame and frame[name].notna().any()]
     data = pd.concat([_summary(frame, name) for name in columns], ignore_index=True)
-    agents = sorted(frame["agent"].unique())
+    styles = agent_styles(frame["agent"])
     figure = Figure(figsize=(7.5, 1.2 + 1.9 * len(columns)), dpi=120, layout="constrained")
     panels = figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
     handles = []
-    for index, agent in enumerate(agents):
+    for index, (agent, style) in enumerate(styles.items()):
         num_runs = frame.loc[frame["agent"] == agent, "run"].nunique()
-        style = {
-            "color": _COLOURS[index % len(_COLOURS)],
-            "linestyle": _LINE_STYLES[index % len(_LINE_STYLES)],
-            "marker": _MARKERS[index % len(_MARKERS)],
-        }
-        shift = 0.6 * (index - (len(agents) - 1) / 2) / len(agents)
+        shift = 0.6 * (index - (len(styles) - 1) / 2) / len(styles)
         label = f"{plain_label(agent)} ({num_runs} {'run' if num_runs == 1 else 'runs'})"
         handles.append(Line2D([], [], label=label, markersize=5, **style))
         for axes, name in zip(panels, columns, strict=True):
             _draw(axes, data[(data["agent"] == agent) & (data["column"] == name)], style, shift)
             _mark_terminated(axes, frame[frame["agent"] == agent], name, style["color"])
-    for axes, name in zip(panels, columns, strict=True):
-        axes.set_ylabel(_PANELS[name], fontsize=9)
-        axes.tick_params(labelsize=8)
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.ticklabel_format(axis="y", useOffset=False)
-        if name == "exposure/reveal_ratio":
-            axes.set_ylim(-0.04, 1.04)
-    panels[-1].set_xlabel("Hold window", fontsize=9)
-    first, last = int(frame["window"].min()), int(frame["window"].max())
-    margin = max(0.5, 0.02 * (last - first))
-    panels[-1].set_xlim(first - margin, last + margin)
-    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    _dress(panels, columns, frame["window"])
     figure.align_ylabels(panels)
     figure.suptitle(f"Exposure and learning, {plain_label(frame['env_id'].iloc[0])}", fontsize=11)
     figure.legend(
@@ -128,6 +110,22 @@ def _draw(axes: Axes, data: pd.DataFrame, style: dict[str, Any], shift: float) -
             axes.vlines(window, low, high, color=style["color"], alpha=0.5, linewidth=1.2)
         else:
             axes.fill_between(window, low, high, color=style["color"], alpha=0.18, linewidth=0)
+
+
+def _dress(panels: Sequence[Axes], columns: Sequence[str], windows: pd.Series[Any]) -> None:
+    """Labels the panels' axes and sets how far they reach."""
+    for axes, name in zip(panels, columns, strict=True):
+        axes.set_ylabel(_PANELS[name], fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.ticklabel_format(axis="y", useOffset=False)
+        if name == "exposure/reveal_ratio":
+            axes.set_ylim(-0.04, 1.04)
+    panels[-1].set_xlabel("Hold window", fontsize=9)
+    first, last = int(windows.min()), int(windows.max())
+    margin = max(0.5, 0.02 * (last - first))
+    panels[-1].set_xlim(first - margin, last + margin)
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _mark_terminated(axes: Axes, frame: pd.DataFrame, name: str, colour: str) -> None:
@@ -199,8 +197,8 @@ def _forest(comparison: pd.DataFrame, kind: str) -> pd.DataFrame:
 def _draw_forest(axes: Axes, rows: pd.DataFrame, kind: str) -> None:
     prefix = "" if kind == "mean" else f"{kind}_"
     places = range(len(rows))[::-1]
-    axes.hlines(places, rows[f"{prefix}low"], rows[f"{prefix}high"], color=_COLOURS[0], linewidth=2)
-    axes.plot(rows[kind], places, "o", color=_COLOURS[0], markersize=5)
+    axes.hlines(places, rows[f"{prefix}low"], rows[f"{prefix}high"], color=COLOURS[0], linewidth=2)
+    axes.plot(rows[kind], places, "o", color=COLOURS[0], markersize=5)
     axes.set_yticks(places, [plain_label(agent, 34) for agent in rows["agent"]], fontsize=8)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.tick_params(axis="x", labelsize=8)

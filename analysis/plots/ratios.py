@@ -159,18 +159,8 @@ def plot_counterfactual(
         frame, (state, "reveal_ratio", "offset", outcome), "counterfactual frames with a column for the state"
     )
     require_measured(frame, [outcome])
-    last = frame[frame["offset"] == frame["offset"].max()]
-    keys = [state, *(name for name in ("seed", "run") if name in frame)]
-    table = last.pivot_table(index=keys, columns="reveal_ratio", values=outcome, aggfunc="mean")
-    table = table.reindex(columns=sorted(frame["reveal_ratio"].unique())).astype(float).dropna()
-    if table.empty:
-        raise AnalysisError(
-            "frame: expected a state from which every ratio was followed to the end, got none; follow fewer windows."
-        )
-    sign = 1.0 if direction(outcome, known=frame.columns) else -1.0
-    advantage = sign * table.sub(table.mean(axis=1), axis=0)
-    means = advantage.groupby(level=0).mean()
-    counts = advantage.groupby(level=0).size()
+    advantage = _advantages(frame, outcome, state)
+    means, counts = advantage.groupby(level=0).mean(), advantage.groupby(level=0).size()
     figure, panels = new_figure(width=max(5.0, 2.6 + 0.5 * len(means)), height=1.3 + 0.3 * means.shape[1])
     axes = panels[0, 0]
     axes.grid(visible=False)
@@ -202,3 +192,17 @@ def plot_counterfactual(
     data = means.rename_axis(columns="reveal_ratio").stack().rename("advantage").reset_index()
     data["num_seeds"] = data[state].map(counts)
     return (figure, data) if return_data else figure
+
+
+def _advantages(frame: pd.DataFrame, outcome: str, state: str) -> pd.DataFrame:
+    """Returns each ratio's advantage over the mean of all, a line for each state (and seed), a column for each ratio."""
+    last = frame[frame["offset"] == frame["offset"].max()]
+    keys = [state, *(name for name in ("seed", "run") if name in frame)]
+    table = last.pivot_table(index=keys, columns="reveal_ratio", values=outcome, aggfunc="mean")
+    table = table.reindex(columns=sorted(frame["reveal_ratio"].unique())).astype(float).dropna()
+    if table.empty:
+        raise AnalysisError(
+            "frame: expected a state from which every ratio was followed to the end, got none; follow fewer windows."
+        )
+    sign = 1.0 if direction(outcome, known=frame.columns) else -1.0
+    return sign * table.sub(table.mean(axis=1), axis=0)

@@ -3,7 +3,7 @@
 The file stands alone. Pictures are inside of it, it holds no script, and a content security policy forbids it to load
 anything, so that it reads the same from a mail attachment in ten years. Every text is escaped by the template engine.
 
-A new picture is a new entry of ``PICTURES`` (``report_pictures.py``).
+A new picture is a new entry of ``PICTURES`` (``pictures.py``).
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """What a field of a configuration may hold: its range or its choices, and the check of a value against them.
 
+How far a reveal ratio may lie outside its range stands here too, for all rooms that check one.
+
 What else is known of a field stands with it, as metadata that ``number``, ``choice`` and ``option`` set: ``instance`` (the
 students of one population may differ in it) and ``is_carrying_out`` (it says how a run is carried out, not what it is: a run
 may go on with another value).
@@ -17,6 +19,9 @@ from typing import Any
 import numpy as np
 
 from atesd_env.errors import ConfigError, nearest
+
+RATIO_TOLERANCE = 1e-6
+"""How far from what was meant a reveal ratio may lie and count as rounding of a float32: outside [0, 1], below a step."""
 
 
 @dataclass(frozen=True)

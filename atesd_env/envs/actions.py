@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from atesd_env.config.checks import RATIO_TOLERANCE
 from atesd_env.errors import ConfigError
-
-RATIO_TOLERANCE = 1e-6
-"""How far from what was meant a reveal ratio may lie and count as rounding of a float32: outside [0, 1], below a step."""
 
 
 def checked_ratios(action: Any, groups: int) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The public names of the three packages, read from their source without importing it, and whether each is documented.
+"""The public names of the packages, read from their source without importing it, and whether each is documented.
 
 Public is what no underscore hides: modules, and in them classes, functions, methods and constants. A method counts as
 documented where another class documents a method of that name: it then fulfils that contract. What a class's
