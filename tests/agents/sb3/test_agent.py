@@ -258,7 +258,7 @@ def test_a_callback_stops_and_sees_the_ended_student():
 
 
 def test_learning_goes_on_with_the_same_runs():
-    env = population(2)
+    env = population(2, windows=6)
     agent = agents.make("a2c", env, seed=0, n_steps=2)
     agent.learn(4)
     assert [len(run.rows) for run in env.unwrapped.population.runs] == [2, 2]
