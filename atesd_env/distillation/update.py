@@ -114,7 +114,10 @@ class Learner:
         self.optimizers[index].step()
         if config.teacher == "ema" and self.adapters.teacher_flat is not None:
             self.adapters.teacher_flat[index].lerp_(self.adapters.flat[index], 1.0 - config.ema_decay)
-        return UpdateStatistics(*totals.tolist(), grad_norm, agreed)
+        loss, mismatch, student_entropy, teacher_entropy, top1_disagreement, log_confidence = totals.tolist()
+        return UpdateStatistics(
+            loss, mismatch, student_entropy, teacher_entropy, top1_disagreement, log_confidence, grad_norm, agreed
+        )
 
     def _accumulate_together(
         self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], num_rollouts: int | None

@@ -224,8 +224,9 @@ class SurrogatePopulation(Students):
     def restored(self, index: int, checkpoint: Checkpoint) -> SurrogateState:
         """Returns the run that ``checkpoint`` was made of."""
         check_same_config(self.config, checkpoint.description.get("config", {}))
-        arrays = {name: checkpoint.arrays[name] for name in _ARRAYS}
-        return SurrogateState(**checkpoint.description["surrogate"], **arrays, config=self.config)
+        run = checkpoint.description["surrogate"]
+        raw_statistics, noise, values = (checkpoint.arrays[name] for name in _ARRAYS)
+        return SurrogateState(run["seed"], run["probe_nll"], raw_statistics, noise, values, self.config, run["reason"])
 
     def twin(self, num_students: int, index: int = 0) -> SurrogatePopulation:
         """Returns other runs of the same surrogate; where this one ends an episode for an extrapolation, they warn and go on."""

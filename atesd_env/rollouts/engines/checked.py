@@ -167,8 +167,7 @@ class _Test:
 
     def log_probs(self, index: int | None, rollouts: Rollouts) -> Tensor:
         """Returns the trainer's log-probabilities of the rollouts' tokens, [N]; None is the bare base."""
-        bank, students = (None, ()) if index is None else ("student", (index,))
-        with self.adapters.use(bank, students):
+        with self.adapters.use(None) if index is None else self.adapters.use("student", [index]):
             hidden = scored_hidden(self.student, rollouts.prompt_ids, rollouts.prompt_mask, rollouts)
         return token_log_probs(self.student, hidden, rollouts.completion_ids[rollouts.completion_mask])
 

@@ -21,7 +21,7 @@ from atesd.commands.evaluate import named_adapters
 from atesd_env.config import preset
 from atesd_env.errors import ConfigError
 from atesd_env.evaluation import evaluator as evaluation
-from atesd_env.rollouts.engines import own
+from atesd_env.rollouts.engines import engine
 from atesd_env.student.adapters import AdapterStack
 from atesd_env.student.loading import load_student
 from atesd_env.tasks.grading import answers, verification
@@ -112,7 +112,7 @@ def test_a_killed_evaluation_goes_on_without_losing_or_repeating_a_sample(whole:
 
 
 def test_ctrl_c_keeps_what_was_judged(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
-    original, calls = own.generate, []
+    original, calls = engine.generate, []
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(1)
@@ -120,7 +120,7 @@ def test_ctrl_c_keeps_what_was_judged(whole: Path, tmp_path: Path, monkeypatch: 
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(own, "generate", interrupted)
+    monkeypatch.setattr(engine, "generate", interrupted)
     assert "4 samples are kept" in refusal(capsys, "evaluate", *ARGUMENTS, "--out", tmp_path, "--batch", 2, status=130)
     monkeypatch.undo()
     evaluate(tmp_path, "--resume")
@@ -156,7 +156,7 @@ def test_an_overwritten_evaluation_that_dies_keeps_nothing_of_the_old_one(
     def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(own, "generate", interrupted)
+    monkeypatch.setattr(engine, "generate", interrupted)
     with pytest.raises(SystemExit):
         evaluate(tmp_path, "--overwrite")
     assert (tmp_path / "samples.jsonl").read_bytes() == b""
