@@ -33,6 +33,7 @@ LEAST_SHARE = 0.5
 _LARGEST_CHUNK = 2**20  # numbers of an array while simulating: 8 MB
 
 Array = NDArray[np.float64]
+"""Numbers, float64; shapes stand where one is passed."""
 
 
 @dataclass(frozen=True)

@@ -303,11 +303,7 @@ def _fitted(name: str, scale: Scale, options: Mapping[str, Any]) -> dict[str, An
     return {**kept, **options}
 
 
-# What the table of specs names: ``make`` for one algorithm.
-ppo = functools.partial(make, "ppo")
-a2c = functools.partial(make, "a2c")
-sac = functools.partial(make, "sac")
-td3 = functools.partial(make, "td3")
-dqn = functools.partial(make, "dqn")
-recurrent_ppo = functools.partial(make, "recurrent_ppo")
-tqc = functools.partial(make, "tqc")
+ppo, a2c, sac, td3, dqn, recurrent_ppo, tqc = (
+    functools.partial(make, name) for name in ("ppo", "a2c", "sac", "td3", "dqn", "recurrent_ppo", "tqc")
+)
+"""What the table of specs names: ``make`` for one algorithm."""

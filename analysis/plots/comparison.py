@@ -57,7 +57,7 @@ def plot_exposure(frame: pd.DataFrame, *, return_data: bool = False) -> Figure |
     data = pd.concat([_summary(frame, name) for name in columns], ignore_index=True)
     styles = agent_styles(frame["agent"])
     figure = Figure(figsize=(7.5, 1.2 + 1.9 * len(columns)), dpi=120, layout="constrained")
-    panels = figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
+    panels = list(figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0])
     handles = []
     for index, (agent, style) in enumerate(styles.items()):
         num_runs = frame.loc[frame["agent"] == agent, "run"].nunique()

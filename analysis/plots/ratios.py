@@ -189,7 +189,7 @@ def plot_counterfactual(
     figure.suptitle(f"Each ratio for the next {int(frame['offset'].max())} windows from the same state", fontsize=11)
     seeds = f", mean over {counts.max()} seeds" if counts.max() > 1 else ""
     axes.set_title(f"Circle: the best ratio{seeds}", fontsize=8)
-    data = means.rename_axis(columns="reveal_ratio").stack().rename("advantage").reset_index()
+    data = pd.DataFrame({"advantage": means.rename_axis(columns="reveal_ratio").stack()}).reset_index()
     data["num_seeds"] = data[state].map(counts)
     return (figure, data) if return_data else figure
 
@@ -205,4 +205,5 @@ def _advantages(frame: pd.DataFrame, outcome: str, state: str) -> pd.DataFrame:
             "frame: expected a state from which every ratio was followed to the end, got none; follow fewer windows."
         )
     sign = 1.0 if direction(outcome, known=frame.columns) else -1.0
-    return sign * table.sub(table.mean(axis=1), axis=0)
+    advantages: pd.DataFrame = table.sub(table.mean(axis=1), axis=0).mul(sign)
+    return advantages

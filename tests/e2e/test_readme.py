@@ -259,61 +259,13 @@ def test_linked_files_exist():
         assert (ROOT / link.partition("#")[0]).exists(), link
 
 
-def rows(first_cell: str) -> list[str]:
-    """Returns the cells of the table row that begins so."""
-    (line,) = (line for line in README.splitlines() if line.startswith(f"| {first_cell} |"))
-    return [cell.strip() for cell in line.strip("|").split("|")][1:]
-
-
-def test_the_agents_numbers_are_the_measured_ones():
-    table = (ROOT / "docs" / "results" / "agents_on_toy.md").read_text()
-    measured = {
-        cells[1].strip(): [cell.strip() for cell in cells[2:5:2]]
-        for cells in (line.split("|") for line in table.splitlines() if line.startswith("| "))
-    }
-    for agent in ("beta", "random", "ucb", "thompson", "linucb", "exp3s", "ppo", "a2c", "td3", "dqn"):
-        assert rows(f"`{agent}`")[1:3] == measured[f"`{agent}`"], agent
-    assert rows("`fixed:A`")[1:3] == measured["best fixed ratio"]
-    last = [measured[f"`{agent}`"][0].split()[0] for agent in ("sac", "tqc", "recurrent_ppo")]
-    assert rows("`sac`, `tqc`, `recurrent_ppo`")[1] == ", ".join(last)
-    result = json.loads((ROOT / "benchmarks" / "results" / "agents_on_toy.json").read_text())
+@pytest.mark.parametrize("name", ["agents_on_toy", "controllers_on_tiny", "fixed_ratio_sweep"])
+def test_measured_tables_come_with_command_and_commit(name: str):
+    """That their numbers are the measured ones is asked of every page's tables (tests/docs)."""
+    result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
     assert f"commit `{result['commit'][:7]}`" in README
-    assert f"`{result['command']}`" in README
-
-
-def test_the_numbers_on_tiny_are_the_measured_ones():
-    table = (ROOT / "docs" / "results" / "controllers.md").read_text()
-    lines = (line.split("|") for line in table.splitlines() if line.startswith("| "))
-    measured = {cells[1].strip(): cells[2].strip() for cells in lines}
-    for agent, there in {
-        "`beta`": "`beta:credit=grounded`",
-        "`random`": "`random`",
-        "`thompson`": "`thompson`",
-        "`fixed:A`": "`fixed:0.75`",
-        "`linear:A:B`, `cosine:A:B`": "`linear:1:0`",
-        "`ppo`": "PPO trained on the population",
-    }.items():
-        assert rows(agent)[3].partition(" (")[0] == measured[there], agent
-    (script,) = (line.split()[1] for line in inline_commands() if line.startswith("bash "))
-    result = json.loads((ROOT / "benchmarks" / "results" / "controllers_on_tiny.json").read_text())
-    assert result["command"].startswith(f"bash {script}")
-    assert (ROOT / script).exists()
-    assert f"commit `{result['commit'][:7]}`" in README
-
-
-def test_the_sweeps_numbers_are_the_measured_ones():
-    result = json.loads((ROOT / "benchmarks" / "results" / "fixed_ratio_sweep.json").read_text())
-    assert f"commit `{result['commit'][:7]}`" in README
-    assert f"`{result['command']}`" in README
-    accuracies = [[100 * value["mean"]] for value in result["accuracy"].values()]
-    differences = [
-        [100 * value[name] for name in ("mean", "low", "high")]
-        for value in result["paired_difference_to_full_exposure"].values()
-    ]
-    for row, measured in (("accuracy", accuracies), ("minus full exposure, points", [*differences, []])):
-        for cell, values in zip(rows(row), measured, strict=True):
-            printed = [float(number) for number in re.findall(r"\d+\.\d+", cell)]
-            assert printed == pytest.approx(values, abs=0.0501), "rounded to a tenth"
+    command = re.sub(r"^(bash \S+).*", r"\1", result["command"])
+    assert f"`{command}`" in README
 
 
 @pytest.mark.parametrize("folder", ["atesd_env", "agents", "analysis", "atesd"])
