@@ -16,7 +16,7 @@ import tyro
 
 from atesd.commands import shared
 from atesd.commands.environment import parse_command
-from atesd.commands.progress import Tell, live_progress
+from atesd.experiments.progress import Tell, live_progress
 from atesd_env.config import RunConfig, preset
 from atesd_env.errors import AtesdError, ConfigError
 from atesd_env.files.atomic import write_atomically
@@ -119,7 +119,6 @@ def _parsed(arguments: Sequence[str]) -> Command:
     from analysis.statistics import METRICS
 
     command = parse_command(Command, _with_ray_value(arguments), "atesd compare")
-    shared.check_seeds(command.seeds)
     shared.check_resume_or_overwrite(resume=command.resume, overwrite=command.overwrite)
     if command.processes < 0:
         raise ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,6 @@ import tyro
 from agents.credit import Credit
 from atesd.commands import shared
 from atesd.commands.environment import parse_command
-from atesd.commands.progress import Tell, live_progress
 from atesd_env.config import RunConfig, preset
 
 if TYPE_CHECKING:
@@ -61,13 +60,12 @@ class Command:
 def main(arguments: Sequence[str]) -> None:
     """``atesd run``."""
     command = parse_command(Command, arguments, "atesd run")
-    shared.check_seeds(command.seeds)
     shared.check_resume_or_overwrite(resume=command.resume, overwrite=command.overwrite)
     shared.find_own_classes()
     from agents.specs.registry import with_option
     from atesd.experiments.baselines.registry import NAMES
-    from atesd.experiments.run import execute
-    from atesd.experiments.specs import check_folders, plan_runs
+    from atesd.experiments.play import play_all
+    from atesd.experiments.specs import plan_runs
     from atesd.experiments.tracking import tracker
 
     names = (*(["tensorboard"] if command.tensorboard else []), *([command.track] if command.track else []))
@@ -75,33 +73,15 @@ def main(arguments: Sequence[str]) -> None:
     credit = command.credit
     agents = command.agent if credit is None else with_option(command.agent, "credit", credit, NAMES)
     specs = plan_runs(command.env, command.config, agents, command.seeds, command.out)
-    check_folders(specs, resume=command.resume, overwrite=command.overwrite)
-    with live_progress(quiet=command.quiet) as begin:
-        for number, spec in enumerate(specs, start=1):
-            tell = begin(f"[{number}/{len(specs)}] {spec.agent_name} seed {spec.seed}", spec.config.windows)
-            execute(
-                spec,
-                overwrite=command.overwrite,
-                resume=command.resume,
-                checkpoint_every=command.checkpoint_every,
-                report=_window_report(tell),
-                track=track,
-            )
+    play_all(
+        specs,
+        overwrite=command.overwrite,
+        resume=command.resume,
+        checkpoint_every=command.checkpoint_every,
+        track=track,
+        quiet=command.quiet,
+    )
     _show_results(command.out, specs)
-
-
-def _window_report(tell: Tell) -> Callable[[dict[str, Any]], None]:
-    """Returns what tells of each window its newest reveal ratio, probe NLL and accuracy."""
-
-    def report(row: dict[str, Any]) -> None:
-        said = {
-            "ratio {:.2f}": row["exposure/reveal_ratio"],
-            "probe NLL {:.3f}": row["probe/nll"],
-            "accuracy {:.1%}": row["probe/accuracy"],
-        }
-        tell(row["window"], "  ".join(text.format(value) for text, value in said.items() if value is not None))
-
-    return report
 
 
 def _show_results(out: Path, specs: Sequence[RunSpec]) -> None:

@@ -16,12 +16,6 @@ DEFAULT_ENV = "ATESD-Tiny-v0"
 """Environment of the verbs that are not told another."""
 
 
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Raises ConfigError if a seed is below 0."""
-    if any(seed < 0 for seed in seeds):
-        raise ConfigError(f"seeds: expected whole numbers from 0, got {list(seeds)}; correct --seeds.")
-
-
 def check_resume_or_overwrite(*, resume: bool, overwrite: bool) -> None:
     """Raises ConfigError if both are asked for."""
     if resume and overwrite:

@@ -12,7 +12,7 @@ import tyro
 
 from atesd.commands import shared
 from atesd.commands.environment import parse_command
-from atesd.commands.progress import live_progress
+from atesd.experiments.progress import live_progress
 from atesd_env.config import RunConfig, preset
 
 _DEFAULT_ENV = "ATESD-Toy-v0"

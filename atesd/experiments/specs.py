@@ -62,13 +62,13 @@ def plan_runs(env_id: str, config: RunConfig, agents: Sequence[Spec], seeds: Seq
         out: Folder of the runs' folders.
 
     Raises:
-        ConfigError: If a spec names no agent, or an object that learns is to be used for several runs.
+        ConfigError: If a seed is below 0, a spec names no agent, or an object that learns is to be used for several runs.
         AtesdError: If an agent or a seed is named twice, which would write one folder twice.
     """
-    for agent in agents:
-        _check_agent(
-            agent, env_id, config, seeds
-        )  # a misspelt second agent must not be found out after the first one's run
+    if any(seed < 0 for seed in seeds):
+        raise ConfigError(f"seeds: expected whole numbers from 0, got {list(seeds)}; correct --seeds.")
+    for agent in agents:  # all first: a misspelt second agent must not be found out after the first one's run
+        _check_agent(agent, env_id, config, seeds)
     specs = [
         RunSpec(env_id, config, agent, seed, out / f"{_folder_name(label(agent))}-seed{seed}")
         for seed in seeds

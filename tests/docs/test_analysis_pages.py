@@ -47,13 +47,14 @@ def write_runs(folder: Path) -> None:
             (run / "trajectory.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_the_example_runs(tmp_path: Path) -> None:
+def test_the_examples_run(tmp_path: Path) -> None:
     write_runs(tmp_path / "demo")
-    (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    (tmp_path / "snippet.py").write_text(snippet)
-    result = ran(*STRICT_PYTHON, "snippet.py", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "own_progress" in result.stdout
+    reading, calling = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    for name, snippet, said in (("reading.py", reading, "own_progress"), ("calling.py", calling, "minus the best")):
+        (tmp_path / name).write_text(snippet)
+        result = ran(*STRICT_PYTHON, name, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert said in result.stdout
     assert (tmp_path / "learning.png").exists()
 
 

@@ -1,14 +1,19 @@
-"""How far long work has come: a bar on a terminal, a line a step elsewhere, nothing where the user wants it quiet.
+"""How far long work has come: a bar on a terminal or in a notebook, a line a step elsewhere, nothing where the user wants it quiet.
 
 All of it goes to stderr: stdout is for results.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Tell = Callable[[int, str], None]
 """Called with the steps made so far, and what to say beside their number."""
@@ -22,7 +27,7 @@ def live_progress(*, quiet: bool, line_every_sec: float = 0.0) -> Iterator[Begin
 
     Args:
         quiet: Show nothing.
-        line_every_sec: Where there is no terminal: least seconds between two lines of one piece of work. Its last step is
+        line_every_sec: Where there is no bar: least seconds between two lines of one piece of work. Its last step is
             always told.
     """
     # Here, not above: rich takes a while to import, and `--help` needs none of it.
@@ -30,7 +35,7 @@ def live_progress(*, quiet: bool, line_every_sec: float = 0.0) -> Iterator[Begin
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    has_lines = not quiet and not console.is_terminal
+    has_lines = not quiet and not has_bars(console)
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -38,7 +43,7 @@ def live_progress(*, quiet: bool, line_every_sec: float = 0.0) -> Iterator[Begin
         TextColumn("{task.fields[status]}"),
         TimeRemainingColumn(),
         console=console,
-        disable=quiet or not console.is_terminal,
+        disable=quiet or not has_bars(console),
     )
 
     def begin(name: str, total: int) -> Tell:
@@ -57,3 +62,22 @@ def live_progress(*, quiet: bool, line_every_sec: float = 0.0) -> Iterator[Begin
 
     with bars:
         yield begin
+
+
+def has_bars(console: Console) -> bool:
+    """Returns whether a console can redraw a bar: a terminal, or a notebook that has the package ipywidgets."""
+    return console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
+
+
+def window_report(tell: Tell) -> Callable[[dict[str, Any]], None]:
+    """Returns what tells of each window its newest reveal ratio, probe NLL and accuracy."""
+
+    def report(row: dict[str, Any]) -> None:
+        said = {
+            "ratio {:.2f}": row["exposure/reveal_ratio"],
+            "probe NLL {:.3f}": row["probe/nll"],
+            "accuracy {:.1%}": row["probe/accuracy"],
+        }
+        tell(row["window"], "  ".join(text.format(value) for text, value in said.items() if value is not None))
+
+    return report

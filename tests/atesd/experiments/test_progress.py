@@ -6,8 +6,9 @@ import io
 import re
 
 import pytest
+from rich.console import Console
 
-from atesd.commands.progress import live_progress
+from atesd.experiments.progress import has_bars, live_progress
 
 
 def told(capsys: pytest.CaptureFixture[str], *, quiet: bool = False, line_every_sec: float = 0.0) -> list[str]:
@@ -55,3 +56,10 @@ def test_a_terminal_has_a_bar_and_no_lines(monkeypatch: pytest.MonkeyPatch, quie
     else:
         assert "probe NLL 1.5" in shown
         assert not re.search(r"\d\d:\d\d:\d\d windows", shown)
+
+
+@pytest.mark.parametrize("has_widgets", [False, True])
+def test_a_notebook_has_a_bar_where_it_can_draw_one(monkeypatch: pytest.MonkeyPatch, has_widgets: bool):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if has_widgets else None)
+    assert has_bars(Console(force_jupyter=True)) == has_widgets
+    assert not has_bars(Console(file=io.StringIO(), force_jupyter=False, force_terminal=False))

@@ -1,0 +1,81 @@
+"""`atesd.run`: what a notebook calls makes the runs of `atesd run`, and returns their rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import analysis
+import atesd
+from atesd_env.errors import ConfigError, RunFilesError
+
+
+def run(out: Path, **changes: Any) -> pd.DataFrame:
+    arguments: dict[str, Any] = {
+        "env": "ATESD-Toy-v0",
+        "agents": ["fixed:0.4", "fixed:0.9"],
+        "seeds": [0, 1],
+        "windows": 4,
+    }
+    return atesd.run(**arguments | {"out": out, "quiet": True} | changes)
+
+
+def test_it_returns_every_row_of_every_run_and_only_of_these(tmp_path: Path):
+    run(tmp_path, agents=["random"], seeds=[7])
+    frame = run(tmp_path)
+    assert frame.groupby("run", observed=True).size().to_dict() == {
+        "fixed-0.4-seed0": 4,
+        "fixed-0.4-seed1": 4,
+        "fixed-0.9-seed0": 4,
+        "fixed-0.9-seed1": 4,
+    }
+    ratios = frame.groupby("agent", observed=True)["exposure/reveal_ratio"].unique()
+    assert {agent: one.tolist() for agent, one in ratios.items()} == {
+        "fixed:0.4": [pytest.approx(0.4)],
+        "fixed:0.9": [pytest.approx(0.9)],
+    }
+
+
+def test_its_frame_can_be_compared(tmp_path: Path):
+    comparison = analysis.compare(run(tmp_path, seeds=range(6)))
+    assert set(comparison.table["agent"]) == {"fixed:0.4", "fixed:0.9"}
+
+
+def test_agents_may_be_classes(tmp_path: Path):
+    class Half:
+        def __init__(self, env: Any, seed: int = 0) -> None:
+            self.shape = env.action_space.shape
+
+        def predict(self, observation: Any, state: Any = None, **_: Any) -> tuple[Any, Any]:
+            return np.full(self.shape, 0.5, dtype=np.float32), state
+
+    assert set(run(tmp_path, agents=[Half])["exposure/reveal_ratio"]) == {0.5}
+
+
+def test_runs_that_are_there_are_refused_replaced_or_gone_on_with(tmp_path: Path):
+    first = run(tmp_path)
+    with pytest.raises(RunFilesError, match="found 4 of the 4 runs there already"):
+        run(tmp_path)
+    pd.testing.assert_frame_equal(run(tmp_path, resume=True), first)  # finished: only read, times and all
+    assert len(run(tmp_path, overwrite=True)) == len(first)
+    with pytest.raises(ConfigError, match="expected either resume=True or overwrite=True, got both"):
+        run(tmp_path, resume=True, overwrite=True)
+
+
+def test_a_misspelt_field_is_refused_before_anything_is_written(tmp_path: Path):
+    with pytest.raises(ConfigError, match="windws"):
+        run(tmp_path / "out", windws=3)
+    assert not (tmp_path / "out").exists()
+
+
+def test_it_tells_of_each_window_unless_it_is_to_be_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run(tmp_path / "quiet")
+    assert capsys.readouterr().err == ""
+    run(tmp_path / "told", quiet=False, seeds=[0], agents=["fixed:0.4"])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4
+    assert "[1/1] fixed:0.4 seed 0: 4/4  ratio 0.40" in lines[-1]
