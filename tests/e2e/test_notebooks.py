@@ -21,9 +21,7 @@ SMALLER = {
     "first_run": {
         "%matplotlib inline\n": "",
         'gym.make("ATESD-Tiny-v0", windows=5)': f'gym.make("ATESD-Tiny-v0", windows=5, {_TINY})',
-        '"ATESD-Tiny-v0", windows=12, probe_accuracy_every=3': (
-            f'"ATESD-Tiny-v0", windows=2, probe_accuracy_every=1, {_TINY}'
-        ),
+        "windows=12, probe_accuracy_every=3": f"windows=2, probe_accuracy_every=1, {_TINY}",
         'gym.make("ATESD-Tiny-v0", windows=12)': f'gym.make("ATESD-Tiny-v0", windows=12, {_TINY})',
         "ratios=[0.0, 0.25, 0.5, 0.75, 1.0], windows=2": "ratios=[0.0, 1.0], windows=1",
     },
@@ -31,9 +29,7 @@ SMALLER = {
         "%matplotlib inline\n": "",
         "windows, seeds = 200, range(3)": "windows, seeds = 8, range(2)",
         "iloc[[0, 49, 99, 149, 199]]": "iloc[[0, 7]]",
-        '"ATESD-Tiny-v0", windows=10, probe_accuracy_every=5': (
-            f'"ATESD-Tiny-v0", windows=2, probe_accuracy_every=1, {_TINY}'
-        ),
+        "windows=10,\n    probe_accuracy_every=5": f"windows=2, probe_accuracy_every=1, {_TINY}",
     },
     "reading_runs": {
         "%matplotlib inline\n": "",

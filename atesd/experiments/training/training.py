@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 import atesd_env  # noqa: F401  (registers the ids)
+from atesd.experiments.interrupt import deferred_interrupt
 from atesd.experiments.training.evaluation import EvaluatedRun, evaluate
 from atesd.experiments.training.legs import Trainer
 from atesd.experiments.training.trainers import make_trainer
@@ -210,16 +211,20 @@ class _Training:
         row = evaluation_row(
             self.trainer.num_windows, runs, self.rows, elapsed_sec=time.perf_counter() - self.started_sec
         )
-        self.rows.append(row)
-        self._write_rows()
-        self.trainer.agent.save(self._path("last"))
-        if row["is_best"]:
-            self.trainer.agent.save(self._path("best"))
-        checkpoint = self.trainer.checkpoint()
-        write_checkpoint(
-            self.spec.folder / CHECKPOINT_FILE,
-            Checkpoint(checkpoint.arrays, {**checkpoint.description, "rows": self.rows}),
-        )
+        # Ctrl-C waits for the files: in the middle of a zip it would be whatever Stable-Baselines3 and torch make of it.
+        with deferred_interrupt() as interruption:
+            self.rows.append(row)
+            self._write_rows()
+            self.trainer.agent.save(self._path("last"))
+            if row["is_best"]:
+                self.trainer.agent.save(self._path("best"))
+            checkpoint = self.trainer.checkpoint()
+            write_checkpoint(
+                self.spec.folder / CHECKPOINT_FILE,
+                Checkpoint(checkpoint.arrays, {**checkpoint.description, "rows": self.rows}),
+            )
+        if interruption.is_requested:
+            raise KeyboardInterrupt
         self.report(self.trainer.num_windows, row)
 
     def _write_rows(self) -> None:

@@ -208,7 +208,7 @@ def test_an_environment_can_be_made_from_a_file(tmp_path: Path):
 
 
 def test_the_columns_are_documented():
-    page = (Path(__file__).parents[4] / "docs" / "training.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "file_formats.md").read_text()
     for name, meaning in EVALUATION_COLUMNS.items():
         assert f"| `{name}` | {meaning} |" in page
 
