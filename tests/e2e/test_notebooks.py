@@ -21,7 +21,7 @@ SMALLER = {
     "first_run": {
         "%matplotlib inline\n": "",
         'gym.make("ATESD-Tiny-v0", windows=5)': f'gym.make("ATESD-Tiny-v0", windows=5, {_TINY})',
-        "windows=12, probe_accuracy_every=3": f"windows=2, probe_accuracy_every=1, {_TINY}",
+        "windows=12,\n    probe_accuracy_every=3": f"windows=2, probe_accuracy_every=1, {_TINY}",
         'gym.make("ATESD-Tiny-v0", windows=12)': f'gym.make("ATESD-Tiny-v0", windows=12, {_TINY})',
         "ratios=[0.0, 0.25, 0.5, 0.75, 1.0], windows=2": "ratios=[0.0, 1.0], windows=1",
     },

@@ -23,7 +23,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-import atesd.experiments.run
+import atesd.experiments.play
 from analysis import load_runs
 from atesd.commands.cli import main
 from atesd.experiments.specs import RunSpec
@@ -223,7 +223,7 @@ def test_the_gpus_command_is_understood(tmp_path: Path, monkeypatch: pytest.Monk
         planned.append(spec)
         raise ParsedError
 
-    monkeypatch.setattr(atesd.experiments.run, "execute", execute)
+    monkeypatch.setattr(atesd.experiments.play, "execute", execute)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(ParsedError):

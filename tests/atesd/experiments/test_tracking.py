@@ -60,6 +60,7 @@ def test_a_tracker_hears_every_number_of_every_row(spec: RunSpec):
     assert [window for window, _ in heard.rows] == frame["window"].tolist()
     for (_, values), (_, row) in zip(heard.rows, frame.iterrows(), strict=True):
         told_elsewhere = ["run", "env_id", "agent", "seed", "window", "run_status", "version", "status", "reason"]
+        told_elsewhere += ["configuration", "configuration_differs"]
         assert values == row.drop(told_elsewhere, errors="ignore").dropna().to_dict()
     assert "agent/c1" in heard.rows[0][1]
     assert heard.num_finished == 1
