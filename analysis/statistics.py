@@ -86,7 +86,8 @@ def final_outcomes(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         ``num_windows``, ``num_updates``, ``num_tokens`` (sampled), ``num_trained_tokens`` (that updates learned from: in runs
         that do not say so, all that were sampled); ``controller_sec`` and ``run_sec`` (windows and
         controller); then each metric: its last measurement in the run, or the sum of rewards for "return". A student that
-        broke counts as its worst measurement: the last one may be a good one from before.
+        broke counts as its worst measurement: the last one may be a good one from before; one that broke before it was
+        measured counts as the worst measurement of all runs, since to leave out its seed would be in favour of its agent.
 
     Raises:
         AnalysisError: If a metric is unknown or was never measured, environments or configurations are mixed, or a seed of an
@@ -122,6 +123,8 @@ def final_outcomes(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         else:
             worst = runs[metric].min() if METRICS[metric] else runs[metric].max()
             outcomes[metric] = names[metric].where(~outcomes["is_broken"], worst)  # `last` passes over nulls
+        least = outcomes[metric].min() if METRICS[metric] else outcomes[metric].max()
+        outcomes[metric] = outcomes[metric].mask(outcomes["is_broken"] & outcomes[metric].isna(), least)
     for name in (CONFIGURATION, DIFFERING):
         if name in names:
             outcomes[name] = names[name].astype("string")

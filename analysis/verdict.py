@@ -96,7 +96,8 @@ def judge(frame: pd.DataFrame) -> Verdict:
         return _nothing(f"No verdict: {error}", remarks)
     num_broken = int(outcomes["is_broken"].sum())
     if num_broken:
-        remarks.append(f"In {counted(num_broken, 'run')} the student broke; what counts is its worst measurement.")
+        counts = "its return ends there" if metric == "return" else "what counts is its worst measurement"
+        remarks.append(f"In {counted(num_broken, 'run')} the student broke; {counts}.")
     return _compared(outcomes, metric, remarks)
 
 
@@ -139,10 +140,14 @@ def _finished_runs(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _is_measured(frame: pd.DataFrame, metric: str) -> bool:
-    """Tells whether every run measured a metric at least once."""
+    """Tells whether every run measured a metric at least once, but for students that broke before."""
     if metric == "return":
         return True
-    return metric in frame and bool(frame.groupby("run", observed=True)[metric].count().gt(0).all())
+    if metric not in frame:
+        return False
+    is_there = frame.groupby("run", observed=True)[metric].count().gt(0)
+    broken = frame.loc[(frame["status"] == "terminated").fillna(False), "run"]
+    return bool(is_there.any() and (is_there | is_there.index.isin(broken)).all())
 
 
 def _metric(outcomes: pd.DataFrame) -> str:

@@ -89,6 +89,22 @@ def test_a_student_that_broke_counts_as_its_worst():
     assert verdict.standings[0].result.startswith("76.7%"), "(5 x 0.9 + 0.1) / 6"
 
 
+def test_a_student_that_broke_before_it_was_measured_is_not_left_out():
+    good = [0.5, 0.6, 0.4, 0.5, 0.6, 0.4]
+    frame = make_frame({"good": good, "worse": [value - 0.1 for value in good]})
+    is_broken = (frame["run"] == "good-0") & (frame["window"] == 1)
+    frame.loc[is_broken, ["probe/nll", "reward/total"]] = np.nan
+    frame.loc[is_broken, "status"] = "terminated"
+    frame = frame[(frame["run"] != "good-0") | is_broken]
+    verdict = judge(frame)
+    assert verdict.metric.startswith("probe accuracy")
+    assert verdict.certainty.startswith("Not settled")
+    assert [(line.num_seeds, line.num_broken) for line in verdict.standings] == [(6, 1), (6, 0)]
+    outcomes, _ = judged_outcomes(frame, ["probe/nll", "return"])
+    broken = outcomes[outcomes["is_broken"]].iloc[0]
+    assert broken[["probe/accuracy", "probe/nll", "return"]].tolist() == pytest.approx([0.3, 0.7, 0.6])
+
+
 def test_runs_of_unlike_configurations_get_no_verdict():
     frame = make_frame({"good": [0.5, 0.6], "other": [0.1, 0.2]})
     frame["configuration"] = np.where(frame["seed"] == 0, "aa", "bb")
