@@ -206,6 +206,7 @@ def _compared(table: pd.DataFrame, metric: str, reference_ratio: float, confiden
         return frame.assign(**dict.fromkeys(_LABELS, None), **dict.fromkeys(_NUMBERS, math.nan))
     intervals = [mean_interval(column, confidence=confidence) for column in values.T]
     frame[["mean", "low", "high"]] = [[float(number) for number in interval] for interval in intervals]
+    frame["mean"] = values.mean(axis=0)  # to the last bit what ranks in the contrasts, where two agents come out even
     reference = ratios.index(reference_ratio) if reference_ratio in ratios else None
     frame["reference"] = None if reference is None else agents[reference]
     nothing = np.full(len(agents), math.nan)

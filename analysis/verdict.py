@@ -208,10 +208,13 @@ def _headline(lines: pd.DataFrame, metric: str) -> str:
     unit = " points" if metric == "probe/accuracy" else ""
     lead, low, high = (abs(float(lines[f"to_best{end}"].iloc[1])) for end in ("", "_low", "_high"))
     text = f"{_number(lead, metric, is_difference=True)}{unit}"
-    rivals = _rivals(lines)
+    is_open = int(lines["num_seeds"].iloc[0]) < LEAST_SEEDS or bool(_rivals(lines))
     if text == f"{_number(0.0, metric, is_difference=True)}{unit}":
-        return f"{best} and {second} have the best mean, and the same: {result}."
-    if int(lines["num_seeds"].iloc[0]) < LEAST_SEEDS or rivals:
+        if is_open:
+            return f"{best} and {second} have the best mean, and the same: {result}."
+        least = "0.1" if metric == "probe/accuracy" else "0.001"
+        return f"{best} did best: {result}, less than {least}{unit} better than {second}, the next."
+    if is_open:
         return f"{best} has the best mean: {result}, {text} better than {second}, the next."
     ends = " to ".join(_number(end, metric, is_difference=True) for end in sorted((low, high)))
     return f"{best} did best: {result}, {text} better than {second}, the next (95% interval {ends})."

@@ -117,6 +117,23 @@ def test_agents_that_came_out_even_are_both_named():
     assert verdict.sentence == "one and other have the best mean, and the same: probe accuracy 37.5%."
 
 
+def test_no_agent_is_told_from_itself_where_even_means_differ_in_their_last_bit():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        values = rng.integers(0, 500, 16) / 500
+        verdict = judge(make_frame({"b": values.tolist(), "a": rng.permutation(values).tolist()}))
+        best, other = verdict.standings
+        assert (best.difference, best.wins) == ("", "")
+        assert f"do not tell {best.agent} from {other.agent}." in verdict.certainty
+
+
+def test_a_lead_below_what_is_shown_is_no_tie_where_it_is_clear():
+    values = [0.2, 0.3, 0.4, 0.2, 0.3, 0.4]
+    verdict = judge(make_frame({"worse": values, "good": [value + 1e-5 for value in values]}))
+    assert verdict.sentence == "good did best: probe accuracy 30.0%, less than 0.1 points better than worse, the next."
+    assert verdict.certainty.startswith("Clear on these seeds")
+
+
 def test_what_is_judged_are_the_finished_runs_by_the_verdicts_metric():
     outcomes, metric = judged_outcomes(make_frame({"good": [0.5, 0.9], "other": [0.4, 0.5]}, unfinished="good-1"))
     assert metric == "probe/accuracy"
