@@ -89,7 +89,9 @@ def judge(frame: pd.DataFrame) -> Verdict:
         return _nothing(f"No verdict: the runs lack the columns {', '.join(missing)}.")
     finished, remarks = _finished_runs(frame)
     if finished.empty:
-        return _nothing("No verdict yet: no run is finished.", remarks)
+        is_unseeded = not frame.empty and bool(frame["seed"].isna().any())
+        reason = "no finished run has a seed to pair by" if is_unseeded else "no run is finished"
+        return _nothing(f"No verdict yet: {reason}.", remarks)
     try:
         outcomes, metric = _judged(finished)
     except AnalysisError as error:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis import AnalysisError
-from analysis.statistics import compare_agents
+from analysis.statistics import compare_agents, final_outcomes
 from analysis.verdict import judge, judged_outcomes
 
 
@@ -132,6 +132,13 @@ def test_a_lead_below_what_is_shown_is_no_tie_where_it_is_clear():
     verdict = judge(make_frame({"worse": values, "good": [value + 1e-5 for value in values]}))
     assert verdict.sentence == "good did best: probe accuracy 30.0%, less than 0.1 points better than worse, the next."
     assert verdict.certainty.startswith("Clear on these seeds")
+
+
+def test_finished_runs_without_a_seed_are_not_called_unfinished():
+    frame = make_frame({"beta": [0.5], "fixed:1": [0.4]}).assign(seed=pd.array([None] * 4, dtype="Int64"))
+    assert judge(frame).sentence == "No verdict yet: no finished run has a seed to pair by."
+    with pytest.raises(AnalysisError, match="expected a seed of every run, got none of beta-0"):
+        final_outcomes(frame, ["probe/nll"])
 
 
 def test_what_is_judged_are_the_finished_runs_by_the_verdicts_metric():
