@@ -23,7 +23,7 @@ from analysis.plots.learning import plot_health, plot_learning_curves
 from analysis.plots.paired import plot_paired_differences
 from analysis.plots.ratios import plot_mismatch_by_ratio, plot_ratio_sweep
 from analysis.plots.style import NAMES
-from analysis.statistics import METRICS, fixed_ratio
+from analysis.statistics import METRICS, compare_agents, fixed_ratio
 from analysis.verdict import LEAST_SEEDS, judged_outcomes
 
 MOST_NAMED = 12
@@ -241,10 +241,12 @@ def _interval(low: float, high: float, metric: str = "") -> str:
 
 def _draw_differences(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     outcomes, metric = judged_outcomes(frame)
-    means = outcomes.groupby("agent")[metric].mean()
-    full = [str(agent) for agent in means.index if fixed_ratio(str(agent)) == 1.0]
-    reference = full[0] if full else str(means.idxmax() if METRICS[metric] else means.idxmin())
-    differences = paired_differences(outcomes, metric, reference)
+    lines = compare_agents(outcomes, [metric]).set_index("agent", drop=False)
+    full, best = lines[["reference", "best"]].iloc[0]
+    differences = paired_differences(outcomes, metric, full or best or lines["agent"].iloc[0])
+    if not full:  # the best was found on these seeds, which its own intervals allow for
+        names = ["to_best", "to_best_low", "to_best_high"]
+        differences[["mean", "low", "high"]] = lines.loc[differences["agent"], names].to_numpy()
     return plot_paired_differences(differences, return_data=True)
 
 
