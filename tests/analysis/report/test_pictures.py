@@ -166,3 +166,17 @@ def test_without_full_exposure_the_differences_are_to_the_verdicts_best_with_its
     assert data["reference"].tolist() == [table["best"].iloc[0]] * 2
     expected = table.loc[data["agent"], ["to_best", "to_best_low", "to_best_high"]].to_numpy()
     assert data[["mean", "low", "high"]].to_numpy() == pytest.approx(expected)
+
+
+def test_words_that_rank_agents_do_so_on_the_seeds_that_all_of_them_have():
+    frame = frame_of()
+    # Seed 1 is hard, and only beta and fixed:0 met it.
+    frame.loc[frame["seed"] == 1, "probe/accuracy"] = 0.0
+    frame = frame[(frame["seed"] == 0) | (frame["agent"] != "fixed:1")]
+    sweep, learning = BY_TITLE["Fixed ratios, and agents that choose"], BY_TITLE["Learning curves"]
+    assert sweep.find is not None
+    assert sweep.find(sweep.draw(frame)[1]) == FOUND[sweep.title]
+    assert learning.find is not None
+    assert "Probe accuracy: agents with unlike numbers of runs, which are not ranked" in learning.find(
+        learning.draw(frame)[1]
+    )
