@@ -80,10 +80,11 @@ def compare(frame: pd.DataFrame, metrics: tuple[str, ...] = ()) -> Comparison:
         metrics: Names in ``analysis.statistics.METRICS`` for the table; without one, what the verdict judges by.
 
     Returns:
-        Verdict, table and pictures. Where nothing can be said, the verdict says so and the table is empty.
+        Verdict, table and pictures. Where nothing can be said (no finished run, environments or configurations mixed), the
+        verdict says so and the table is empty.
 
     Raises:
-        AnalysisError: If a metric is unknown or was not measured, or environments or configurations are mixed.
+        AnalysisError: If metrics are named, and one is unknown or was not measured, or nothing can be compared.
     """
     verdict = judge(frame)
     if not verdict.metric and not metrics:

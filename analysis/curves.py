@@ -53,7 +53,8 @@ def learning_curves(frame: pd.DataFrame, column: str = "probe/nll", *, confidenc
 def with_broken_curves(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     """Returns the rows with more of them for students that broke: they stay at their worst in the windows that others go on to.
 
-    Only for columns with a direction (``analysis.directions``), and windows in which some run of the environment measured it.
+    Only for columns with a direction (``analysis.directions``), and windows in which some run of the environment measured it. One
+    that broke before it was measured stays at the worst of all runs.
     """
     higher_is_better = HIGHER_IS_BETTER.get(column)
     if "status" not in frame or higher_is_better is None:
@@ -64,9 +65,10 @@ def with_broken_curves(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     kind = [name for name in ("env_id", CONFIGURATION) if name in frame]
     for end in ends.to_dict("records"):
         own = measured.loc[measured["run"] == end["run"], column].astype(float)
-        others = measured.loc[(measured[kind].astype(str) == [str(end[name]) for name in kind]).all(axis=1), "window"]
-        later = np.unique(others[others > end["window"]])
-        if len(own) and len(later):
+        others = measured[(measured[kind].astype(str) == [str(end[name]) for name in kind]).all(axis=1)]
+        later = np.unique(others.loc[others["window"] > end["window"], "window"])
+        own = own if len(own) else others[column].astype(float)
+        if len(later):
             same = {name: end[name] for name in (*_RUN, CONFIGURATION, DIFFERING) if name in frame}
             worst = float(own.min() if higher_is_better else own.max())
             parts.append(pd.DataFrame({**same, "window": later, column: worst}))

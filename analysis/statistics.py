@@ -86,11 +86,12 @@ def final_outcomes(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         ``num_windows``, ``num_updates``, ``num_tokens`` (sampled), ``num_trained_tokens`` (that updates learned from: in runs
         that do not say so, all that were sampled); ``controller_sec`` and ``run_sec`` (windows and
         controller); then each metric: its last measurement in the run, or the sum of rewards for "return". A student that
-        broke counts as its worst measurement: the last one may be a good one from before.
+        broke counts as its worst measurement: the last one may be a good one from before; one that broke before it was
+        measured counts as the worst measurement of all runs, since to leave out its seed would be in favour of its agent.
 
     Raises:
-        AnalysisError: If a metric is unknown or was never measured, environments or configurations are mixed, or a seed of an
-            agent has two runs.
+        AnalysisError: If a metric is unknown or was never measured, environments or configurations are mixed, a run has no
+            seed, or a seed of an agent has two runs.
     """
     unknown = [metric for metric in metrics if metric not in METRICS]
     if unknown:
@@ -100,6 +101,11 @@ def final_outcomes(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         )
     require_columns(frame, _REQUIRED)
     require_one_environment(frame)
+    if frame["seed"].isna().any():
+        runs_without = frame.loc[frame["seed"].isna(), "run"]
+        raise AnalysisError(
+            f"frame: expected a seed of every run, got none of {runs_without.iloc[0]}; leave it out: runs are paired by seed."
+        )
     rows = frame.sort_values(["run", "window"])
     runs = rows.groupby("run", observed=True)
     names = runs.last()
@@ -113,15 +119,7 @@ def final_outcomes(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         }
     )
     for metric in metrics:
-        if metric == "return":
-            outcomes[metric] = runs["reward/total"].sum(min_count=1)  # a baseline has none, which is not a return of 0
-        elif metric not in rows or rows[metric].isna().all():
-            raise AnalysisError(
-                f"metric: expected {metric} to be measured in these runs, got only nulls; leave it out."
-            )
-        else:
-            worst = runs[metric].min() if METRICS[metric] else runs[metric].max()
-            outcomes[metric] = names[metric].where(~outcomes["is_broken"], worst)  # `last` passes over nulls
+        outcomes[metric] = _came_to(rows, metric, outcomes["is_broken"])
     for name in (CONFIGURATION, DIFFERING):
         if name in names:
             outcomes[name] = names[name].astype("string")
@@ -133,6 +131,20 @@ def final_outcomes(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
             f"runs: expected one run for each agent and seed, got two of {agent} with seed {seed}; choose one of them."
         )
     return outcomes
+
+
+def _came_to(rows: pd.DataFrame, metric: str, is_broken: pd.Series[bool]) -> pd.Series[Any]:
+    """Returns what each run came to in a metric, a number for each run of sorted rows."""
+    runs = rows.groupby("run", observed=True)
+    if metric == "return":
+        results = runs["reward/total"].sum(min_count=1)  # a baseline has none, which is not a return of 0
+    elif metric not in rows or rows[metric].isna().all():
+        raise AnalysisError(f"metric: expected {metric} to be measured in these runs, got only nulls; leave it out.")
+    else:
+        worst = runs[metric].min() if METRICS[metric] else runs[metric].max()
+        results = runs[metric].last().where(~is_broken, worst)  # `last` passes over nulls
+    worst_of_all = results.min() if METRICS[metric] else results.max()
+    return results.mask(is_broken & results.isna(), worst_of_all)
 
 
 def _run_costs(rows: pd.DataFrame) -> dict[str, pd.Series[Any]]:
@@ -203,6 +215,7 @@ def _compared(table: pd.DataFrame, metric: str, reference_ratio: float, confiden
         return frame.assign(**dict.fromkeys(_LABELS, None), **dict.fromkeys(_NUMBERS, math.nan))
     intervals = [mean_interval(column, confidence=confidence) for column in values.T]
     frame[["mean", "low", "high"]] = [[float(number) for number in interval] for interval in intervals]
+    frame["mean"] = values.mean(axis=0)  # to the last bit what ranks in the contrasts, where two agents come out even
     reference = ratios.index(reference_ratio) if reference_ratio in ratios else None
     frame["reference"] = None if reference is None else agents[reference]
     nothing = np.full(len(agents), math.nan)

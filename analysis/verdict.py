@@ -89,14 +89,17 @@ def judge(frame: pd.DataFrame) -> Verdict:
         return _nothing(f"No verdict: the runs lack the columns {', '.join(missing)}.")
     finished, remarks = _finished_runs(frame)
     if finished.empty:
-        return _nothing("No verdict yet: no run is finished.", remarks)
+        is_unseeded = not frame.empty and bool(frame["seed"].isna().any())
+        reason = "no finished run has a seed to pair by" if is_unseeded else "no run is finished"
+        return _nothing(f"No verdict yet: {reason}.", remarks)
     try:
         outcomes, metric = _judged(finished)
     except AnalysisError as error:
         return _nothing(f"No verdict: {error}", remarks)
     num_broken = int(outcomes["is_broken"].sum())
     if num_broken:
-        remarks.append(f"In {counted(num_broken, 'run')} the student broke; what counts is its worst measurement.")
+        counts = "its return ends there" if metric == "return" else "what counts is its worst measurement"
+        remarks.append(f"In {counted(num_broken, 'run')} the student broke; {counts}.")
     return _compared(outcomes, metric, remarks)
 
 
@@ -139,10 +142,14 @@ def _finished_runs(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _is_measured(frame: pd.DataFrame, metric: str) -> bool:
-    """Tells whether every run measured a metric at least once."""
+    """Tells whether every run measured a metric at least once, but for students that broke before."""
     if metric == "return":
         return True
-    return metric in frame and bool(frame.groupby("run", observed=True)[metric].count().gt(0).all())
+    if metric not in frame:
+        return False
+    is_there = frame.groupby("run", observed=True)[metric].count().gt(0)
+    broken = frame.loc[(frame["status"] == "terminated").fillna(False), "run"]
+    return bool(is_there.any() and (is_there | is_there.index.isin(broken)).all())
 
 
 def _metric(outcomes: pd.DataFrame) -> str:
@@ -203,10 +210,13 @@ def _headline(lines: pd.DataFrame, metric: str) -> str:
     unit = " points" if metric == "probe/accuracy" else ""
     lead, low, high = (abs(float(lines[f"to_best{end}"].iloc[1])) for end in ("", "_low", "_high"))
     text = f"{_number(lead, metric, is_difference=True)}{unit}"
-    rivals = _rivals(lines)
+    is_open = int(lines["num_seeds"].iloc[0]) < LEAST_SEEDS or bool(_rivals(lines))
     if text == f"{_number(0.0, metric, is_difference=True)}{unit}":
-        return f"{best} and {second} have the best mean, and the same: {result}."
-    if int(lines["num_seeds"].iloc[0]) < LEAST_SEEDS or rivals:
+        if is_open:
+            return f"{best} and {second} have the best mean, and the same: {result}."
+        least = "0.1" if metric == "probe/accuracy" else "0.001"
+        return f"{best} did best: {result}, less than {least}{unit} better than {second}, the next."
+    if is_open:
         return f"{best} has the best mean: {result}, {text} better than {second}, the next."
     ends = " to ".join(_number(end, metric, is_difference=True) for end in sorted((low, high)))
     return f"{best} did best: {result}, {text} better than {second}, the next (95% interval {ends})."

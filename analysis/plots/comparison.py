@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analysis.checks import require_columns, require_measured, require_one_environment
+from analysis.curves import with_broken_curves
 from analysis.errors import AnalysisError
 from analysis.plots.style import COLOURS, agent_styles, legend_columns, plain_label
 
@@ -35,8 +36,8 @@ def plot_exposure(frame: pd.DataFrame, *, return_data: bool = False) -> Figure |
 
     A line is the mean over an agent's runs (seeds); the band reaches from the lowest to the highest run, and is left
     out for a single run. Only measured windows are drawn: a window without a measurement is a gap, never interpolated,
-    and then bars stand in for the band and agents stand side by side, at most 0.3 windows from their place. From where
-    a run has terminated (a cross marks its last window), the mean is over the others: it can look better than it is.
+    and then bars stand in for the band and agents stand side by side, at most 0.3 windows from their place. A student
+    that broke (a cross marks its run's last window) stays at its worst, as in ``learning_curves``; its reveal ratio ends.
 
     Args:
         frame: Rows of runs of one environment, as ``load_runs`` returns them; at least the columns run, env_id, agent,
@@ -85,7 +86,7 @@ def plot_exposure(frame: pd.DataFrame, *, return_data: bool = False) -> Figure |
 
 def _summary(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     """Returns mean, lowest and highest run for each agent and window; NaN and 0 runs where none was measured."""
-    groups = frame.groupby(["agent", "window"], observed=True)[name]
+    groups = with_broken_curves(frame, name).groupby(["agent", "window"], observed=True)[name]
     summary = groups.agg(["mean", "min", "max", "count"]).reset_index()
     summary = summary.rename(columns={"min": "low", "max": "high", "count": "num_runs"})
     summary["agent"] = summary["agent"].astype("string")

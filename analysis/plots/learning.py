@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.checks import require_columns, require_one_environment
+from analysis.checks import nearest, require_columns, require_one_environment
 from analysis.curves import learning_curves
 from analysis.errors import AnalysisError
 from analysis.plots.style import agent_styles, draw_legend, draw_line, label_of, new_figure, plain_label, run_labels
@@ -51,9 +51,11 @@ def plot_learning_curves(
     """
     require_columns(frame, ("run", "env_id", "agent", "window"))
     require_one_environment(frame)
-    columns = [name for name in columns if name in frame and frame[name].notna().any()]
-    if not columns:
-        raise AnalysisError("frame: expected numbers in one of the columns to draw, got none; name others.")
+    measured = [name for name in columns if name in frame and frame[name].notna().any()]
+    if not measured:
+        hints = "".join(nearest(name, frame.columns, " ({})") for name in columns if name not in frame)
+        raise AnalysisError(f"frame: expected numbers in one of the columns to draw, got none{hints}; name others.")
+    columns = measured
     data = pd.concat([learning_curves(frame, name) for name in columns], ignore_index=True)
     styles = agent_styles(data["agent"])
     figure, panels = new_figure(len(columns), sharex=True)

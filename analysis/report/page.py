@@ -122,7 +122,7 @@ def write_report(
         DamagedRunError: If a file is damaged; the message names file and line.
         AnalysisError: If the file cannot be written.
     """
-    target = Path(path) / REPORT_FILE if out is None else Path(out)
+    target = (Path(path) / REPORT_FILE if out is None else Path(out)).expanduser()
     text = render_report(path, num_samples=num_samples)
     partial = target.with_name(f".{target.name}.partial")
     try:
@@ -142,7 +142,7 @@ def render_report(path: str | os.PathLike[str], *, num_samples: int = 3) -> str:
     if num_samples < 0:
         raise AnalysisError(f"samples: expected a number from 0, got {num_samples}; pass 0 or more.")
     frame = load_runs(path)
-    root = Path(path)
+    root = Path(path).expanduser()
     folders = {str(name): _folder(root, str(name)) for name in frame["run"].unique()}
     configs = {name: json.loads((folder / "config.json").read_bytes()) for name, folder in folders.items()}
     comparisons: list[Comparison] = []

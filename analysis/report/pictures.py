@@ -15,15 +15,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.credit import credit_decomposition, decision_returns
+from analysis.directions import HIGHER_IS_BETTER
 from analysis.errors import AnalysisError
-from analysis.paired import counted, paired_differences
+from analysis.paired import counted, paired_differences, shared_seeds
 from analysis.plots.credit import plot_credit
 from analysis.plots.exposures import plot_beta_density, plot_exposure_trajectories
 from analysis.plots.learning import plot_health, plot_learning_curves
 from analysis.plots.paired import plot_paired_differences
 from analysis.plots.ratios import plot_mismatch_by_ratio, plot_ratio_sweep
 from analysis.plots.style import NAMES
-from analysis.statistics import METRICS, fixed_ratio
+from analysis.statistics import METRICS, compare_agents, fixed_ratio
 from analysis.verdict import LEAST_SEEDS, judged_outcomes
 
 MOST_NAMED = 12
@@ -96,14 +97,16 @@ def _find_learning(data: pd.DataFrame) -> str:
     for column, rows in data.groupby("column", sort=False):
         column = str(column)
         window = rows.groupby("agent")["window"].max().min()
-        there = rows[rows["window"] == window].set_index("agent")["mean"]
-        if there.empty:
-            continue
-        best, worst = (
-            (there.idxmax(), there.idxmin()) if METRICS.get(column, True) else (there.idxmin(), there.idxmax())
-        )
-        text = f"{_name(column)} in window {window}, means over runs: {best} {_number(there[best], column)}"
-        sentences.append(f"{text}." if best == worst else f"{text} to {worst} {_number(there[worst], column)}.")
+        there = rows[rows["window"] == window].set_index("agent")
+        if there["num_runs"].nunique() > 1:
+            sentences.append(
+                f"{_name(column)}: agents with unlike numbers of runs, which are not ranked by their means."
+            )
+        elif len(there):
+            ranked = there["mean"].sort_values(ascending=not HIGHER_IS_BETTER[column], kind="stable")
+            ends = ranked.iloc[[0, -1]] if ranked.nunique() > 1 else ranked.iloc[:1]
+            words = " to ".join(f"{agent} {_number(mean, column)}" for agent, mean in ends.items())
+            sentences.append(f"{_name(column)} in window {window}, means over runs: {words}.")
     return " ".join(sentences)
 
 
@@ -147,10 +150,6 @@ def _find_exposure(data: pd.DataFrame) -> str:
 
 
 # --- Beta density
-
-
-def _draw_density(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    return plot_beta_density(frame, return_data=True)
 
 
 def _find_density(data: pd.DataFrame) -> str:
@@ -206,7 +205,8 @@ def _draw_sweep(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     outcomes, metric = judged_outcomes(frame)
     if outcomes["agent"].map(fixed_ratio).nunique() < 2:
         raise AnalysisError("frame: expected two fixed ratios, got fewer; add runs of fixed:0 and fixed:1.")
-    return plot_ratio_sweep(outcomes, metric, return_data=True)
+    seeds = shared_seeds(outcomes, metric).table.index  # the words rank the agents
+    return plot_ratio_sweep(outcomes[outcomes["seed"].isin(seeds)], metric, return_data=True)
 
 
 def _describe_sweep(data: pd.DataFrame) -> str:
@@ -241,10 +241,12 @@ def _interval(low: float, high: float, metric: str = "") -> str:
 
 def _draw_differences(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     outcomes, metric = judged_outcomes(frame)
-    means = outcomes.groupby("agent")[metric].mean()
-    full = [str(agent) for agent in means.index if fixed_ratio(str(agent)) == 1.0]
-    reference = full[0] if full else str(means.idxmax() if METRICS[metric] else means.idxmin())
-    differences = paired_differences(outcomes, metric, reference)
+    lines = compare_agents(outcomes, [metric]).set_index("agent", drop=False)
+    full, best = lines[["reference", "best"]].iloc[0]
+    differences = paired_differences(outcomes, metric, full or best or lines["agent"].iloc[0])
+    if not full:  # the best was found on these seeds, which its own intervals allow for
+        names = ["to_best", "to_best_low", "to_best_high"]
+        differences[["mean", "low", "high"]] = lines.loc[differences["agent"], names].to_numpy()
     return plot_paired_differences(differences, return_data=True)
 
 
@@ -273,10 +275,6 @@ def _find_differences(data: pd.DataFrame) -> str:
 
 
 # --- health
-
-
-def _draw_health(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    return plot_health(frame, return_data=True)
 
 
 def _describe_health(data: pd.DataFrame) -> str:
@@ -350,7 +348,7 @@ PICTURES: list[Picture] = [
     ),
     Picture(
         "Beta density over time",
-        _draw_density,
+        lambda frame: plot_beta_density(frame, return_data=True),
         _describe_density,
         "What a Beta controller believed: a band that narrows or moves is learning, one that stays as it began is not.",
         _find_density,
@@ -382,7 +380,7 @@ PICTURES: list[Picture] = [
     ),
     Picture(
         "Health of the students",
-        _draw_health,
+        lambda frame: plot_health(frame, return_data=True),
         _describe_health,
         "Signs of collapse: rollouts that grow until they are cut, entropy that falls to 0, pass@k that falls while accuracy rises.",
         _find_health,

@@ -62,8 +62,9 @@ def run(
 
     Args:
         env: Environment id, such as "ATESD-Tiny-v0".
-        agents: Who chooses the reveal ratios: specs ("beta", "fixed:0.5"), classes or objects, as in ``agents.make``.
-        out: Folder that gets one folder for each run.
+        agents: Who chooses the reveal ratios: specs ("beta", "fixed:0.5"), classes or objects, as in ``agents.make``; or a
+            single spec.
+        out: Folder that gets one folder for each run; "~" is the home folder.
         seeds: Seeds of the runs; runs with the same seed are paired.
         overwrite: Replace runs that are already in the folder.
         resume: Go on with the runs in the folder, each at its last whole checkpoint; finished ones are only read.
@@ -76,6 +77,10 @@ def run(
     """
     if resume and overwrite:
         raise ConfigError("resume: expected either resume=True or overwrite=True, got both; leave one out.")
-    specs = plan_runs(env, preset(env, **fields), agents, seeds, Path(out))
+    agents = [agents] if isinstance(agents, str) else agents
+    for name, values in (("agents", agents), ("seeds", seeds)):
+        if not len(values):
+            raise ConfigError(f"{name}: expected at least one, got {list(values)!r}; name one.")
+    specs = plan_runs(env, preset(env, **fields), agents, seeds, Path(out).expanduser())
     play_all(specs, overwrite=overwrite, resume=resume, quiet=quiet)
     return load_runs([spec.folder for spec in specs])

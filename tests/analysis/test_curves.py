@@ -73,6 +73,15 @@ def test_the_curve_of_a_student_that_broke_goes_on_at_its_worst() -> None:
     assert without["mean"].tolist() == [3.0, 2.0, 2.0, 1.0], "one that is still going on is not broken"
 
 
+def test_a_student_that_broke_before_it_was_measured_stays_at_the_worst_of_all() -> None:
+    nan = math.nan
+    frame = frame_of({"a-0": [nan], "a-1": [nan, 0.2, 0.5]}).rename(columns={"score": "probe/accuracy"})
+    frame["status"] = np.where(frame["run"] == "a-0", "terminated", "running")
+    curves = learning_curves(frame, "probe/accuracy")
+    assert curves["mean"].tolist() == pytest.approx([0.2, 0.35])
+    assert area_under_curve(frame, "probe/accuracy")["area"].tolist() == pytest.approx([0.2, 0.35])
+
+
 @pytest.mark.parametrize("function", [learning_curves, lambda *args: agent_means(area_under_curve(*args), "area")])
 def test_runs_of_unlike_configurations_are_not_joined(function: Callable[..., object]) -> None:
     frame = frame_of({"a-0": [1.0, 2.0], "a-1": [1.0, 2.0]})

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis import AnalysisError
-from analysis.statistics import compare_agents
+from analysis.statistics import compare_agents, final_outcomes
 from analysis.verdict import judge, judged_outcomes
 
 
@@ -89,6 +89,22 @@ def test_a_student_that_broke_counts_as_its_worst():
     assert verdict.standings[0].result.startswith("76.7%"), "(5 x 0.9 + 0.1) / 6"
 
 
+def test_a_student_that_broke_before_it_was_measured_is_not_left_out():
+    good = [0.5, 0.6, 0.4, 0.5, 0.6, 0.4]
+    frame = make_frame({"good": good, "worse": [value - 0.1 for value in good]})
+    is_broken = (frame["run"] == "good-0") & (frame["window"] == 1)
+    frame.loc[is_broken, ["probe/nll", "reward/total"]] = np.nan
+    frame.loc[is_broken, "status"] = "terminated"
+    frame = frame[(frame["run"] != "good-0") | is_broken]
+    verdict = judge(frame)
+    assert verdict.metric.startswith("probe accuracy")
+    assert verdict.certainty.startswith("Not settled")
+    assert [(line.num_seeds, line.num_broken) for line in verdict.standings] == [(6, 1), (6, 0)]
+    outcomes, _ = judged_outcomes(frame, ["probe/nll", "return"])
+    broken = outcomes[outcomes["is_broken"]].iloc[0]
+    assert broken[["probe/accuracy", "probe/nll", "return"]].tolist() == pytest.approx([0.3, 0.7, 0.6])
+
+
 def test_runs_of_unlike_configurations_get_no_verdict():
     frame = make_frame({"good": [0.5, 0.6], "other": [0.1, 0.2]})
     frame["configuration"] = np.where(frame["seed"] == 0, "aa", "bb")
@@ -99,6 +115,30 @@ def test_runs_of_unlike_configurations_get_no_verdict():
 def test_agents_that_came_out_even_are_both_named():
     verdict = judge(make_frame({"one": [0.25, 0.5], "other": [0.5, 0.25], "worse": [0.1, 0.1]}))
     assert verdict.sentence == "one and other have the best mean, and the same: probe accuracy 37.5%."
+
+
+def test_no_agent_is_told_from_itself_where_even_means_differ_in_their_last_bit():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        values = rng.integers(0, 500, 16) / 500
+        verdict = judge(make_frame({"b": values.tolist(), "a": rng.permutation(values).tolist()}))
+        best, other = verdict.standings
+        assert (best.difference, best.wins) == ("", "")
+        assert f"do not tell {best.agent} from {other.agent}." in verdict.certainty
+
+
+def test_a_lead_below_what_is_shown_is_no_tie_where_it_is_clear():
+    values = [0.2, 0.3, 0.4, 0.2, 0.3, 0.4]
+    verdict = judge(make_frame({"worse": values, "good": [value + 1e-5 for value in values]}))
+    assert verdict.sentence == "good did best: probe accuracy 30.0%, less than 0.1 points better than worse, the next."
+    assert verdict.certainty.startswith("Clear on these seeds")
+
+
+def test_finished_runs_without_a_seed_are_not_called_unfinished():
+    frame = make_frame({"beta": [0.5], "fixed:1": [0.4]}).assign(seed=pd.array([None] * 4, dtype="Int64"))
+    assert judge(frame).sentence == "No verdict yet: no finished run has a seed to pair by."
+    with pytest.raises(AnalysisError, match="expected a seed of every run, got none of beta-0"):
+        final_outcomes(frame, ["probe/nll"])
 
 
 def test_what_is_judged_are_the_finished_runs_by_the_verdicts_metric():

@@ -30,6 +30,17 @@ def test_a_number_that_stands_in_two_pages_is_the_same():
         assert sweep_table() in (ROOT / name).read_text()
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["agents_on_toy", "comparisons_on_nulls", "controllers_on_tiny", "counterfactual_best_ratio", "population_scaling"],
+)
+def test_the_index_of_results_names_the_commits_of_their_outputs(name: str):
+    (line,) = re.findall(
+        rf"^\| \[.*benchmarks[./]{name}\b.*$", (ROOT / "docs/results/README.md").read_text(), re.MULTILINE
+    )
+    assert f"`{measured(name)['commit'][:7]}`" in line
+
+
 def test_the_committed_intervals_are_those_of_the_committed_outcomes():
     output = measured("fixed_ratio_sweep")
     ratios = list(output["accuracy_by_seed"])

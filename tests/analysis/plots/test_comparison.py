@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import AnalysisError, plot_comparison, plot_exposure
+from analysis import AnalysisError, learning_curves, plot_comparison, plot_exposure
 
 
 def make_frame(agents: dict[str, int], windows: int = 6, accuracy_every: int = 0) -> pd.DataFrame:
@@ -137,7 +137,11 @@ def test_a_run_that_ended_early_is_marked() -> None:
     (cross,) = [line for line in figure.axes[1].get_lines() if line.get_marker() == "X"]
     assert (list(cross.get_xdata()), list(cross.get_ydata())) == ([4], [41])
     assert figure.legends[0].get_title().get_text().endswith("Cross: a run ended early.")
-    assert data[data["column"] == "probe/nll"]["num_runs"].tolist() == [2, 2, 2, 2, 1, 1]
+    ratios, losses = (data[data["column"] == name] for name in ("exposure/reveal_ratio", "probe/nll"))
+    assert ratios["num_runs"].tolist() == [2, 2, 2, 2, 1, 1]
+    curves = learning_curves(frame, "probe/nll")
+    assert losses["mean"].tolist() == curves["mean"].tolist(), "one student, one number in both pictures"
+    assert losses["num_runs"].tolist() == [2] * 6, "a student that broke stays at its worst"
 
 
 def test_the_frame_stays_unchanged() -> None:

@@ -194,6 +194,8 @@ def test_learning_curves_are_those_of_the_function() -> None:
     np.testing.assert_allclose(line.get_ydata(), data.loc[data["agent"] == "beta", "mean"])
     with pytest.raises(AnalysisError, match="expected numbers in one of the columns to draw"):
         plot_learning_curves(frame_of(), ["student/loss"])
+    with pytest.raises(AnalysisError, match=r"got none \(did you mean probe/nll\?\)"):
+        plot_learning_curves(frame_of(), ["probe/nl"])
 
 
 def test_trajectories_have_a_line_for_each_run_and_one_for_the_mean() -> None:

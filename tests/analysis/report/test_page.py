@@ -226,6 +226,12 @@ def test_one_run_folder_is_a_report_too(runs: Path):
     assert "<details" in path.read_text()
 
 
+@pytest.mark.usefixtures("without_pictures")
+def test_the_home_folder_is_meant_by_its_sign(runs: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(runs))
+    assert write_report("~/beta-seed0", "~/home.html") == runs / "home.html"
+
+
 def test_the_same_runs_give_the_same_bytes(runs: Path, text: str):
     assert render_report(runs) == text
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import AnalysisError
+from analysis import AnalysisError, compare
 from analysis.report.pictures import PICTURES, Picture
 
 
@@ -143,3 +143,40 @@ def test_many_agents_are_counted_and_not_all_named():
     described = BY_TITLE["Learning curves"].describe(data)
     assert "agent 11 1 to 1; and 8 more." in described
     assert "agent 12" not in described
+
+
+def test_without_full_exposure_the_differences_are_to_the_verdicts_best_with_its_intervals():
+    frame = pd.concat(
+        [
+            frame_of().assign(
+                seed=lambda rows, more=more: rows["seed"] + more, run=lambda rows, more=more: rows["run"] + str(more)
+            )
+            for more in (0, 2, 4)
+        ],
+        ignore_index=True,
+    )
+    rng = np.random.default_rng(4)
+    frame["agent"] = frame["agent"].astype(str).replace("fixed:1", "random")
+    frame["probe/accuracy"] = rng.normal(0.4, 0.1, len(frame))
+    # Only random has the seed on which everyone is better: it must not rank agents.
+    frame = frame[(frame["seed"] != 5) | (frame["agent"] == "random")]
+    frame.loc[frame["seed"] == 5, "probe/accuracy"] = 2.0
+    _, data = BY_TITLE["Paired differences"].draw(frame)
+    table = compare(frame).table.set_index("agent")
+    assert data["reference"].tolist() == [table["best"].iloc[0]] * 2
+    expected = table.loc[data["agent"], ["to_best", "to_best_low", "to_best_high"]].to_numpy()
+    assert data[["mean", "low", "high"]].to_numpy() == pytest.approx(expected)
+
+
+def test_words_that_rank_agents_do_so_on_the_seeds_that_all_of_them_have():
+    frame = frame_of()
+    # Seed 1 is hard, and only beta and fixed:0 met it.
+    frame.loc[frame["seed"] == 1, "probe/accuracy"] = 0.0
+    frame = frame[(frame["seed"] == 0) | (frame["agent"] != "fixed:1")]
+    sweep, learning = BY_TITLE["Fixed ratios, and agents that choose"], BY_TITLE["Learning curves"]
+    assert sweep.find is not None
+    assert sweep.find(sweep.draw(frame)[1]) == FOUND[sweep.title]
+    assert learning.find is not None
+    assert "Probe accuracy: agents with unlike numbers of runs, which are not ranked" in learning.find(
+        learning.draw(frame)[1]
+    )

@@ -79,3 +79,15 @@ def test_it_tells_of_each_window_unless_it_is_to_be_quiet(tmp_path: Path, capsys
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4
     assert "[1/1] fixed:0.4 seed 0: 4/4  ratio 0.40" in lines[-1]
+
+
+def test_the_home_folder_is_meant_by_its_sign_and_one_spec_is_an_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(run(Path("~/out"), agents="random", seeds=[0])) == 4
+    assert (tmp_path / "out" / "random-seed0").is_dir()
+
+
+@pytest.mark.parametrize("name", ["agents", "seeds"])
+def test_no_agent_and_no_seed_are_refused_by_their_names(name: str, tmp_path: Path):
+    with pytest.raises(ConfigError, match=rf"{name}: expected at least one, got \[\]"):
+        run(tmp_path, **{name: []})
