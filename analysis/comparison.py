@@ -72,12 +72,12 @@ class Comparison:
         return "".join([*texts, table, *images])
 
 
-def compare(frame: pd.DataFrame, metrics: tuple[str, ...] = ()) -> Comparison:
+def compare(frame: pd.DataFrame, metrics: str | tuple[str, ...] = ()) -> Comparison:
     """Compares the agents of a frame: who is better, by how much, and how sure that is.
 
     Args:
         frame: Rows of runs of one environment with one configuration, as ``load_runs`` returns them.
-        metrics: Names in ``analysis.statistics.METRICS`` for the table; without one, what the verdict judges by.
+        metrics: One or more names in ``analysis.statistics.METRICS`` for the table; without one, what the verdict judges by.
 
     Returns:
         Verdict, table and pictures. Where nothing can be said (no finished run, environments or configurations mixed), the
@@ -86,6 +86,7 @@ def compare(frame: pd.DataFrame, metrics: tuple[str, ...] = ()) -> Comparison:
     Raises:
         AnalysisError: If metrics are named, and one is unknown or was not measured, or nothing can be compared.
     """
+    metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     verdict = judge(frame)
     if not verdict.metric and not metrics:
         return Comparison(frame, verdict, pd.DataFrame(), pd.DataFrame())

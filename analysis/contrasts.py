@@ -27,6 +27,8 @@ from analysis.intervals import CONFIDENCE
 NUM_DRAWS = 20_000
 """Simulated tables of equal agents: the odds of a false alarm are met to 0.15 points (one standard error)."""
 
+ROUNDING = 1e-6
+"""Differences of this share of the larger mean, the same on every seed, are those of float32 actions and not of agents."""
 LEAST_SHARE = 0.5
 """Least standard error of a pair / the lower quartile of the table's pairs."""
 
@@ -145,11 +147,18 @@ def paired(outcomes: Array) -> tuple[Array, Array]:
     squares = np.maximum(variance[..., :, None] + variance[..., None, :] - 2 * covariance, 0.0)
     # What is left of two equal columns is rounding, which must not count as a deviation.
     squares[squares <= 1e-14 * (variance[..., :, None] + variance[..., None, :])] = 0.0
+    is_rounding = (np.abs(differences) <= rounding(mean)) & (squares <= rounding(mean) ** 2)
+    differences, squares = np.where(is_rounding, 0.0, differences), np.where(is_rounding, 0.0, squares)
     if num_agents > 2:
         first, second = np.triu_indices(num_agents, 1)
         quartile = np.quantile(squares[..., first, second], 0.25, axis=-1)
         squares = np.maximum(squares, LEAST_SHARE**2 * quartile[..., None, None])
     return differences, np.sqrt(squares / num_seeds)
+
+
+def rounding(mean: Array) -> Array:
+    """Returns below what a difference of two agents is rounding, [..., K, K]: reveal ratios have seven digits (float32)."""
+    return ROUNDING * np.maximum(np.abs(mean)[..., :, None], np.abs(mean)[..., None, :])
 
 
 def _two_sided(differences: Array, errors: Array, other: int, kind: str, num_seeds: int, confidence: float) -> Contrast:

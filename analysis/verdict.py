@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.checks import require_columns
+from analysis.contrasts import ROUNDING
 from analysis.errors import AnalysisError
 from analysis.paired import counted, outcome_table, shared_seeds
 from analysis.statistics import METRICS, compare_agents, final_outcomes
@@ -185,7 +186,6 @@ def _compared(outcomes: pd.DataFrame, metric: str, remarks: list[str]) -> Verdic
 
 def _standing(line: pd.Series[Any], table: pd.DataFrame, outcomes: pd.DataFrame, metric: str) -> Standing:
     agent, best = line["agent"], line["best"]
-    gap = table[best] - table[agent]
     interval = (line["to_best"], line["to_best_low"], line["to_best_high"])
     return Standing(
         agent=agent,
@@ -193,7 +193,7 @@ def _standing(line: pd.Series[Any], table: pd.DataFrame, outcomes: pd.DataFrame,
         num_broken=line["num_broken"],
         result=_text((line["mean"], line["low"], line["high"]), metric),
         difference="" if agent == best else _text(interval, metric, is_difference=True),
-        wins="" if agent == best else f"{int((gap > 0).sum())} of {len(gap)}",
+        wins="" if agent == best else f"{_num_wins(table, best, agent)} of {len(table)}",
         costs=_costs(outcomes[outcomes["agent"] == agent]),
     )
 
@@ -228,6 +228,12 @@ def _rivals(lines: pd.DataFrame) -> list[str]:
     return lines.loc[~is_worse & (lines["agent"] != lines["best"]), "agent"].astype(str).tolist()
 
 
+def _num_wins(table: pd.DataFrame, best: str, other: str) -> int:
+    """Returns on how many shared seeds the best agent was better, by more than rounding."""
+    gap = table[best] - table[other]
+    return int((gap > ROUNDING * table[[best, other]].abs().max(axis=1)).sum())
+
+
 def _certainty(lines: pd.DataFrame, table: pd.DataFrame) -> str:
     """Returns how sure the best agent is.
 
@@ -236,9 +242,7 @@ def _certainty(lines: pd.DataFrame, table: pd.DataFrame) -> str:
         table: Outcomes on shared seeds, more is better.
     """
     best, second = (str(agent) for agent in lines["agent"].iloc[:2])
-    wins = (
-        f"{best} was better than {second} on {int((table[best] > table[second]).sum())} of {len(table)} shared seeds."
-    )
+    wins = f"{best} was better than {second} on {_num_wins(table, best, second)} of {len(table)} shared seeds."
     if len(table) < 2:
         return f"One shared seed says nothing about certainty; {LEAST_SEEDS} are the least to name a winner."
     if len(table) < LEAST_SEEDS:

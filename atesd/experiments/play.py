@@ -52,7 +52,7 @@ def run(
     agents: Sequence[Spec],
     *,
     out: str | os.PathLike[str],
-    seeds: Sequence[int] = (0,),
+    seeds: int | Sequence[int] = (0,),
     overwrite: bool = False,
     resume: bool = False,
     quiet: bool = False,
@@ -78,6 +78,7 @@ def run(
     if resume and overwrite:
         raise ConfigError("resume: expected either resume=True or overwrite=True, got both; leave one out.")
     agents = [agents] if isinstance(agents, str) else agents
+    seeds = [seeds] if isinstance(seeds, int) else seeds
     for name, values in (("agents", agents), ("seeds", seeds)):
         if not len(values):
             raise ConfigError(f"{name}: expected at least one, got {list(values)!r}; name one.")

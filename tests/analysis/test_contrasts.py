@@ -138,3 +138,11 @@ def test_agents_that_did_the_same_do_not_differ() -> None:
     contrast = to_reference(table, 0)
     assert (contrast.low[1:] == 0).all()
     assert (contrast.p_value[1:] == 1).all()
+
+
+def test_what_float32_actions_differ_by_tells_no_agents_apart():
+    levels = np.linspace(2.0, 3.0, 6)[:, None]
+    contrast = to_reference(levels * np.array([1.0, 1.0 + 5e-7]), 0)  # 5e-7 on every seed, without noise
+    assert contrast.difference[1] == contrast.low[1] == contrast.high[1] == 0.0
+    assert contrast.p_value[1] == 1.0
+    assert to_reference(levels * np.array([1.0, 1.0 + 1e-4]), 0).low[1] > 0.0
