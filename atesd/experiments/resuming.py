@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+import logging
 import time
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,40 @@ from numpy.typing import NDArray
 
 from agents.base import Agent
 from atesd.experiments.replay import ReplayedEnv
+from atesd.experiments.tracking import TENSORBOARD_FOLDER
 from atesd_env.errors import ConfigError
-from atesd_env.files.atomic import failure
+from atesd_env.files.atomic import TEMPORARY, failing, make_own_folder
 from atesd_env.files.checkpoint import Checkpoint, delete_numbered, latest_whole, write_numbered
-from atesd_env.files.run_folder import TRAJECTORY_FILE, RunWriter, read_rows
+from atesd_env.files.run_folder import RUN, TRAJECTORY_FILE, RunWriter, read_rows
 
 CHECKPOINT_FOLDER = "checkpoints"
 """Folder in a run's folder; it is there exactly as long as the run is not finished."""
+_DISCARDED_FOLDER = f".{CHECKPOINT_FOLDER}.old"
+# A version before wrote what it had not finished under a name that can be guessed.
+_CHECKPOINT_FILES = (r"window-\d{6,}\.safetensors", r"\.window-\d{6,}\.safetensors\.tmp", TEMPORARY)
+_DISCARDED = replace(RUN, files=tuple(f"{_DISCARDED_FOLDER}/{name}" for name in _CHECKPOINT_FILES))
+
+BESIDE_ROWS = replace(
+    RUN,
+    files=(
+        *(f"{CHECKPOINT_FOLDER}/{name}" for name in _CHECKPOINT_FILES),
+        *_DISCARDED.files,
+        r"adapter/adapter_config\.json",
+        r"adapter/adapter_model\.safetensors",
+        r"agent\.safetensors",
+        r"agent\.zip",
+        rf"{TENSORBOARD_FOLDER}/events\.out\.tfevents\..+",
+    ),
+    whole=(CHECKPOINT_FOLDER, _DISCARDED_FOLDER),
+)
+"""What a run has in its folder beside its RunWriter's files; ``config.json`` says whose they are."""
+
 TIME_SHARE = 1 / 20
 """Most of a run's time that checkpoints take where no number of windows is asked for."""
 
+_logger = logging.getLogger(__name__)
 _AGENT = "agent/"
+_FILES = "files/"
 _IS_REPLAYED = "is_replayed"
 
 
@@ -44,26 +69,28 @@ class RunCheckpoints:
             raise ConfigError(
                 f"checkpoint_every: expected a number of windows, or 0 for automatic, got {every}; pass 0 or more."
             )
+        self._run = folder
         self.folder = folder / CHECKPOINT_FOLDER
-        self._discarded = folder / f".{CHECKPOINT_FOLDER}.old"
+        self._discarded = folder / _DISCARDED_FOLDER
         self.every = every
         self._last_cost_sec = 0.0
         self._last_end_sec = time.perf_counter()
 
     def latest(self) -> tuple[int, Checkpoint] | None:
-        """Returns the newest whole checkpoint and its window, and deletes broken ones after it; None where there is none."""
-        found = latest_whole(self.folder)
-        if found is not None:
-            delete_numbered(self.folder, after=found[0])
-        return found
+        """Returns the newest whole checkpoint and its window; None where there is none."""
+        return latest_whole(self.folder)
 
     def begin(self) -> None:
-        """Marks the run as begun, and deletes the checkpoints of an earlier one."""
-        try:
-            self.folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise failure(self.folder, "a folder for checkpoints", error) from error
-        delete_numbered(self.folder)
+        """Marks the run as begun.
+
+        Raises:
+            RunFilesError: If it cannot be marked, or a link or another file is where checkpoints go.
+        """
+        make_own_folder(self.folder)
+
+    def go_on(self, window: int) -> None:
+        """Deletes broken checkpoints after the one that the run goes on from."""
+        delete_numbered(self.folder, after=window)
 
     def is_due(self, window: int) -> bool:
         """Returns whether a checkpoint is to be written after this window."""
@@ -99,7 +126,8 @@ class RunCheckpoints:
             arrays, description = agent_arrays(agent)
         else:
             arrays, description = shown.arrays(), {_IS_REPLAYED: True}
-        content = Checkpoint({**checkpoint.arrays, **arrays}, {**checkpoint.description, "agent": description})
+        files = {f"{_FILES}{name}": digests for name, digests in writer.vouched().items()}
+        content = Checkpoint({**checkpoint.arrays, **arrays, **files}, {**checkpoint.description, "agent": description})
         write_numbered(self.folder, window, content)
         self._last_end_sec = time.perf_counter()
         self._last_cost_sec = self._last_end_sec - started
@@ -109,15 +137,19 @@ class RunCheckpoints:
         """Marks the run as finished: everything is in its final files, and the checkpoints are deleted."""
         # Renamed first: a kill between two deletions must not leave an unfinished run without checkpoints.
         self.clean()
-        try:
+        with failing(self.folder, "to delete the checkpoints"):
             self.folder.rename(self._discarded)
-        except OSError as error:
-            raise failure(self.folder, "to delete the checkpoints", error) from error
         self.clean()
 
     def clean(self) -> None:
-        """Deletes what a kill during ``finish`` may have left."""
-        shutil.rmtree(self._discarded, ignore_errors=True)
+        """Deletes what a kill during ``finish`` may have left; what is not ours stays, and a warning says where."""
+        for name in _DISCARDED.present(self._run):
+            with suppress(OSError):
+                (self._run / name).unlink()
+        with suppress(OSError):
+            self._discarded.rmdir()
+        if self._discarded.exists():
+            _logger.warning("%s: kept, because not all that is in it is ours.", self._discarded)
 
 
 def is_finished(folder: Path) -> bool:
@@ -127,6 +159,19 @@ def is_finished(folder: Path) -> bool:
         return False
     rows = read_rows(trajectory)
     return bool(rows) and rows[-1]["status"] != "running"
+
+
+def vouched_files(checkpoint: Checkpoint, folder: Path) -> dict[str, NDArray[Any]]:
+    """Returns what a checkpoint knows of the run's files (``RunWriter.vouched``); nothing, with a warning, if it is too old."""
+    found = {
+        name.removeprefix(_FILES): array for name, array in checkpoint.arrays.items() if name.startswith(_FILES)
+    }
+    if not found:
+        _logger.warning(
+            "%s: its checkpoint is of a version that did not vouch for rows and samples; only the number of rows is compared.",
+            folder,
+        )
+    return found
 
 
 def is_replayed(checkpoint: Checkpoint) -> bool:

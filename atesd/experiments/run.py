@@ -17,7 +17,14 @@ from atesd.experiments.baselines.registry import is_baseline
 from atesd.experiments.baselines.registry import make as make_agent
 from atesd.experiments.interrupt import Interruption, deferred_interrupt
 from atesd.experiments.played import Diagnostics, PlayedEnv, ReportRow
-from atesd.experiments.resuming import RunCheckpoints, is_finished, is_replayed, resumed_agent
+from atesd.experiments.resuming import (
+    BESIDE_ROWS,
+    RunCheckpoints,
+    is_finished,
+    is_replayed,
+    resumed_agent,
+    vouched_files,
+)
 from atesd.experiments.specs import RunSpec
 from atesd.experiments.tracking import MakeTracker, TrackedRunWriter
 from atesd_env.errors import AgentError, ConfigError
@@ -143,12 +150,15 @@ class Run:
 
         Raises:
             ConfigError: If the agent cannot be made; an earlier run stays as it is.
-            RunFilesError: If the folder holds a run that is not to be replaced, or cannot be written.
+            RunFilesError: If the folder holds a run that is not to be replaced, or files that no run of ours wrote, or cannot
+                be written.
         """
         self.agent = self._made_agent()
+        BESIDE_ROWS.check(self.spec.folder)
         if replace:
             self.checkpoints.begin()  # first: a kill must not leave an old run's checkpoints beside the new one's files
-            _remove_results(self.spec.folder)
+            # If the new run dies, the old one's adapter must not pass for its own.
+            BESIDE_ROWS.delete(self.spec.folder)
         self._open_files(overwrite=replace)
         self.checkpoints.begin()
 
@@ -161,15 +171,17 @@ class Run:
 
         Raises:
             ConfigError: If the agent is another one than the checkpoint's.
-            RunFilesError: If the files lack rows of earlier windows.
+            RunFilesError: If the files lack rows or samples of earlier windows, or have others; nothing is changed then.
         """
+        BESIDE_ROWS.present(self.spec.folder)
         self.agent = self._made_agent()
         self._env.reset(options={"state": checkpoint})
         self._goes_on_in_its_state = not is_replayed(checkpoint)
         if self._goes_on_in_its_state:
             self.agent = resumed_agent(self.agent, checkpoint, self._checked)
             self._checked.num_windows = window
-        self._open_files(keep_windows=window)
+        self._open_files(keep_windows=window, vouched=vouched_files(checkpoint, self.spec.folder))
+        self.checkpoints.go_on(window)
         self.report_written()
         if not self._goes_on_in_its_state:
             self._played.shown.replay(checkpoint.arrays, read_rows(self.spec.folder / TRAJECTORY_FILE))
@@ -201,13 +213,12 @@ class Run:
         with agent_failures(self._checked):
             return _bound(make_agent(self.spec.agent, self._checked, seed=self.spec.seed), self._checked, self.spec)
 
-    def _open_files(self, *, overwrite: bool = False, keep_windows: int | None = None) -> None:
+    def _open_files(self, **how: Any) -> None:
+        """Opens the files as ``RunWriter`` is told to."""
         student = getattr(getattr(self._env.unwrapped, "population", None), "student", None)
         source = getattr(student, "source", self.spec.config.student_kind)
         description = {**self.spec.identity(), "student_source": source}
-        writer = TrackedRunWriter(
-            self.spec.folder, description, track=self._track, overwrite=overwrite, keep_windows=keep_windows
-        )
+        writer = TrackedRunWriter(self.spec.folder, description, track=self._track, **how)
         self.writer = self._resources.enter_context(writer)
         self._interruption = self._resources.enter_context(deferred_interrupt())
         self._diagnostics = Diagnostics(self.agent)
@@ -303,9 +314,3 @@ def _save_results(env: Any, agent: Any, folder: Path) -> None:
         env.save_adapter(folder / "adapter")
     if hasattr(agent, "save"):
         agent.save(folder / "agent")
-
-
-def _remove_results(folder: Path) -> None:
-    """Deletes what ``_save_results`` wrote: if the new run dies, the old one's adapter must not pass for its own."""
-    for name in ("adapter/adapter_config.json", "adapter/adapter_model.safetensors", "agent.safetensors", "agent.zip"):
-        (folder / name).unlink(missing_ok=True)

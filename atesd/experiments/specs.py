@@ -12,9 +12,11 @@ from typing import Any
 import atesd_env  # noqa: F401  (registers the ids)
 from agents.specs.registry import Spec, is_agent, label
 from atesd.experiments.baselines.registry import is_baseline, resolve
+from atesd.experiments.resuming import BESIDE_ROWS
 from atesd_env.config import EnvConfig, RunConfig
 from atesd_env.errors import AtesdError, ConfigError, RunFilesError
-from atesd_env.files.run_folder import CONFIG_FILE, check_same_run
+from atesd_env.files.atomic import check_writable
+from atesd_env.files.run_folder import CONFIG_FILE, RUN, check_same_run
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,15 @@ def check_folders(specs: Sequence[RunSpec], *, resume: bool = False, overwrite: 
     """Looks at the runs' folders before the first run starts.
 
     Raises:
-        RunFilesError: If one holds a run, which is neither to go on nor to be replaced.
+        RunFilesError: If one holds a run, which is neither to go on nor to be replaced; or what no run of ours wrote; or
+            cannot be written.
         ConfigError: If one that is to go on was begun with other arguments.
     """
+    for spec in specs:
+        check_writable(spec.folder)
+        if not resume:
+            RUN.check(spec.folder)
+            BESIDE_ROWS.check(spec.folder)
     existing = [spec for spec in specs if (spec.folder / CONFIG_FILE).exists()]
     if resume:
         for spec in existing:

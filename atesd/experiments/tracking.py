@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from atesd_env.errors import ConfigError
+from atesd_env.files.atomic import make_own_folder
 from atesd_env.files.run_folder import TRAJECTORY_FILE, RunWriter, read_rows
 
 _logger = logging.getLogger(__name__)
@@ -59,13 +60,12 @@ class TrackedRunWriter(RunWriter):
         description: Mapping[str, Any],
         *,
         track: Sequence[MakeTracker] = (),
-        overwrite: bool = False,
-        keep_windows: int | None = None,
+        **how: Any,
     ) -> None:
-        super().__init__(folder, description, overwrite=overwrite, keep_windows=keep_windows)
+        super().__init__(folder, description, **how)
         self._trackers = [make() for make in track]
         self._each(lambda tracker: tracker.begin(self.folder, description))
-        if keep_windows and self._trackers:
+        if self.num_rows and self._trackers:
             for row in read_rows(self.folder / TRAJECTORY_FILE):
                 self._tell(row)
 
@@ -110,6 +110,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         events = folder / TENSORBOARD_FOLDER
+        make_own_folder(events)
         for old in events.glob("events.out.tfevents.*"):
             old.unlink()  # of a run that was replaced, or of one whose rows are told again
         self._writer = SummaryWriter(str(events))

@@ -16,7 +16,7 @@ from typing import Any
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import failing, write_atomically
 from atesd_env.files.description import check_same, read_description
-from atesd_env.files.run_folder import LineFile
+from atesd_env.files.line_file import LineFile
 
 SAMPLES_FILE = "samples.jsonl"
 """Every sample, a line each, in an evaluation's folder."""

@@ -1,10 +1,17 @@
-"""Files that a kill, a full disk or a second process cannot spoil: whole or absent, and one writer a folder."""
+"""Files that a kill, a full disk or a second process cannot spoil: whole or absent, and one writer a folder.
+
+Nothing is written through a link: what is to be written must be a file of its own, or not be there. The folder that a user
+names may be a link; what lies in it may not.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import re
+import secrets
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -12,17 +19,25 @@ from atesd_env.errors import RunFilesError
 
 LOCK_FILE = ".lock"
 """File in a run folder whose lock the writing process holds; it stays there, empty."""
+TEMPORARY = r"\.[0-9a-f]{16}\.atesd\.tmp"
+"""Pattern of the names of what is not finished, which nobody can guess; a killed process may leave one."""
+
+# A device or a pipe must not keep us waiting for what it is; systems without links in our sense lack the flags.
+_AS_IT_IS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_KINDS = ((stat.S_ISREG, "a file"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"))
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that it is either there and whole, or as it was before, even after a power cut.
 
     Raises:
-        RunFilesError: If it cannot be written.
+        RunFilesError: If it cannot be written, or something else than a file has its name (a link, a pipe, a folder).
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    is_own_file(path)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.atesd.tmp")
     try:
-        with temporary.open("wb") as file:
+        with os.fdopen(opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -35,6 +50,88 @@ def write_atomically(path: Path, content: bytes) -> None:
         if isinstance(error, OSError):
             raise failure(path, "to write this file", error) from error
         raise
+
+
+def opened(path: Path, flags: int) -> int:
+    """Returns the descriptor of a file, never of what a link leads to.
+
+    Raises:
+        OSError: If it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, flags | _AS_IT_IS, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return descriptor
+
+
+def is_own_file(path: Path) -> bool:
+    """Returns whether there is a file; False where there is nothing.
+
+    Raises:
+        RunFilesError: If something else is there: a link, a folder, a pipe, a device.
+    """
+    return _is_own(path, stat.S_ISREG, "a file of its own")
+
+
+def is_own_folder(path: Path) -> bool:
+    """Returns whether there is a folder; False where there is nothing.
+
+    Raises:
+        RunFilesError: If something else is there: a link, a file.
+    """
+    return _is_own(path, stat.S_ISDIR, "a folder of its own")
+
+
+def make_own_folder(path: Path) -> None:
+    """Makes a folder inside a folder of ours, where it is missing.
+
+    Raises:
+        RunFilesError: If it cannot be made, or something else has its name (a link, a file).
+    """
+    if not is_own_folder(path):
+        with failing(path, "a folder to write to"):
+            path.mkdir(parents=True, exist_ok=True)
+
+
+def _is_own(path: Path, is_kind: Callable[[int], bool], expected: str) -> bool:
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise failure(path, expected, error) from error
+    if is_kind(mode):
+        return True
+    found = next((name for check, name in _KINDS if check(mode)), "a device or a socket")
+    if stat.S_ISLNK(mode):
+        found = f"a link to {os.readlink(path)!r}"
+    raise RunFilesError(
+        f"{path}: expected {expected}, or nothing, got {found}; move it away, or choose another folder (--out): nothing is "
+        "written, cut or deleted through it."
+    )
+
+
+def check_writable(path: Path) -> None:
+    """Refuses what could not be written, before the work whose result it is to hold.
+
+    Args:
+        path: A file or a folder, there or not.
+
+    Raises:
+        RunFilesError: If its folder can neither be written to nor be made, or a name is too long.
+    """
+    with failing(path, "a path that can be written"):
+        path = path.absolute()
+        existing = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
+        for name in path.relative_to(existing).parts:
+            with suppress(FileNotFoundError):
+                (existing / name).lstat()  # raises where the name is too long
+        folder = existing if existing.is_dir() else existing.parent
+        if existing != path and folder != existing:
+            raise NotADirectoryError(errno.ENOTDIR, f"{existing} is a file")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, f"{folder} is not writable")
 
 
 def sync_folder(folder: Path) -> None:
@@ -52,17 +149,31 @@ def sync_folder(folder: Path) -> None:
 def locked_folder(folder: Path) -> Iterator[None]:
     """Keeps other processes that ask for the same folder out; makes the folder where it is missing.
 
-    The operating system gives the lock back when the process ends, however it ends.
+    The operating system gives the lock back when the process ends, however it ends. What a killed process left half
+    written is swept out.
 
     Raises:
         RunFilesError: If another process holds the folder, or it cannot be written.
     """
+    is_own_file(folder / LOCK_FILE)
     with failing(folder, "a folder to write to"):
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK_FILE).open("ab")
+        file = os.fdopen(opened(folder / LOCK_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
     with file:
         _lock(file.fileno(), folder)
+        _sweep(folder)
         yield
+
+
+def _sweep(folder: Path) -> None:
+    """Deletes what killed writers left in a folder and in the folders in it; the lock says that none is at work."""
+    with suppress(OSError):
+        entries = list(os.scandir(folder))
+        for inner in [entry for entry in entries if entry.is_dir(follow_symlinks=False)]:
+            entries += os.scandir(inner)
+        for entry in entries:
+            if re.fullmatch(TEMPORARY, entry.name) and entry.is_file(follow_symlinks=False):
+                os.unlink(entry)
 
 
 def _lock(descriptor: int, folder: Path) -> None:
@@ -94,7 +205,8 @@ def failing(path: Path, expected: str) -> Iterator[None]:
 
 def failure(path: Path, expected: str, error: OSError, consequence: str = "") -> RunFilesError:
     """Returns the error to raise for a failed operation on a path: what was expected, what came, what to do."""
-    full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    # HDF5 says it in words only.
+    full = error.errno in _FULL or "No space left on device" in str(error) or "quota exceeded" in str(error)
     advice = "free some space" if full else "check the path and its permissions"
     return RunFilesError(
         f"{path}: expected {expected}, got '{error.strerror or error}'; {advice}, or choose another folder "

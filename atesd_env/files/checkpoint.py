@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.files.atomic import failing, write_atomically
+from atesd_env.files.atomic import failing, is_own_file, is_own_folder, make_own_folder, write_atomically
 
 FORMAT_VERSION = 1
 """Version of the layout of a checkpoint file."""
@@ -33,7 +33,7 @@ _logger = logging.getLogger(__name__)
 _KEY = "checkpoint"
 _HOLE = "0" * 64
 _DIGEST = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')  # escaped, because it stands in JSON in JSON
-_NAME = re.compile(r"window-(\d+)\.safetensors")
+_NAME = re.compile(r"window-(\d{6,})\.safetensors")
 _NON_FINITE = "non-finite"
 
 
@@ -111,8 +111,7 @@ def write_numbered(folder: Path, number: int, checkpoint: Checkpoint) -> Path:
         RunFilesError: If it cannot be written; the one before is then intact.
     """
     path = folder / f"window-{number:06d}.safetensors"
-    with failing(folder, "a folder for checkpoints"):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_own_folder(folder)
     write_checkpoint(path, checkpoint)
     older = [other for other in _numbers(folder) if other < number]
     _delete(folder, set(_numbers(folder)) - {number, max(older, default=number)})
@@ -142,7 +141,7 @@ def delete_numbered(folder: Path, after: int = -1) -> None:
 
 
 def _numbers(folder: Path) -> dict[int, Path]:
-    if not folder.is_dir():
+    if not is_own_folder(folder):
         return {}
     matches = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir())
     return {int(match[1]): path for match, path in matches if match}
@@ -151,6 +150,7 @@ def _numbers(folder: Path) -> dict[int, Path]:
 def _delete(folder: Path, numbers: set[int]) -> None:
     paths = _numbers(folder)
     for number in numbers:
+        is_own_file(paths[number])
         with failing(paths[number], "to delete this checkpoint"):
             paths[number].unlink(missing_ok=True)
 

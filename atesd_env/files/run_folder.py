@@ -7,21 +7,23 @@ that fills up, leaves every earlier row readable. All JSON is strict; NaN and in
 from __future__ import annotations
 
 import importlib.metadata
-import io
 import json
-import math
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from atesd_env.config import RunConfig
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.files.atomic import failing, failure, write_atomically
+from atesd_env.files.atomic import failing, write_atomically
 from atesd_env.files.description import check_same, read_description
+from atesd_env.files.line_file import LineFile, is_in_64_bits, is_non_finite, plain, read_own, vouched_lines, whole_lines
+from atesd_env.files.ownership import FolderKind
 
 FORMAT_VERSION = 1
 """Version of the layout of a run folder, written to ``config.json``."""
@@ -32,7 +34,7 @@ TRAJECTORY_FILE = "trajectory.jsonl"
 """A row a window, in a run's folder."""
 SAMPLES_FILE = "samples.jsonl"
 """Sample rollouts, in a run's folder."""
-RUN_FILES = (CONFIG_FILE, TRAJECTORY_FILE, SAMPLES_FILE)
+RUN_FILES = (TRAJECTORY_FILE, SAMPLES_FILE, CONFIG_FILE)
 """The files that a RunWriter owns; ``overwrite=True`` deletes these and nothing else."""
 
 VERSIONED_PACKAGES = (
@@ -52,6 +54,9 @@ VERSIONED_PACKAGES = (
 
 _REQUIRED_KEYS = ("env_id", "agent", "seed", "config")
 
+RUN = FolderKind("run", CONFIG_FILE, RUN_FILES, ("format_version", "run", *_REQUIRED_KEYS, "versions"))
+"""What a folder of a run is, as its RunWriter made it."""
+
 
 class RunWriter:
     """Writes the files of one run.
@@ -64,6 +69,7 @@ class RunWriter:
         overwrite: Delete an earlier run's ``RUN_FILES`` first. Other files in the folder are never touched.
         keep_windows: Go on with the run that is in the folder: keep what was written of this many windows, cut off what
             follows, and leave ``config.json`` as it is. None begins a run.
+        vouched: What ``vouched`` returned after those windows: the files must begin so. None compares only their number.
 
     Attributes:
         folder: Folder of the run.
@@ -72,8 +78,8 @@ class RunWriter:
     Raises:
         ConfigError: If ``description`` lacks a key or holds something that JSON cannot, or describes another run than
             the one to go on with.
-        RunFilesError: If the folder already holds a run (and ``overwrite`` is False), lacks rows that are to be kept, or
-            cannot be written.
+        RunFilesError: If the folder already holds a run (and ``overwrite`` is False), or files that no run of ours wrote;
+            if lines that are to be kept are missing or changed; if a file is a link, or cannot be written.
     """
 
     def __init__(
@@ -83,18 +89,14 @@ class RunWriter:
         *,
         overwrite: bool = False,
         keep_windows: int | None = None,
+        vouched: Mapping[str, NDArray[np.uint8]] | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.num_rows = 0
         if keep_windows is not None:
             check_same_run(self.folder, description)
             self.num_rows = keep_windows
-            self._trajectory = _opened(self.folder / TRAJECTORY_FILE, keep_windows, num_lines=keep_windows)
-            try:
-                self._samples = _opened(self.folder / SAMPLES_FILE, keep_windows)
-            except RunFilesError:
-                self._trajectory.close()
-                raise
+            self._go_on(keep_windows, vouched or {})
             return
         config = _config_content(self.folder, description)
         _prepare_folder(self.folder, overwrite=overwrite)
@@ -106,8 +108,25 @@ class RunWriter:
             self._samples = LineFile(self.folder / SAMPLES_FILE)
         except RunFilesError:
             self._trajectory.close()
-            _delete(self.folder, (TRAJECTORY_FILE, CONFIG_FILE))
+            with suppress(OSError):
+                for name in (TRAJECTORY_FILE, CONFIG_FILE):
+                    (self.folder / name).unlink(missing_ok=True)
             raise
+
+    def _go_on(self, window: int, vouched: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Opens the files behind a window; both are looked at before either is cut."""
+        whats = {TRAJECTORY_FILE: f"the rows of windows 1 to {window}", SAMPLES_FILE: f"the samples up to window {window}"}
+        rows, samples = (_kept(self.folder / name, window, vouched.get(name), what) for name, what in whats.items())
+        self._trajectory = LineFile(self.folder / TRAJECTORY_FILE, rows)
+        try:
+            self._samples = LineFile(self.folder / SAMPLES_FILE, samples)
+        except RunFilesError:
+            self._trajectory.close()
+            raise
+
+    def vouched(self) -> dict[str, NDArray[np.uint8]]:
+        """Returns a digest of each line that was written, by the file's name: what a checkpoint vouches for."""
+        return {TRAJECTORY_FILE: self._trajectory.digests, SAMPLES_FILE: self._samples.digests}
 
     def write_row(self, row: Mapping[str, Any]) -> None:
         """Appends one window's row.
@@ -120,12 +139,17 @@ class RunWriter:
             ConfigError: If a value is something else.
             RunFilesError: If the row cannot be written; the rows before it stay whole.
         """
-        non_finite = [name for name, value in row.items() if _is_non_finite(value)]
+        non_finite = [name for name, value in row.items() if is_non_finite(value)]
         for name, value in row.items():
             if value is not None and not isinstance(value, str | int | float | np.generic):
                 raise ConfigError(
                     f"row column {name!r}: expected a number, a string or None, got {value!r} "
                     f"({type(value).__name__}); put one number in each column."
+                )
+            if isinstance(value, int) and not is_in_64_bits(value):
+                raise ConfigError(
+                    f"row column {name!r}: expected a number of at most 64 bits, which tables can hold, got a longer one; make it "
+                    "a float."
                 )
         self._trajectory.append({**row, "non_finite": ", ".join(non_finite)} if non_finite else row)
         self.num_rows += 1
@@ -220,84 +244,26 @@ def check_same_run(folder: Path, description: Mapping[str, Any]) -> None:
     check_same(folder, "run", there, {name: asked[name] for name in _REQUIRED_KEYS})
 
 
-class LineFile:
-    """A file of JSON lines that grows by whole lines only.
-
-    Args:
-        path: The file.
-        kept_size: None makes a new file; a number opens an old one, and cuts off what stands behind so many bytes.
-
-    Raises:
-        RunFilesError: If it cannot be made or opened.
-    """
-
-    def __init__(self, path: Path, kept_size: int | None = None) -> None:
-        self._path = path
-        self._size = kept_size or 0
-        is_new = kept_size is None
-        with failing(path, "to make this file" if is_new else "to go on with this file"):
-            # Unbuffered: a line is with the operating system as soon as it is written, and survives a killed process.
-            self._file: io.FileIO = open(path, "xb" if is_new else "r+b", buffering=0)  # noqa: SIM115 (open for the run)
-            self._file.truncate(self._size)
-            self._file.seek(self._size)
-
-    def append(self, content: Mapping[str, Any]) -> None:
-        """Writes one line; NaN and infinities become null.
-
-        Raises:
-            ConfigError: If JSON cannot hold the content.
-            RunFilesError: If it cannot be written; earlier lines stay whole.
-        """
-        line = (json.dumps(_plain(content), allow_nan=False) + "\n").encode()
-        if self._file.closed:
-            raise RunFilesError(f"{self._path}: expected an open file, got a closed one; write before close().")
-        rest = memoryview(line)
+def _kept(path: Path, keep_windows: int, digests: NDArray[np.uint8] | None, what: str) -> bytes:
+    """Returns what stays of a file of windows 1, 2, ...: what a checkpoint vouches for, or the lines up to its window."""
+    content = read_own(path, "to go on with this file")
+    if digests is not None:
+        return vouched_lines(path, content, digests, what)
+    lines = []
+    for line in whole_lines(content):
         try:
-            # One call writes everything, unless the disk is about to fill up: then the next call says why.
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            raise failure(self._path, "to append a line", error, self._drop_half_line()) from error
-        self._size += len(line)
-
-    def _drop_half_line(self) -> str:
-        try:
-            self._file.truncate(self._size)
-            self._file.seek(self._size)
-        except OSError:
-            return " Earlier lines are intact; the last one may be cut, which every reader of ours allows for."
-        return " Earlier lines are intact."
-
-    def sync(self) -> None:
-        """Waits until the lines would survive a power cut."""
-        with failing(self._path, "to store this file"):
-            os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Closes the file; a second call does nothing."""
-        with failing(self._path, "to close the file"):
-            self._file.close()
-
-
-def _opened(path: Path, keep_windows: int, num_lines: int | None = None) -> LineFile:
-    """Opens a file of windows 1, 2, ...; cuts off those after ``keep_windows``; refuses another number of lines."""
-    size = kept = 0
-    with failing(path, "to go on with this file"):
-        content = path.read_bytes()
-    for line in content.splitlines(keepends=True):
-        try:
-            window = json.loads(line)["window"]
+            is_later = json.loads(line)["window"] > keep_windows
         except (ValueError, KeyError, TypeError):
             break
-        if not line.endswith(b"\n") or window > keep_windows:
+        if is_later:
             break
-        size, kept = size + len(line), kept + 1
-    if num_lines is not None and kept != num_lines:
+        lines.append(line + b"\n")
+    if path.name == TRAJECTORY_FILE and len(lines) != keep_windows:
         raise RunFilesError(
-            f"{path}: expected the rows of windows 1 to {num_lines}, which the run's checkpoint has behind it, got {kept} of "
-            "them; restore the file, or start anew."
+            f"{path}: expected {what}, which the run's checkpoint has behind it, got {len(lines)} of them; restore the file, or "
+            "start anew."
         )
-    return LineFile(path, size)
+    return b"".join(lines)
 
 
 def _config_content(folder: Path, description: Mapping[str, Any]) -> bytes:
@@ -316,42 +282,16 @@ def _config_content(folder: Path, description: Mapping[str, Any]) -> bytes:
     }
     first = ("format_version", "run", *_REQUIRED_KEYS)
     ordered = {key: content[key] for key in (*first, *(key for key in content if key not in first))}
-    return (json.dumps(_plain(ordered), indent=2, allow_nan=False) + "\n").encode()
+    return (json.dumps(plain(RUN.marked(ordered)), indent=2, allow_nan=False) + "\n").encode()
 
 
 def _prepare_folder(folder: Path, *, overwrite: bool) -> None:
     with failing(folder, "a folder to write to"):
         folder.mkdir(parents=True, exist_ok=True)
-        present = [name for name in RUN_FILES if (folder / name).exists()]
+    present = RUN.present(folder)
     if present and not overwrite:
         raise RunFilesError(
             f"{folder}: expected a folder without a run, got one with {', '.join(present)}; choose another folder "
             "(--out), or allow the old run's files to be deleted (overwrite)."
         )
-    _delete(folder, present)
-
-
-def _delete(folder: Path, names: tuple[str, ...] | list[str]) -> None:
-    for name in names:
-        with failing(folder / name, "to delete the old run's file"):
-            (folder / name).unlink(missing_ok=True)
-
-
-def _is_non_finite(value: Any) -> bool:
-    return isinstance(value, float | np.floating) and not math.isfinite(value)
-
-
-def _plain(value: Any) -> Any:
-    """Returns the value as JSON types only: numpy scalars as numbers, tuples as lists, NaN and infinities as None."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, str | int | float):
-        return None if _is_non_finite(value) else value
-    raise ConfigError(
-        f"run files: expected numbers, strings, lists and mappings, got {value!r} ({type(value).__name__}); convert it "
-        "first."
-    )
+    RUN.delete(folder)

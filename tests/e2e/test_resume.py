@@ -181,7 +181,7 @@ def test_a_run_killed_while_its_checkpoints_are_deleted_is_finished(tmp_path: Pa
     (alone,) = plan(tmp_path / "alone", "ATESD-Toy-v0", {"windows": 5})
     (stopped,) = plan(tmp_path / "stopped", "ATESD-Toy-v0", {"windows": 5})
     execute(alone)
-    monkeypatch.setattr("atesd.experiments.resuming.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("atesd.experiments.resuming.RunCheckpoints.clean", lambda _: None)
     execute(stopped, checkpoint_every=1)
     monkeypatch.undo()
     execute(stopped, resume=True)
