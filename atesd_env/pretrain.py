@@ -24,7 +24,9 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from atesd_env.config import EnvConfig
+from atesd_env.config.checks import checked_seed
 from atesd_env.exposure import PromptBuilder
+from atesd_env.files.atomic import new_folder
 from atesd_env.rollouts.sampling import SamplingSpec, decode_texts, generate, left_pad
 from atesd_env.streams import numpy_stream
 from atesd_env.student.loading import TINY_DIRECTORY
@@ -209,9 +211,11 @@ def main() -> None:
     torch.set_num_threads(1)  # sums over several threads round differently, and 900 updates magnify the difference
     if quiet:
         transformers_logging.disable_progress_bar()
-    model, tokenizer = pretrain(PretrainSettings(seed=arguments.seed), quiet=quiet)
-    model.save_pretrained(arguments.out)
-    tokenizer.save_pretrained(arguments.out)
+    checked_seed(arguments.seed)
+    with new_folder(arguments.out) as folder:
+        model, tokenizer = pretrain(PretrainSettings(seed=arguments.seed), quiet=quiet)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     packaged = Qwen3ForCausalLM.from_pretrained(TINY_DIRECTORY)
     console.print(f"largest difference of a weight to the packaged student: {compare_with_packaged(model):.2e}")
     theirs = accuracies(packaged, tokenizer)

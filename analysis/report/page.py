@@ -27,6 +27,7 @@ from analysis.errors import AnalysisError
 from analysis.load import load_runs
 from analysis.plots.style import data_address
 from analysis.report.pictures import PICTURES, Picture
+from analysis.report.writing import write_page
 from analysis.samples import LONGEST_TEXT, Revealed, printable, read_samples, revealed_part
 from analysis.verdict import Verdict, judge
 
@@ -120,20 +121,12 @@ def write_report(
     Raises:
         NoRunsError: If there is no run with a row.
         DamagedRunError: If a file is damaged; the message names file and line.
-        AnalysisError: If the file cannot be written.
+        AnalysisError: If the file cannot be written, or another one than a report is there.
     """
     target = (Path(path) / REPORT_FILE if out is None else Path(out)).expanduser()
     text = render_report(path, num_samples=num_samples)
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # A name of a folder or an agent may hold what UTF-8 cannot say (lone surrogates).
-        partial.write_bytes(text.encode("utf-8", errors="replace"))
-        partial.replace(target)  # whoever reads the old report must not see half of the new one
-    except OSError as error:
-        raise AnalysisError(
-            f"{target}: expected to write the report there, got '{error}'; choose another file."
-        ) from error
+    # A name of a folder or an agent may hold what UTF-8 cannot say (lone surrogates).
+    write_page(target, text.encode("utf-8", errors="replace"))
     return target
 
 

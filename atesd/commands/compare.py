@@ -20,6 +20,7 @@ from atesd.experiments.progress import Tell, live_progress
 from atesd_env.config import RunConfig, preset
 from atesd_env.errors import AtesdError, ConfigError
 from atesd_env.files.atomic import write_atomically
+from atesd_env.files.ownership import FolderKind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
     from atesd.experiments.processes import FailedRun, Progress
 
 _DEFAULT_METRICS = ("probe/accuracy", "probe/nll")
+
+COMPARISON = FolderKind(
+    "comparison",
+    "comparison.json",
+    (r"comparison\.csv", r"comparison\.png", r"comparison\.json"),
+    ("env_id", "agents", "seeds", "wall_sec", "interval", "best_fixed", "comparison", "runs"),
+)
+"""What a comparison leaves beside its runs; a later one in the same folder takes its place."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,7 @@ def main(arguments: Sequence[str]) -> None:
 
     specs = plan_runs(command.env, command.config, command.agents, command.seeds, command.out)
     check_folders(specs, resume=command.resume, overwrite=command.overwrite)
+    COMPARISON.check(command.out)
     processes = min(command.processes or num_cores(), len(specs))
     began_sec = time.perf_counter()
     options: dict[str, Any] = {
@@ -162,10 +172,11 @@ def _evaluate(command: Command, names: set[str], facts: dict[str, Any]) -> None:
         "comparison": _records(comparison),
         "runs": _records(outcomes),
     }
-    write_atomically(command.out / "comparison.json", (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    described = json.dumps(COMPARISON.marked(content), indent=2, allow_nan=False) + "\n"
+    write_atomically(command.out / COMPARISON.described, described.encode())
     write_atomically(command.out / "comparison.csv", comparison.to_csv(index=False).encode())
     picture = command.out / "comparison.png"
-    plot_comparison(comparison).savefig(picture, dpi=150)
+    shared.write_picture(plot_comparison(comparison), picture)
     for _, rows in comparison.groupby("metric", sort=False):
         _show_table(rows)
     where = (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from atesd_env.errors import ConfigError, DataError
+from atesd_env.files.atomic import check_writable, is_own_file, make_parent, write_atomically
 
 if TYPE_CHECKING:
     from atesd_env.tasks.data.rows import DataRow
@@ -58,8 +59,10 @@ class Command:
 def main(arguments: Sequence[str]) -> None:
     """``atesd data``."""
     command = tyro.cli(Command, args=list(arguments), prog="atesd data")
-    if command.out is not None and command.out.exists() and not command.overwrite:
-        raise ConfigError(f"out: expected a new file, got {command.out}; pass --overwrite to replace it.")
+    if command.out is not None:
+        check_writable(command.out)
+        if is_own_file(command.out) and not command.overwrite:
+            raise ConfigError(f"out: expected a new file, got {command.out}; pass --overwrite to replace it.")
 
     from atesd_env.evaluation.benchmarks import read_benchmark
     from atesd_env.evaluation.contamination import find_overlaps
@@ -167,15 +170,10 @@ def _token_counter(student: str | None) -> Callable[[str], int]:
 
 def _write(path: Path, rows: Iterable[DataRow]) -> None:
     """Writes the rows as a whole file, or not at all."""
-    from atesd_env.files.atomic import failure, write_atomically
-
     lines = []
     for row in rows:
         fields = {"id": row.id, "problem": row.problem, "solution": row.solution, "answer": row.answer}
         level = {} if row.level is None else {"level": row.level}
         lines.append(json.dumps(fields | level) + "\n")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise failure(path, "a file that can be written", error) from error
+    make_parent(path)
     write_atomically(path, "".join(lines).encode())

@@ -16,6 +16,7 @@ from atesd.commands import shared
 from atesd.commands.environment import parse_command
 from atesd.experiments.progress import live_progress
 from atesd_env.config import EnvConfig, preset_of
+from atesd_env.config.checks import checked_seed
 from atesd_env.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -128,11 +129,11 @@ def main(arguments: Sequence[str]) -> None:
 def _parsed(arguments: Sequence[str]) -> Command:
     command = parse_command(Command, arguments, "atesd evaluate", EnvConfig)
     shared.check_resume_or_overwrite(resume=command.resume, overwrite=command.overwrite)
-    if command.k < 1 or (command.max_problems is not None and command.max_problems < 1) or command.seed < 0:
+    checked_seed(command.seed)
+    if command.k < 1 or (command.max_problems is not None and command.max_problems < 1):
         raise ConfigError(
-            f"evaluate: expected k and max_problems of at least 1 and a seed of 0 or more, got {command.k}, "
-            f"{command.max_problems} and {command.seed}; "
-            "correct --k, --max-problems or --seed."
+            f"evaluate: expected k and max_problems of at least 1, got {command.k} and {command.max_problems}; "
+            "correct --k or --max-problems."
         )
     return command
 

@@ -10,7 +10,9 @@ from typing import Any
 import tyro
 
 from atesd.commands import shared
+from atesd_env.config.checks import checked_seed
 from atesd_env.errors import ConfigError
+from atesd_env.files.atomic import check_writable, is_own_file, make_parent
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ def main(arguments: Sequence[str]) -> None:
         RunFilesError: If a file cannot be read or written.
     """
     command = tyro.cli(Command, args=list(arguments), prog="atesd fit-surrogate")
-    if command.out.exists() and not command.overwrite:
+    checked_seed(command.seed)
+    check_writable(command.out)
+    if is_own_file(command.out) and not command.overwrite:
         raise ConfigError(f"out: expected a new file, got {command.out}, which is there; pass --overwrite or another.")
     from atesd.experiments.surrogate.data import find_runs, read_windows
     from atesd.experiments.surrogate.fitting import FAMILIES, fit
@@ -58,7 +62,7 @@ def main(arguments: Sequence[str]) -> None:
         heldout_share=command.heldout_share,
         seed=command.seed,
     )
-    command.out.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(command.out)
     surrogate.save(command.out)
     _show_report(surrogate.report)
     print(f"surrogate: {command.out}")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from atesd.experiments.specs import RunSpec
 
+_PICTURE = "exposure.png"
+
 
 @dataclass(frozen=True)
 class Command:
@@ -73,6 +75,7 @@ def main(arguments: Sequence[str]) -> None:
     credit = command.credit
     agents = command.agent if credit is None else with_option(command.agent, "credit", credit, NAMES)
     specs = plan_runs(command.env, command.config, agents, command.seeds, command.out)
+    shared.check_picture(command.out / _PICTURE, overwrite=command.overwrite)
     play_all(
         specs,
         overwrite=command.overwrite,
@@ -91,8 +94,8 @@ def _show_results(out: Path, specs: Sequence[RunSpec]) -> None:
     frame = frame[frame["run"].isin([spec.folder.name for spec in specs])]
     _show_summary(frame)
     if frame["exposure/reveal_ratio"].notna().any():  # baselines have none
-        picture = out / "exposure.png"
-        plot_exposure(frame).savefig(picture, dpi=150)
+        picture = out / _PICTURE
+        shared.write_picture(plot_exposure(frame), picture)
         print(f"picture: {picture}")
     print(f"runs:    {out}")
 

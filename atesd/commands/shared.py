@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atesd_env.errors import ConfigError, RunFilesError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.table import Table
 
 DEFAULT_ENV = "ATESD-Tiny-v0"
@@ -36,6 +39,39 @@ def analysis_errors() -> Iterator[None]:
         yield
     except AnalysisError as error:
         raise RunFilesError(str(error)) from error
+
+
+_SOFTWARE = "atesd-env"
+
+
+def check_picture(path: Path, *, overwrite: bool) -> None:
+    """Refuses a picture that could not be written, or would take the place of one that is not ours, before the work.
+
+    Raises:
+        RunFilesError: If there is something else than a picture that ``write_picture`` wrote, and ``overwrite`` is False.
+    """
+    from atesd_env.files.atomic import check_writable, is_own_file
+    from atesd_env.files.line_file import read_own
+
+    check_writable(path)
+    if is_own_file(path) and not overwrite and _SOFTWARE.encode() not in read_own(path, "a picture")[:1024]:
+        raise RunFilesError(
+            f"{path}: expected no file, or a picture that atesd-env drew, got another; move it away, pass --overwrite, or choose "
+            "another folder (--out)."
+        )
+
+
+def write_picture(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, whole or not at all, with a mark that it is ours.
+
+    Raises:
+        RunFilesError: If it cannot be written.
+    """
+    from atesd_env.files.atomic import write_atomically
+
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150, metadata={"Software": _SOFTWARE})
+    write_atomically(path, content.getvalue())
 
 
 def table_of(title: str | None, headings: Sequence[str], num_left: int = 1) -> Table:

@@ -6,6 +6,7 @@ Observations, which a run's files lack, are computed anew from its rows (``logge
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -23,7 +24,27 @@ from atesd.experiments.logged_runs import base_nll, common_environment, ratio_co
 from atesd_env.config import RunConfig, ToyConfig
 from atesd_env.envs.observation import observation
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.files.atomic import failure, write_atomically
+from atesd_env.files.atomic import (
+    check_writable,
+    failure,
+    is_own_file,
+    is_own_folder,
+    make_own_folder,
+    make_parent,
+    write_atomically,
+)
+from atesd_env.files.ownership import MARKER, FolderKind
+
+_LEAVE_OUT = "leave out the runs that have it."
+
+DATASET = FolderKind(
+    "dataset",
+    "data/metadata.json",
+    (r"data/main_data\.hdf5", r"data/metadata\.json"),
+    fields=(MARKER,),
+    whole=("data",),
+)
+"""What the folder of a Minari dataset is."""
 
 
 @dataclass(frozen=True)
@@ -57,22 +78,37 @@ def export_table(frame: pd.DataFrame, out: Path, to: Literal["parquet", "csv"], 
         overwrite: Replace a file that is there.
 
     Raises:
-        ConfigError: If Parquet is asked for and the package pyarrow is missing.
+        ConfigError: If Parquet is asked for and the package pyarrow is missing, or the format cannot hold a value.
         RunFilesError: If the file is there already, or cannot be written.
     """
-    _refuse_existing(out, overwrite=overwrite)
+    check_writable(out)
+    if is_own_file(out) and not overwrite:
+        raise _existing(out)
+    make_parent(out)
+    write_atomically(out, _as_table(frame, to))
+    return out
+
+
+def _as_table(frame: pd.DataFrame, to: Literal["parquet", "csv"]) -> bytes:
     try:
-        content = frame.to_csv(index=False).encode() if to == "csv" else frame.to_parquet(index=False, engine="pyarrow")
+        if to == "csv":
+            return frame.to_csv(index=False).encode()
+        from pyarrow.lib import ArrowException
     except ImportError as error:
         raise ConfigError(
             "--to parquet: expected the package pyarrow, which is missing; `pip install pyarrow`."
         ) from error
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"--to csv: expected text that UTF-8 can hold, got {error.object[error.start]!r}; {_LEAVE_OUT}"
+        ) from error
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise failure(out.parent, "a folder to write to", error) from error
-    write_atomically(out, content)
-    return out
+        table: bytes = frame.to_parquet(index=False, engine="pyarrow")
+    except (ArrowException, UnicodeEncodeError) as error:
+        raise ConfigError(
+            f"--to parquet: expected values of one kind in each column, got {' '.join(map(str, error.args))}; {_LEAVE_OUT}"
+        ) from error
+    return table
 
 
 def export_minari(
@@ -106,16 +142,15 @@ def export_minari(
             f"runs: expected one environment in a Minari dataset, got {', '.join(env_ids)}; export each folder alone."
         )
     dataset_id = dataset_id or f"atesd/{env_ids[0]}"
-    _refuse_existing(root / dataset_id, overwrite=overwrite)
+    target = root / dataset_id
+    check_writable(target)
+    if os.path.lexists(target) and not (overwrite and _is_replaceable(target)):
+        raise _existing(target)
     with closing(gymnasium.make(env_ids[0], **config.keywords(), disable_env_checker=True)) as env:
         episodes = _episodes(frame, config, env)
         agents = ", ".join(sorted(frame["agent"].astype(str).unique()))
-        with _minari_below(root, dataset_id), warnings.catch_warnings():
-            # Author and permalink are the user's to add, when a dataset is published.
-            warnings.filterwarnings("ignore", message=".*is set to None", category=UserWarning)
-            if overwrite and (root / dataset_id).exists():
-                minari.delete_dataset(dataset_id)
-            minari.create_dataset_from_buffers(
+        with _minari_beside(root, dataset_id) as beside:
+            dataset = minari.create_dataset_from_buffers(
                 dataset_id,
                 episodes,
                 env=env,
@@ -124,6 +159,8 @@ def export_minari(
                 data_format="hdf5",
                 requirements=["atesd-env"],
             )
+            dataset.storage.update_metadata(DATASET.marked({}))
+            _move(beside, root, dataset_id)
     return dataset_id
 
 
@@ -198,13 +235,18 @@ def _nll_before(name: str, rows: pd.DataFrame, config: RunConfig, env: gymnasium
 
 
 @contextmanager
-def _minari_below(root: Path, dataset_id: str) -> Iterator[None]:
-    """Lets Minari write below a folder, which only an environment variable tells it, and turns its errors into ours."""
+def _minari_beside(root: Path, dataset_id: str) -> Iterator[Path]:
+    """Lets Minari write to a new folder below ``root``, which is gone afterwards, and turns its errors into ours."""
     before = os.environ.get("MINARI_DATASETS_PATH")
-    os.environ["MINARI_DATASETS_PATH"] = str(root)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        yield
+        with tempfile.TemporaryDirectory(dir=root.resolve(), prefix=".atesd-") as beside, warnings.catch_warnings():
+            # Author and permalink are the user's to add, when a dataset is published.
+            warnings.filterwarnings("ignore", message=".*is set to None", category=UserWarning)
+            os.environ["MINARI_DATASETS_PATH"] = (
+                beside  # Minari is told by nothing else, and a relative one confuses it
+            )
+            yield Path(beside)
     except ValueError as error:
         raise ConfigError(
             f"--name: expected a Minari name ([namespace/]name-vN), got {dataset_id!r} ({error}); choose another --name."
@@ -214,22 +256,47 @@ def _minari_below(root: Path, dataset_id: str) -> Iterator[None]:
             f"--to minari: expected the packages that Minari needs, got '{error}'; install them with "
             "`pip install 'atesd-env[export]'`."
         ) from error
-    except OSError as error:
-        raise RunFilesError(
-            f"{root}: expected to write a dataset there, got '{error}'; choose another --out."
+    except RunFilesError:
+        raise
+    except (OSError, RuntimeError) as error:  # HDF5 also tells of a full disk by the latter
+        raise failure(
+            root, "to write a dataset there", error if isinstance(error, OSError) else OSError(str(error))
         ) from error
     finally:
         if before is None:
-            del os.environ["MINARI_DATASETS_PATH"]
+            os.environ.pop("MINARI_DATASETS_PATH", None)
         else:
             os.environ["MINARI_DATASETS_PATH"] = before
 
 
-def _refuse_existing(path: Path, *, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise RunFilesError(
-            f"{path}: expected nothing there, but something is; choose another --out, or pass --overwrite."
-        )
+def _is_replaceable(target: Path) -> bool:
+    """Returns whether nothing but a dataset of ours is in a folder.
+
+    Raises:
+        RunFilesError: If something else is there; the message names it.
+    """
+    return is_own_folder(target) and DATASET.check(target) and os.listdir(target) == ["data"]
+
+
+def _move(beside: Path, root: Path, dataset_id: str) -> None:
+    """Gives a whole dataset its place; one of ours that is there makes room for it."""
+    *namespaces, name = Path(dataset_id).parts
+    folder = root
+    for namespace in namespaces:
+        beside, folder = beside / namespace, folder / namespace
+        make_own_folder(folder)
+        for described in beside.glob("*.json"):
+            if not is_own_file(folder / described.name):
+                write_atomically(folder / described.name, described.read_bytes())
+    if (folder / name).exists():
+        (folder / name).rename(beside / "old")
+    (beside / name).rename(folder / name)
+
+
+def _existing(path: Path) -> RunFilesError:
+    return RunFilesError(
+        f"{path}: expected nothing there, but something is; choose another --out, or pass --overwrite if it is an export."
+    )
 
 
 def shared_config(frame: pd.DataFrame, root: Path) -> RunConfig:

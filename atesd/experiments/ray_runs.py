@@ -14,6 +14,7 @@ from typing import Any
 from atesd.experiments.processes import FailedRun, Progress, attempt
 from atesd.experiments.specs import RunSpec
 from atesd_env.errors import ConfigError
+from atesd_env.files.atomic import make_own_folder, write_atomically
 from atesd_env.files.run_folder import TRAJECTORY_FILE
 
 _POLL_SEC = 0.5
@@ -183,8 +184,8 @@ def _run(spec: RunSpec, options: dict[str, Any], mark: str) -> tuple[str, str, _
 def _write(folder: Path, files: _Files) -> None:
     for name, content in files.items():
         path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        make_own_folder(path.parent)
+        write_atomically(path, content)
 
 
 def _tell(report: Callable[[Progress], None] | None, task: _Task, *, is_over: bool) -> None:

@@ -163,9 +163,7 @@ def is_finished(folder: Path) -> bool:
 
 def vouched_files(checkpoint: Checkpoint, folder: Path) -> dict[str, NDArray[Any]]:
     """Returns what a checkpoint knows of the run's files (``RunWriter.vouched``); nothing, with a warning, if it is too old."""
-    found = {
-        name.removeprefix(_FILES): array for name, array in checkpoint.arrays.items() if name.startswith(_FILES)
-    }
+    found = {name.removeprefix(_FILES): array for name, array in checkpoint.arrays.items() if name.startswith(_FILES)}
     if not found:
         _logger.warning(
             "%s: its checkpoint is of a version that did not vouch for rows and samples; only the number of rows is compared.",

@@ -14,6 +14,7 @@ from agents.specs.registry import Spec, is_agent, label
 from atesd.experiments.baselines.registry import is_baseline, resolve
 from atesd.experiments.resuming import BESIDE_ROWS
 from atesd_env.config import EnvConfig, RunConfig
+from atesd_env.config.checks import checked_seed
 from atesd_env.errors import AtesdError, ConfigError, RunFilesError
 from atesd_env.files.atomic import check_writable
 from atesd_env.files.run_folder import CONFIG_FILE, RUN, check_same_run
@@ -64,11 +65,11 @@ def plan_runs(env_id: str, config: RunConfig, agents: Sequence[Spec], seeds: Seq
         out: Folder of the runs' folders.
 
     Raises:
-        ConfigError: If a seed is below 0, a spec names no agent, or an object that learns is to be used for several runs.
+        ConfigError: If a seed is below 0 or beyond 2^63 - 1, a spec names no agent, or an object that learns is to be used
+            for several runs.
         AtesdError: If an agent or a seed is named twice, which would write one folder twice.
     """
-    if any(seed < 0 for seed in seeds):
-        raise ConfigError(f"seeds: expected whole numbers from 0, got {list(seeds)}; correct --seeds.")
+    seeds = [checked_seed(seed, "seeds") for seed in seeds]
     for agent in agents:  # all first: a misspelt second agent must not be found out after the first one's run
         _check_agent(agent, env_id, config, seeds)
     specs = [
@@ -95,7 +96,9 @@ def check_folders(specs: Sequence[RunSpec], *, resume: bool = False, overwrite: 
     """
     for spec in specs:
         check_writable(spec.folder)
-        if not resume:
+        if not (
+            resume and (spec.folder / CONFIG_FILE).exists()
+        ):  # a run that goes on is compared with what was asked for
             RUN.check(spec.folder)
             BESIDE_ROWS.check(spec.folder)
     existing = [spec for spec in specs if (spec.folder / CONFIG_FILE).exists()]

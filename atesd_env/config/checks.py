@@ -93,6 +93,23 @@ def checked(field: dataclasses.Field[Any], value: Any) -> Any:
     return plain
 
 
+def checked_seed(seed: Any, name: str = "seed") -> int:
+    """Returns a seed as plain Python.
+
+    Args:
+        seed: What was given.
+        name: What the message calls it.
+
+    Raises:
+        ConfigError: If it is no whole number from 0 to 2^63 - 1, the largest that tables can hold.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not 0 <= int(seed) < 2**63:
+        raise ConfigError(
+            f"{name}: expected a whole number from 0 to 2^63 - 1, got {str(seed)[:40]}; correct --{name.replace('_', '-')}."
+        )
+    return int(seed)
+
+
 def _plain(base: str, value: Any) -> str | bool | int | float | None:
     """Returns ``value`` as the Python type that ``base`` names, or None if it is not of that kind."""
     if base == "bool":

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atesd_env.config import RunConfig
+from atesd_env.config.checks import checked_seed
 from atesd_env.envs.actions import checked_ratios
 from atesd_env.envs.contract import (
     RENDER_MODES,
@@ -105,7 +106,11 @@ class ExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]], ABC, Generic[
 
         Returns:
             The first observation, and ``info`` with the run's seed and the latest probe NLL (the base model's at first).
+
+        Raises:
+            ConfigError: If the seed is no whole number from 0 to 2^63 - 1.
         """
+        seed = None if seed is None else checked_seed(seed)
         super().reset(seed=seed)
         if options and options.get("state") is not None:
             self.load_state(options["state"])

@@ -21,6 +21,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from atesd_env.config import RunConfig
+from atesd_env.config.checks import checked_seed
 from atesd_env.envs.actions import checked_batch
 from atesd_env.envs.contract import (
     RENDER_MODES,
@@ -274,13 +275,13 @@ def checked_seeds(seed: int | Sequence[int | None] | None, num_students: int) ->
     """Returns a seed, or None, for each of K students.
 
     Raises:
-        ConfigError: If a sequence does not hold one for each.
+        ConfigError: If a sequence does not hold one for each, or a seed is below 0 or beyond 2^63 - 1.
     """
     if seed is None:
         return [None] * num_students
     if isinstance(seed, numbers.Integral):
-        return [int(seed) + index for index in range(num_students)]
-    seeds = [None if one is None else int(one) for one in np.asarray(seed, dtype=object).tolist()]
+        return [checked_seed(seed + index) for index in range(num_students)]
+    seeds = [None if one is None else checked_seed(one) for one in np.asarray(seed, dtype=object).tolist()]
     if len(seeds) != num_students:
         raise ConfigError(
             f"seed: expected one seed for each of {num_students} students, got {len(seeds)}; "

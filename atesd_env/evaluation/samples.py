@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.files.atomic import failing, write_atomically
+from atesd_env.files.atomic import is_own_file, write_atomically
 from atesd_env.files.description import check_same, read_description
-from atesd_env.files.line_file import LineFile
+from atesd_env.files.line_file import LineFile, read_own
+from atesd_env.files.ownership import MARKER, FolderKind
 
 SAMPLES_FILE = "samples.jsonl"
 """Every sample, a line each, in an evaluation's folder."""
@@ -25,7 +26,16 @@ SETTINGS_FILE = "evaluation.json"
 SUMMARY_FILE = "summary.json"
 """What an evaluation found, in its folder."""
 
-_MAY_CHANGE = ("adapters", "num_samples")
+EVALUATION = FolderKind(
+    "evaluation",
+    SETTINGS_FILE,
+    # The summary goes first: it must not pass for that of the samples to come.
+    (r"summary\.json", r"samples\.jsonl", r"evaluation\.json"),
+    ("benchmark", "fingerprint", "env", "student", "sampling", "seed", "num_samples", "adapters"),
+)
+"""What a folder of an evaluation is."""
+
+_MAY_CHANGE = ("adapters", "num_samples", MARKER)
 
 
 @dataclass(frozen=True)
@@ -88,21 +98,20 @@ class SampleFile:
         self.rows: list[SampleRow] = []
         self._keys: set[tuple[str, str, int]] = set()
         adapters = dict(settings["adapters"])
-        kept_size = None
-        if overwrite:
-            _delete(folder)
-        if described.exists() or self._path.exists():
+        kept = None
+        if overwrite or not EVALUATION.check(folder):
+            EVALUATION.delete(folder)
+        else:
             if not resume:
                 raise ConfigError(
                     f"out: expected a folder without an evaluation, got {folder}; pass --resume to go on with it, "
                     "--overwrite to replace it, or choose another folder."
                 )
-            if described.exists():
-                adapters = _same_settings(described, settings) | adapters
-            kept_size = self._read()
-        content = {**settings, "adapters": adapters}
+            adapters = _same_settings(described, settings) | adapters
+            kept = self._read()
+        content = EVALUATION.marked({**settings, "adapters": adapters})
         write_atomically(described, (json.dumps(content, indent=2) + "\n").encode())
-        self._file = LineFile(self._path, kept_size)
+        self._file = LineFile(self._path, kept)
 
     def __enter__(self) -> SampleFile:
         return self
@@ -123,23 +132,15 @@ class SampleFile:
         self.rows.append(row)
         self._keys.add(row.key)
 
-    def _read(self) -> int | None:
-        """Reads the samples that are there; returns the bytes of their whole lines, None where there is no file."""
-        if not self._path.exists():
+    def _read(self) -> bytes | None:
+        """Reads the samples that are there; returns their whole lines, None where there is no file."""
+        if not is_own_file(self._path):
             return None
-        with failing(self._path, "a readable file of samples"):
-            content = self._path.read_bytes()
+        content = read_own(self._path, "a readable file of samples")
         whole = content[: content.rfind(b"\n") + 1]
         self.rows = parse_samples(whole, self._path)
         self._keys = {row.key for row in self.rows}
-        return len(whole)
-
-
-def _delete(folder: Path) -> None:
-    # The summary first: it must not pass for that of the samples to come.
-    for name in (SUMMARY_FILE, SAMPLES_FILE, SETTINGS_FILE):
-        with failing(folder / name, "to delete the old evaluation's file"):
-            (folder / name).unlink(missing_ok=True)
+        return whole
 
 
 def parse_samples(content: bytes, path: Path) -> list[SampleRow]:

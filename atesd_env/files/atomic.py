@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -92,6 +93,42 @@ def make_own_folder(path: Path) -> None:
     if not is_own_folder(path):
         with failing(path, "a folder to write to"):
             path.mkdir(parents=True, exist_ok=True)
+
+
+def make_parent(path: Path) -> None:
+    """Makes the folder of a file that a user named, with its parents, where it is missing.
+
+    Raises:
+        RunFilesError: If it cannot be made.
+    """
+    with failing(path.parent, "a folder to write to"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Lets another library fill a folder that gets its name when it is whole; a failure leaves nothing behind.
+
+    Args:
+        path: The folder; nothing is there, or an empty folder.
+
+    Raises:
+        RunFilesError: If something is there, or it cannot be written.
+    """
+    check_writable(path)
+    if is_own_folder(path) and os.listdir(path):
+        raise RunFilesError(
+            f"{path}: expected a new folder, got one with files; move it away, or choose another (--out)."
+        )
+    make_parent(path)
+    with (
+        failing(path, "to write this folder"),
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=".atesd-") as beside,
+    ):
+        inner = Path(beside) / path.name
+        yield inner
+        inner.replace(path)
+        sync_folder(path.parent)
 
 
 def _is_own(path: Path, is_kind: Callable[[int], bool], expected: str) -> bool:

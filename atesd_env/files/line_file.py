@@ -152,9 +152,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, int) and is_in_64_bits(value):
         return value
     shown = "a whole number beyond 64 bits" if isinstance(value, int) else f"{value!r} ({type(value).__name__})"
-    raise ConfigError(
-        f"run files: expected numbers, strings, lists and mappings, got {shown}; convert it first."
-    )
+    raise ConfigError(f"run files: expected numbers, strings, lists and mappings, got {shown}; convert it first.")
 
 
 def is_in_64_bits(value: int) -> bool:

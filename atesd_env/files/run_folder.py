@@ -22,7 +22,15 @@ from atesd_env.config import RunConfig
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import failing, write_atomically
 from atesd_env.files.description import check_same, read_description
-from atesd_env.files.line_file import LineFile, is_in_64_bits, is_non_finite, plain, read_own, vouched_lines, whole_lines
+from atesd_env.files.line_file import (
+    LineFile,
+    is_in_64_bits,
+    is_non_finite,
+    plain,
+    read_own,
+    vouched_lines,
+    whole_lines,
+)
 from atesd_env.files.ownership import FolderKind
 
 FORMAT_VERSION = 1
@@ -115,7 +123,10 @@ class RunWriter:
 
     def _go_on(self, window: int, vouched: Mapping[str, NDArray[np.uint8]]) -> None:
         """Opens the files behind a window; both are looked at before either is cut."""
-        whats = {TRAJECTORY_FILE: f"the rows of windows 1 to {window}", SAMPLES_FILE: f"the samples up to window {window}"}
+        whats = {
+            TRAJECTORY_FILE: f"the rows of windows 1 to {window}",
+            SAMPLES_FILE: f"the samples up to window {window}",
+        }
         rows, samples = (_kept(self.folder / name, window, vouched.get(name), what) for name, what in whats.items())
         self._trajectory = LineFile(self.folder / TRAJECTORY_FILE, rows)
         try:

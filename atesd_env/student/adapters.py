@@ -7,6 +7,7 @@ gradient clipping, an average of weights and a snapshot are one operation on ``[
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftConfig
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
 
 from atesd_env.errors import ConfigError, StudentError
+from atesd_env.files.atomic import make_own_folder, write_atomically
 
 Bank = Literal["student", "teacher"]
 """Whose adapters: the students' own, or their teachers'."""
@@ -234,12 +236,20 @@ class AdapterStack:
         )
 
     def save(self, student: int, directory: Path, base_model: str) -> None:
-        """Writes a student's adapter as a plain peft adapter directory."""
-        directory.mkdir(parents=True, exist_ok=True)
+        """Writes a student's adapter as a plain peft adapter directory, each file whole or not at all.
+
+        Raises:
+            RunFilesError: If it cannot be written; older files of the same names then stay as they are.
+        """
+        make_own_folder(directory)
         config = self.peft_config(base_model)
         config.target_modules = list(self.targets)  # peft's set would be written in another order by each process
-        config.save_pretrained(str(directory))
-        save_file(self.state_dict(student), directory / "adapter_model.safetensors", metadata={"format": "pt"})
+        with tempfile.TemporaryDirectory() as beside:
+            config.save_pretrained(beside)
+            (description,) = Path(beside).iterdir()
+            write_atomically(directory / description.name, description.read_bytes())
+        weights = save(self.state_dict(student), metadata={"format": "pt"})
+        write_atomically(directory / "adapter_model.safetensors", weights)
 
     def load(self, student: int, directory: Path) -> None:
         """Reads a plain peft LoRA adapter into a student's slot.

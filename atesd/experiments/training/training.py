@@ -32,10 +32,13 @@ from atesd.experiments.training.evaluation import EvaluatedRun, evaluate
 from atesd.experiments.training.legs import Trainer
 from atesd.experiments.training.trainers import make_trainer
 from atesd_env.config import RunConfig
+from atesd_env.config.checks import checked_seed
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.files.atomic import failure, locked_folder, write_atomically
+from atesd_env.files.atomic import failure, is_own_file, locked_folder, write_atomically
 from atesd_env.files.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from atesd_env.files.description import check_same, read_description
+from atesd_env.files.line_file import plain, read_own, whole_lines
+from atesd_env.files.ownership import FolderKind
 from atesd_env.files.run_folder import package_versions
 
 TRAINING_FILE = "training.json"
@@ -61,7 +64,15 @@ EVALUATION_COLUMNS = {
 Report = Callable[[int, dict[str, Any] | None], None]
 """Called with the windows made so far, and the newest evaluation or None."""
 
-_AGENT_FILES = ("best_agent.zip", "best_agent.safetensors", "last_agent.zip", "last_agent.safetensors")
+TRAINING = FolderKind(
+    "training",
+    TRAINING_FILE,
+    # The checkpoint goes first: with it, an older training could pass for a new one.
+    (r"checkpoint\.safetensors", r"evaluations\.jsonl", r"(best|last)_agent\.(zip|safetensors)", r"training\.json"),
+    ("env_id", "agent", "total_windows", "seed", "eval_seeds", "versions", "config"),
+)
+"""What a folder of a training is."""
+
 _NUM_DEFAULT_EVALUATIONS = 10
 
 
@@ -99,12 +110,11 @@ class TrainSpec:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name}: expected a whole number from 1, got {value}; raise it.")
-        if self.seed < 0:
-            raise ConfigError(f"seed: expected a whole number from 0, got {self.seed}; correct --seed.")
-        if not self.eval_seeds or min(self.eval_seeds) < 0 or len(set(self.eval_seeds)) != len(self.eval_seeds):
+        checked_seed(self.seed)
+        seeds = [checked_seed(seed, "eval_seeds") for seed in self.eval_seeds]
+        if not seeds or len(set(seeds)) != len(seeds):
             raise ConfigError(
-                f"eval_seeds: expected at least one, each a whole number from 0 and named once, got {list(self.eval_seeds)}; "
-                "correct --eval-seeds."
+                f"eval_seeds: expected at least one, each named once, got {list(self.eval_seeds)}; correct --eval-seeds."
             )
 
     @property
@@ -154,7 +164,8 @@ def train(
         raise ConfigError("resume: expected either resume or overwrite, got both; leave one out.")
     with locked_folder(spec.folder):
         path = spec.folder / TRAINING_FILE
-        if path.exists() and not (resume or overwrite):
+        TRAINING.present(spec.folder)  # no link is followed
+        if not (resume and path.exists()) and TRAINING.check(spec.folder) and not overwrite:
             raise RunFilesError(
                 f"{spec.folder}: expected a folder without a training, found {TRAINING_FILE}; choose another --out, pass "
                 "--resume to go on with it, or --overwrite to replace it."
@@ -163,8 +174,8 @@ def train(
         source = str(spec.folder / CHECKPOINT_FILE)
         trainer = make_trainer(spec.env_id, spec.config, spec.agent, spec.num_envs, spec.seed, checkpoint, source)
         if checkpoint is None:
-            _remove_results(spec.folder)
-        write_atomically(path, json.dumps(_identity(spec), indent=2).encode())
+            TRAINING.delete(spec.folder)
+        write_atomically(path, json.dumps(TRAINING.marked(_identity(spec)), indent=2).encode())
         try:
             rows = [] if checkpoint is None else list(checkpoint.description["rows"])
             return _Training(spec, trainer, report, goes_on=checkpoint is not None, rows=rows).run()
@@ -228,7 +239,7 @@ class _Training:
         self.report(self.trainer.num_windows, row)
 
     def _write_rows(self) -> None:
-        lines = "".join(f"{json.dumps(_with_null(row))}\n" for row in self.rows)
+        lines = "".join(f"{_line(row)}\n" for row in self.rows)
         write_atomically(self.spec.folder / EVALUATIONS_FILE, lines.encode())
 
     def _path(self, which: str) -> Path:
@@ -280,7 +291,24 @@ def _checkpoint_to_resume(spec: TrainSpec) -> Checkpoint | None:
             there["config"]["file"] = there["env_file"]
         check_same(spec.folder, "training", there, asked)
     found = spec.folder / CHECKPOINT_FILE
-    return read_checkpoint(found) if found.exists() else None
+    if not is_own_file(found):
+        return None
+    checkpoint = read_checkpoint(found)
+    _check_evaluations(spec.folder, checkpoint.description["rows"])
+    return checkpoint
+
+
+def _check_evaluations(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Refuses a file of evaluations that does not begin with those of the checkpoint; a kill may have left one more."""
+    path = folder / EVALUATIONS_FILE
+    lines = whole_lines(read_own(path, "the evaluations of a training"))
+    for number, row in enumerate(rows, start=1):
+        found = lines[number - 1] if number <= len(lines) else b"no line"
+        if found != _line(row).encode():
+            raise RunFilesError(
+                f"{path}, line {number}: expected the evaluation after {row['windows']} windows, which the checkpoint vouches for, "
+                f"got {found[:60]!r}; restore the file, or begin anew (--overwrite)."
+            )
 
 
 def _identity(spec: TrainSpec) -> dict[str, Any]:
@@ -297,12 +325,6 @@ def _identity(spec: TrainSpec) -> dict[str, Any]:
     }
 
 
-def _remove_results(folder: Path) -> None:
-    """Deletes an older training's files, first of all its checkpoint: with it, it could pass for the new one."""
-    for name in (CHECKPOINT_FILE, EVALUATIONS_FILE, *_AGENT_FILES):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _with_null(row: dict[str, Any]) -> dict[str, Any]:
-    """Returns the row with None for numbers that JSON lacks."""
-    return {name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in row.items()}
+def _line(row: dict[str, Any]) -> str:
+    """Returns the row as JSON, with null for numbers that JSON lacks."""
+    return json.dumps(plain(row), allow_nan=False)
