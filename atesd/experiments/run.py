@@ -30,7 +30,7 @@ from atesd.experiments.tracking import MakeTracker, TrackedRunWriter
 from atesd_env.errors import AgentError, ConfigError
 from atesd_env.files.atomic import locked_folder
 from atesd_env.files.checkpoint import Checkpoint
-from atesd_env.files.run_folder import CONFIG_FILE, TRAJECTORY_FILE, check_same_run, read_rows
+from atesd_env.files.run_folder import CONFIG_FILE, RUN, TRAJECTORY_FILE, check_same_run, read_rows
 
 
 def execute(
@@ -154,7 +154,8 @@ class Run:
                 be written.
         """
         self.agent = self._made_agent()
-        BESIDE_ROWS.check(self.spec.folder)
+        for kind in (RUN, BESIDE_ROWS):
+            kind.check(self.spec.folder)
         if replace:
             self.checkpoints.begin()  # first: a kill must not leave an old run's checkpoints beside the new one's files
             # If the new run dies, the old one's adapter must not pass for its own.
@@ -173,7 +174,8 @@ class Run:
             ConfigError: If the agent is another one than the checkpoint's.
             RunFilesError: If the files lack rows or samples of earlier windows, or have others; nothing is changed then.
         """
-        BESIDE_ROWS.present(self.spec.folder)
+        for kind in (RUN, BESIDE_ROWS):
+            kind.present(self.spec.folder)  # no link is followed
         self.agent = self._made_agent()
         self._env.reset(options={"state": checkpoint})
         self._goes_on_in_its_state = not is_replayed(checkpoint)
