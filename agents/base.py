@@ -20,8 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from agents.checking import num_groups
-from agents.options import checked_count, option_parameters
+from agents.options import option_parameters
 from atesd_env.config import RunConfig
+from atesd_env.config.checks import checked_seed
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import write_atomically
 from atesd_env.streams import numpy_stream
@@ -101,7 +102,7 @@ class Agent:
 
     def reseed(self, seed: int) -> None:
         """Gives the next run, which must not have begun, this seed, and the agent's decisions in it."""
-        self.seed = checked_count("seed", seed, least=0)
+        self.seed = checked_seed(seed)
         self.rng = numpy_stream(self.seed, "decisions")
 
     def predict(

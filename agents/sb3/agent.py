@@ -39,6 +39,7 @@ from agents.sb3.files import (
 from agents.sb3.randomness import PrivateGenerators
 from agents.sb3.vec_env import PopulationVecEnv, action_space, feature_names
 from agents.specs.saved import Frozen
+from atesd_env.config.checks import checked_seed
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import write_atomically
 
@@ -184,7 +185,11 @@ def make(
     """
     if name not in ALGORITHMS:
         raise ConfigError(f"agent: expected one of {', '.join(ALGORITHMS)}, got {name!r}; pass one of these.")
-    seed = checked_count("seed", seed, least=0)
+    seed = checked_seed(seed)
+    if seed >= 2**32:
+        raise ConfigError(
+            f"seed: expected one below 2^32 for the agent {name!r}, as Stable-Baselines3 takes them, got {seed}; pass a smaller one."
+        )
     hidden_size = checked_count("hidden_size", hidden_size, least=1)
     actions = action_map(name, num_groups(action_space(env)), grid)
     keywords = arguments(name, Scale.of(env), actions.space, policy, hidden_size, options)

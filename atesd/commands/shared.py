@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +71,10 @@ def write_picture(figure: Figure, path: Path) -> None:
     from atesd_env.files.atomic import write_atomically
 
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150, metadata={"Software": _SOFTWARE})
+    with warnings.catch_warnings():
+        # A path in an agent's name may be in a script that the font lacks; the picture shows boxes there.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(content, format="png", dpi=150, metadata={"Software": _SOFTWARE})
     write_atomically(path, content.getvalue())
 
 

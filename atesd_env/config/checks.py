@@ -105,7 +105,8 @@ def checked_seed(seed: Any, name: str = "seed") -> int:
     """
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not 0 <= int(seed) < 2**63:
         raise ConfigError(
-            f"{name}: expected a whole number from 0 to 2^63 - 1, got {str(seed)[:40]}; correct --{name.replace('_', '-')}."
+            f"{name}: expected a whole number from 0 to 2^63 - 1, got {str(seed)[:40]}; pass one of these "
+            f"(--{name.replace('_', '-')})."
         )
     return int(seed)
 

@@ -281,7 +281,9 @@ def checked_seeds(seed: int | Sequence[int | None] | None, num_students: int) ->
         return [None] * num_students
     if isinstance(seed, numbers.Integral):
         return [checked_seed(seed + index) for index in range(num_students)]
-    seeds = [None if one is None else checked_seed(one) for one in np.asarray(seed, dtype=object).tolist()]
+    seeds = [
+        None if one is None else checked_seed(one) for one in np.atleast_1d(np.asarray(seed, dtype=object)).tolist()
+    ]
     if len(seeds) != num_students:
         raise ConfigError(
             f"seed: expected one seed for each of {num_students} students, got {len(seeds)}; "
