@@ -84,8 +84,9 @@ def export_table(frame: pd.DataFrame, out: Path, to: Literal["parquet", "csv"], 
     check_writable(out)
     if is_own_file(out) and not overwrite:
         raise _existing(out)
+    table = _as_table(frame, to)
     make_parent(out)
-    write_atomically(out, _as_table(frame, to))
+    write_atomically(out, table)
     return out
 
 

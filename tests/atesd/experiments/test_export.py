@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,68 @@ def test_a_first_observation_that_cannot_be_known_is_refused(tmp_path: Path, tin
     frame["reward/progress"] = 0.0
     with pytest.raises(RunFilesError, match="probe/nll_before"):
         export_minari(frame, tiny_config, tmp_path / "minari")
+
+
+def exported(runs: Path, config: RunConfig, root: Path, **options: Any) -> str:
+    pytest.importorskip("minari", reason="the package minari is missing")
+    pytest.importorskip("h5py", reason="the package h5py, which minari[hdf5] brings, is missing")
+    return export_minari(load_runs(runs), config, root, **options)
+
+
+@pytest.mark.parametrize("foreign", ["data/notes.txt", "notes.txt", "data/metadata.json"])
+def test_only_a_dataset_of_ours_is_replaced(foreign: str, runs: Path, tmp_path: Path, config: RunConfig):
+    target = tmp_path / "minari" / exported(runs, config, tmp_path / "minari")
+    (target / foreign).write_text("{}")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(RunFilesError, match=r"expected .* got|expected nothing there"):
+        exported(runs, config, tmp_path / "minari", overwrite=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_namespace_that_is_a_link_is_not_entered(runs: Path, tmp_path: Path, config: RunConfig):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "minari").mkdir()
+    (tmp_path / "minari" / "atesd").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunFilesError, match="atesd: expected a folder of its own, or nothing, got a link"):
+        exported(runs, config, tmp_path / "minari")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert [path.name for path in (tmp_path / "minari").iterdir()] == ["atesd"]
+
+
+def test_a_dataset_that_fails_half_way_leaves_nothing_in_the_way(
+    runs: Path, tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Unable to flush file (No space left on device)")
+
+    h5py = pytest.importorskip("h5py", reason="the package h5py, which minari[hdf5] brings, is missing")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "elsewhere")
+    monkeypatch.setattr(h5py.Group, "create_dataset", fail)
+    with pytest.raises(RunFilesError, match=r"No space left on device\)'; free some space"):
+        exported(runs, config, tmp_path / "minari")
+    assert list((tmp_path / "minari").rglob("*")) == []
+    assert os.environ["MINARI_DATASETS_PATH"] == "elsewhere"
+    monkeypatch.undo()
+    exported(runs, config, tmp_path / "minari")
+
+
+@pytest.mark.parametrize(
+    ("to", "values"),
+    [("parquet", [1, "one"]), ("parquet", [b"one", 1.0]), ("parquet", ["\ud800", "x"]), ("csv", ["\ud800", "x"])],
+)
+def test_values_that_a_format_cannot_hold_are_named_and_nothing_is_left(to: Any, values: list[Any], tmp_path: Path):
+    if to == "parquet":
+        pytest.importorskip("pyarrow", reason="the package pyarrow, which writes Parquet, is missing")
+    frame = pd.DataFrame({"agent/odd": pd.Series(values, dtype=object)})
+    with pytest.raises(ConfigError, match=rf"--to {to}: expected .*leave out the runs that have it"):
+        export_table(frame, tmp_path / "new" / "runs", to)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_table_is_written_through_no_link(overwrite: bool, tmp_path: Path):
+    (tmp_path / "elsewhere").write_text("mine")
+    (tmp_path / "runs.csv").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunFilesError, match=r"runs\.csv: expected a file of its own, or nothing, got a link"):
+        export_table(pd.DataFrame({"x": [1]}), tmp_path / "runs.csv", "csv", overwrite=overwrite)
+    assert (tmp_path / "elsewhere").read_text() == "mine"

@@ -555,3 +555,68 @@ def test_a_run_without_a_description_cannot_go_on(tmp_path: Path) -> None:
     (folder / "config.json").unlink()
     with pytest.raises(RunFilesError, match="expected a readable file"):
         RunWriter(folder, DESCRIPTION, keep_windows=1)
+
+
+def edited(path: Path, edit: str) -> None:
+    """Damages a file of lines as people and other programs do."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    first, second, *rest = lines
+    damaged = {
+        "a digit": [first, second.replace(b"2", b"3", 1), *rest],
+        "swapped": [second, first, *rest],
+        "doubled": [first, first, second, *rest],
+        "lost": [first, *rest],
+        "cut": [first],
+        "garbage": [first, b"\x00\xff\n", *rest],
+        "joined": [first, second[:-1], *rest],
+    }[edit]
+    path.write_bytes(b"".join(damaged))
+
+
+@pytest.mark.parametrize("name", ["trajectory.jsonl", "samples.jsonl"])
+@pytest.mark.parametrize("edit", ["a digit", "swapped", "doubled", "lost", "cut", "garbage", "joined"])
+def test_lines_that_a_checkpoint_vouches_for_must_be_as_they_were(edit: str, name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with RunWriter(folder, DESCRIPTION) as writer:
+        for window in (1, 2, 3):
+            writer.write_row({"window": window})
+            writer.write_sample({"window": window, "rollout": f"of {window}"})
+        vouched = writer.vouched()
+        writer.write_row({"window": 4})
+    edited(folder / name, edit)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    line = 1 if edit == "swapped" else 2
+    with pytest.raises(RunFilesError, match=rf"{name}, line {line}: expected .*--overwrite"):
+        RunWriter(folder, DESCRIPTION, keep_windows=3, vouched=vouched)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_is_vouched_for_grows_with_a_run_that_goes_on(tmp_path: Path) -> None:
+    whole = RunWriter(tmp_path / "whole", DESCRIPTION)
+    folder = tmp_path / "run"
+    with RunWriter(folder, DESCRIPTION) as writer:
+        assert {name: digests.shape for name, digests in writer.vouched().items()} == {
+            "trajectory.jsonl": (0, 16),
+            "samples.jsonl": (0, 16),
+        }
+        for each in (writer, whole):
+            each.write_row({"window": 1})
+        vouched = writer.vouched()
+        writer.write_row({"window": 2, "is": "made again"})
+    with RunWriter(folder, DESCRIPTION, keep_windows=1, vouched=vouched) as writer:
+        for each in (writer, whole):
+            each.write_row({"window": 2})
+            each.write_sample({"window": 2})
+        for name, digests in whole.vouched().items():
+            np.testing.assert_array_equal(writer.vouched()[name], digests)
+    whole.close()
+
+
+def test_a_number_that_no_table_can_hold_is_refused_and_its_column_named(tmp_path: Path) -> None:
+    with RunWriter(tmp_path, DESCRIPTION) as writer:
+        writer.write_row({"window": 1, "agent/x": 2**63 - 1})
+        with pytest.raises(ConfigError, match="row column 'agent/x': expected a number of at most 64 bits"):
+            writer.write_row({"window": 2, "agent/x": 2**63})
+        with pytest.raises(ConfigError, match=r"expected numbers.*got a whole number beyond 64 bits"):
+            writer.write_sample({"window": 2, "x": 10**5000})
+    assert len(read_rows(tmp_path / "trajectory.jsonl")) == 1
