@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from atesd_env.errors import ConfigError
-from atesd_env.files.atomic import make_own_folder
+from atesd_env.files.atomic import is_own_file, make_own_folder
 from atesd_env.files.run_folder import TRAJECTORY_FILE, RunWriter, read_rows
 
 _logger = logging.getLogger(__name__)
@@ -112,6 +112,7 @@ class TensorBoard:
         events = folder / TENSORBOARD_FOLDER
         make_own_folder(events)
         for old in events.glob("events.out.tfevents.*"):
+            is_own_file(old)
             old.unlink()  # of a run that was replaced, or of one whose rows are told again
         self._writer = SummaryWriter(str(events))
         self._writer.add_text("run", "\n".join(f"- {name}: `{value}`" for name, value in description.items()))

@@ -10,12 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 
 from atesd.commands.cli import main
+from atesd.experiments.ray_runs import _write
 from atesd.experiments.resuming import CHECKPOINT_FOLDER
 from atesd.experiments.run import execute
 from atesd.experiments.specs import RunSpec, check_folders, plan_runs
+from atesd.experiments.tracking import TensorBoard
 from atesd.experiments.training.training import TrainSpec, train
 from atesd_env.config import preset
 from atesd_env.errors import RunFilesError
@@ -406,3 +409,42 @@ def test_pictures_and_tables_replace_only_older_ones_of_ours(
     main([*map(str, command), str(tmp_path / "out"), "--resume"])
     assert set(names) <= set(content(tmp_path / "out"))
     assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("link", ["adapter", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"])
+def test_an_adapter_is_written_through_no_link(link: str, trained: RunSpec, tmp_path: Path):
+    env = gymnasium.make("ATESD-Tiny-v0", **trained.config.keywords())
+    env.reset(seed=0)
+    elsewhere = tmp_path / "elsewhere"
+    if link == "adapter":
+        elsewhere.mkdir()
+    else:
+        write(elsewhere)
+        (tmp_path / "adapter").mkdir()
+    (tmp_path / link).symlink_to(elsewhere)
+    with pytest.raises(RunFilesError, match=rf"{link}: expected .* got a link to"):
+        env.unwrapped.save_adapter(tmp_path / "adapter")  # type: ignore[attr-defined]
+    assert not elsewhere.is_dir() or list(elsewhere.iterdir()) == []
+    assert elsewhere.is_dir() or elsewhere.read_text() == "mine"
+
+
+def test_what_comes_from_another_machine_is_written_through_no_link(tmp_path: Path):
+    write(tmp_path / "elsewhere")
+    write(tmp_path / "run" / "notes.txt")
+    (tmp_path / "run" / "trajectory.jsonl").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "run" / "adapter").symlink_to(tmp_path)
+    for name in ("trajectory.jsonl", "adapter/adapter_config.json"):
+        with pytest.raises(RunFilesError, match="got a link to"):
+            _write(tmp_path / "run", {name: b"new"})
+    assert (tmp_path / "elsewhere").read_text() == "mine"
+    assert not (tmp_path / "adapter_config.json").exists()
+
+
+def test_events_are_deleted_through_no_link(tmp_path: Path):
+    pytest.importorskip("tensorboard", reason="the package tensorboard is missing")
+    events = write(tmp_path / "elsewhere" / "events.out.tfevents.1")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "tensorboard").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunFilesError, match="tensorboard: expected a folder of its own"):
+        TensorBoard().begin(tmp_path / "run", {})
+    assert events.read_text() == "mine"
