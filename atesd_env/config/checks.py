@@ -104,9 +104,9 @@ def checked_seed(seed: Any, name: str = "seed") -> int:
         ConfigError: If it is no whole number from 0 to 2^63 - 1, the largest that tables can hold.
     """
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not 0 <= int(seed) < 2**63:
+        what = "whole numbers" if name.endswith("s") else "a whole number"
         raise ConfigError(
-            f"{name}: expected a whole number from 0 to 2^63 - 1, got {str(seed)[:40]}; pass one of these "
-            f"(--{name.replace('_', '-')})."
+            f"{name}: expected {what} from 0 to 2^63 - 1, got {str(seed)[:40]}; pass such (--{name.replace('_', '-')})."
         )
     return int(seed)
 

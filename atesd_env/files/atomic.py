@@ -163,10 +163,8 @@ def check_writable(path: Path) -> None:
         existing = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
         for name in path.relative_to(existing).parts:
             with suppress(FileNotFoundError):
-                (existing / name).lstat()  # raises where the name is too long
+                (existing / name).lstat()  # raises where a name is too long, or below a file
         folder = existing if existing.is_dir() else existing.parent
-        if existing != path and folder != existing:
-            raise NotADirectoryError(errno.ENOTDIR, f"{existing} is a file")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, f"{folder} is not writable")
 

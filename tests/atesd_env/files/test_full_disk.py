@@ -68,7 +68,7 @@ def test_what_cannot_be_stored_leaves_nothing_and_asks_for_space(
     writer: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def full(_: int) -> None:
-        raise OSError(number, os.strerror(number))
+        raise OSError(number, "full")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises((RunFilesError, AnalysisError), match="free some space"):
