@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.checks import listed
 from analysis.errors import AnalysisError
 from analysis.plots.comparison import plot_comparison
 from analysis.plots.exposures import plot_exposure_trajectories
@@ -72,7 +74,7 @@ class Comparison:
         return "".join([*texts, table, *images])
 
 
-def compare(frame: pd.DataFrame, metrics: str | tuple[str, ...] = ()) -> Comparison:
+def compare(frame: pd.DataFrame, metrics: str | Sequence[str] = ()) -> Comparison:
     """Compares the agents of a frame: who is better, by how much, and how sure that is.
 
     Args:
@@ -86,9 +88,9 @@ def compare(frame: pd.DataFrame, metrics: str | tuple[str, ...] = ()) -> Compari
     Raises:
         AnalysisError: If metrics are named, and one is unknown or was not measured, or nothing can be compared.
     """
-    metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    metrics = listed(metrics)
     verdict = judge(frame)
     if not verdict.metric and not metrics:
         return Comparison(frame, verdict, pd.DataFrame(), pd.DataFrame())
     outcomes, metric = judged_outcomes(frame, metrics)
-    return Comparison(frame, verdict, outcomes, compare_agents(outcomes, metrics or (metric,)))
+    return Comparison(frame, verdict, outcomes, compare_agents(outcomes, metrics or [metric]))

@@ -4,7 +4,7 @@ Outcomes are arrays of N seeds and K agents, [N, K], complete: every agent has e
 agents, difference / standard error of the mean of their differences. How large the largest of a table's statistics gets when
 the agents are equal (max-t) is simulated once for each N and K, with normal outcomes, from a seed that is fixed; what was
 selected (the best agent, the best fixed ratio) is selected inside of the simulation too. So a table of equal agents says that
-some differ in 5% of cases, whatever its size; docs/results/comparisons.md shows it, for skewed outcomes and ties as well.
+some differ in 5% of cases, whatever its size, and in about 4% where outcomes are skewed; docs/results/comparisons.md shows it.
 
 With very few seeds some of many pairs agree by chance (0.50 and 0.50, 0.75 and 0.75), and a standard error near 0 makes
 anything significant: no pair's standard error counts as less than half of the table's lower quartile, in the simulation as

@@ -15,7 +15,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.checks import CONFIGURATION, DIFFERING, require_columns, require_one_configuration
+from analysis.checks import (
+    CONFIGURATION,
+    DIFFERING,
+    require_columns,
+    require_comparable,
+    require_distinct_runs,
+    require_finite,
+)
 from analysis.errors import AnalysisError
 
 SETTINGS = ("gamma", "lookahead", "grounded_weight")
@@ -61,6 +68,8 @@ def decision_returns(
         )
     names = ("run", "env_id", "agent", "seed", "window", "exposure/reveal_ratio", "reward/progress", "probe/grounded")
     require_columns(frame, (*names, *needed))
+    require_distinct_runs(frame)
+    require_finite(frame, ("reward/progress", "probe/grounded"))
     parts = []
     for run, rows in frame.groupby("run", observed=True, sort=False):
         rows = rows.sort_values("window")
@@ -133,7 +142,7 @@ def credit_decomposition(frame: pd.DataFrame) -> pd.DataFrame:
         tells decisions apart is grounding; NaN where R does not vary), num_decisions, num_runs.
     """
     require_columns(frame, ("run", "env_id", "agent", "returns", *PARTS), "what decision_returns returns")
-    require_one_configuration(frame)
+    require_comparable(frame)
     lines = []
     for (env_id, agent), rows in frame.groupby(["env_id", "agent"], observed=True):
         runs = rows.groupby("run", observed=True)[[*PARTS, "returns"]].mean()

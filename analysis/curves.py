@@ -8,8 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.checks import CONFIGURATION, DIFFERING, require_columns, require_measured, require_one_configuration
-from analysis.directions import HIGHER_IS_BETTER, direction
+from analysis.checks import (
+    CONFIGURATION,
+    DIFFERING,
+    require_columns,
+    require_comparable,
+    require_distinct_runs,
+    require_measured,
+)
+from analysis.directions import HIGHER_IS_BETTER, bounds, direction
 from analysis.errors import AnalysisError
 from analysis.intervals import CONFIDENCE, interquartile_mean, mean_interval
 
@@ -34,7 +41,7 @@ def learning_curves(frame: pd.DataFrame, column: str = "probe/nll", *, confidenc
     """
     require_columns(frame, ("run", "env_id", "agent", "window", column))
     require_measured(frame, [column])
-    require_one_configuration(frame)
+    require_comparable(frame)
     parts = []
     for (env_id, agent), rows in with_broken_curves(frame, column).groupby(
         ["env_id", "agent"], observed=True, sort=True
@@ -43,6 +50,7 @@ def learning_curves(frame: pd.DataFrame, column: str = "probe/nll", *, confidenc
         if table.empty:
             continue
         part = _curve(table.sort_index(axis=1), confidence)
+        part[["low", "high"]] = part[["low", "high"]].clip(*bounds(column, table.to_numpy()))
         part.insert(0, "env_id", str(env_id))
         part.insert(1, "agent", str(agent))
         part.insert(2, "column", column)
@@ -110,6 +118,7 @@ def area_under_curve(frame: pd.DataFrame, column: str = "probe/nll") -> pd.DataF
     """
     require_columns(frame, (*_RUN, "window", column))
     require_measured(frame, [column])
+    require_distinct_runs(frame)
     lines = []
     whole = with_broken_curves(frame, column)
     for key, rows in whole.dropna(subset=column).groupby(_RUN, observed=True, sort=True, dropna=False):
@@ -148,6 +157,7 @@ def time_to_threshold(
     """
     require_columns(frame, (*_RUN, "window", column))
     require_measured(frame, [column])
+    require_distinct_runs(frame)
     if windows_in_a_row < 1:
         raise AnalysisError(f"windows_in_a_row: expected at least 1, got {windows_in_a_row!r}; pass 1 or more.")
     is_higher_better = direction(column, higher_is_better=higher_is_better)

@@ -1,12 +1,16 @@
-"""Which way is better: the one table that every comparison asks, so that none can be called the wrong way round."""
+"""Which way is better, and how far a measure reaches: what every comparison asks, so that none can be called the wrong way round."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.checks import nearest
+from analysis.columns import unit_of
 from analysis.errors import AnalysisError
 
 HIGHER_IS_BETTER: dict[str, bool] = {
@@ -68,10 +72,37 @@ def direction(
     return bool(higher_is_better) if told is None else told
 
 
+def bounds(measure: str, values: NDArray[np.float64], outcomes: pd.DataFrame | None = None) -> tuple[float, float]:
+    """Returns the least and the largest mean that a measure can have: an interval that passes them is cut there.
+
+    Only shares have bounds: columns whose unit is "0..1", and "is_reached".
+
+    Args:
+        measure: A column's name, or "area", as in ``direction``.
+        values: Outcomes, any shape; what is not in [0, 1] (in percent, say) is no share, whatever it is called.
+        outcomes: The frame that the measure stands in, for "area".
+    """
+    column = _column(measure, outcomes)
+    is_share = column == "is_reached" or unit_of(column) == "0..1"
+    in_bounds = is_share and bool(((values >= 0) & (values <= 1) | np.isnan(values)).all())
+    return (0.0, 1.0) if in_bounds else (-math.inf, math.inf)
+
+
+def difference_bounds(
+    measure: str, values: NDArray[np.float64], outcomes: pd.DataFrame | None = None
+) -> tuple[float, float]:
+    """Returns the same of differences between two agents."""
+    low, high = bounds(measure, values, outcomes)
+    return low - high, high - low
+
+
 def _told(measure: str, outcomes: pd.DataFrame | None) -> bool | None:
-    if measure == "window":
-        return False
+    return False if measure == "window" else HIGHER_IS_BETTER.get(_column(measure, outcomes))
+
+
+def _column(measure: str, outcomes: pd.DataFrame | None) -> str:
+    """Returns what a measure was made of, itself but for an area."""
     if measure == "area" and outcomes is not None and "column" in outcomes:
         columns = outcomes["column"].astype(str).unique()
-        return HIGHER_IS_BETTER.get(columns[0]) if len(columns) == 1 else None
-    return HIGHER_IS_BETTER.get(measure)
+        return columns[0] if len(columns) == 1 else measure
+    return measure

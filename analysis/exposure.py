@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from analysis.checks import group_numbers, require_columns, require_measured, require_one_configuration
+from analysis.checks import group_numbers, require_columns, require_comparable, require_measured
+from analysis.directions import bounds
 from analysis.errors import AnalysisError
 from analysis.intervals import CONFIDENCE, mean_interval
 
@@ -70,7 +71,7 @@ def exposure_by_group(frame: pd.DataFrame, *, num_bins: int = 1) -> pd.DataFrame
 
 def _by_progress(frame: pd.DataFrame, columns: dict[Any, str], num_bins: int) -> pd.DataFrame:
     require_columns(frame, ("run", "env_id", "agent", "window", *columns.values()))
-    require_one_configuration(frame)
+    require_comparable(frame)
     if num_bins < 1:
         raise AnalysisError(f"num_bins: expected at least 1, got {num_bins!r}; pass 1 or more.")
     # 0.3 * 10 is a little more than 3: rounding keeps a window that ends on an edge below it.
@@ -137,7 +138,7 @@ def mismatch_by_ratio(
         for place in table.columns:
             values = table[place].dropna().to_numpy(dtype=float)
             here = rows[rows["place"] == place]
-            mean, low, high = mean_interval(values, confidence=confidence)
+            mean, low, high = np.clip(mean_interval(values, confidence=confidence), *bounds(column, values))
             lines.append(
                 {
                     "env_id": env_id,
@@ -199,7 +200,7 @@ def _by_seed_and_ratio(
     """Returns for each environment its id, the column's means as seeds x places (of ratios), and the rows."""
     require_columns(frame, ("run", "env_id", "seed", "window", RATIO, column))
     require_measured(frame, [RATIO, column])
-    require_one_configuration(frame)
+    require_comparable(frame)
     rows = pd.DataFrame(
         {
             "env_id": frame["env_id"].astype(str),

@@ -19,6 +19,12 @@ CONFIDENCE = 0.95
 """Default confidence level of intervals."""
 
 
+def require_confidence(confidence: float) -> None:
+    """Raises AnalysisError if a confidence level is none."""
+    if not 0 < confidence < 1:
+        raise AnalysisError(f"confidence: expected a level between 0 and 1, got {confidence!r}; pass 0.95, say.")
+
+
 def mean_interval(values: ArrayLike, *, confidence: float = CONFIDENCE) -> tuple[Any, Any, Any]:
     """Returns the mean over the first axis and its Student's t interval.
 
@@ -35,6 +41,7 @@ def mean_interval(values: ArrayLike, *, confidence: float = CONFIDENCE) -> tuple
     >>> tuple(round(float(number), 3) for number in mean_interval([1.0, 2.0, 3.0]))
     (2.0, -0.484, 4.484)
     """
+    require_confidence(confidence)
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim == 1:
         sample = sample[~np.isnan(sample)]

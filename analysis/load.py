@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from analysis.checks import nearest
+from analysis.checks import listed, nearest
 from analysis.columns import kind_of
 from analysis.errors import AnalysisError, DamagedRunError, NoRunsError
 from analysis.run_files import (
@@ -53,7 +53,7 @@ Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def load_runs(
-    path: Paths, *, config: Sequence[str] = (), damaged: Literal["refuse", "keep"] = "refuse"
+    path: Paths, *, config: str | Sequence[str] = (), damaged: Literal["refuse", "keep"] = "refuse"
 ) -> pd.DataFrame:
     """Returns the rows of one or many runs as a tidy frame: one row for each window of each run.
 
@@ -82,7 +82,7 @@ def load_runs(
         path: A run folder, a folder that holds run folders at any depth, or a pattern of such folders ("runs/*/beta-*", "**"
             stands for any depth); runs are then named from where the pattern begins. Or a list of these; runs are then named
             from the folder that holds them all. "~" is the home folder.
-        config: Fields of the runs' configurations to add as columns, such as ("learning_rate", "gamma"). Whole numbers are
+        config: One or more fields of the runs' configurations to add as columns, such as ("learning_rate", "gamma"). Whole numbers are
             Int64, other numbers and truth values float64, all else is text; missing where a run's version has no such field.
         damaged: What to do with damaged and unreadable runs.
 
@@ -111,7 +111,7 @@ def load_runs(
             len(versions),
             ", ".join(versions),
         )
-    return _frame(runs, config)
+    return _frame(runs, listed(config))
 
 
 def list_runs(path: Paths) -> pd.DataFrame:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.checks import nearest, require_columns, require_one_environment
+from analysis.checks import nearest, require_columns, require_finite, require_one_environment, require_seeds
 from analysis.contrasts import to_reference
-from analysis.directions import direction
+from analysis.directions import bounds, difference_bounds, direction
 from analysis.errors import AnalysisError
 from analysis.intervals import (
     CONFIDENCE,
@@ -29,6 +29,7 @@ from analysis.intervals import (
     optimality_gap,
     performance_profile,
     probability_of_improvement,
+    require_confidence,
 )
 
 
@@ -64,8 +65,8 @@ def shared_seeds(outcomes: pd.DataFrame, measure: str) -> SharedSeeds:
         measure: Column to compare.
 
     Raises:
-        AnalysisError: If a column is missing, environments or configurations are mixed, an agent has two runs with one seed,
-            or the runs span different windows.
+        AnalysisError: If a column is missing, an outcome is not finite, environments or configurations are mixed, an agent has
+            two runs with one seed, or the runs span different windows.
     """
     table = outcome_table(outcomes, measure)
     is_there = table.notna()
@@ -82,14 +83,10 @@ def outcome_table(outcomes: pd.DataFrame, measure: str) -> pd.DataFrame:
     Arguments and errors: as in ``shared_seeds``.
     """
     require_columns(outcomes, ("agent", "seed", measure), "one line for each run, such as final_outcomes returns")
-    require_one_environment(outcomes)
+    require_one_environment(outcomes.drop(columns="run", errors="ignore"))  # each line is a run
+    require_seeds(outcomes)
+    require_finite(outcomes, [measure])
     runs = outcomes[["agent", "seed", measure]].astype({"agent": str, measure: float})
-    twice = runs[runs.duplicated(["agent", "seed"])]
-    if not twice.empty:
-        agent, seed = twice.iloc[0][["agent", "seed"]]
-        raise AnalysisError(
-            f"outcomes: expected one run for each agent and seed, got two of {agent} with seed {seed}; choose one of them."
-        )
     for name in ("first_window", "last_window") if measure == "area" else ():
         if name in outcomes and outcomes[name].nunique() > 1:
             spans = ", ".join(map(str, sorted(outcomes[name].unique())))
@@ -119,7 +116,8 @@ def agent_means(outcomes: pd.DataFrame, measure: str, *, confidence: float = CON
     for agent in table.columns:
         values = table[agent].dropna().to_numpy(dtype=np.float64)
         line = {"agent": agent, "measure": measure, "num_seeds": len(values)}
-        lines.append({**line, **_summed_up(values, confidence=confidence)})
+        reach = bounds(measure, values, outcomes)
+        lines.append({**line, **_summed_up(values, reach, confidence=confidence)})
     return pd.DataFrame(lines)
 
 
@@ -159,6 +157,7 @@ def paired_differences(
         AnalysisError: If the direction is unknown or contradicted, the reference has no run, the agents share no seed, or the
             frame cannot be compared (``shared_seeds``).
     """
+    require_confidence(confidence)
     shared = shared_seeds(outcomes, measure)
     is_higher_better = direction(measure, outcomes=outcomes, higher_is_better=higher_is_better)
     agents = _comparable(shared, reference)
@@ -166,18 +165,20 @@ def paired_differences(
     place = agents.index(reference)
     contrast = to_reference(values, place, confidence=confidence)
     better = {"higher_is_better": is_higher_better}
+    reach = difference_bounds(measure, values, outcomes)
     lines = []
     for other in (other for other in range(len(agents)) if other != place):
         ours, theirs = values[:, other], values[:, place]
-        numbers = _summed_up(ours - theirs, confidence=confidence)
-        adjusted = {name: float(getattr(contrast, name)[other]) for name in ("low", "high", "p_value")}
+        numbers = _summed_up(ours - theirs, reach, confidence=confidence)
+        ends = np.clip((contrast.low[other], contrast.high[other]), *reach)
+        adjusted = {"low": float(ends[0]), "high": float(ends[1]), "p_value": float(contrast.p_value[other])}
         deviation = float((ours - theirs).std(ddof=1)) if len(ours) > 1 else math.nan
-        ends = improvement_interval(ours, theirs, confidence=confidence, **better)
+        improvement = improvement_interval(ours, theirs, confidence=confidence, **better)
         lines.append(
             {"agent": agents[other], "reference": reference, "measure": measure, **better, "num_pairs": len(ours)}
             | {**numbers, **adjusted, "deviation": deviation}
             | {"improvement": probability_of_improvement(ours, theirs, **better)}
-            | dict(zip(("improvement_low", "improvement_high"), ends, strict=True))
+            | dict(zip(("improvement_low", "improvement_high"), improvement, strict=True))
             | {"num_seeds_needed": _seeds_needed(ours - theirs, deviation, effect, power, confidence)}
             | {"left_out": ", ".join(map(str, shared.left_out))}
         )
@@ -207,14 +208,14 @@ def _comparable(shared: SharedSeeds, reference: str) -> list[str]:
 
 
 def performance_profiles(
-    outcomes: pd.DataFrame, measure: str, thresholds: Sequence[float], *, higher_is_better: bool | None = None
+    outcomes: pd.DataFrame, measure: str, thresholds: float | Sequence[float], *, higher_is_better: bool | None = None
 ) -> pd.DataFrame:
     """Returns the share of each agent's runs that are beyond thresholds, and how far they fall short of each on average.
 
     Args:
         outcomes: One line for each run, with the columns agent, seed and ``measure``; NaN is left out.
         measure: Column to look at.
-        thresholds: Where to look.
+        thresholds: Where to look, one or several.
         higher_is_better: Of a measure that ``analysis.directions`` does not know.
 
     Returns:
@@ -227,8 +228,8 @@ def performance_profiles(
     lines = []
     for agent in table.columns:
         values = table[agent].dropna().to_numpy(dtype=np.float64)
-        shares = performance_profile(values, thresholds, **better)
-        for threshold, share in zip(thresholds, shares, strict=True):
+        places = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
+        for threshold, share in zip(places, performance_profile(values, places, **better), strict=True):
             gap = optimality_gap(values, threshold, **better)
             lines.append((agent, measure, float(threshold), float(share), gap, len(values)))
     return pd.DataFrame(lines, columns=["agent", "measure", "threshold", "share", "gap", "num_seeds"])
@@ -252,16 +253,11 @@ def _seeds_needed(
         return None  # no effect to speak of
 
 
-def _summed_up(values: np.ndarray, *, confidence: float) -> dict[str, float]:
+def _summed_up(values: np.ndarray, reach: tuple[float, float], *, confidence: float) -> dict[str, float]:
+    """Returns the means with their intervals, which are cut where the measure ends."""
+    names = ("mean", "low", "high", "iqm", "iqm_low", "iqm_high")
     if not len(values):
-        return dict.fromkeys(("mean", "low", "high", "iqm", "iqm_low", "iqm_high"), math.nan)
-    mean, low, high = mean_interval(values, confidence=confidence)
-    iqm_low, iqm_high = interquartile_interval(values, confidence=confidence)
-    return {
-        "mean": float(mean),
-        "low": float(low),
-        "high": float(high),
-        "iqm": float(interquartile_mean(values)),
-        "iqm_low": iqm_low,
-        "iqm_high": iqm_high,
-    }
+        return dict.fromkeys(names, math.nan)
+    numbers = [*mean_interval(values, confidence=confidence), float(interquartile_mean(values))]
+    numbers += interquartile_interval(values, confidence=confidence)
+    return {name: float(number) for name, number in zip(names, np.clip(numbers, *reach), strict=True)}

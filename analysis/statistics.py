@@ -14,11 +14,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.checks import CONFIGURATION, DIFFERING, nearest, require_columns, require_one_environment
+from analysis.checks import (
+    CONFIGURATION,
+    DIFFERING,
+    listed,
+    nearest,
+    require_columns,
+    require_finite,
+    require_one_environment,
+    require_seeds,
+)
 from analysis.contrasts import Contrast, to_best, to_best_fixed, to_reference
-from analysis.directions import HIGHER_IS_BETTER
+from analysis.directions import HIGHER_IS_BETTER, bounds, difference_bounds
 from analysis.errors import AnalysisError
-from analysis.intervals import CONFIDENCE, mean_interval
+from analysis.intervals import CONFIDENCE, mean_interval, require_confidence
 from analysis.paired import shared_seeds
 
 METRICS: dict[str, bool] = {
@@ -74,12 +83,12 @@ def run_seconds(frame: pd.DataFrame) -> pd.Series[float]:
     return frame.groupby("run", observed=True)[names].sum().sum(axis=1)
 
 
-def final_outcomes(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+def final_outcomes(frame: pd.DataFrame, metrics: str | Sequence[str]) -> pd.DataFrame:
     """Returns one line for each run: what it came to, and what it cost.
 
     Args:
         frame: Rows of runs of one environment, as ``load_runs`` returns them.
-        metrics: Names in ``METRICS``.
+        metrics: One or more names in ``METRICS``.
 
     Returns:
         Columns run, agent, seed; ``is_broken`` (the student broke);
@@ -93,19 +102,11 @@ def final_outcomes(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         AnalysisError: If a metric is unknown or was never measured, environments or configurations are mixed, a run has no
             seed, or a seed of an agent has two runs.
     """
-    unknown = [metric for metric in metrics if metric not in METRICS]
-    if unknown:
-        raise AnalysisError(
-            f"metric: expected one of {', '.join(METRICS)}, got {unknown[0]!r}; pass one of these"
-            f"{nearest(unknown[0], METRICS, ' ({})')}."
-        )
+    metrics = known_metrics(metrics)
     require_columns(frame, _REQUIRED)
     require_one_environment(frame)
-    if frame["seed"].isna().any():
-        runs_without = frame.loc[frame["seed"].isna(), "run"]
-        raise AnalysisError(
-            f"frame: expected a seed of every run, got none of {runs_without.iloc[0]}; leave it out: runs are paired by seed."
-        )
+    require_seeds(frame)
+    require_finite(frame, ("window", "update", "rollout/num_tokens", "reward/total"))
     rows = frame.sort_values(["run", "window"])
     runs = rows.groupby("run", observed=True)
     names = runs.last()
@@ -123,14 +124,18 @@ def final_outcomes(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     for name in (CONFIGURATION, DIFFERING):
         if name in names:
             outcomes[name] = names[name].astype("string")
-    outcomes = outcomes.reset_index(names="run").sort_values(["agent", "seed"], ignore_index=True)
-    twice = outcomes[outcomes.duplicated(["agent", "seed"])]
-    if not twice.empty:
-        agent, seed = twice.iloc[0][["agent", "seed"]]
-        raise AnalysisError(
-            f"runs: expected one run for each agent and seed, got two of {agent} with seed {seed}; choose one of them."
-        )
-    return outcomes
+    return outcomes.reset_index(names="run").sort_values(["agent", "seed"], ignore_index=True)
+
+
+def known_metrics(metrics: str | Sequence[str]) -> list[str]:
+    """Returns metrics as a list; AnalysisError, with the nearest known name, if one is unknown."""
+    for metric in listed(metrics):
+        if metric not in METRICS:
+            raise AnalysisError(
+                f"metric: expected one of {', '.join(METRICS)}, got {metric!r}; pass one of these"
+                f"{nearest(metric, METRICS, ' ({})')}."
+            )
+    return listed(metrics)
 
 
 def _came_to(rows: pd.DataFrame, metric: str, is_broken: pd.Series[bool]) -> pd.Series[Any]:
@@ -141,6 +146,7 @@ def _came_to(rows: pd.DataFrame, metric: str, is_broken: pd.Series[bool]) -> pd.
     elif metric not in rows or rows[metric].isna().all():
         raise AnalysisError(f"metric: expected {metric} to be measured in these runs, got only nulls; leave it out.")
     else:
+        require_finite(rows, [metric])
         worst = runs[metric].min() if METRICS[metric] else runs[metric].max()
         results = runs[metric].last().where(~is_broken, worst)  # `last` passes over nulls
     worst_of_all = results.min() if METRICS[metric] else results.max()
@@ -165,7 +171,7 @@ def _run_costs(rows: pd.DataFrame) -> dict[str, pd.Series[Any]]:
 
 def compare_agents(
     outcomes: pd.DataFrame,
-    metrics: Sequence[str],
+    metrics: str | Sequence[str],
     *,
     reference_ratio: float = 1.0,
     confidence: float = CONFIDENCE,
@@ -177,7 +183,7 @@ def compare_agents(
 
     Args:
         outcomes: What ``final_outcomes`` returns.
-        metrics: Metrics in it.
+        metrics: One or more metrics in it.
         reference_ratio: The fixed ratio that all are compared with; 1 is full exposure (OPSD).
         confidence: Confidence level.
 
@@ -190,7 +196,15 @@ def compare_agents(
         ``to_best_fixed_low``, ``to_best_fixed_high``; ``best`` (the agent with the best mean), ``to_best``, ``to_best_low``,
         ``to_best_high``, ``to_best_p``; and means over all runs of num_updates, num_tokens, num_trained_tokens, controller_sec
         and run_sec. NaN where nothing can be said.
+
+    Raises:
+        AnalysisError: If no metric is named, one is unknown, or the outcomes cannot be compared (``shared_seeds``).
     """
+    metrics = known_metrics(metrics)
+    if not metrics:
+        raise AnalysisError(f"metrics: expected at least one, got none; pass one of {', '.join(METRICS)}.")
+    require_columns(outcomes, ("agent", "seed", "is_broken", *COSTS, *metrics), "what final_outcomes returns")
+    require_confidence(confidence)
     costs = outcomes.groupby("agent")[[*COSTS]].mean()
     num_broken = outcomes.groupby("agent")["is_broken"].sum()
     parts = []
@@ -214,7 +228,7 @@ def _compared(table: pd.DataFrame, metric: str, reference_ratio: float, confiden
     if not len(table):
         return frame.assign(**dict.fromkeys(_LABELS, None), **dict.fromkeys(_NUMBERS, math.nan))
     intervals = [mean_interval(column, confidence=confidence) for column in values.T]
-    frame[["mean", "low", "high"]] = [[float(number) for number in interval] for interval in intervals]
+    frame[["mean", "low", "high"]] = np.clip(intervals, *bounds(metric, values))
     frame["mean"] = values.mean(axis=0)  # to the last bit what ranks in the contrasts, where two agents come out even
     reference = ratios.index(reference_ratio) if reference_ratio in ratios else None
     frame["reference"] = None if reference is None else agents[reference]
@@ -222,25 +236,26 @@ def _compared(table: pd.DataFrame, metric: str, reference_ratio: float, confiden
     contrast = Contrast(nothing, nothing, nothing, nothing)
     if reference is not None:
         contrast = to_reference(values, reference, confidence=confidence)
-    frame = _with(frame, "to_reference", contrast)
+    reach = difference_bounds(metric, values)
+    frame = _with(frame, "to_reference", contrast, reach)
     fixed = [place for place, ratio in enumerate(ratios) if ratio is not None]
     frame["best_fixed"] = [
         _best_of(table, [i for i in fixed if i != own], is_higher_better) for own in range(len(agents))
     ]
     contrast = to_best_fixed(values, fixed, higher_is_better=is_higher_better, confidence=confidence)
-    frame = _with(frame, "to_best_fixed", contrast).drop(columns="to_best_fixed_p")
+    frame = _with(frame, "to_best_fixed", contrast, reach).drop(columns="to_best_fixed_p")
     contrast, best = to_best(values, higher_is_better=is_higher_better, confidence=confidence)
     frame["best"] = agents[best]
-    frame = _with(frame, "to_best", contrast)
+    frame = _with(frame, "to_best", contrast, reach)
     return frame.sort_values("mean", ascending=not is_higher_better, ignore_index=True, kind="stable")
 
 
-def _with(frame: pd.DataFrame, name: str, contrast: Contrast) -> pd.DataFrame:
+def _with(frame: pd.DataFrame, name: str, contrast: Contrast, reach: tuple[float, float]) -> pd.DataFrame:
     return frame.assign(
         **{
             name: contrast.difference,
-            f"{name}_low": contrast.low,
-            f"{name}_high": contrast.high,
+            f"{name}_low": np.clip(contrast.low, *reach),
+            f"{name}_high": np.clip(contrast.high, *reach),
             f"{name}_p": contrast.p_value,
         }
     )

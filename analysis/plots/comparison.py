@@ -97,7 +97,7 @@ def _summary(frame: pd.DataFrame, name: str) -> pd.DataFrame:
 def _draw(axes: Axes, data: pd.DataFrame, style: dict[str, Any], shift: float) -> None:
     has_band = bool((data["num_runs"] > 1).any())
     # A window that no row speaks of is a gap too.
-    data = data.set_index("window").reindex(range(data["window"].min(), data["window"].max() + 1))
+    data = data.set_index("window").reindex(range(int(data["window"].min()), int(data["window"].max()) + 1))
     window = data.index.to_numpy()
     mean, low, high = (data[name].to_numpy(dtype=float, na_value=float("nan")) for name in ("mean", "low", "high"))
     has_gaps = bool(data["mean"].isna().any())

@@ -16,7 +16,15 @@ from scipy import stats
 from analysis.checks import group_numbers, require_columns, require_measured, require_one_environment
 from analysis.errors import AnalysisError
 from analysis.exposure import RATIO
-from analysis.plots.style import COLOUR_MAP, agent_styles, draw_legend, new_figure, plain_label, run_labels
+from analysis.plots.style import (
+    COLOUR_MAP,
+    agent_styles,
+    draw_legend,
+    new_figure,
+    plain_label,
+    run_labels,
+    runs_caption,
+)
 
 
 @overload
@@ -27,6 +35,8 @@ def plot_exposure_trajectories(
     frame: pd.DataFrame, *, return_data: bool = False
 ) -> Figure | tuple[Figure, pd.DataFrame]:
     """Draws every run's reveal ratio over windows, and the mean of each agent's; a panel for each difficulty group.
+
+    The mean is over the runs that made the window: where a student broke there is no ratio any more.
 
     Args:
         frame: Rows of runs of one environment, as ``load_runs`` returns them.
@@ -80,7 +90,7 @@ def plot_exposure_trajectories(
     panels[-1, 0].set_xlabel("Hold window", fontsize=9)
     panels[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(f"Exposure, {plain_label(frame['env_id'].iloc[0])}", fontsize=11)
-    draw_legend(figure, styles, "Thick line: mean over runs. Thin lines: the runs.", run_labels(frame, styles))
+    draw_legend(figure, styles, runs_caption(frame), run_labels(frame, styles))
     return (figure, data) if return_data else figure
 
 

@@ -9,10 +9,22 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.checks import nearest, require_columns, require_one_environment
+from analysis.checks import listed, require_columns, require_finite, require_one_environment
 from analysis.curves import learning_curves
 from analysis.errors import AnalysisError
-from analysis.plots.style import agent_styles, draw_legend, draw_line, label_of, new_figure, plain_label, run_labels
+from analysis.plots.style import (
+    agent_styles,
+    draw_legend,
+    draw_line,
+    label_of,
+    new_figure,
+    plain_label,
+    run_labels,
+    runs_caption,
+)
+
+LEARNING = ("probe/nll", "probe/accuracy")
+"""What a student learned."""
 
 HEALTH = (
     "rollout/length",
@@ -27,15 +39,15 @@ HEALTH = (
 
 @overload
 def plot_learning_curves(
-    frame: pd.DataFrame, columns: Sequence[str] = ..., *, return_data: Literal[False] = False
+    frame: pd.DataFrame, columns: str | Sequence[str] | None = ..., *, return_data: Literal[False] = False
 ) -> Figure: ...
 @overload
 def plot_learning_curves(
-    frame: pd.DataFrame, columns: Sequence[str] = ..., *, return_data: Literal[True]
+    frame: pd.DataFrame, columns: str | Sequence[str] | None = ..., *, return_data: Literal[True]
 ) -> tuple[Figure, pd.DataFrame]: ...
 def plot_learning_curves(
     frame: pd.DataFrame,
-    columns: Sequence[str] = ("probe/nll", "probe/accuracy"),
+    columns: str | Sequence[str] | None = None,
     *,
     return_data: bool = False,
 ) -> Figure | tuple[Figure, pd.DataFrame]:
@@ -43,19 +55,17 @@ def plot_learning_curves(
 
     Args:
         frame: Rows of runs of one environment, as ``load_runs`` returns them.
-        columns: One panel each; those that were never measured are left out.
+        columns: One or several, a panel each; None takes those of ``LEARNING`` that were measured.
         return_data: Also return what was drawn: the frames of ``learning_curves``, one below the other.
 
     Raises:
-        AnalysisError: If none of the columns was measured, the frame is empty or mixes environments.
+        AnalysisError: If a named column is missing or was never measured, the frame is empty or mixes environments.
     """
     require_columns(frame, ("run", "env_id", "agent", "window"))
     require_one_environment(frame)
-    measured = [name for name in columns if name in frame and frame[name].notna().any()]
-    if not measured:
-        hints = "".join(nearest(name, frame.columns, " ({})") for name in columns if name not in frame)
-        raise AnalysisError(f"frame: expected numbers in one of the columns to draw, got none{hints}; name others.")
-    columns = measured
+    columns = _measured(frame, LEARNING) if columns is None else listed(columns)
+    if not columns:
+        raise AnalysisError("columns: expected at least one to draw, got none; name one.")
     data = pd.concat([learning_curves(frame, name) for name in columns], ignore_index=True)
     styles = agent_styles(data["agent"])
     figure, panels = new_figure(len(columns), sharex=True)
@@ -85,7 +95,8 @@ def plot_health(frame: pd.DataFrame, *, return_data: Literal[True]) -> tuple[Fig
 def plot_health(frame: pd.DataFrame, *, return_data: bool = False) -> Figure | tuple[Figure, pd.DataFrame]:
     """Draws the signs of collapse over windows: rollout length and truncation, entropy, success, accuracy and pass@k.
 
-    A line is the mean over an agent's runs, the thin lines are the runs: collapse befalls single runs, which a mean hides.
+    A thick line is the mean over the agent's runs that made the window: a student that broke is in it until then, and the
+    caption counts them. The thin lines are the runs: collapse befalls single runs, which a mean hides.
 
     Args:
         frame: Rows of runs of one environment, as ``load_runs`` returns them.
@@ -96,9 +107,7 @@ def plot_health(frame: pd.DataFrame, *, return_data: bool = False) -> Figure | t
     """
     require_columns(frame, ("run", "env_id", "agent", "window"))
     require_one_environment(frame)
-    columns = [name for name in HEALTH if name in frame and frame[name].notna().any()]
-    if not columns:
-        raise AnalysisError(f"frame: expected numbers in one of {', '.join(HEALTH)}, got none; pass whole rows.")
+    columns = _measured(frame, HEALTH)
     rows = frame[["run", "agent", "window", *columns]].astype(
         {"agent": str, "run": str} | dict.fromkeys(columns, float)
     )
@@ -132,5 +141,14 @@ def plot_health(frame: pd.DataFrame, *, return_data: bool = False) -> Figure | t
         axes.set_xlabel("Hold window", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(f"Health of the students, {plain_label(frame['env_id'].iloc[0])}", fontsize=11)
-    draw_legend(figure, styles, "Thick line: mean over runs. Thin lines: the runs.", run_labels(frame, styles))
+    draw_legend(figure, styles, runs_caption(frame), run_labels(frame, styles))
     return (figure, data) if return_data else figure
+
+
+def _measured(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Returns the columns that were measured, of which one at least must be."""
+    measured = [name for name in names if name in frame and frame[name].notna().any()]
+    if not measured:
+        raise AnalysisError(f"frame: expected numbers in one of {', '.join(names)}, got none; pass whole rows.")
+    require_finite(frame, measured)
+    return measured

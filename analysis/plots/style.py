@@ -117,9 +117,9 @@ def draw_legend(figure: Figure, styles: dict[str, dict[str, Any]], caption: str,
         figure: The figure.
         styles: What ``agent_styles`` returns.
         caption: The sentence.
-        labels: One for each agent, if it is not its name.
+        labels: One for each agent, as it stands there (``plain_label``); without, the agents' names.
     """
-    names = [plain_label(label) for label in labels or styles]
+    names = list(labels) or [plain_label(agent) for agent in styles]
     handles = [
         Line2D([], [], label=name, markersize=5, **style) for name, style in zip(names, styles.values(), strict=True)
     ]
@@ -146,6 +146,20 @@ def run_labels(frame: pd.DataFrame, agents: Iterable[str]) -> list[str]:
     """Returns each agent's name with its number of runs, such as "beta (3 runs)"."""
     counts = frame.groupby(frame["agent"].astype(str))["run"].nunique()
     return [f"{plain_label(agent)} ({counts[agent]} {'run' if counts[agent] == 1 else 'runs'})" for agent in agents]
+
+
+def runs_caption(frame: pd.DataFrame) -> str:
+    """Returns the sentence below lines of runs and of their means: whose mean it is, and how many students broke."""
+    text = "Thick line: mean over the runs that made the window. Thin lines: the runs."
+    if "status" not in frame:
+        return text
+    broken = frame.loc[(frame["status"] == "terminated").fillna(False).astype(bool), "run"].nunique()
+    number = frame["run"].nunique()
+    return (
+        f"{text}\nOf {number} students {broken} broke, and {'is' if broken == 1 else 'are'} in it until then."
+        if broken
+        else text
+    )
 
 
 def data_address(figure: Figure) -> str:

@@ -126,6 +126,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _parsed(arguments: Sequence[str]) -> Command:
+    from analysis.checks import nearest
     from analysis.statistics import METRICS
 
     command = parse_command(Command, _with_ray_value(arguments), "atesd compare")
@@ -136,7 +137,8 @@ def _parsed(arguments: Sequence[str]) -> Command:
         )
     unknown = [metric for metric in command.metric if metric not in METRICS]
     if unknown:  # found out now, not after the runs
-        raise ConfigError(f"metric: expected one of {', '.join(METRICS)}, got {unknown[0]!r}; correct --metric.")
+        hint = nearest(unknown[0], METRICS, " ({})")
+        raise ConfigError(f"metric: expected one of {', '.join(METRICS)}, got {unknown[0]!r}; correct --metric{hint}.")
     return command
 
 

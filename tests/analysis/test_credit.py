@@ -76,7 +76,7 @@ def test_the_decomposition_is_the_mean_over_decisions_and_runs() -> None:
     frame = pd.concat(
         [
             frame_of([1.0, 0.0, 4.0], [-3.0, 0.0, -6.0], **SETTINGS),
-            frame_of([2.0, 2.0], [0.0, 0.0], run="a-1", **SETTINGS),
+            frame_of([2.0, 2.0], [0.0, 0.0], run="a-1", **SETTINGS).assign(seed=1),
         ]
     )
     line = credit_decomposition(decision_returns(frame)).iloc[0]

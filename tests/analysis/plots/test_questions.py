@@ -186,16 +186,47 @@ def test_lines_differ_in_style_and_marker_for_print_in_grey() -> None:
 
 
 def test_learning_curves_are_those_of_the_function() -> None:
-    figure, data = plot_learning_curves(frame_of(), ["probe/nll", "student/loss"], return_data=True)
+    figure, data = plot_learning_curves(frame_of().drop(columns="probe/accuracy"), return_data=True)
     pd.testing.assert_frame_equal(data, learning_curves(frame_of(), "probe/nll"))
     (axes,) = figure.axes
     assert axes.get_ylabel() == "Probe NLL\n(nats/token)"
     line = axes.get_lines()[0]
     np.testing.assert_allclose(line.get_ydata(), data.loc[data["agent"] == "beta", "mean"])
-    with pytest.raises(AnalysisError, match="expected numbers in one of the columns to draw"):
-        plot_learning_curves(frame_of(), ["student/loss"])
-    with pytest.raises(AnalysisError, match=r"got none \(did you mean probe/nll\?\)"):
-        plot_learning_curves(frame_of(), ["probe/nl"])
+    pd.testing.assert_frame_equal(plot_learning_curves(frame_of(), "probe/nll", return_data=True)[1], data)
+    with pytest.raises(AnalysisError, match="expected numbers in one of probe/nll, probe/accuracy, got none"):
+        plot_learning_curves(frame_of().drop(columns=["probe/nll", "probe/accuracy"]))
+    with pytest.raises(AnalysisError, match="columns: expected at least one to draw, got none"):
+        plot_learning_curves(frame_of(), [])
+
+
+def test_a_column_that_was_named_is_drawn_or_refused() -> None:
+    """What is drawn by default may be missing (no accuracy was measured), what was typed may not."""
+    for frame in (frame_of(), frame_of().assign(**{"student/loss": np.nan})):
+        with pytest.raises(AnalysisError, match="student/loss"):
+            plot_learning_curves(frame, ["probe/nll", "student/loss"])
+
+
+@pytest.mark.parametrize("plot", [plot_health, plot_exposure_trajectories])
+def test_a_mean_of_the_runs_that_are_left_says_so(plot: Callable[..., Any]) -> None:
+    frame = frame_of()
+    sentence = "Thick line: mean over the runs that made the window. Thin lines: the runs."
+    assert plot(frame).legends[0].get_title().get_text() == sentence
+    frame["status"] = np.where((frame["run"] == "beta-1") & (frame["window"] == 2), "terminated", "running")
+    frame = frame[(frame["run"] != "beta-1") | (frame["window"] <= 2)]
+    told = plot(frame).legends[0].get_title().get_text()
+    assert told == f"{sentence}\nOf 12 students 1 broke, and is in it until then."
+
+
+@pytest.mark.parametrize("plot", [plot_health, plot_exposure_trajectories, plot_learning_curves])
+def test_a_dollar_in_an_agents_name_is_escaped_once(plot: Callable[..., Any]) -> None:
+    frame = frame_of()
+    frame["agent"] = frame["agent"].astype(str).replace({"beta": "a$b$"})
+    (label,) = [
+        text.get_text()
+        for text in plot(frame).legends[0].get_texts()
+        if "(" in text.get_text() and "$" in text.get_text()
+    ]
+    assert label == r"a\$b\$ (3 runs)"
 
 
 def test_trajectories_have_a_line_for_each_run_and_one_for_the_mean() -> None:
@@ -225,6 +256,7 @@ def test_the_density_is_the_mean_of_the_runs_densities() -> None:
 def test_a_second_agent_with_a_beta_policy_has_a_panel_of_its_own() -> None:
     frame = frame_of()
     other = frame[frame["agent"] == "beta"].astype({"agent": str}).assign(agent="beta:credit=one-step")
+    other["run"] = other["run"] + "-one-step"
     other["agent/c1"] = 6.0
     both = pd.concat([frame.astype({"agent": str}), other])
     figure, data = plot_beta_density(both, num_ratios=5, return_data=True)
