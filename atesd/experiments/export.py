@@ -132,8 +132,8 @@ def _no_formula(value: Any) -> Any:
 
 
 def _is_text(column: pd.Series[Any]) -> bool:
-    kind = column.dtype
-    return isinstance(kind, pd.CategoricalDtype) or kind == object or pd.api.types.is_string_dtype(column)
+    is_text = pd.api.types.is_string_dtype(column) or pd.api.types.is_object_dtype(column)
+    return isinstance(column.dtype, pd.CategoricalDtype) or is_text
 
 
 def export_minari(
