@@ -10,25 +10,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from agents.checking import num_groups
-from agents.options import option_parameters
+from agents.files import FORMAT_VERSION, read_agent_file, with_suffix
+from agents.options import checked_count, option_parameters
 from atesd_env.config import RunConfig
 from atesd_env.config.checks import checked_seed
-from atesd_env.errors import ConfigError, RunFilesError
+from atesd_env.envs.actions import checked_ratios
+from atesd_env.errors import ConfigError
 from atesd_env.files.atomic import write_atomically
+from atesd_env.files.reading import reading
 from atesd_env.streams import numpy_stream
-
-FORMAT_VERSION = 1
-"""Version of the layout of an agent's file."""
 
 _LAST_OBSERVATION = "last_observation"
 
@@ -274,6 +272,22 @@ class Agent:
         Raises:
             ConfigError: If it is that of another class of agent, or of one for other spaces.
         """
+        with reading(source, "an agent's state", remedy="check versions, or train another one"):
+            agent = cls._of_state(arrays, description, env, source)
+            if cls.__module__.startswith("agents."):
+                # One that cannot decide is found out now, and not in the middle of a run.
+                tried = cls._of_state(arrays, description, env, source)
+                checked_ratios(tried.predict(np.zeros(env.observation_space.shape or (), np.float32))[0], tried.groups)
+        return agent
+
+    @classmethod
+    def _of_state(
+        cls,
+        arrays: Mapping[str, NDArray[Any]],
+        description: Mapping[str, Any],
+        env: gymnasium.Env[Any, Any],
+        source: str,
+    ) -> Self:
         if description.get("class") != _class_name(cls):
             raise ConfigError(
                 f"{source}: expected an agent of class {_class_name(cls)}, got {description.get('class', 'none')}; "
@@ -286,12 +300,17 @@ class Agent:
                 "version that it was saved with, or train another one."
             )
         agent = cls(env, seed=description["seed"], **description["options"])
-        agent.num_timesteps = description["num_timesteps"]
+        agent.num_timesteps = checked_count("num_timesteps", description["num_timesteps"], least=0)
         agent.rng.bit_generator.state = description["rng"]
         agent.last_observation = arrays.get(_LAST_OBSERVATION)
         # In the middle of an episode, the next decision is not an episode's first.
         agent._is_episode_start = agent.last_observation is None
-        agent.set_arrays({name: array for name, array in arrays.items() if name != _LAST_OBSERVATION})
+        if agent.last_observation is not None and agent.last_observation.shape != env.observation_space.shape:
+            raise ValueError(f"a last observation of shape {agent.last_observation.shape}")
+        theirs = {name: array for name, array in arrays.items() if name != _LAST_OBSERVATION}
+        agent.set_arrays(theirs)
+        if unknown := theirs.keys() - agent.arrays().keys():
+            raise ValueError(f"arrays that such an agent has not, as {min(unknown)!r:.60}")
         return agent
 
 
@@ -338,12 +357,6 @@ def check_callback(callback: Any) -> None:
         )
 
 
-def with_suffix(path: str | os.PathLike[str], suffix: str) -> Path:
-    """Returns the path of an agent's file, with ``suffix`` where it has none."""
-    path = Path(path)
-    return path if path.suffix else path.with_name(f"{path.name}{suffix}")
-
-
 def config_of(env: Any) -> RunConfig:
     """Returns the configuration of an environment of ours, scalar or vector, wrapped or not.
 
@@ -357,24 +370,6 @@ def config_of(env: Any) -> RunConfig:
             "lookahead, grounded_weight and number of windows: pass one of our environments."
         )
     return config
-
-
-def read_agent_file(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Returns the arrays and the description of an agent's file, as ``Agent.state`` gave them; nothing is imported.
-
-    Raises:
-        RunFilesError: If the file is missing, cut off, damaged, or something else.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            description = json.loads((file.metadata() or {})["agent"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise RunFilesError(
-            f"{path}: expected an agent's file, which `save` writes, got '{error}'; check the path, and that the file was "
-            "not cut off while it was written or copied."
-        ) from error
-    return arrays, description
 
 
 def _counted(total_timesteps: int, progress_bar: bool) -> Iterable[int]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from analysis.checks import listed, nearest
 from analysis.columns import kind_of
 from analysis.errors import AnalysisError, DamagedRunError, NoRunsError
+from analysis.reading import read_json
 from analysis.run_files import (
     CONFIG_FILE,
     FLAG_COLUMNS,
@@ -31,6 +32,7 @@ from analysis.run_files import (
     Run,
     RunStatus,
     read_run,
+    valid_text,
 )
 
 __all__ = [
@@ -139,11 +141,11 @@ def list_runs(path: Paths) -> pd.DataFrame:
             "seed": pd.Series([run.seed for run in runs], dtype="Int64"),
             "run_status": pd.Categorical([run.status for run in runs], categories=get_args(RunStatus)),
             "num_windows": [run.num_rows for run in runs],
-            "planned_windows": pd.Series(
-                [number if isinstance(number, int) else None for number in windows], dtype="Int64"
-            ),
+            "planned_windows": pd.Series([number if _is_int64(number) else None for number in windows], dtype="Int64"),
             "version": pd.Series([run.version for run in runs], dtype="category"),
-            "problem": pd.Series([None if run.problem is None else str(run.problem) for run in runs], dtype="string"),
+            "problem": pd.Series(
+                [None if run.problem is None else valid_text(run.problem) for run in runs], dtype="string"
+            ),
         }
     )
 
@@ -169,6 +171,9 @@ def _read_runs(path: Paths) -> list[Run]:
         root = Path(os.path.commonpath([one.resolve() for one, _ in several]))
         roots = [start.resolve() for start in roots]
     folders = dict.fromkeys(folder for start in roots for folder in _run_folders(start))
+    for folder in folders:
+        if valid_text(folder) != str(folder):
+            raise AnalysisError(f"{folder!r}: expected a folder whose name is valid UTF-8, got another; rename it.")
     runs = [
         read_run(folder, folder.resolve().name if folder == root else folder.relative_to(root).as_posix())
         for folder in folders
@@ -206,8 +211,8 @@ def _run_folders(root: Path) -> list[Path]:
 def _is_run_config(path: Path) -> bool:
     """Tells a run's config.json from that of a saved model, which bears the same name."""
     try:
-        return "format_version" in json.loads(path.read_bytes())
-    except (ValueError, TypeError):
+        return "format_version" in read_json(path)
+    except (OSError, ValueError, TypeError):
         return False
 
 
@@ -256,15 +261,15 @@ def _differing(runs: list[Run]) -> list[str]:
         names = sorted({name for config in configs.values() for name in config})
         names = [name for name in names if len({json.dumps(config.get(name)) for config in configs.values()}) > 1]
         for key, config in configs.items():
-            texts[env_id, key] = ", ".join(f"{name}={config.get(name, '(absent)')}" for name in names)
+            texts[env_id, key] = valid_text(", ".join(f"{name}={config.get(name, '(absent)')}" for name in names))
     return [texts[run.env_id, run.configuration] for run in runs]
 
 
 def _config_column(values: list[Any]) -> tuple[list[Any], str]:
     """Returns a field's values as they stand in a column, and the column's type."""
     if any(isinstance(value, str) for value in values):
-        return [None if value is None else str(value) for value in values], "string"
-    is_whole = all(value is None or (isinstance(value, int) and not isinstance(value, bool)) for value in values)
+        return [None if value is None else valid_text(value) for value in values], "string"
+    is_whole = all(value is None or _is_int64(value) for value in values)
     return values, "Int64" if is_whole and any(value is not None for value in values) else "float64"
 
 
@@ -276,8 +281,12 @@ def _config_value(run: Run, name: str) -> float | str | None:
 def _is_whole(part: Any) -> bool:
     """Says whether all that a run has of a column are whole numbers or nulls."""
     if isinstance(part, list):
-        return all(value is None or (isinstance(value, int) and not isinstance(value, bool)) for value in part)
+        return all(value is None or _is_int64(value) for value in part)
     return part is None or bool(pa.types.is_int64(part.type) or pa.types.is_null(part.type))
+
+
+def _is_int64(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
 def _is_text(part: Any) -> bool:
@@ -290,7 +299,7 @@ def _texts(part: Any, count: int) -> list[str | None]:
     if part is None:
         return [None] * count
     values = part if isinstance(part, list) else part.to_pylist()
-    return [None if value is None else str(value) for value in values]
+    return [None if value is None else valid_text(value) for value in values]
 
 
 def _floats(part: Any, count: int) -> NDArray[np.float64]:

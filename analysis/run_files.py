@@ -9,15 +9,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json
 
+from analysis.columns import kind_of
 from analysis.errors import DamagedRunError
+from analysis.reading import json_value, lines_of, open_regular, read_json
 
 FORMAT_VERSION = 1
 """The layout of a run folder that this module reads."""
@@ -35,6 +39,10 @@ RUN_COLUMNS = ("run", "env_id", "agent", "seed", "window")
 
 FLAG_COLUMNS = ("run_status", "version", "configuration", "configuration_differs")
 """The columns that follow them."""
+
+
+_MOST_BRACKETS = 500
+"""Brackets beyond one a line, in texts or in damage, up to which a trajectory is parsed at once."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +69,11 @@ class Run:
 
     @property
     def env_id(self) -> str:
-        return str(self.description.get("env_id", ""))
+        return valid_text(self.description.get("env_id", ""))
 
     @property
     def agent(self) -> str:
-        return str(self.description.get("agent", ""))
+        return valid_text(self.description.get("agent", ""))
 
     @property
     def seed(self) -> int | None:
@@ -80,7 +88,7 @@ class Run:
     def version(self) -> str | None:
         versions = self.description.get("versions")
         version = versions.get("atesd-env") if isinstance(versions, dict) else None
-        return None if version is None else str(version)
+        return None if version is None else valid_text(version)
 
     @property
     def configuration(self) -> str:
@@ -101,11 +109,13 @@ def read_run(folder: Path, name: str) -> Run:
         name: What it is called in the frame.
     """
     path = folder / TRAJECTORY_FILE
-    content = path.read_bytes() if path.exists() else b""
+    content, unreadable = _content(path)
     try:
-        description = _description(folder / CONFIG_FILE, has_rows=bool(content.strip()))
+        description = read_description(folder, has_rows=bool(content.strip()))
     except DamagedRunError as error:
         return Run(name, "unreadable", error)
+    if unreadable is not None:
+        return Run(name, "damaged", unreadable, description)
     columns, problem = _columns(path, content)
     if problem is not None:
         return Run(name, "damaged", problem, description, columns)
@@ -120,7 +130,27 @@ def _plain(value: Any) -> Any:
     return value.as_py() if isinstance(value, pa.Scalar) else value
 
 
-def _description(path: Path, *, has_rows: bool) -> dict[str, Any]:
+def _content(path: Path) -> tuple[bytes, DamagedRunError | None]:
+    """Returns what a trajectory holds, nothing where there is none, or why it is no file that can be read."""
+    try:
+        with open_regular(path) as file:
+            return b"".join(lines_of(file)), None
+    except FileNotFoundError:
+        return b"", None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return b"", DamagedRunError(
+            f"{path}: expected a file with a row in each line, got {reason}; restore it from a copy, or leave this folder out."
+        )
+
+
+def read_description(folder: Path, *, has_rows: bool = True) -> dict[str, Any]:
+    """Returns what a run's ``config.json`` says, checked; nothing where there is none and no row either.
+
+    Raises:
+        DamagedRunError: If it cannot be read, is of another layout, or lacks what names a run.
+    """
+    path = folder / CONFIG_FILE
     if not path.exists():
         if has_rows:
             raise DamagedRunError(
@@ -128,7 +158,11 @@ def _description(path: Path, *, has_rows: bool) -> dict[str, Any]:
             )
         return {}
     try:
-        description = json.loads(path.read_bytes())
+        description = read_json(path)
+    except OSError as error:
+        raise DamagedRunError(
+            f"{path}: expected a readable file, got {error.strerror or error}; restore it from a copy, or leave this folder out."
+        ) from error
     except ValueError as error:
         line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
         raise DamagedRunError(f"{path}, line {line}: expected JSON, got '{error}'; restore it from a copy.") from error
@@ -143,6 +177,10 @@ def _description(path: Path, *, has_rows: bool) -> dict[str, Any]:
             raise DamagedRunError(
                 f"{path}: expected the key {key!r} ({kinds[0].__name__}), got {description.get(key)!r}; restore the file."
             )
+    if not _fits(description["seed"]):
+        raise DamagedRunError(
+            f"{path}: expected a seed below 2^63, got {description['seed']}; leave this folder out, or make the run anew."
+        )
     return description
 
 
@@ -161,6 +199,9 @@ def _parsed_at_once(content: bytes) -> pa.Table | None:
     content = content.rstrip()
     if not content or b"\0" in content:
         return None
+    # Rows are flat, a bracket each; pyarrow crashes, and Python with it, at what is nested some ten thousand times.
+    if content.count(b"[") + content.count(b"{") > content.count(b"\n") + _MOST_BRACKETS:
+        return None
     try:
         table = pyarrow.json.read_json(
             io.BytesIO(content),
@@ -170,18 +211,32 @@ def _parsed_at_once(content: bytes) -> pa.Table | None:
         return None
     names = table.column_names
     is_sound = (
-        table.num_rows == content.count(b"\n") + 1
+        all(_is_finite(column) for column in table.columns)
+        and table.num_rows == content.count(b"\n") + 1
         and len(set(names)) == len(names)
         and not any(name in names for name in (*RUN_COLUMNS, *FLAG_COLUMNS) if name != "window")
         and all(_is_plain(kind) for kind in table.schema.types)
         and "window" in names
         and pa.types.is_int64(table.schema.field("window").type)
         and table["window"].null_count == 0
+        and not any(
+            pa.types.is_string(kind) and _is_numeric(name) for name, kind in zip(names, table.schema.types, strict=True)
+        )
     )
     if not is_sound:
         return None
     windows = table["window"].to_numpy()
     return table if bool((windows[1:] > windows[:-1]).all()) else None
+
+
+def valid_text(value: object) -> str:
+    """Returns a text that a column can hold: JSON, and names of folders, can spell half of a character pair, UTF-8 cannot."""
+    return str(value).encode("utf-8", errors="replace").decode()
+
+
+def _is_finite(column: pa.ChunkedArray) -> bool:
+    """Whether no number of a column is NaN or infinite, which strict JSON lacks and too many digits become."""
+    return not pa.types.is_floating(column.type) or bool(pc.all(pc.is_finite(column), min_count=0).as_py())
 
 
 def _is_plain(kind: pa.DataType) -> bool:
@@ -203,14 +258,15 @@ def _parsed_by_line(path: Path, content: bytes) -> tuple[list[dict[str, Any]], D
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
+            row = json_value(line)
+            reason = ""
+        except ValueError as error:
+            row, reason = None, f" ({error})"
         if not isinstance(row, dict):
             if number == len(lines):
                 break  # the run was killed while it wrote this line, or is writing it now
             return rows, DamagedRunError(
-                f"{path}, line {number}: expected a JSON object, got {line[:60]!r}; repair or delete this line."
+                f"{path}, line {number}: expected a JSON object, got {line[:60]!r}{reason}; repair or delete this line."
             )
         problem = _row_problem(row, rows[-1]["window"] if rows else None)
         if problem:
@@ -222,7 +278,7 @@ def _parsed_by_line(path: Path, content: bytes) -> tuple[list[dict[str, Any]], D
 def _row_problem(row: dict[str, Any], last_window: int | None) -> str | None:
     """Returns what is wrong with a row that is sound JSON, or None."""
     window = row.get("window")
-    if not isinstance(window, int) or isinstance(window, bool):
+    if not isinstance(window, int) or isinstance(window, bool) or not _fits(window):
         return f"expected an integer 'window', got {window!r}; repair or delete this line."
     if last_window is not None and window <= last_window:
         return f"expected a window after {last_window}, got {window}; is this file made of two runs? Keep one."
@@ -231,4 +287,18 @@ def _row_problem(row: dict[str, Any], last_window: int | None) -> str | None:
             return f"expected no column {name!r} (config.json says it), got {value!r}; rename it."
         if isinstance(value, list | dict):
             return f"expected one value in column {name!r}, got {value!r}; rows are flat."
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"expected a finite number in column {name!r}, got {value!r}; repair or delete this line."
+        if isinstance(value, str) and _is_numeric(name):
+            return f"expected a number in column {name!r}, got {value[:60]!r}; repair or delete this line."
     return None
+
+
+def _fits(value: int | None) -> bool:
+    """Whether a whole number has a place in a column."""
+    return value is None or -(2**63) <= value < 2**63
+
+
+def _is_numeric(name: str) -> bool:
+    """Whether a column is documented to hold numbers; what an agent says of itself may be text."""
+    return not name.startswith("agent/") and kind_of(name).partition(" ")[0] in ("int", "float")

@@ -6,12 +6,14 @@ or rearrange what stands beside it, are replaced by visible signs.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from analysis.errors import DamagedRunError
+from analysis.reading import json_value, lines_of, open_regular
 
 SAMPLES_FILE = "samples.jsonl"
 """Sample rollouts, in a run's folder."""
@@ -80,15 +82,25 @@ def read_samples(folder: Path, num_samples: int) -> tuple[list[dict[str, Any]], 
     Returns:
         Samples in the order of their windows, as they stand in the file; and the number of whole lines that are damaged or
         lack a text. An unfinished last line is dropped and not counted.
+
+    Raises:
+        DamagedRunError: If it is no file that can be read.
     """
     path = folder / SAMPLES_FILE
     if not path.exists():
         return [], 0
-    *lines, _ = path.read_bytes().split(b"\n")
+    try:
+        with open_regular(path) as file:
+            lines = [line for line in lines_of(file) if line.endswith(b"\n")]
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DamagedRunError(
+            f"{path}: expected a file with a sample in each line, got {reason}; restore it from a copy, or delete it."
+        ) from error
     samples, num_damaged = [], 0
     for line in _spread([line for line in lines if line.strip()], num_samples):
         try:
-            sample = json.loads(line)
+            sample = json_value(line)
         except ValueError:
             sample = None
         if isinstance(sample, dict) and all(isinstance(sample.get(name), str) for name in _SHOWN_FIELDS):

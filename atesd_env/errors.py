@@ -59,6 +59,19 @@ class RankError(AtesdError, RuntimeError):
     """Another process of a run on several devices ended, hangs or disagrees; rows written before stay intact."""
 
 
+def shown(value: object, longest: int = 500) -> str:
+    """Returns a value that somebody gave for a message: not without end, and whatever its own ``repr`` does.
+
+    >>> shown("a" * 300, longest=8)
+    "'aaaa..."
+    """
+    try:
+        text = repr(value)
+    except Exception as error:  # a number of 5,000 digits, an object of somebody's
+        text = f"a {type(value).__name__} that cannot be shown ({type(error).__name__})"
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """Returns which of some names was probably meant, capitals aside, or None where none is near.
 

@@ -216,7 +216,7 @@ def main() -> None:
         model, tokenizer = pretrain(PretrainSettings(seed=arguments.seed), quiet=quiet)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    packaged = Qwen3ForCausalLM.from_pretrained(TINY_DIRECTORY)
+    packaged = Qwen3ForCausalLM.from_pretrained(TINY_DIRECTORY, trust_remote_code=False)
     console.print(f"largest difference of a weight to the packaged student: {compare_with_packaged(model):.2e}")
     theirs = accuracies(packaged, tokenizer)
     for name, accuracy in accuracies(model, tokenizer).items():

@@ -27,4 +27,4 @@ cp "$out/train_ppo_population/last_agent.zip" "$out/ppo_population_last.zip"
 atesd compare --env ATESD-Tiny-v0 --agents fixed:0 fixed:0.25 fixed:0.5 fixed:0.75 fixed:1 linear:0:1 linear:1:0 random \
     beta:credit=one-step beta:credit=delayed beta:credit=discounted beta:credit=grounded thompson \
     "$out/ppo_surrogate_best.zip" "$out/ppo_surrogate_last.zip" "$out/ppo_population_last.zip" \
-    --seeds 0 1 2 3 4 5 6 7 --out "$out/runs" --resume --quiet
+    --trust-pickle --seeds 0 1 2 3 4 5 6 7 --out "$out/runs" --resume --quiet

@@ -49,7 +49,7 @@ def random_population(shape: str, config: EnvConfig, device: str) -> Population:
     with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(0)
         model = Qwen3ForCausalLM._from_config(model_config, dtype=getattr(torch, config.dtype))
-    tokenizer = AutoTokenizer.from_pretrained(TINY_DIRECTORY)
+    tokenizer = AutoTokenizer.from_pretrained(TINY_DIRECTORY, trust_remote_code=False)
     return Population(config, student=wrap_student(model, tokenizer, f"random {shape}", config))
 
 

@@ -86,7 +86,7 @@ def narrow_model(folder: Path, vocabulary_size: int | None) -> str:
 
     from atesd_env.student.loading import TINY_DIRECTORY
 
-    tokenizer = AutoTokenizer.from_pretrained(TINY_DIRECTORY)
+    tokenizer = AutoTokenizer.from_pretrained(TINY_DIRECTORY, trust_remote_code=False)
     sizes = Qwen3Config(
         vocab_size=vocabulary_size or len(tokenizer),
         hidden_size=512,

@@ -21,9 +21,9 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.noise import VectorizedActionNoise
 
-from agents.base import with_suffix
 from agents.beta import policy_numbers
 from agents.checking import num_groups
+from agents.files import with_suffix
 from agents.options import checked_count
 from agents.sb3.algorithms import ALGORITHMS, Scale, action_map, arguments, check_options
 from agents.sb3.callbacks import StartEndedAfter, as_callback
@@ -31,9 +31,11 @@ from agents.sb3.files import (
     TRUST,
     Description,
     check_same_spaces,
+    check_trusted,
     described,
     moved_classes,
     packed,
+    pickled_parts,
     read_agent_file,
 )
 from agents.sb3.randomness import PrivateGenerators
@@ -151,9 +153,9 @@ class SB3Agent:
         write_atomically(with_suffix(path, ".zip"), self.packed())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], env: AnyEnv) -> SB3Agent:
-        """Returns the agent of a file, able to learn; ``load_agent(path, env, learn=True)``."""
-        agent = load_agent(path, env, learn=True)
+    def load(cls, path: str | os.PathLike[str], env: AnyEnv, *, trust: bool = False) -> SB3Agent:
+        """Returns the agent of a file, able to learn; ``load_agent(path, env, learn=True, trust=trust)``."""
+        agent = load_agent(path, env, learn=True, trust=trust)
         assert isinstance(agent, SB3Agent)
         return agent
 
@@ -211,28 +213,32 @@ def load_agent(
     env: AnyEnv,
     learn: bool = False,
     *,
+    trust: bool = False,
     seed: int = 0,
     deterministic: bool = True,
     **options: Any,
 ) -> SB3Agent | Frozen:
     """Returns the agent of a zip file that ``SB3Agent.save`` (or ``atesd train``) wrote.
 
-    A part of the file is unpickled, which can run any code: load only files you trust.
+    A part of the file is unpickled, which can run any code: say ``trust=True`` only of files you trust.
 
     Args:
         path: The file; without a suffix, ``.zip`` is added.
         env: The environment to decide in, scalar or vector, with as many groups and the same features as in training.
         learn: Whether it goes on learning. If not, it only decides. If so, stretches between updates are cut to the
             environment (as for a new agent), and a random warm-up is left out.
+        trust: That the file may run code. Without it, it is only looked at, and refused.
         seed: Seed of its random decisions, and of the first runs.
         deterministic: Without ``learn``: leave the randomness out of the decisions, as ``atesd train`` does in evaluations.
         **options: With ``learn``: arguments of the algorithm's constructor that replace the saved ones.
 
     Raises:
         RunFilesError: If the file cannot be read, is not whole or holds something else.
-        ConfigError: If the agent was made for other observations or actions.
+        ConfigError: If the agent was made for other observations or actions, or nobody says that the file is trusted.
     """
     content = read_agent_file(with_suffix(path, ".zip"))
+    described(content, str(path))  # what is no agent of ours at all needs no trust to be refused
+    check_trusted(path, trust=trust)
     return loaded(content, env, str(path), learn, seed=seed, deterministic=deterministic, options=options)
 
 
@@ -245,17 +251,18 @@ def loaded(
     seed: int = 0,
     deterministic: bool = True,
     options: Mapping[str, Any] | None = None,
-    as_saved: bool = False,
+    beginning: SB3Agent | None = None,
 ) -> SB3Agent | Frozen:
     """Returns the agent of a file's bytes, as ``load_agent`` does; messages call the file ``source``.
 
-    With ``as_saved`` the training goes on: stretches between updates and the warm-up are kept as they were.
+    With ``beginning``, the agent that the training began with, the training goes on: stretches between updates and the warm-up are
+    kept as they were. Nothing is unpickled then: what is pickled in the file (spaces, classes, schedules) is the beginning's.
     """
     description = described(content, source)
     options = dict(options or {})
     _check_usable(description, env, source, learn, options)
     algorithm_class = ALGORITHMS[description.agent].cls
-    fitted = {} if as_saved or not learn else _fitted(description.agent, Scale.of(env), options)
+    fitted = {} if beginning is not None or not learn else _fitted(description.agent, Scale.of(env), options)
     vec_env = PopulationVecEnv(
         env,
         action_map(description.agent, description.groups, description.grid),
@@ -265,8 +272,13 @@ def loaded(
     generators = PrivateGenerators()
     with generators.lent():
         try:
+            known = (
+                moved_classes(content)
+                if beginning is None
+                else {name: getattr(beginning.algorithm, name) for name in pickled_parts(content)}
+            )
             algorithm = algorithm_class.load(
-                io.BytesIO(content), env=vec_env, device="cpu", custom_objects=moved_classes(content), **fitted
+                io.BytesIO(content), env=vec_env, device="cpu", custom_objects=known, **fitted
             )
         except Exception as error:  # whatever unpickling may raise
             raise RunFilesError(
@@ -277,7 +289,7 @@ def loaded(
         if isinstance(noise, VectorizedActionNoise):
             # Made for the saved number of students; learn makes it for this one's.
             algorithm.action_noise = noise.base_noise
-        if not as_saved:
+        if beginning is None:
             algorithm.set_random_seed(seed)
     agent = SB3Agent(description.agent, env, algorithm, vec_env, generators, seed)
     return agent if learn else Frozen(agent, deterministic=deterministic)

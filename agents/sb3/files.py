@@ -1,8 +1,8 @@
 """Files of Stable-Baselines3 agents: its own zip, with one member more that says what the agent was made for.
 
-Stable-Baselines3 unpickles a part of its zip, and unpickling can run any code: load only files you trust. The member
-``atesd.json`` is plain JSON and is read first, so that a file of another origin, for other spaces, or cut short is refused
-before anything is unpickled.
+Stable-Baselines3 unpickles a part of its zip, and unpickling can run any code: it is done only where somebody says that the
+file is trusted. The member ``atesd.json`` is plain JSON and is read first, so that a file of another origin, for other spaces, or
+cut short is refused before anything is unpickled.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import importlib
 import io
 import json
+import os
 import pickletools
 import zipfile
 import zlib
@@ -20,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.files.atomic import failure
+from atesd_env.files.reading import check_fields, json_value, open_regular, reading
 
 FORMAT_VERSION = 1
 """Version of ``atesd.json``."""
 TRUST = "Stable-Baselines3's zip files are unpickled, which can run any code: load only files you trust."
 """What every message about such a file ends with."""
+LARGEST = 2**30
+"""Bytes of an agent's file, packed and unpacked."""
 MOVED = {"agents.beta_policy": "agents.sb3.beta_policy"}
 """Modules that files of before name, and where their classes stand now."""
 
@@ -68,10 +71,24 @@ def read_agent_file(path: Path) -> bytes:
     Raises:
         RunFilesError: If it cannot be read.
     """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise failure(path, "an agent's file, which `save` writes", error) from error
+    with reading(path, "an agent's file, which `save` writes"), open_regular(path) as file:
+        content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ValueError(f"more than {LARGEST:,} bytes")
+        return content
+
+
+def check_trusted(path: str | os.PathLike[str], *, trust: bool) -> None:
+    """Refuses a zip whose sender nobody vouches for.
+
+    Raises:
+        ConfigError: If it is not said that the file is trusted.
+    """
+    if trust is not True:
+        raise ConfigError(
+            f"agent {os.fspath(path)}: expected trust=true for a zip agent, got none: {TRUST} If you made it, or trust who did, say "
+            "so: FILE.zip:trust=true, --trust-pickle, or in Python trust=True. (.safetensors agents run no code and need no trust.)"
+        )
 
 
 def described(content: bytes, source: str) -> Description:
@@ -82,17 +99,25 @@ def described(content: bytes, source: str) -> Description:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(member.file_size for member in archive.infolist()) > LARGEST:
+                raise zipfile.BadZipFile(f"it unpacks to more than {LARGEST:,} bytes")
             broken = archive.testzip()
             if broken is not None:
                 raise zipfile.BadZipFile(f"{broken} does not match its checksum")
+            # The end of a file that was cut short may be a whole zip too: weights are zips themselves.
+            if "data" not in archive.namelist():
+                raise zipfile.BadZipFile("no agent")
             if _MEMBER not in archive.namelist():
                 raise RunFilesError(
                     f"{source}: expected an agent that `atesd train` or `save` wrote, got a zip without {_MEMBER}; train it "
                     f"here, or load it with the class of Stable-Baselines3 that saved it. {TRUST}"
                 )
-            values = json.loads(archive.read(_MEMBER))
+            values = json_value(archive.read(_MEMBER))
         description = Description(**values)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, TypeError, NotImplementedError) as error:
+        check_fields(description)
+    except RunFilesError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, TypeError, RuntimeError) as error:
         raise RunFilesError(
             f"{source}: expected the whole zip file of an agent, got '{error}' in {len(content)} bytes; it was cut short or "
             f"changed, so take another copy (an agent of `atesd train` is also in its other file, best or last). {TRUST}"
@@ -105,20 +130,27 @@ def described(content: bytes, source: str) -> Description:
     return description
 
 
+def pickled_parts(content: bytes) -> dict[str, bytes]:
+    """Returns the pickles in a zip by the attribute that each becomes; none is carried out."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        values = json_value(archive.read("data"))
+    return {
+        name: base64.b64decode(value[":serialized:"])
+        for name, value in values.items()
+        if isinstance(value, dict) and ":serialized:" in value
+    }
+
+
 def moved_classes(content: bytes) -> dict[str, Any]:
     """Returns what a zip names by a module of before (``MOVED``), as Stable-Baselines3's ``custom_objects``.
 
     The pickles in it are read as a list of instructions, and not carried out.
     """
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        values = json.loads(archive.read("data"))
     moved = {}
-    for name, value in values.items():
-        if isinstance(value, dict) and ":serialized:" in value:
-            pickled = base64.b64decode(value[":serialized:"])
-            texts = [argument for _, argument, _ in pickletools.genops(pickled) if isinstance(argument, str)]
-            if len(texts) == 2 and texts[0] in MOVED:  # a class is its module and its name
-                moved[name] = getattr(importlib.import_module(MOVED[texts[0]]), texts[1])
+    for name, pickled in pickled_parts(content).items():
+        texts = [argument for _, argument, _ in pickletools.genops(pickled) if isinstance(argument, str)]
+        if len(texts) == 2 and texts[0] in MOVED:  # a class is its module and its name
+            moved[name] = getattr(importlib.import_module(MOVED[texts[0]]), texts[1])
     return moved
 
 

@@ -1,7 +1,7 @@
 """Everything that a Stable-Baselines3 agent needs to go on with an interrupted training, as arrays.
 
-That is its zip file (which is pickled in part), the states of its random generators (its action space has one of its own,
-for random warm-ups, which the zip loses), and the replay buffer of an algorithm that has one.
+That is its zip file (of which only what is not pickled is read), the states of its random generators (its action space has one of
+its own, for random warm-ups, which the zip loses), and the replay buffer of an algorithm that has one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.sb3.agent import AnyEnv, SB3Agent, loaded
+from agents.sb3.agent import SB3Agent, loaded
+from atesd_env.files.reading import json_value, reading
 
 _ZIP, _ACTION_SPACE, _GENERATORS, _REPLAY = "zip", "action_space", "generators/", "replay/"
 _REPLAY_ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
@@ -35,12 +36,27 @@ def state_arrays(agent: SB3Agent) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def restored_agent(arrays: Mapping[str, NDArray[Any]], env: AnyEnv, seed: int, source: str) -> SB3Agent:
-    """Returns the agent whose ``state_arrays`` these are, for as many students as before; errors as ``load_agent``."""
-    agent = loaded(arrays[_ZIP].tobytes(), env, source, learn=True, seed=seed, as_saved=True)
+def restored_agent(arrays: Mapping[str, NDArray[Any]], beginning: SB3Agent, source: str) -> SB3Agent:
+    """Returns the agent whose ``state_arrays`` these are, for as many students as before; nothing is unpickled.
+
+    Args:
+        arrays: The state.
+        beginning: The agent that the training began with, made anew; the restored one goes on in its place.
+        source: What messages call the state.
+
+    Raises:
+        RunFilesError: If it is no state of such an agent.
+    """
+    with reading(source, "the state of an agent's training", remedy="begin anew (--overwrite)"):
+        return _restored(arrays, beginning, source)
+
+
+def _restored(arrays: Mapping[str, NDArray[Any]], beginning: SB3Agent, source: str) -> SB3Agent:
+    content = arrays[_ZIP].tobytes()
+    agent = loaded(content, beginning.env, source, learn=True, seed=beginning.seed, beginning=beginning)
     assert isinstance(agent, SB3Agent)
     agent.generators.set_arrays(_below(_GENERATORS, arrays))
-    agent.algorithm.action_space.np_random.bit_generator.state = json.loads(arrays[_ACTION_SPACE].tobytes())
+    agent.algorithm.action_space.np_random.bit_generator.state = json_value(arrays[_ACTION_SPACE].tobytes())
     replay = _below(_REPLAY, arrays)
     if replay:
         buffer = agent.algorithm.replay_buffer

@@ -2,7 +2,8 @@
 
     name[:RATIO...][:key=value...]            beta    fixed:0.5    staged:0.3:1    beta:credit=one-step:batch_size=8
     package.module:Class[:key=value...]       a class, or a function, of your own
-    path/to/agent.safetensors[:key=value...]  an agent that was saved; .zip is Stable-Baselines3's (agents/specs/saved.py)
+    path/to/agent.safetensors[:key=value...]  an agent that was saved; .zip, which needs trust=true, is Stable-Baselines3's
+                                              (agents/specs/saved.py)
 
 A ``name`` is one of the table of agents (agents/specs/table.py); or an entry point that an installed package declares in
 the group ``atesd.agents``. A ``key`` is an argument of the agent's constructor; a ``value`` is read as JSON where it
@@ -26,6 +27,7 @@ import gymnasium
 
 from agents.base import Agent, AgentProtocol
 from agents.options import GIVEN_BY_MAKE, option_parameters
+from agents.sb3.files import check_trusted
 from agents.specs.construct import Factory, call_form, construct, import_target
 from agents.specs.saved import SUFFIXES, Frozen, load_own
 from agents.specs.table import AGENTS, Entry, Table
@@ -44,9 +46,12 @@ SAVED_FILE = "path/to/agent.safetensors"
 """How a saved agent is written; a .zip is Stable-Baselines3's."""
 
 _OWN_CLASS_MEANING = "A class (or function) of your own that returns something with Stable-Baselines3's predict."
-_SAVED_FILE_MEANING = "A saved agent (.zip: Stable-Baselines3's); learn=true goes on learning, else it only decides."
+_SAVED_FILE_MEANING = (
+    "A saved agent (.zip: Stable-Baselines3's, with trust=true); learn=true goes on learning, else it only decides."
+)
 _OWN_CLASS_PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _OPTION = re.compile(r":(?=[A-Za-z_]\w*=)")
+_TRUST = re.compile(r":trust=[^:]*")
 
 
 def available(table: Table = AGENTS) -> dict[str, str]:
@@ -106,7 +111,7 @@ def is_agent(spec: object) -> bool:
 def label(spec: Spec) -> str:
     """Returns what an agent is called in messages, tables and folders: the spec, or its class as "module:Class"."""
     if isinstance(spec, str | os.PathLike):
-        return os.fspath(spec)
+        return _TRUST.sub("", os.fspath(spec))  # whether a file is trusted makes no other agent of it
     named = type(spec) if is_agent(spec) else spec
     return f"{named.__module__}:{getattr(named, '__qualname__', type(named).__qualname__)}"
 
@@ -123,6 +128,8 @@ def resolve(spec: Spec, table: Table = AGENTS) -> tuple[Factory, dict[str, Any]]
         RunFilesError: If the file of a saved agent is missing.
     """
     factory, options = _resolved(spec, table)
+    if isinstance(spec, str | os.PathLike) and _is_zip(spec):
+        check_trusted(label(spec), trust=options.get("trust", False))
     if not is_agent(spec):
         call_form(label(spec), factory, options)
     return factory, options
@@ -177,6 +184,15 @@ def _with_ratios(spec: str) -> str:
     """Returns a bare name of ours with ratios behind it, so that a person may ask for the options of "fixed"."""
     needed = next((entry.num_ratios for entry in AGENTS if entry.name == spec), 0)
     return spec + ":0.5" * needed
+
+
+def trusted(specs: Sequence[Spec]) -> list[Spec]:
+    """Returns the specs with ``trust=true`` given to Stable-Baselines3's zip files (``--trust-pickle``)."""
+    return [f"{label(spec)}:trust=true" if isinstance(spec, str) and _is_zip(spec) else spec for spec in specs]
+
+
+def _is_zip(spec: str | os.PathLike[str]) -> bool:
+    return Path(_OPTION.split(os.fspath(spec))[0]).suffix == ".zip"
 
 
 def with_option(specs: Sequence[Spec], key: str, value: str, table: Table = AGENTS) -> list[Spec]:

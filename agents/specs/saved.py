@@ -9,7 +9,7 @@ class, and importing a module runs it, so a file from a stranger must not choose
 - in a module that the program has imported already;
 
 and it derives from ``agents.base.Agent``. Anything else is refused, with a message that says how to name it.
-Stable-Baselines3's zip files are pickles inside: loading one can run any code, so load only files that you trust.
+Stable-Baselines3's zip files are pickles inside: loading one can run any code, so it is refused unless ``trust=true`` is said.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from typing import Any
 
 import gymnasium
 
-from agents.base import Agent, AgentProtocol, read_agent_file
+from agents.base import Agent, AgentProtocol
+from agents.files import read_agent_file
 from atesd_env.errors import ConfigError
 
 SUFFIXES = (".safetensors", ".zip")

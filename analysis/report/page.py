@@ -28,6 +28,7 @@ from analysis.load import load_runs
 from analysis.plots.style import data_address
 from analysis.report.pictures import PICTURES, Picture
 from analysis.report.writing import write_page
+from analysis.run_files import read_description
 from analysis.samples import LONGEST_TEXT, Revealed, printable, read_samples, revealed_part
 from analysis.verdict import Verdict, judge
 
@@ -137,13 +138,13 @@ def render_report(path: str | os.PathLike[str], *, num_samples: int = 3) -> str:
     frame = load_runs(path)
     root = Path(path).expanduser()
     folders = {str(name): _folder(root, str(name)) for name in frame["run"].unique()}
-    configs = {name: json.loads((folder / "config.json").read_bytes()) for name, folder in folders.items()}
+    configs = {name: read_description(folder) for name, folder in folders.items()}
     comparisons: list[Comparison] = []
     for title, names in _comparable(configs):
         rows = frame[frame["run"].isin(names)].copy()
         for column in ("env_id", "agent"):
             rows[column] = rows[column].cat.remove_unused_categories()
-        shared = configs[names[0]]["config"]
+        shared = _mapping(configs[names[0]], "config")
         for name in (*SETTINGS, "windows"):
             rows[f"config/{name}"] = _float(shared.get(name))
         anchor = f"comparison-{len(comparisons) + 1}"
@@ -158,8 +159,8 @@ def render_report(path: str | os.PathLike[str], *, num_samples: int = 3) -> str:
         title=root.resolve().name,
         num_runs=len(configs),
         comparisons=tuple(comparisons),
-        settings=_settings({name: {**config["config"]} for name, config in configs.items()}),
-        versions=_settings({name: {**config.get("versions", {})} for name, config in configs.items()}),
+        settings=_settings({name: _mapping(config, "config") for name, config in configs.items()}),
+        versions=_settings({name: _mapping(config, "versions") for name, config in configs.items()}),
     )
     engine = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis.report"),
@@ -170,6 +171,11 @@ def render_report(path: str | os.PathLike[str], *, num_samples: int = 3) -> str:
     )
     engine.filters["printable"] = printable
     return engine.get_template("report.html").render(report=report)
+
+
+def _mapping(description: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = description.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _float(value: Any) -> float:
@@ -185,7 +191,7 @@ def _comparable(configs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, lis
     """Returns the runs by environment and configuration, each group with a title that tells it from the others."""
     groups: dict[tuple[str, str], list[str]] = {}
     for name, config in configs.items():
-        groups.setdefault((config["env_id"], json.dumps(config["config"], sort_keys=True)), []).append(name)
+        groups.setdefault((config["env_id"], json.dumps(_mapping(config, "config"), sort_keys=True)), []).append(name)
     titled = []
     for (env_id, fields), names in groups.items():
         rivals = [json.loads(other) for other_id, other in groups if other_id == env_id]

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from atesd.commands import shared
+from atesd.console import say
 
 
 @dataclass(frozen=True)
@@ -40,4 +41,4 @@ def main(arguments: Sequence[str]) -> None:
         table.add_row(Text(first, no_wrap=True), Text(second))  # Text: brackets in a form are no markup
     shared.show(table)
     if not command.agent:
-        print("options: name:key=value, such as beta:credit=one-step; `atesd agents NAME` lists an agent's.")
+        say("options: name:key=value, such as beta:credit=one-step; `atesd agents NAME` lists an agent's.")

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import tyro
 
 from atesd.commands.verbs import VERBS, Verb, overview
+from atesd.console import log_harmlessly, say
 from atesd_env.errors import AgentError, AtesdError, ConfigError
 
 
@@ -20,30 +21,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point: exits with 0, 1 (a run failed), 2 (wrong arguments), 130 (Ctrl-C) or 143 (terminated)."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(overview())
+        say(overview())
         return
     if arguments[0].startswith("--tyro-"):
         _complete(arguments)
         return
     name, *rest = arguments
     if name not in VERBS:
-        print(f"atesd: expected one of the verbs {', '.join(VERBS)}, got {name!r}.\n\n{overview()}", file=sys.stderr)
+        say(f"atesd: expected one of the verbs {', '.join(VERBS)}, got {name!r}.\n\n{overview()}", error=True)
         sys.exit(2)
     verb = VERBS[name]
     if {"-h", "--help"} & set(rest):
-        print(f"example: {verb.example}\n")
+        say(f"example: {verb.example}\n")
+    log_harmlessly()
     try:
         with _terminable(), _several_processes(verb):
             verb.module().main(rest)
     except AtesdError as error:
         if isinstance(error, AgentError) and isinstance(error.__cause__, Exception):
-            traceback.print_exception(error.__cause__)  # the user's own code: they want to see the way through it
-        print(f"atesd {name}: {error}", file=sys.stderr)
+            # The user's own code: they want to see the way through it.
+            say("".join(traceback.format_exception(error.__cause__)), error=True)
+        say(f"atesd {name}: {error}", error=True)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         sys.stderr.close()
     except KeyboardInterrupt as interrupt:
-        print(f"atesd {name}: {interrupt.args[0] if interrupt.args else _INTERRUPTED}", file=sys.stderr)
+        say(f"atesd {name}: {interrupt.args[0] if interrupt.args else _INTERRUPTED}", error=True)
         sys.exit(143 if isinstance(interrupt, _Terminated) else 130)
 
 

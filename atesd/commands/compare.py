@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import tyro
 
 from atesd.commands import shared
 from atesd.commands.environment import parse_command
+from atesd.console import say
 from atesd.experiments.progress import Tell, live_progress
 from atesd_env.config import RunConfig, preset
 from atesd_env.errors import AtesdError, ConfigError
@@ -58,6 +58,8 @@ class Command:
     """Environment id."""
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     """Seeds of the runs."""
+    trust_pickle: bool = False
+    """Unpickle Stable-Baselines3's .zip agents, which can run any code: for files that you trust."""
     processes: int = 0
     """Processes at once, each with cores / processes threads; 0 is one for each core."""
     ray: str | None = None
@@ -93,10 +95,12 @@ def main(arguments: Sequence[str]) -> None:
     """
     command = _parsed(arguments)
     shared.find_own_classes()
+    from agents.specs.registry import trusted
     from atesd.experiments.processes import execute_all, num_cores
     from atesd.experiments.specs import check_folders, plan_runs
 
-    specs = plan_runs(command.env, command.config, command.agents, command.seeds, command.out)
+    agents = trusted(command.agents) if command.trust_pickle else command.agents
+    specs = plan_runs(command.env, command.config, agents, command.seeds, command.out)
     check_folders(specs, resume=command.resume, overwrite=command.overwrite)
     COMPARISON.check(command.out)
     processes = min(command.processes or num_cores(), len(specs))
@@ -120,7 +124,7 @@ def main(arguments: Sequence[str]) -> None:
     if names:
         wall_sec = time.perf_counter() - began_sec
         where = {"processes": processes} if command.ray is None else {"ray": command.ray or "local"}
-        failures = [{"agent": one.spec.agent, "seed": one.spec.seed, "reason": one.reason} for one in failed]
+        failures = [{"agent": one.spec.agent_name, "seed": one.spec.seed, "reason": one.reason} for one in failed]
         _evaluate(command, names, {**where, "wall_sec": wall_sec, "failed": failures})
     _report_failures(failed, len(specs))
 
@@ -152,10 +156,12 @@ def _with_ray_value(arguments: Sequence[str]) -> list[str]:
 
 def _evaluate(command: Command, names: set[str], facts: dict[str, Any]) -> None:
     """Compares the runs, writes the files and prints the tables."""
+    from agents.specs.registry import label
     from analysis import load_runs
     from analysis.plots.comparison import plot_comparison
     from analysis.statistics import compare_agents, final_outcomes
     from analysis.verdict import judge
+    from atesd.experiments.export import csv_bytes
 
     frame = load_runs(command.out)
     frame = frame[frame["run"].isin(names)]
@@ -166,7 +172,7 @@ def _evaluate(command: Command, names: set[str], facts: dict[str, Any]) -> None:
     verdict = judge(frame)
     content = {
         "env_id": command.env,
-        "agents": list(command.agents),
+        "agents": [label(agent) for agent in command.agents],
         "seeds": list(command.seeds),
         **facts,
         "interval": "means: Student's t over shared seeds, 95%; differences: paired t, 95% for all agents at once (max-t)",
@@ -176,7 +182,7 @@ def _evaluate(command: Command, names: set[str], facts: dict[str, Any]) -> None:
     }
     described = json.dumps(COMPARISON.marked(content), indent=2, allow_nan=False) + "\n"
     write_atomically(command.out / COMPARISON.described, described.encode())
-    write_atomically(command.out / "comparison.csv", comparison.to_csv(index=False).encode())
+    write_atomically(command.out / "comparison.csv", csv_bytes(comparison))
     picture = command.out / "comparison.png"
     shared.write_picture(plot_comparison(comparison), picture)
     for _, rows in comparison.groupby("metric", sort=False):
@@ -185,8 +191,8 @@ def _evaluate(command: Command, names: set[str], facts: dict[str, Any]) -> None:
         f"with {facts['processes']} process(es) side by side" if "processes" in facts else "in tasks of a Ray cluster"
     )
     for sentence in filter(None, (verdict.sentence, verdict.certainty, *verdict.remarks)):
-        print(sentence)
-    print(
+        say(sentence)
+    say(
         "[low, high]: 95% intervals; those of differences (agent minus the other on the same seed) hold for all agents of a\n"
         "table at once, and allow for the best having been found on these seeds. * marks those that leave out 0. Costs are means\n"
         "over runs: updates, tokens sampled and answer tokens trained on (neither has the probe's, which is the same for all),\n"
@@ -194,9 +200,9 @@ def _evaluate(command: Command, names: set[str], facts: dict[str, Any]) -> None:
         f"{where}, checkpoints and loading left out. "
         f"Wall time of everything: {facts['wall_sec']:.0f} s."
     )
-    print(f"picture: {picture}")
-    print(f"table:   {command.out / 'comparison.csv'}")
-    print(f"runs:    {command.out}")
+    say(f"picture: {picture}")
+    say(f"table:   {command.out / 'comparison.csv'}")
+    say(f"runs:    {command.out}")
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -253,8 +259,8 @@ def _report_failures(failed: Sequence[FailedRun], num_runs: int) -> None:
         return
     for one in failed:
         if one.details:
-            print(f"{one.spec.agent} seed {one.spec.seed}:\n{one.details}", file=sys.stderr)
-    lines = [f"  {one.spec.agent} seed {one.spec.seed}: {one.reason}" for one in failed]
+            say(f"{one.spec.agent_name} seed {one.spec.seed}:\n{one.details}", error=True)
+    lines = [f"  {one.spec.agent_name} seed {one.spec.seed}: {one.reason}" for one in failed]
     raise AtesdError(
         f"expected {num_runs} runs to come to their end, but {len(failed)} failed; the table has the others. The same "
         "arguments and --resume (instead of --overwrite) try these again:\n" + "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from atesd.console import say
 from atesd_env.errors import ConfigError, DataError
 from atesd_env.files.atomic import check_writable, is_own_file, make_parent, write_atomically
 
@@ -73,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
 
     source = PACKAGED_DATA / "train.jsonl" if command.source == "gsm8k" else command.source
     rows, report = read_rows(source, columns=parse_columns(command.data_columns))
-    print(report)
+    say(report)
     limits = LengthLimits(command.min_steps, command.max_steps, command.max_problem_tokens, command.max_solution_tokens)
     kept = []
     dropped: dict[str, int] = {}
@@ -84,16 +86,16 @@ def main(arguments: Sequence[str]) -> None:
         else:
             dropped[breach] = dropped.get(breach, 0) + 1
     for name, count in dropped.items():
-        print(f"left out by {name}: {count}")
+        say(f"left out by {name}: {count}")
     for name in command.benchmark:
         texts = {problem.id: problem.problem for problem in read_benchmark(name).problems}
         overlaps = find_overlaps(((row.id, row.problem) for row, _ in kept), texts)
-        print(f"shares 13 words in a row with {name}: {len(overlaps)}")
+        say(f"shares 13 words in a row with {name}: {len(overlaps)}")
         for overlap in overlaps[:10]:
-            print(f"  {overlap.training_id} ~ {overlap.benchmark_id} ({overlap.shared_ratio:.0%}): {overlap.example}")
+            say(f"  {overlap.training_id} ~ {overlap.benchmark_id} ({overlap.shared_ratio:.0%}): {overlap.example}")
         found = {overlap.training_id for overlap in overlaps}
         kept = [(row, lengths) for row, lengths in kept if row.id not in found]
-    print(f"kept: {len(kept)} of {len(rows)}")
+    say(f"kept: {len(kept)} of {len(rows)}")
     if not kept:
         raise DataError(f"{command.source}: expected at least one row within the limits, got none; relax them.")
 
@@ -103,12 +105,12 @@ def main(arguments: Sequence[str]) -> None:
         (f"{unit} of a problem", [lengths.problem_tokens for _, lengths in kept]),
         (f"{unit} of a solution", [lengths.solution_tokens for _, lengths in kept]),
     ):
-        print(f"\n{title}\n{histogram(values)}")
+        say(f"\n{title}\n{histogram(values)}")
     for row, _ in kept[: command.examples]:
-        print(f"\n{_example(row.id, row.problem, row.solution, row.answer)}")
+        say(f"\n{_example(row.id, row.problem, row.solution, row.answer)}")
     if command.out is not None:
         _write(command.out, [row for row, _ in kept])
-        print(f"\nwritten: {command.out}")
+        say(f"\nwritten: {command.out}")
 
 
 def histogram(values: Sequence[int], num_bins: int = 10) -> str:
@@ -155,11 +157,14 @@ def _token_counter(student: str | None) -> Callable[[str], int]:
         return lambda text: len(text.split())
     from transformers import AutoTokenizer
 
-    from atesd_env.student.loading import TINY_DIRECTORY
+    from atesd_env.student.loading import TINY_DIRECTORY, check_model_folder
 
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(TINY_DIRECTORY if student == "tiny" else student)
-    except (OSError, ValueError) as error:
+        source = str(TINY_DIRECTORY) if student == "tiny" else student
+        if os.path.isdir(source):
+            check_model_folder(Path(source))
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # what a folder of any content makes the library raise
         raise ConfigError(
             f"student: expected a hub id or a directory with a tokenizer, got {student!r} ({str(error)[:120]}); "
             "correct --student."

@@ -16,6 +16,7 @@ from pathlib import Path
 import tyro
 
 import atesd_env
+from atesd.console import say
 from atesd.experiments.processes import num_cores
 
 DISTRIBUTION = "atesd-env"
@@ -41,7 +42,7 @@ class Command:
 def main(arguments: Sequence[str]) -> None:
     """``atesd doctor``."""
     tyro.cli(Command, args=list(arguments), prog="atesd doctor")
-    print(report())
+    say(report())
 
 
 def report() -> str:

@@ -14,6 +14,7 @@ import tyro
 
 from atesd.commands import shared
 from atesd.commands.environment import parse_command
+from atesd.console import say
 from atesd.experiments.progress import live_progress
 from atesd_env.config import EnvConfig, preset_of
 from atesd_env.config.checks import checked_seed
@@ -93,9 +94,10 @@ def main(arguments: Sequence[str]) -> None:
     """``atesd evaluate``."""
     command = _parsed(arguments)
     # Heavy imports only now, so that --help is quick.
-    from atesd_env.evaluation.evaluator import Evaluator, find_adapter
+    from atesd_env.evaluation.evaluator import Evaluator
     from atesd_env.evaluation.samples import SUMMARY_FILE, SampleFile
     from atesd_env.files.atomic import locked_folder, write_atomically
+    from atesd_env.student.adapter_files import find_adapter
     from atesd_env.tasks.registry import make_task
 
     methods, adapters = named_adapters(command.adapter, with_base=command.base)
@@ -122,8 +124,8 @@ def main(arguments: Sequence[str]) -> None:
         summary = _summary(file, benchmark, task, methods, command.k)
     content = {**summary, "contaminated_training_problems": overlaps}
     write_atomically(command.out / SUMMARY_FILE, (json.dumps(content, indent=2) + "\n").encode())
-    print(f"samples: {command.out / 'samples.jsonl'}")
-    print(f"summary: {command.out / SUMMARY_FILE}")
+    say(f"samples: {command.out / 'samples.jsonl'}")
+    say(f"summary: {command.out / SUMMARY_FILE}")
 
 
 def _parsed(arguments: Sequence[str]) -> Command:
@@ -241,13 +243,13 @@ def _contaminated(command: Command, benchmark: Benchmark) -> list[str]:
     overlaps = find_overlaps(((row.id, row.problem) for row in rows), texts)
     if overlaps:
         named = ", ".join(f"{o.training_id} ~ {o.benchmark_id} ({o.shared_ratio:.0%})" for o in overlaps[:5])
-        print(
+        say(
             f"warning: {len(overlaps)} of {len(rows)} training problems share 13 words in a row with the benchmark: {named}"
             f"{', ...' if len(overlaps) > 5 else ''}. `atesd data {source} --benchmark {command.benchmark} --out FILE` "
             "writes the training data without them."
         )
     else:
-        print(f"contamination: none of {len(rows)} training problems shares 13 words in a row with the benchmark.")
+        say(f"contamination: none of {len(rows)} training problems shares 13 words in a row with the benchmark.")
     return [overlap.training_id for overlap in overlaps]
 
 
@@ -302,11 +304,11 @@ def _summary(
     }
     if comparisons:
         show_comparisons(comparisons)
-    print(NOISE_NOTE)
+    say(NOISE_NOTE)
     for label, summary in summaries.items():
         if summary.timeouts:
             listed = ", ".join(f"{problem} sample {sample}" for problem, sample in summary.timeouts)
-            print(
+            say(
                 f"{label}: {len(summary.timeouts)} answers could not be checked (time, memory or a crash) and count as wrong: "
                 f"{listed}"
             )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from rich.text import Text
-
 from atesd.commands import shared
 from atesd_env.evaluation.benchmarks import Benchmark
 from atesd_env.evaluation.estimators import Comparison
@@ -24,7 +22,7 @@ def show_summaries(benchmark: Benchmark, summaries: dict[str, Summary]) -> None:
     for label, summary in summaries.items():
         average = summary.average
         table.add_row(
-            Text(label),
+            label,
             f"{100 * average.mean:.1f}",
             _error(average.sampling_error),
             f"{100 * average.low:.1f} .. {100 * average.high:.1f}",
@@ -47,7 +45,7 @@ def show_comparisons(comparisons: dict[tuple[str, str], Comparison]) -> None:
     for (first, second), comparison in comparisons.items():
         difference = comparison.difference
         table.add_row(
-            Text(f"{first} - {second}"),
+            f"{first} - {second}",
             f"{100 * difference.mean:+.1f}",
             _error(difference.sampling_error),
             f"{100 * difference.low:+.1f} .. {100 * difference.high:+.1f}",

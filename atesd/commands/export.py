@@ -10,6 +10,7 @@ from typing import Literal
 import tyro
 
 from atesd.commands import shared
+from atesd.console import say
 from atesd_env.errors import ConfigError
 
 
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
         root = command.out or command.runs / "minari"
         config = shared_config(frame, command.runs)
         name = export_minari(frame, config, root, command.name, overwrite=command.overwrite)
-        print(f"dataset: {name} ({frame['run'].nunique()} episodes)\nopen:    MINARI_DATASETS_PATH={root}")
+        say(f"dataset: {name} ({frame['run'].nunique()} episodes)\nopen:    MINARI_DATASETS_PATH={root}")
     else:
         out = command.out or command.runs / f"runs.{command.to}"
-        print(f"table: {export_table(frame, out, command.to, overwrite=command.overwrite)} ({len(frame)} rows)")
+        say(f"table: {export_table(frame, out, command.to, overwrite=command.overwrite)} ({len(frame)} rows)")

@@ -10,6 +10,7 @@ from typing import Any
 import tyro
 
 from atesd.commands import shared
+from atesd.console import say
 from atesd_env.config.checks import checked_seed
 from atesd_env.errors import ConfigError
 from atesd_env.files.atomic import check_writable, is_own_file, make_parent
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
     make_parent(command.out)
     surrogate.save(command.out)
     _show_report(surrogate.report)
-    print(f"surrogate: {command.out}")
+    say(f"surrogate: {command.out}")
 
 
 def _show_report(report: dict[str, Any]) -> None:
@@ -84,7 +85,7 @@ def _show_report(report: dict[str, Any]) -> None:
     shared.show(table)
     whole = report["whole_run"]
     low, high = report["reveal_ratio_range"]
-    print(
+    say(
         "skill: 1 - (error / the better baseline's)^2; 1 is perfect, 0 no better than a baseline.\n"
         f"Whole runs foretold from their ratios alone: probe NLL at the end off by {whole['final_nll_rmse']:.4g} (the other "
         f"runs' mean: {whole['final_nll_mean_rmse']:.4g}).\n"

@@ -12,6 +12,7 @@ import tyro
 
 from atesd.commands import shared
 from atesd.commands.environment import parse_with
+from atesd.console import say
 from atesd_env.config import EnvConfig, preset_of
 from atesd_env.errors import ConfigError
 
@@ -90,18 +91,18 @@ def main(arguments: Sequence[str]) -> None:
         num_processes=command.processes,
         is_mapped=device is None and config.dtype == "float32",
     )
-    print(
+    say(
         f"{config.student}: {shape.num_parameters:,} parameters, {shape.num_adapter_parameters:,} in an adapter; prompts of "
         f"{lengths.student_prompt} and {lengths.teacher_prompt} tokens, rollouts of {lengths.completion}"
     )
     _print_memory(memory, device, name)
     tokens = token_plan(config, lengths)
-    print(
+    say(
         f"tokens of a run of {config.windows * config.hold_window} updates: {tokens.sampled:,} sampled, {tokens.trained:,} "
         f"trained, {tokens.scored:,} scored by the teacher, {tokens.probed:,} of the probe"
     )
     if device is None:
-        print("hours: pass --gpus; on a CPU, time two windows (atesd run --windows 2).")
+        say("hours: pass --gpus; on a CPU, time two windows (atesd run --windows 2).")
         return
     _print_hours(command, shape, device, lengths, number, name)
     if not memory.fits(device.memory_bytes):
@@ -134,7 +135,7 @@ def _print_memory(memory: MemoryPlan, device: Device | None, name: str) -> None:
     shared.show(table, width=100)
     if device is not None:
         verdict = "fits" if memory.fits(device.memory_bytes) else "does not fit"
-        print(
+        say(
             f"{_size(memory.peak)} {verdict} one {name} ({_size(device.memory_bytes)}, of which "
             f"{DEVICE_RESERVE:.0%} are left free for the device's context and fragmentation)"
         )
@@ -153,7 +154,7 @@ def _print_hours(command: Command, shape: ModelShape, device: Device, lengths: L
     hours = time_plan(share_of_process(config, command.processes), shape, device, lengths)
     rounds = math.ceil(command.runs / (number // command.processes))
     devices = f"{command.processes} {name}" if command.processes > 1 else f"one {name}"
-    print(
+    say(
         f"hours of a run on {devices}: {hours.total_sec / 3600:.2f} (rollouts {hours.rollout_sec / 3600:.2f}, updates "
         f"{hours.update_sec / 3600:.2f}, probe {hours.probe_sec / 3600:.2f}); {command.runs} runs on {number}: "
         f"{rounds * hours.total_sec / 3600:.2f}"
@@ -164,23 +165,23 @@ def _print_hours(command: Command, shape: ModelShape, device: Device, lengths: L
         *(["unpacking the 4-bit weights left out"] if config.base_quantization != "none" else []),
     ]
     if not_counted:
-        print(f"counted here with {', '.join(not_counted)}.")
+        say(f"counted here with {', '.join(not_counted)}.")
     width = 2 if config.dtype == "bfloat16" else 4
     base = sum(base_bytes(shape, width, quantization=config.base_quantization).values())
     batch = evaluation_batch(shape, device, CONTEST_PROMPT_TOKENS + CONTEST_TOKENS, width, base)
     if batch == 0:
-        print("evaluation: no contest answer of 38,912 tokens fits beside the weights; lower --sampling-tokens.")
+        say("evaluation: no contest answer of 38,912 tokens fits beside the weights; lower --sampling-tokens.")
     else:
         answers = dataclasses.replace(
             lengths, student_prompt=min(lengths.student_prompt, 256), completion=command.answer
         )
         samples = _CONTEST_PROBLEMS * _CONTEST_SAMPLES
         of_contests = evaluation_hours(shape, device, samples, batch, answers, width)
-        print(
+        say(
             f"evaluation of one adapter on the three contests ({samples} samples, batches as long as {command.answer:,} "
             f"tokens): at most --batch {batch}, about {of_contests:.1f} hours"
         )
-    print(
+    say(
         "hours are estimated from data sheets with assumed efficiencies, not measured: expect a factor of two either way."
     )
 
@@ -191,15 +192,15 @@ def _print_remedies(command: Command, shape: ModelShape, device: Device, lengths
     found, has_found_a_way = remedies(
         command.config, shape, device.memory_bytes, lengths, command.students, command.processes
     )
-    print("to make it fit, in this order:")
+    say("to make it fit, in this order:")
     for remedy in found:
         flags = " ".join(
             f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
             for name, value in remedy.changes.items()
         )
-        print(f"  {flags:40} -> {_size(remedy.peak)}")
+        say(f"  {flags:40} -> {_size(remedy.peak)}")
     if not has_found_a_way:
-        print("  which is not enough: a larger device, or more --processes.")
+        say("  which is not enough: a larger device, or more --processes.")
 
 
 def _size(size: float) -> str:

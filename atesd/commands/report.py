@@ -9,6 +9,7 @@ from pathlib import Path
 import tyro
 
 from atesd.commands import shared
+from atesd.console import say
 from atesd_env.errors import ConfigError
 
 
@@ -35,4 +36,4 @@ def main(arguments: Sequence[str]) -> None:
     if command.samples < 0:
         raise ConfigError(f"--samples: expected a number from 0, got {command.samples}; correct it.")
     with shared.analysis_errors():
-        print(f"report: {write_report(command.runs, command.out, num_samples=command.samples)}")
+        say(f"report: {write_report(command.runs, command.out, num_samples=command.samples)}")

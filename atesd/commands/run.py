@@ -13,6 +13,7 @@ import tyro
 from agents.credit import Credit
 from atesd.commands import shared
 from atesd.commands.environment import parse_command
+from atesd.console import say
 from atesd_env.config import RunConfig, preset
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Command:
     """Environment id."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the runs."""
+    trust_pickle: bool = False
+    """Unpickle Stable-Baselines3's .zip agents, which can run any code: for files that you trust."""
     credit: Credit | None = None
     """What decisions are credited with, for the agents that take it: short for the option credit=... of their specs."""
     overwrite: bool = False
@@ -64,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
     command = parse_command(Command, arguments, "atesd run")
     shared.check_resume_or_overwrite(resume=command.resume, overwrite=command.overwrite)
     shared.find_own_classes()
-    from agents.specs.registry import with_option
+    from agents.specs.registry import trusted, with_option
     from atesd.experiments.baselines.registry import NAMES
     from atesd.experiments.play import play_all
     from atesd.experiments.specs import plan_runs
@@ -73,7 +76,8 @@ def main(arguments: Sequence[str]) -> None:
     names = (*(["tensorboard"] if command.tensorboard else []), *([command.track] if command.track else []))
     track = [tracker(name) for name in names]
     credit = command.credit
-    agents = command.agent if credit is None else with_option(command.agent, "credit", credit, NAMES)
+    agents = trusted(command.agent) if command.trust_pickle else command.agent
+    agents = agents if credit is None else with_option(agents, "credit", credit, NAMES)
     specs = plan_runs(command.env, command.config, agents, command.seeds, command.out)
     shared.check_picture(command.out / _PICTURE, overwrite=command.overwrite)
     play_all(
@@ -96,8 +100,8 @@ def _show_results(out: Path, specs: Sequence[RunSpec]) -> None:
     if frame["exposure/reveal_ratio"].notna().any():  # baselines have none
         picture = out / _PICTURE
         shared.write_picture(plot_exposure(frame), picture)
-        print(f"picture: {picture}")
-    print(f"runs:    {out}")
+        say(f"picture: {picture}")
+    say(f"runs:    {out}")
 
 
 def _show_summary(frame: pd.DataFrame) -> None:

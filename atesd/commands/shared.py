@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from atesd.console import console
 from atesd_env.errors import ConfigError, RunFilesError
 
 if TYPE_CHECKING:
@@ -90,6 +91,4 @@ def table_of(title: str | None, headings: Sequence[str], num_left: int = 1) -> T
 
 def show(table: Table, width: int = 120) -> None:
     """Prints a table, as wide as the terminal, or ``width`` characters where there is none."""
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else width).print(table)
+    console(width=None if sys.stdout.isatty() else width).print(table)

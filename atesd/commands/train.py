@@ -12,6 +12,7 @@ import tyro
 
 from atesd.commands import shared
 from atesd.commands.environment import parse_command
+from atesd.console import say
 from atesd.experiments.progress import live_progress
 from atesd_env.config import RunConfig, preset
 
@@ -22,7 +23,7 @@ _DEFAULT_ENV = "ATESD-Toy-v0"
 class Command:
     """Train an agent over many runs, of students side by side, and keep the one that does best on held-out seeds.
 
-    Then: atesd run --env ATESD-Toy-v0 --agent trained/ppo/best_agent.zip fixed:1 --out runs/deployed
+    Then: atesd run --env ATESD-Toy-v0 --agent trained/ppo/best_agent.zip fixed:1 --trust-pickle --out runs/deployed
 
     An agent of Stable-Baselines3 (ppo, a2c, sac, td3, dqn, recurrent_ppo, tqc) learns from a population; an agent of ours
     from one student after the other. Every field of the environment's configuration is a flag; its default is the chosen
@@ -35,6 +36,8 @@ class Command:
     """Folder of the training: training.json, evaluations.jsonl, best_agent, last_agent, checkpoint.safetensors."""
     agent: str
     """Who is trained: ppo, sac:learning_rate=0.0003, beta, package.module:Class, ..."""
+    trust_pickle: bool = False
+    """Unpickle a .zip agent of Stable-Baselines3 to go on from, which can run any code: for a file that you trust."""
     env: str = _DEFAULT_ENV
     """Environment id."""
     total_windows: int = 20_000
@@ -62,12 +65,14 @@ def main(arguments: Sequence[str]) -> None:
     """``atesd train``."""
     command = parse_command(Command, arguments, "atesd train")
     shared.find_own_classes()
+    from agents.specs.registry import trusted
     from atesd.experiments.training.training import TrainSpec, train
 
+    (agent,) = trusted([command.agent]) if command.trust_pickle else [command.agent]
     spec = TrainSpec(
         env_id=command.env,
         config=command.config,
-        agent=command.agent,
+        agent=str(agent),
         num_envs=command.num_envs,
         total_windows=command.total_windows,
         seed=command.seed,
@@ -83,8 +88,8 @@ def main(arguments: Sequence[str]) -> None:
 
         trained = train(spec, resume=command.resume, overwrite=command.overwrite, report=report)
     _show_summary(trained.rows)
-    print(f"best agent: {trained.best_agent}")
-    print(f"last agent: {trained.last_agent}")
+    say(f"best agent: {trained.best_agent}")
+    say(f"last agent: {trained.last_agent}")
 
 
 def _show_summary(rows: Sequence[dict[str, Any]]) -> None:

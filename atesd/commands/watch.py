@@ -6,7 +6,6 @@ other machines are seen too, as long as they write to the folder.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -22,7 +21,9 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.samples import printable
+from atesd.console import console as safe_console
 from atesd_env.errors import ConfigError, RunFilesError
+from atesd_env.files.reading import json_value, open_regular, read_json
 from atesd_env.files.run_folder import CONFIG_FILE, TRAJECTORY_FILE
 
 State = Literal["running", "silent", "no row yet", "unreadable", "broke", "finished"]
@@ -145,13 +146,13 @@ def _run_status(folder: Path, root: Path) -> RunStatus:
         )
     except KeyError as error:
         return RunStatus(name, "unreadable", problem=f"expected the field {error}, got none")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, OverflowError) as error:
         return RunStatus(name, "unreadable", problem=str(error))
 
 
 def _config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_bytes())
+        config = read_json(path)
     except ValueError as error:
         raise ValueError(f"{path.name}: expected JSON, got something else ({getattr(error, 'msg', error)})") from error
     if not isinstance(config, dict) or not isinstance(config.get("config"), dict):
@@ -161,14 +162,14 @@ def _config(path: Path) -> dict[str, Any]:
 
 def _last_rows(path: Path) -> list[dict[str, Any]]:
     """Returns the whole rows at the end of a trajectory; an unfinished last line is left out."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = file.seek(0, os.SEEK_END)
         start = max(0, size - _TAIL_BYTES)
         file.seek(start)
         lines = file.read().split(b"\n")
     whole = lines[1:-1] if start else lines[:-1]  # the first one may be cut by where we began to read
     try:
-        rows = [json.loads(line) for line in whole if line.strip()]
+        rows = [json_value(line) for line in whole if line.strip()]
     except ValueError as error:
         raise ValueError(
             f"{path.name}: expected JSON in each line, got something else ({getattr(error, 'msg', error)}); mend or leave "
@@ -253,9 +254,9 @@ def watch(root: Path, *, once: bool = False, every_sec: float = 2.0, console: Co
         every_sec: Seconds between two looks.
         console: Where to show it; None is the terminal, 120 characters wide where the output goes to a file.
     """
-    console = console or Console()
+    console = console or safe_console()
     if not console.is_terminal:
-        console = Console(file=console.file, width=max(120, console.width))
+        console = safe_console(file=console.file, width=max(120, console.width))
     if once:
         console.print(status_table(run_statuses(root), width=console.width))
         return

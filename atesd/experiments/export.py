@@ -6,6 +6,7 @@ Observations, which a run's files lack, are computed anew from its rows (``logge
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -45,6 +46,9 @@ DATASET = FolderKind(
     whole=("data",),
 )
 """What the folder of a Minari dataset is."""
+
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def export_table(frame: pd.DataFrame, out: Path, to: Literal["parquet", "csv"], 
 def _as_table(frame: pd.DataFrame, to: Literal["parquet", "csv"]) -> bytes:
     try:
         if to == "csv":
-            return frame.to_csv(index=False).encode()
+            return csv_bytes(frame)
         from pyarrow.lib import ArrowException
     except ImportError as error:
         raise ConfigError(
@@ -110,6 +114,26 @@ def _as_table(frame: pd.DataFrame, to: Literal["parquet", "csv"]) -> bytes:
             f"--to parquet: expected values of one kind in each column, got {' '.join(map(str, error.args))}; {_LEAVE_OUT}"
         ) from error
     return table
+
+
+def csv_bytes(frame: pd.DataFrame) -> bytes:
+    """Returns a frame as CSV that a spreadsheet reads as it is.
+
+    A cell of text, or a column's name, that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return would be taken for
+    a formula, so it gets an apostrophe before it, unless it is a number.
+    """
+    texts = {str(name): frame[name].map(_no_formula, na_action="ignore") for name in frame if _is_text(frame[name])}
+    return frame.assign(**texts).rename(columns=_no_formula).to_csv(index=False).encode()
+
+
+def _no_formula(value: Any) -> Any:
+    is_formula = isinstance(value, str) and value.startswith(_FORMULA_SIGNS) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if is_formula else value
+
+
+def _is_text(column: pd.Series[Any]) -> bool:
+    is_text = pd.api.types.is_string_dtype(column) or pd.api.types.is_object_dtype(column)
+    return isinstance(column.dtype, pd.CategoricalDtype) or is_text
 
 
 def export_minari(

@@ -6,7 +6,6 @@ computed anew, to the bits that the agent saw.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 
 from atesd_env.config import RunConfig, differing_fields, read_config
 from atesd_env.envs.observation import RunningStatistics, advance, initial_statistics
-from atesd_env.errors import ConfigError, RunFilesError
+from atesd_env.errors import ConfigError
+from atesd_env.files.reading import read_json, reading
 from atesd_env.files.run_folder import CONFIG_FILE
 
 
@@ -42,15 +42,10 @@ def common_environment(folders: Iterable[Path]) -> tuple[str, RunConfig]:
 
 
 def _environment(folder: Path) -> tuple[str, RunConfig]:
-    try:
-        description = json.loads((folder / CONFIG_FILE).read_bytes())
-        env_id, config = description["env_id"], description["config"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFilesError(
-            f"{folder / CONFIG_FILE}: expected a run's description, got '{error}'; "
-            "leave this folder out, or mend the file."
-        ) from error
-    return env_id, read_config(config)
+    path = folder / CONFIG_FILE
+    with reading(path, "a run's description", remedy="leave this folder out, or mend the file"):
+        description = read_json(path)
+        return str(description["env_id"]), read_config(description["config"])
 
 
 def base_nll(first_row: Mapping[Any, Any], config: RunConfig) -> float | None:

@@ -6,11 +6,12 @@ All of it goes to stderr: stdout is for results.
 from __future__ import annotations
 
 import importlib.util
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from atesd.console import console, harmless, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,32 +32,31 @@ def live_progress(*, quiet: bool, line_every_sec: float = 0.0) -> Iterator[Begin
             always told.
     """
     # Here, not above: rich takes a while to import, and `--help` needs none of it.
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    has_lines = not quiet and not has_bars(console)
+    stderr = console(stderr=True)
+    has_lines = not quiet and not has_bars(stderr)
     bars = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[status]}"),
+        TextColumn("{task.fields[status]}", markup=False),
         TimeRemainingColumn(),
-        console=console,
-        disable=quiet or not has_bars(console),
+        console=stderr,
+        disable=quiet or not has_bars(stderr),
     )
 
     def begin(name: str, total: int) -> Tell:
-        bar = bars.add_task(name, total=total, status="loading")
+        bar = bars.add_task(harmless(name), total=total, status="loading")
         told_sec = float("-inf")
 
         def tell(completed: int, status: str) -> None:
             nonlocal told_sec
-            bars.update(bar, completed=completed, status=status)
+            bars.update(bar, completed=completed, status=harmless(status))
             if has_lines and (completed >= total or time.monotonic() - told_sec >= line_every_sec):
                 told_sec = time.monotonic()
                 clock = time.strftime("%H:%M:%S")
-                print(f"{clock} {name}: {completed}/{total}  {status}".rstrip(), file=sys.stderr, flush=True)
+                say(f"{clock} {name}: {completed}/{total}  {status}".rstrip(), error=True)
 
         return tell
 
@@ -74,10 +74,13 @@ def window_report(tell: Tell) -> Callable[[dict[str, Any]], None]:
 
     def report(row: dict[str, Any]) -> None:
         said = {
-            "ratio {:.2f}": row["exposure/reveal_ratio"],
-            "probe NLL {:.3f}": row["probe/nll"],
-            "accuracy {:.1%}": row["probe/accuracy"],
+            "ratio {:.2f}": row.get("exposure/reveal_ratio"),
+            "probe NLL {:.3f}": row.get("probe/nll"),
+            "accuracy {:.1%}": row.get("probe/accuracy"),
         }
-        tell(row["window"], "  ".join(text.format(value) for text, value in said.items() if value is not None))
+        tell(
+            row["window"],
+            "  ".join(text.format(value) for text, value in said.items() if isinstance(value, int | float)),
+        )
 
     return report

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atesd_env.errors import AgentError
+from atesd_env.files.reading import reading
 
 _PREFIX = "replay/"
 
@@ -62,11 +63,17 @@ class ReplayedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         Args:
             arrays: What ``arrays`` returned; others are ignored.
             infos: What stands for the windows' ``info``: their rows, W of them.
+
+        Raises:
+            RunFilesError: If the arrays are others, or of another number of windows.
         """
-        self._observations = list(arrays[f"{_PREFIX}observations"])
-        self._rewards = arrays[f"{_PREFIX}rewards"].tolist()
-        self._actions = list(arrays[f"{_PREFIX}actions"])
-        self._infos = infos
+        with reading("checkpoint", "what an agent was shown", remedy="begin anew (--overwrite)"):
+            observations, actions = list(arrays[f"{_PREFIX}observations"]), list(arrays[f"{_PREFIX}actions"])
+            rewards = arrays[f"{_PREFIX}rewards"].tolist()
+            lengths = len(observations) - 1, len(rewards), len(actions)
+            if set(lengths) != {len(infos)} or not infos or observations[0].shape != self.observation_space.shape:
+                raise ValueError(f"observations, rewards and decisions of {lengths} windows, for {len(infos)} rows")
+        self._observations, self._rewards, self._actions, self._infos = observations, rewards, actions, infos
         self._position = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

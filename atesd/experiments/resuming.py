@@ -17,6 +17,7 @@ from atesd.experiments.tracking import TENSORBOARD_FOLDER
 from atesd_env.errors import ConfigError
 from atesd_env.files.atomic import TEMPORARY, failing, make_own_folder
 from atesd_env.files.checkpoint import Checkpoint, delete_numbered, latest_whole, write_numbered
+from atesd_env.files.reading import reading
 from atesd_env.files.run_folder import RUN, TRAJECTORY_FILE, RunWriter, read_rows
 
 CHECKPOINT_FOLDER = "checkpoints"
@@ -158,7 +159,7 @@ def is_finished(folder: Path) -> bool:
     if (folder / CHECKPOINT_FOLDER).exists() or not trajectory.exists():
         return False
     rows = read_rows(trajectory)
-    return bool(rows) and rows[-1]["status"] != "running"
+    return bool(rows) and rows[-1].get("status", "running") != "running"
 
 
 def vouched_files(checkpoint: Checkpoint, folder: Path) -> dict[str, NDArray[Any]]:
@@ -174,7 +175,8 @@ def vouched_files(checkpoint: Checkpoint, folder: Path) -> dict[str, NDArray[Any
 
 def is_replayed(checkpoint: Checkpoint) -> bool:
     """Returns whether a checkpoint holds what its agent was shown, and not the agent's state."""
-    return bool(checkpoint.description["agent"].get(_IS_REPLAYED, False))
+    agent = checkpoint.description.get("agent")
+    return isinstance(agent, dict) and agent.get(_IS_REPLAYED) is True
 
 
 def agent_arrays(agent: Agent) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -188,6 +190,8 @@ def resumed_agent(agent: Agent, checkpoint: Checkpoint, env: Any) -> Agent:
 
     Raises:
         ConfigError: If the checkpoint is that of another class.
+        RunFilesError: If it holds no agent's state.
     """
     arrays = {name.removeprefix(_AGENT): array for name, array in checkpoint.arrays.items() if name.startswith(_AGENT)}
-    return type(agent).from_state(arrays, checkpoint.description["agent"], env)
+    with reading("checkpoint", "an agent's state", remedy="begin anew (--overwrite)"):
+        return type(agent).from_state(arrays, dict(checkpoint.description["agent"]), env, source="checkpoint")

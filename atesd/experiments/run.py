@@ -27,9 +27,11 @@ from atesd.experiments.resuming import (
 )
 from atesd.experiments.specs import RunSpec
 from atesd.experiments.tracking import MakeTracker, TrackedRunWriter
+from atesd_env.envs.columns import check_rows
 from atesd_env.errors import AgentError, ConfigError
 from atesd_env.files.atomic import locked_folder
 from atesd_env.files.checkpoint import Checkpoint
+from atesd_env.files.reading import reading
 from atesd_env.files.run_folder import CONFIG_FILE, RUN, TRAJECTORY_FILE, check_same_run, read_rows
 
 
@@ -121,7 +123,11 @@ class Run:
     def report_written(self) -> None:
         """Reports the rows that are in the folder already."""
         if self._report is not None:
-            for row in read_rows(self.spec.folder / TRAJECTORY_FILE):
+            path = self.spec.folder / TRAJECTORY_FILE
+            rows = read_rows(path)
+            with reading(path, "the rows of a run"):
+                check_rows(rows)
+            for row in rows:
                 self._report(row)
 
     def __enter__(self) -> Self:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from atesd_env.errors import ConfigError, nearest
+from atesd_env.errors import ConfigError, nearest, shown
 
 RATIO_TOLERANCE = 1e-6
 """How far from what was meant a reveal ratio may lie and count as rounding of a float32: outside [0, 1], below a step."""
@@ -73,23 +73,25 @@ def checked(field: dataclasses.Field[Any], value: Any) -> Any:
             meant = nearest(str(value), choices)
             suggestion = f" Did you mean {meant!r}?" if meant else ""
             raise ConfigError(
-                f"{field.name}: expected one of {choices}, got {value!r}; choose one of these.{suggestion}"
+                f"{field.name}: expected one of {choices}, got {shown(value)}; choose one of these.{suggestion}"
             )
         return str(value)
     base = annotation.removesuffix(" | None")
     if base.startswith("tuple"):
         names = tuple(value) if isinstance(value, list | tuple) else ()
         if not names or not all(isinstance(name, str) and name for name in names):
-            raise ConfigError(f"{field.name}: expected a non-empty tuple of names, got {value!r}; pass them as a list.")
+            raise ConfigError(
+                f"{field.name}: expected a non-empty tuple of names, got {shown(value)}; pass them as a list."
+            )
         return names
     plain = _plain(base, value)
     if plain is None:
         raise ConfigError(
-            f"{field.name}: expected {annotation}, got {value!r} ({type(value).__name__}); pass a value of that type."
+            f"{field.name}: expected {annotation}, got {shown(value)} ({type(value).__name__}); pass a value of that type."
         )
     bounds = field.metadata.get("bounds")
     if bounds is not None and plain not in bounds:
-        raise ConfigError(f"{field.name}: expected a number in {bounds}, got {value!r}; pass one of these.")
+        raise ConfigError(f"{field.name}: expected a number in {bounds}, got {shown(value)}; pass one of these.")
     return plain
 
 

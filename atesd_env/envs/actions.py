@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atesd_env.config.checks import RATIO_TOLERANCE
-from atesd_env.errors import ConfigError
+from atesd_env.errors import ConfigError, shown
 
 
 def checked_ratios(action: Any, groups: int) -> NDArray[np.float64]:
@@ -29,10 +29,15 @@ def checked_ratios(action: Any, groups: int) -> NDArray[np.float64]:
     array([0.25])
     """
     try:
-        ratios = np.asarray(action, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        array = np.asarray(action)
+        if (
+            array.dtype.kind not in "iuf"
+        ):  # texts, truth values and objects are no ratios, though numpy would make some of them
+            raise TypeError(f"an array of {array.dtype}")
+        ratios = array.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # RuntimeError: a tensor that has a gradient
         raise ConfigError(
-            f"action: expected {groups} reveal ratio(s) in [0, 1], got {action!r}; pass an array of shape ({groups},)."
+            f"action: expected {groups} reveal ratio(s) in [0, 1], got {shown(action)}; pass an array of numbers of shape ({groups},)."
         ) from error
     if ratios.ndim == 0 and groups == 1:
         ratios = ratios.reshape(1)
@@ -64,10 +69,15 @@ def checked_batch(actions: Any, groups: int, num_students: int, going: Sequence[
     Raises:
         ConfigError: If there are not K lines, or a line is refused (``checked_ratios``); the message names the student.
     """
-    if len(actions) != num_students:
+    try:
+        num_lines = None if isinstance(actions, Mapping | Set | str) else len(actions)
+    except TypeError:  # one number, None
+        num_lines = None
+    if num_lines != num_students:
+        got = shown(actions) if num_lines is None else f"{num_lines} lines"
         raise ConfigError(
             f"actions: expected shape ({num_students}, {groups}), a line of reveal ratios for each student, got "
-            f"{len(actions)} lines; pass an array of that shape."
+            f"{got}; pass an array of that shape."
         )
     if isinstance(actions, np.ndarray) and actions.shape == (num_students, groups):
         # All lines at once; only where one is refused are they looked at one by one, to say which.

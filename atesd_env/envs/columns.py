@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -190,6 +191,21 @@ def toy_columns(groups: int) -> tuple[Column, ...]:
 
 MAY_BE_NULL = tuple(column.name for column in COLUMNS if column.type == "float or null")
 """Columns that not every window measures."""
+
+
+def check_rows(rows: Sequence[Any]) -> None:
+    """Refuses what a file gives as the rows of a run so far.
+
+    Raises:
+        ValueError: If they are no rows, flat ones, of the windows from 1 on.
+    """
+    for number, row in enumerate(rows, start=1):
+        if (
+            not isinstance(row, dict)
+            or row.get("window") != number
+            or any(isinstance(v, list | dict) for v in row.values())
+        ):
+            raise ValueError(f"{row!r:.60} as the row of window {number}")
 
 
 def rows_of(columns: Columns) -> list[Row]:

@@ -20,7 +20,7 @@ from atesd_env.config import RunConfig
 from atesd_env.envs.columns import Row
 from atesd_env.envs.infos import Infos, vector_infos
 from atesd_env.envs.observation import RunningStatistics, observation, observation_bounds
-from atesd_env.errors import ConfigError
+from atesd_env.errors import ConfigError, did_you_mean, shown
 from atesd_env.files.checkpoint import Checkpoint
 
 Observation = NDArray[np.float32]
@@ -226,6 +226,25 @@ def checked_render_mode(render_mode: str | None) -> str | None:
     if render_mode is not None and render_mode not in RENDER_MODES:
         raise ConfigError(f"render_mode: expected 'ansi', 'rgb_array' or None, got {render_mode!r}; pass one of these.")
     return render_mode
+
+
+def checked_options(options: Any, known: Sequence[str]) -> Mapping[str, Any]:
+    """Returns the options of a reset.
+
+    Raises:
+        ConfigError: If they are no dictionary, or one of them is none of ``known``.
+    """
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise ConfigError(
+            f"options: expected a dictionary with {', '.join(known)}, or None, got {shown(options)}; pass one of these."
+        )
+    for name in options:
+        if name not in known:
+            hint = did_you_mean(str(name), known, f"the options are {', '.join(known)}.")
+            raise ConfigError(f"options: expected {' or '.join(known)}, got {shown(name)}; {hint}")
+    return options
 
 
 def draw_seed(generator: np.random.Generator) -> int:

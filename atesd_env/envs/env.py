@@ -23,6 +23,7 @@ from atesd_env.envs.contract import (
     RESET_FIRST,
     Observation,
     Students,
+    checked_options,
     checked_render_mode,
     draw_seed,
     is_over,
@@ -32,7 +33,7 @@ from atesd_env.envs.contract import (
 from atesd_env.envs.observation import FEATURE_NAMES, observation
 from atesd_env.envs.render import render
 from atesd_env.errors import NoEpisodeError
-from atesd_env.files.checkpoint import Checkpoint, opened_checkpoint, write_checkpoint
+from atesd_env.files.checkpoint import Checkpoint, opened_checkpoint, reading_state, write_checkpoint
 
 StudentsT = TypeVar("StudentsT", bound=Students)
 """A kind of students."""
@@ -108,12 +109,13 @@ class ExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]], ABC, Generic[
             The first observation, and ``info`` with the run's seed and the latest probe NLL (the base model's at first).
 
         Raises:
-            ConfigError: If the seed is no whole number from 0 to 2^63 - 1.
+            ConfigError: If the seed is no whole number from 0 to 2^63 - 1, or the options are no dictionary or hold something else.
         """
+        state = checked_options(options, ("state",)).get("state")
         seed = None if seed is None else checked_seed(seed)
         super().reset(seed=seed)
-        if options and options.get("state") is not None:
-            self.load_state(options["state"])
+        if state is not None:
+            self.load_state(state)
         else:
             self.population.reset(0, seed if seed is not None else draw_seed(self.np_random))
             self._is_started = self._is_running = True
@@ -197,7 +199,9 @@ class ExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]], ABC, Generic[
             ConfigError: If it was saved under another configuration; the message says where they differ.
             RunFilesError: If the file cannot be read, or is not whole.
         """
-        self.restore(self.population.restored(0, opened_checkpoint(state)))
+        with reading_state(state):
+            snapshot = self.population.restored(0, opened_checkpoint(state))
+        self.restore(snapshot)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickles the configuration and the run's state, not the students themselves: a base model is loaded again."""

@@ -26,6 +26,7 @@ from atesd_env.envs.actions import checked_batch
 from atesd_env.envs.contract import (
     RENDER_MODES,
     RESET_FIRST,
+    checked_options,
     checked_render_mode,
     draw_seed,
     is_over,
@@ -37,7 +38,7 @@ from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.envs.render import render
 from atesd_env.envs.vector_state import restore_vector_checkpoint, vector_checkpoint
 from atesd_env.errors import ConfigError, NoEpisodeError
-from atesd_env.files.checkpoint import Checkpoint, opened_checkpoint, write_checkpoint
+from atesd_env.files.checkpoint import Checkpoint, opened_checkpoint, reading_state, write_checkpoint
 
 Batch = NDArray[np.float32]
 """[K, num_features] observations, or [K, groups] actions."""
@@ -132,11 +133,12 @@ class ExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]], ABC, Generic[Stud
             The observations of all K students, and infos of those that were reset: ``seed`` and ``probe/nll``.
 
         Raises:
-            ConfigError: If the seeds or the mask do not fit the K students.
+            ConfigError: If the seeds or the mask do not fit the K students, or the options hold something else.
             NoEpisodeError: If the mask leaves out students that have never been started.
         """
-        if options and options.get("state") is not None:
-            self.load_state(options["state"])
+        state = checked_options(options, ("reset_mask", "state")).get("state")
+        if state is not None:
+            self.load_state(state)
             chosen = list(range(self.num_envs))
         else:
             seeds = checked_seeds(seed, self.num_envs)
@@ -237,7 +239,8 @@ class ExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]], ABC, Generic[Stud
             ConfigError: If it was saved by another number of students, or under another configuration.
             RunFilesError: If the file cannot be read, or is not whole.
         """
-        restore_vector_checkpoint(self.population, self.generators, opened_checkpoint(state))
+        with reading_state(state):
+            restore_vector_checkpoint(self.population, self.generators, opened_checkpoint(state))
         self._is_running = np.array([not is_over(run, self.config.windows) for run in self.population.runs])
         self.is_started[:] = True
 

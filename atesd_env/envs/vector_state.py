@@ -47,9 +47,14 @@ def restore_vector_checkpoint(
         students.restored(index, Checkpoint(_arrays_of(checkpoint.arrays, index), description))
         for index, description in enumerate(descriptions)
     ]
+    states = checkpoint.description["generators"]
+    for _, state in zip(generators, states, strict=True):
+        np.random.default_rng().bit_generator.state = (
+            state  # one that cannot be used is found out before anything is changed
+        )
     for index, snapshot in enumerate(snapshots):
         students.restore(index, snapshot)
-        generators[index].bit_generator.state = checkpoint.description["generators"][index]
+        generators[index].bit_generator.state = states[index]
 
 
 def _arrays_of(arrays: Mapping[str, np.ndarray], index: int) -> dict[str, Any]:

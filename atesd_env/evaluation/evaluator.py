@@ -13,15 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft import LoraConfig, PeftConfig
-
 from atesd_env.config import EnvConfig
 from atesd_env.errors import ConfigError, StudentError
 from atesd_env.evaluation.samples import SampleRow
 from atesd_env.evaluation.sampling_presets import CONTEST_TOKENS, SamplingPreset
 from atesd_env.exposure import PromptBuilder
+from atesd_env.files.reading import open_regular, reading
 from atesd_env.rollouts.engines.registry import make_engine
 from atesd_env.rollouts.sampling import Rollouts, SamplingSpec, decode_texts
+from atesd_env.student.adapter_files import WEIGHTS_FILE, AdapterConfig, read_adapter_config
 from atesd_env.student.adapters import AdapterStack
 from atesd_env.student.generators import torch_stream
 from atesd_env.student.loading import load_student
@@ -32,8 +32,6 @@ from atesd_env.tasks.grading.verification import MAX_WORKERS
 
 CONTEST_PROMPT_TOKENS = 2048
 """Longest prompt beside a contest's token budget."""
-ADAPTER_FILE = "adapter_model.safetensors"
-"""The weights in a folder of peft's."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ class Evaluator:
 
         Args:
             label: What the rows call the adapter.
-            adapter: A peft adapter's directory (see ``find_adapter``); None is the bare base model.
+            adapter: A peft adapter's directory (see ``adapter_files.find_adapter``); None is the bare base model.
             requests: What to draw.
 
         Raises:
@@ -163,7 +161,7 @@ class Evaluator:
             targets = config.lora_targets if self._engine.can_fail else ()
             return student, AdapterStack(student.model, 1, config.lora_r, config.lora_alpha, targets)
         lora = _lora_config(adapter)
-        stack = AdapterStack(student.model, 1, lora.r, float(lora.lora_alpha), sorted(lora.target_modules or ()))
+        stack = AdapterStack(student.model, 1, lora.r, lora.alpha, sorted(lora.targets))
         stack.load(0, adapter)
         return student, stack
 
@@ -172,11 +170,11 @@ class Evaluator:
         self._engine.close()
 
 
-def _lora_config(adapter: Path) -> LoraConfig:
-    config = PeftConfig.from_pretrained(str(adapter))
-    if not isinstance(config, LoraConfig) or not isinstance(config.target_modules, set | list | tuple):
+def _lora_config(adapter: Path) -> AdapterConfig:
+    config = read_adapter_config(adapter)
+    if not config.targets:
         raise StudentError(
-            f"adapter {adapter}: expected plain LoRA with a list of target_modules, got {type(config).__name__}; not supported."
+            f"adapter {adapter}: expected plain LoRA with a list of target_modules, got a pattern or none; not supported."
         )
     return config
 
@@ -186,23 +184,10 @@ def _stream_index(request: Request) -> int:
     return (int.from_bytes(digest[:5], "big") << 20) | request.sample
 
 
-def find_adapter(directory: Path) -> Path:
-    """Returns where a peft adapter lies: the directory itself, or the folder "adapter" of a run in it.
-
-    Raises:
-        StudentError: If there is none.
-    """
-    for candidate in (directory, directory / "adapter"):
-        if (candidate / "adapter_config.json").is_file() and (candidate / ADAPTER_FILE).is_file():
-            return candidate
-    raise StudentError(
-        f"adapter: expected a peft adapter directory (adapter_config.json and {ADAPTER_FILE}) or a run's folder with one, "
-        f"got {directory}; check the path."
-    )
-
-
 def adapter_checksum(adapter: Path | None) -> str:
     """Returns the SHA-256 of an adapter's weights, "base" for none."""
     if adapter is None:
         return "base"
-    return hashlib.sha256((adapter / ADAPTER_FILE).read_bytes()).hexdigest()
+    path = adapter / WEIGHTS_FILE
+    with reading(path, "an adapter's weights", StudentError), open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from typing import Any
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import is_own_file, write_atomically
 from atesd_env.files.description import check_same, read_description
-from atesd_env.files.line_file import LineFile, read_own
+from atesd_env.files.line_file import LineFile, read_own, whole_lines
 from atesd_env.files.ownership import MARKER, FolderKind
+from atesd_env.files.reading import cause_of, check_fields, json_value
 
 SAMPLES_FILE = "samples.jsonl"
 """Every sample, a line each, in an evaluation's folder."""
@@ -138,12 +139,12 @@ class SampleFile:
             return None
         content = read_own(self._path, "a readable file of samples")
         whole = content[: content.rfind(b"\n") + 1]
-        self.rows = parse_samples(whole, self._path)
+        self.rows = parse_samples(whole_lines(whole), self._path)
         self._keys = {row.key for row in self.rows}
         return whole
 
 
-def parse_samples(content: bytes, path: Path) -> list[SampleRow]:
+def parse_samples(lines: Iterable[bytes], path: Path) -> list[SampleRow]:
     """Returns the samples of a file's whole lines.
 
     Raises:
@@ -151,12 +152,14 @@ def parse_samples(content: bytes, path: Path) -> list[SampleRow]:
     """
     rows: list[SampleRow] = []
     seen: set[tuple[str, str, int]] = set()
-    for line, raw in enumerate(content.splitlines(), start=1):
+    for line, raw in enumerate(lines, start=1):
         try:
-            row = SampleRow(**json.loads(raw))
+            row = SampleRow(**json_value(raw))
+            check_fields(row)
         except (ValueError, TypeError) as error:
             raise RunFilesError(
-                f"{path}, line {line}: expected one sample, got {raw[:60]!r} ({error}); remove the line, and it is sampled anew."
+                f"{path}, line {line}: expected one sample, got {raw[:60]!r} ({cause_of(error)}); remove the line, and it is "
+                "sampled anew."
             ) from error
         if row.key in seen:
             raise RunFilesError(

@@ -8,23 +8,25 @@ that every flipped bit shows. What arrays and description mean is known to those
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import failing, is_own_file, is_own_folder, make_own_folder, write_atomically
+from atesd_env.files.reading import LARGEST_JSON, json_value, open_regular, reading
 
 FORMAT_VERSION = 1
 """Version of the layout of a checkpoint file."""
@@ -74,22 +76,23 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         RunFilesError: If the file cannot be read, is cut or changed, or has another version.
     """
-    with failing(path, "a readable checkpoint"):
-        content = path.read_bytes()
+    with failing(path, "a readable checkpoint"), open_regular(path) as file:
+        content = _as_much_as_it_says(file)
     span = _digest_span(content)
     if span is None:
         raise _broken(path, f"{len(content)} bytes without its checksum")
     start, end = span
     if hashlib.sha256(content[:start] + _HOLE.encode() + content[end:]).hexdigest().encode() != content[start:end]:
         raise _broken(path, "one whose content does not match its checksum (cut short, or changed)")
-    try:
-        header = json.loads(_metadata(content)[_KEY])
+    with reading(path, "a whole checkpoint", remedy="use an earlier one, or start anew"):
+        header = json_value(_metadata(content)[_KEY])
         version = header["format_version"]
         if version != FORMAT_VERSION:
             raise _broken(path, f"version {version} of the layout, not {FORMAT_VERSION}")
-        return Checkpoint(load(content), _decoded(header["description"]))
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise _broken(path, f"something else ({error})") from error
+        description = _decoded(header["description"])
+        if not isinstance(description, dict):
+            raise _broken(path, f"the description {description!r:.60}")
+        return Checkpoint(load(content), description)
 
 
 def opened_checkpoint(state: Checkpoint | str | os.PathLike[str]) -> Checkpoint:
@@ -99,6 +102,15 @@ def opened_checkpoint(state: Checkpoint | str | os.PathLike[str]) -> Checkpoint:
         RunFilesError: If the file cannot be read, or is not whole.
     """
     return state if isinstance(state, Checkpoint) else read_checkpoint(Path(state))
+
+
+@contextmanager
+def reading_state(state: Checkpoint | str | os.PathLike[str]) -> Iterator[None]:
+    """Turns what a state of odd content raises into an error that names its file; errors are those of ``reading``."""
+    source = "state" if isinstance(state, Checkpoint) else state
+    remedy = "give what `save_state` of an environment with the same kind of student wrote"
+    with reading(source, "the state of such a student", remedy=remedy):
+        yield
 
 
 def write_numbered(folder: Path, number: int, checkpoint: Checkpoint) -> Path:
@@ -155,12 +167,24 @@ def _delete(folder: Path, numbers: set[int]) -> None:
             paths[number].unlink(missing_ok=True)
 
 
+def _as_much_as_it_says(file: io.BufferedReader) -> bytes:
+    """Returns a file up to one byte behind the end that its header tells: what is longer is no checkpoint, and may fill the memory."""
+    content = file.read(8)
+    content += file.read(min(_header_size(content), LARGEST_JSON))
+    try:
+        arrays = (value["data_offsets"][1] for name, value in json_value(content[8:]).items() if name != "__metadata__")
+        end = max(arrays, default=0)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        end = 0
+    return content + file.read(min(end + 1, os.fstat(file.fileno()).st_size))
+
+
 def _header_size(content: bytes) -> int:
     return int.from_bytes(content[:8], "little")
 
 
 def _metadata(content: bytes) -> dict[str, str]:
-    metadata: dict[str, str] = json.loads(content[8 : 8 + _header_size(content)])["__metadata__"]
+    metadata: dict[str, str] = json_value(content[8 : 8 + _header_size(content)])["__metadata__"]
     return metadata
 
 

@@ -5,14 +5,14 @@ Runs, trainings and evaluations go on in their folders only if the answer is yes
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from atesd_env.config import differing_fields
-from atesd_env.errors import ConfigError, RunFilesError
+from atesd_env.errors import ConfigError
 from atesd_env.files.atomic import failing
+from atesd_env.files.reading import read_json, reading
 
 
 def read_description(path: Path, what: str, keys: Iterable[str] = ()) -> dict[str, Any]:
@@ -26,19 +26,14 @@ def read_description(path: Path, what: str, keys: Iterable[str] = ()) -> dict[st
     Raises:
         RunFilesError: If it cannot be read, or is something else.
     """
-    with failing(path, "a readable file"):
-        content = path.read_bytes()
-    try:
-        found = json.loads(content)
-        problem = next((f"no mapping {key!r}" for key in keys if not isinstance(found[key], dict)), None)
-    except (ValueError, KeyError, TypeError) as error:
-        problem = f"{type(error).__name__}: {error}"
-    if problem is not None or not isinstance(found, dict):
-        article = "an" if what[0] in "aeiou" else "a"
-        raise RunFilesError(
-            f"{path}: expected {article} {what}'s description, got something else ({problem}); restore the file, or begin "
-            "anew (--overwrite)."
-        )
+    article = "an" if what[0] in "aeiou" else "a"
+    remedy = "restore the file, or begin anew (--overwrite)"
+    with reading(path, f"{article} {what}'s description", remedy=remedy):
+        with failing(path, "a readable file"):
+            found = read_json(path)
+        missing = [key for key in keys if not isinstance(found[key], dict)]
+        if missing or not isinstance(found, dict):
+            raise TypeError(f"no mapping {', '.join(missing)}")
     return found
 
 

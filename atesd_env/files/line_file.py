@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import failing, failure, is_own_file, opened, write_atomically
+from atesd_env.files.reading import lines_of, reading
 
 DIGEST_BYTES = 16
 """Bytes of a line's digest: the first ones of its SHA-256."""
@@ -99,8 +100,8 @@ def read_own(path: Path, expected: str) -> bytes:
         RunFilesError: If it cannot be read, or is no file of its own (a link, a pipe).
     """
     is_own_file(path)
-    with failing(path, expected), os.fdopen(opened(path, os.O_RDONLY), "rb") as file:
-        return file.read()
+    with reading(path, expected), os.fdopen(opened(path, os.O_RDONLY), "rb") as file:
+        return b"".join(lines_of(file))
 
 
 def whole_lines(content: bytes) -> list[bytes]:

@@ -32,6 +32,7 @@ from atesd_env.files.line_file import (
     whole_lines,
 )
 from atesd_env.files.ownership import FolderKind
+from atesd_env.files.reading import cause_of, json_value, lines_of, open_regular, reading
 
 FORMAT_VERSION = 1
 """Version of the layout of a run folder, written to ``config.json``."""
@@ -213,21 +214,22 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         RunFilesError: If the file cannot be read, or a line before the last is not a JSON object.
     """
     path = Path(path)
-    with failing(path, "a readable file"):
-        lines = path.read_bytes().split(b"\n")
+    with reading(path, "a readable file"), open_regular(path) as file:
+        lines = list(lines_of(file))
     while lines and not lines[-1].strip():
         lines.pop()
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
+            row = json_value(line)
+            reason = ""
+        except ValueError as error:
+            row, reason = None, f" ({cause_of(error)})"
         if isinstance(row, dict):
             rows.append(row)
         elif number < len(lines):
             raise RunFilesError(
-                f"{path}, line {number}: expected a JSON object, got {line[:60]!r}; repair or delete this line."
+                f"{path}, line {number}: expected a JSON object, got {line[:60]!r}{reason}; repair or delete this line."
             )
     return rows
 
@@ -263,7 +265,7 @@ def _kept(path: Path, keep_windows: int, digests: NDArray[np.uint8] | None, what
     lines = []
     for line in whole_lines(content):
         try:
-            is_later = json.loads(line)["window"] > keep_windows
+            is_later = json_value(line)["window"] > keep_windows
         except (ValueError, KeyError, TypeError):
             break
         if is_later:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen3Config
 
-from atesd_env.errors import StudentError
+from atesd_env.errors import AtesdError, StudentError
 from atesd_env.student.adapters import AdapterStack
-from atesd_env.student.loading import TINY_DIRECTORY
+from atesd_env.student.loading import TINY_DIRECTORY, check_model_folder
 
 
 def _qwen3(hidden: int, layers: int, heads: int, mlp: int, *, is_tied: bool) -> PretrainedConfig:
@@ -111,7 +112,7 @@ def shape_of(model_config: PretrainedConfig, lora_r: int, lora_targets: Sequence
     8190735360
     """
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(model_config)
+        model = AutoModelForCausalLM.from_config(model_config, trust_remote_code=False)
     body = getattr(model, model.base_model_prefix)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     head: nn.Linear = model.get_output_embeddings()
@@ -145,15 +146,19 @@ def student_shape(student: str, lora_r: int, lora_targets: Sequence[str]) -> Mod
     source = (
         str(TINY_DIRECTORY)
         if student == "tiny"
-        else str(Path(student).expanduser())
-        if Path(student).exists()
+        else os.path.expanduser(student)
+        if os.path.exists(os.path.expanduser(student))
         else student
     )
     try:
-        return shape_of(AutoConfig.from_pretrained(source), lora_r, lora_targets)
-    except (OSError, ValueError, AttributeError) as error:
+        if os.path.isdir(source):
+            check_model_folder(Path(source))
+        return shape_of(AutoConfig.from_pretrained(source, trust_remote_code=False), lora_r, lora_targets)
+    except AtesdError:
+        raise
+    except Exception as error:  # what a folder of any content makes the library raise
         raise StudentError(
             f"student: expected a Llama-type model whose config.json can be read, got {student!r} "
-            f"({str(error).strip().splitlines()[0][:120]}); pass student=... with a local model directory or one of "
+            f"({' '.join(str(error).split())[:120]}); pass student=... with a local model directory or one of "
             f"{', '.join(PUBLISHED)}."
         ) from error

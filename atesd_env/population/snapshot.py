@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +16,12 @@ from torch import Tensor
 
 from atesd_env.config import EnvConfig, check_same_config
 from atesd_env.distillation.update import Learner
+from atesd_env.envs.columns import check_rows
 from atesd_env.envs.contract import Students
 from atesd_env.envs.observation import RunningStatistics
 from atesd_env.errors import ConfigError, EngineError
 from atesd_env.files.checkpoint import Checkpoint
+from atesd_env.files.reading import check_fields
 from atesd_env.population.run_state import RunState
 
 _ADAPTER = "student/adapter"
@@ -118,6 +120,7 @@ def from_checkpoint(checkpoint: Checkpoint, config: EnvConfig, num_parameters: i
             f"state: expected an adapter of {num_parameters} parameters, got {arrays[_ADAPTER].numel()}; it was saved with "
             f"another base model under the name {config.student!r}."
         )
+    _check_like_adapter(arrays, num_parameters)
     moments: dict[int, dict[str, Tensor]] = {}
     for name in (name for name in arrays if name.startswith(_OPTIMIZER)):
         parameter, _, moment = name.removeprefix(_OPTIMIZER).partition("/")
@@ -128,12 +131,29 @@ def from_checkpoint(checkpoint: Checkpoint, config: EnvConfig, num_parameters: i
         {name: tuple(value) if name == "betas" else value for name, value in group.items()}
         for group in checkpoint.description["optimizer"]
     ]
+    state = RunState(statistics=statistics, **run)
+    check_fields(state)
+    check_fields(statistics)
+    check_rows(state.rows)
+    settings = torch.optim.AdamW([torch.zeros(1)], lr=config.learning_rate, weight_decay=config.weight_decay)
+    (ours,) = settings.state_dict()["param_groups"]
+    if len(groups) != 1 or any(groups[0].get(name, value) != value for name, value in ours.items()):
+        raise ValueError(f"{groups!r:.60} as the optimizer's settings")
     return StudentSnapshot(
-        run=RunState(statistics=statistics, **run),
+        run=state,
         adapter=arrays[_ADAPTER],
         teacher_adapter=arrays.get(_TEACHER),
         optimizer={"state": moments, "param_groups": groups},
     )
+
+
+def _check_like_adapter(arrays: Mapping[str, Tensor], num_parameters: int) -> None:
+    """Refuses tensors that could not have been a student's, so that nothing has changed when putting them back would fail."""
+    for name, tensor in arrays.items():
+        if name.startswith((_ADAPTER, _TEACHER, _OPTIMIZER)):
+            shape = () if name.endswith("/step") else (num_parameters,)
+            if tensor.shape != shape or tensor.dtype != torch.float32:
+                raise ValueError(f"{name} of shape {tuple(tensor.shape)} and type {tensor.dtype}")
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

@@ -23,6 +23,7 @@ from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.envs.reward import reward_parts
 from atesd_env.errors import ConfigError
 from atesd_env.files.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from atesd_env.files.reading import reading
 
 Array = NDArray[np.float64]
 """Numbers of double precision."""
@@ -270,6 +271,13 @@ class SurrogateModel:
             RunFilesError: If the file cannot be read, or is not whole.
             ConfigError: If it holds something else.
         """
+        with reading(path, "the file of a surrogate", remedy="fit it anew"):
+            model = cls._read(path)
+            model.check()
+        return model
+
+    @classmethod
+    def _read(cls, path: str | Path) -> SurrogateModel:
         checkpoint = read_checkpoint(Path(path))
         description, arrays = checkpoint.description, checkpoint.arrays
         if description.get("surrogate_version") != FORMAT_VERSION:
@@ -292,4 +300,25 @@ class SurrogateModel:
                 Support(**{**support, "largest_distance": float(support["largest_distance"])}),  # type: ignore[arg-type]
                 config.groups,
             )
-        return cls(config, models["first"], models["later"], arrays["initial_nll"], description["report"])
+        return cls(config, models["first"], models["later"], arrays["initial_nll"], dict(description["report"]))
+
+    def check(self) -> None:
+        """Asks both models once, in the middle of what they know.
+
+        Raises:
+            ValueError: If what comes out are not all finite numbers, or too few residuals and NLLs are there to draw from.
+        """
+        for phase in PHASES:
+            model: WindowModel = getattr(self, phase)
+            if model.name not in ("linear", "quadratic", "varying", "network"):
+                raise ValueError(f"a model {model.name!r:.40}")
+            size = len(input_names(phase, self.config.groups))
+            inputs = model.support.clipped(np.zeros((1, size)))
+            model.support.is_outside(inputs)
+            quantities = model.predict(inputs) + model.residuals
+            if quantities.shape[1:] != (len(QUANTITIES),) or not len(quantities) or not np.isfinite(quantities).all():
+                raise ValueError(
+                    f"a model of {phase} windows that predicts {quantities.shape[1:]} quantities, or no numbers"
+                )
+        if self.initial_nll.ndim != 1 or not self.initial_nll.size or not np.isfinite(self.initial_nll).all():
+            raise ValueError("no probe NLL of the base model")

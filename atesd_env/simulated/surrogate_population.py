@@ -24,6 +24,7 @@ from atesd_env.envs.observation import (
 )
 from atesd_env.errors import ExtrapolationError
 from atesd_env.files.checkpoint import Checkpoint
+from atesd_env.files.reading import check_fields
 from atesd_env.simulated.surrogate_model import (
     PHASES,
     Array,
@@ -226,7 +227,17 @@ class SurrogatePopulation(Students):
         check_same_config(self.config, checkpoint.description.get("config", {}))
         run = checkpoint.description["surrogate"]
         raw_statistics, noise, values = (checkpoint.arrays[name] for name in _ARRAYS)
-        return SurrogateState(run["seed"], run["probe_nll"], raw_statistics, noise, values, self.config, run["reason"])
+        state = SurrogateState(run["seed"], run["probe_nll"], raw_statistics, noise, values, self.config, run["reason"])
+        check_fields(state)
+        num_windows = self.config.windows
+        num_residuals = np.full(num_windows, len(self._model.later.residuals))
+        num_residuals[0] = len(self._model.first.residuals)
+        shapes = [raw_statistics.shape, noise.shape, values[:num_windows].shape]
+        if shapes != [(len(FEATURE_NAMES),), (num_windows,), (len(values), len(self._names))]:
+            raise ValueError(f"arrays of the shapes {shapes}")
+        if noise.dtype != np.int64 or not ((noise >= 0) & (noise < num_residuals)).all():
+            raise ValueError("noise that the surrogate has not")
+        return state
 
     def twin(self, num_students: int, index: int = 0) -> SurrogatePopulation:
         """Returns other runs of the same surrogate; where this one ends an episode for an extrapolation, they warn and go on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atesd_env.config import ToyConfig, check_same_config
-from atesd_env.envs.columns import Columns, Row, rows_of
+from atesd_env.envs.columns import Columns, Row, check_rows, rows_of
 from atesd_env.envs.contract import HeldRuns, Observation, Students, WindowResults
 from atesd_env.envs.infos import Infos, column_infos
 from atesd_env.envs.observation import RunningStatistics, advance, initial_statistics, observation, stacked
 from atesd_env.files.checkpoint import Checkpoint
+from atesd_env.files.reading import check_fields
 from atesd_env.simulated.toy_dynamics import INITIAL_NLL, Levels, group_mean, next_levels, noise
 from atesd_env.simulated.toy_row import optimum_columns, plain, window_columns
 
@@ -234,7 +236,18 @@ class ToyPopulation(Students):
         check_same_config(self.config, checkpoint.description.get("config", {}))
         saved = dict(checkpoint.description["toy"])
         lists = {name: tuple(saved[name]) for name in ("nll", "skill", "rows")}
-        return ToyState(**saved | lists | {"statistics": RunningStatistics(**saved["statistics"])})
+        state = ToyState(**saved | lists | {"statistics": RunningStatistics(**saved["statistics"])})
+        check_fields(state)
+        check_fields(state.statistics)
+        check_rows(state.rows)
+        levels = [*state.nll, *state.skill]
+        if (
+            len(state.nll) != self.config.groups
+            or len(state.skill) != self.config.groups
+            or not all(map(math.isfinite, levels))
+        ):
+            raise ValueError(f"{levels!r:.60} as probe NLL and skill of {self.config.groups} group(s)")
+        return state
 
     def twin(self, num_students: int, index: int = 0) -> ToyPopulation:
         """Returns other learners of the same configuration, which is that of each ``index``."""

@@ -12,16 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from peft import LoraConfig, PeftConfig
-from safetensors.torch import load_file, save
+from peft import LoraConfig
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
 from atesd_env.errors import ConfigError, StudentError
 from atesd_env.files.atomic import make_own_folder, write_atomically
+from atesd_env.student.adapter_files import WEIGHTS_FILE, read_adapter_config, read_adapter_weights
 
 Bank = Literal["student", "teacher"]
 """Whose adapters: the students' own, or their teachers'."""
@@ -249,7 +250,7 @@ class AdapterStack:
             (description,) = Path(beside).iterdir()
             write_atomically(directory / description.name, description.read_bytes())
         weights = save(self.state_dict(student), metadata={"format": "pt"})
-        write_atomically(directory / "adapter_model.safetensors", weights)
+        write_atomically(directory / WEIGHTS_FILE, weights)
 
     def load(self, student: int, directory: Path) -> None:
         """Reads a plain peft LoRA adapter into a student's slot.
@@ -322,26 +323,15 @@ def _layout(layers: dict[str, nn.Linear], r: int) -> tuple[list[_Slot], int]:
 
 
 def _read_peft_adapter(directory: Path, stack: AdapterStack) -> dict[str, Tensor]:
-    path = directory / "adapter_model.safetensors"
-    if not path.is_file():
+    if not (directory / WEIGHTS_FILE).is_file():
         raise StudentError(
-            f"adapter: expected a peft adapter directory with adapter_model.safetensors, found none in {directory}; save one "
+            f"adapter: expected a peft adapter directory with {WEIGHTS_FILE}, found none in {directory}; save one "
             f"with `PeftModel.save_pretrained`."
         )
-    config: Any = PeftConfig.from_pretrained(str(directory))
-    unsupported = [
-        name
-        for name in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save")
-        if getattr(config, name, None)
-    ]
-    if not isinstance(config, LoraConfig) or unsupported or config.bias != "none":
-        raise StudentError(
-            f"adapter {directory}: expected plain LoRA, got {type(config).__name__} with {unsupported or 'bias'}; not supported."
-        )
-    if config.r != stack.r or config.lora_alpha != stack.alpha:
+    config = read_adapter_config(directory)
+    if config.r != stack.r or config.alpha != stack.alpha:
         raise StudentError(
             f"adapter {directory}: expected r={stack.r} and lora_alpha={stack.alpha:g}, got r={config.r} and "
-            f"lora_alpha={config.lora_alpha:g}; set lora_r and lora_alpha to the adapter's values."
+            f"lora_alpha={config.alpha:g}; set lora_r and lora_alpha to the adapter's values."
         )
-    state: dict[str, Tensor] = load_file(path)
-    return state
+    return read_adapter_weights(directory)

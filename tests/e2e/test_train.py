@@ -46,9 +46,9 @@ def test_a_function_of_ones_own_deploys_the_agent_frozen(trained: Path, tmp_path
     (tmp_path / "deploying.py").write_text(
         "from agents.sb3.agent import load_agent\n"
         "def frozen(env, seed):\n"
-        f"    return load_agent({str(trained / 'best_agent.zip')!r}, env, seed=seed)\n"
+        f"    return load_agent({str(trained / 'best_agent.zip')!r}, env, seed=seed, trust=True)\n"
         "def learning(env, seed):\n"
-        f"    return load_agent({str(trained / 'best_agent.zip')!r}, env, learn=True, seed=seed)\n"
+        f"    return load_agent({str(trained / 'best_agent.zip')!r}, env, learn=True, seed=seed, trust=True)\n"
     )
     arguments = ["--env", "ATESD-Toy-v0", "--windows", "10", "--out", "runs"]
     result = atesd("run", "--agent", "deploying:frozen", "deploying:learning", *arguments, cwd=tmp_path)
@@ -60,7 +60,7 @@ def test_a_function_of_ones_own_deploys_the_agent_frozen(trained: Path, tmp_path
 
 
 def test_run_takes_the_file(trained: Path, tmp_path: Path):
-    arguments = ("--env", "ATESD-Toy-v0", "--windows", 5, "--agent", trained / "best_agent.zip")
+    arguments = ("--env", "ATESD-Toy-v0", "--windows", 5, "--agent", trained / "best_agent.zip", "--trust-pickle")
     result = atesd("run", *arguments, "--out", tmp_path / "runs")
     assert result.returncode == 0, result.stderr
     assert len(load_runs(tmp_path / "runs")) == 5

@@ -16,6 +16,7 @@ from atesd.experiments.logged_runs import base_nll, common_environment, ratio_co
 from atesd_env.config import RunConfig
 from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import ConfigError
+from atesd_env.files.reading import reading
 from atesd_env.files.run_folder import CONFIG_FILE, TRAJECTORY_FILE, read_rows
 from atesd_env.simulated.surrogate_model import QUANTITIES, Array, model_inputs
 
@@ -96,7 +97,9 @@ def read_windows(folders: Sequence[Path]) -> tuple[LoggedWindows, RunConfig, str
     env_id, config = common_environment(folders)
     runs: list[LoggedWindows] = []
     for folder in folders:
-        run = _run_windows(read_rows(folder / TRAJECTORY_FILE), config, len(runs))
+        path = folder / TRAJECTORY_FILE
+        with reading(path, "rows of a run's windows", remedy="leave this folder out, or mend the file"):
+            run = _run_windows(read_rows(path), config, len(runs))
         if run is None:
             _logger.warning("%s: no window can be used; the run is left out.", folder)
         else:

@@ -49,14 +49,14 @@ def make_trainer(
     from atesd.experiments.training.sb3_trainer import SideBySide
 
     env: Any = gymnasium.make_vec(env_id, num_envs=num_envs or DEFAULT_NUM_ENVS, **fields)
-    if checkpoint is not None:
-        return SideBySide(restored_agent(checkpoint.arrays, env, seed, source), seed)
     agent = make_agent(spec, env, seed=seed)
     if not isinstance(agent, SB3Agent):
         raise ConfigError(
             f"agent {spec!r}: expected one that learns over many runs (a class derived from agents.base.Agent, an algorithm of "
             f"Stable-Baselines3, or a saved one with learn=true), got a {type(agent).__name__}; choose another."
         )
+    if checkpoint is not None:
+        return SideBySide(restored_agent(checkpoint.arrays, agent, source), seed)
     agent.algorithm.num_timesteps = 0  # a saved agent's windows were those of another training
     return SideBySide(agent, seed)
 

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 import atesd_env  # noqa: F401  (registers the ids)
+from agents.specs.registry import label
 from atesd.experiments.interrupt import deferred_interrupt
 from atesd.experiments.training.evaluation import EvaluatedRun, evaluate
 from atesd.experiments.training.legs import Trainer
@@ -34,12 +35,13 @@ from atesd.experiments.training.trainers import make_trainer
 from atesd_env.config import RunConfig
 from atesd_env.config.checks import checked_seed
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.files.atomic import failure, is_own_file, locked_folder, write_atomically
+from atesd_env.files.atomic import is_own_file, locked_folder, write_atomically
 from atesd_env.files.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from atesd_env.files.description import check_same, read_description
 from atesd_env.files.line_file import plain, read_own, whole_lines
 from atesd_env.files.ownership import FolderKind
-from atesd_env.files.run_folder import package_versions
+from atesd_env.files.reading import reading
+from atesd_env.files.run_folder import package_versions, read_rows
 
 TRAINING_FILE = "training.json"
 """What was asked for, in a training's folder."""
@@ -177,7 +179,7 @@ def train(
             TRAINING.delete(spec.folder)
         write_atomically(path, json.dumps(TRAINING.marked(_identity(spec)), indent=2).encode())
         try:
-            rows = [] if checkpoint is None else list(checkpoint.description["rows"])
+            rows = [] if checkpoint is None else _rows_of(checkpoint, source)
             return _Training(spec, trainer, report, goes_on=checkpoint is not None, rows=rows).run()
         finally:
             trainer.env.close()
@@ -273,11 +275,7 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
     Raises:
         RunFilesError: If it cannot be read.
     """
-    path = folder / EVALUATIONS_FILE
-    try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except OSError as error:
-        raise failure(path, "the evaluations of a training", error) from error
+    return read_rows(folder / EVALUATIONS_FILE)
 
 
 def _checkpoint_to_resume(spec: TrainSpec) -> Checkpoint | None:
@@ -294,7 +292,7 @@ def _checkpoint_to_resume(spec: TrainSpec) -> Checkpoint | None:
     if not is_own_file(found):
         return None
     checkpoint = read_checkpoint(found)
-    _check_evaluations(spec.folder, checkpoint.description["rows"])
+    _check_evaluations(spec.folder, _rows_of(checkpoint, str(found)))
     return checkpoint
 
 
@@ -311,10 +309,19 @@ def _check_evaluations(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
             )
 
 
+def _rows_of(checkpoint: Checkpoint, source: str) -> list[dict[str, Any]]:
+    """Returns the evaluations that a checkpoint tells of."""
+    with reading(source, "the evaluations of a training", remedy="begin anew (--overwrite)"):
+        rows = [dict(row) for row in checkpoint.description["rows"]]
+        if any(set(row) != set(EVALUATION_COLUMNS) for row in rows):
+            raise ValueError("rows with other columns")
+        return rows
+
+
 def _identity(spec: TrainSpec) -> dict[str, Any]:
     return {
         "env_id": spec.env_id,
-        "agent": spec.agent,
+        "agent": label(spec.agent),
         "num_envs": spec.num_envs,
         "total_windows": spec.total_windows,
         "seed": spec.seed,

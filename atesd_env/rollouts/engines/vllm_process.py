@@ -90,6 +90,7 @@ class VllmProcess:
                 logprobs_mode="raw_logprobs",
                 generation_config="vllm",
                 seed=0,
+                trust_remote_code=False,
                 disable_log_stats=True,
                 enable_lora=True,
                 max_lora_rank=next(rank for rank in LORA_RANKS if rank >= config.lora_r),

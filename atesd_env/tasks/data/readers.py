@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from atesd_env.errors import DataError
+from atesd_env.files.reading import cause_of, json_value, lines_of, open_regular
 
 _BATCH_ROWS = 256
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
@@ -20,13 +20,15 @@ def jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
         DataError: If the file cannot be read, or a line is no JSON in UTF-8.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             # Lines of bytes end at "\n" alone; str.splitlines also cuts at characters that may stand inside a string.
-            for line, raw in enumerate(file, start=1):
-                content = raw.removeprefix(_BYTE_ORDER_MARK) if line == 1 else raw
+            for line, raw in enumerate(lines_of(file), start=1):
+                content = raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw
                 if content.strip():
                     yield line, parse_json_line(path, line, content.removesuffix(b"\n"))
-    except OSError as error:
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:
         raise unreadable(path, "JSONL", error) from error
 
 
@@ -42,10 +44,10 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
     except ImportError as error:
         raise missing_package("pyarrow", f"{path}", "save it as JSONL") from error
     try:
-        with parquet.ParquetFile(path) as file:
+        with open_regular(path) as content, parquet.ParquetFile(content) as file:
             batches = file.iter_batches(batch_size=_BATCH_ROWS)
             yield from enumerate((fields for batch in batches for fields in batch.to_pylist()), start=1)
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
         raise unreadable(path, "Parquet", error) from error
 
 
@@ -63,9 +65,9 @@ def parse_json_line(path: Path, line: int, raw: bytes) -> Any:
             "save the file as UTF-8."
         ) from error
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        shown = repr(text.strip())
+        return json_value(text, strict=False)
+    except ValueError as error:
+        shown = repr(text.strip()[:60])
         shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
         raise DataError(
             f"{path}, line {line}: expected one JSON object a line, got {shown} ({error}); mend or remove the line."
@@ -74,8 +76,7 @@ def parse_json_line(path: Path, line: int, raw: bytes) -> Any:
 
 def unreadable(path: Path, kind: str, error: Exception) -> DataError:
     """Returns what to raise about a file that cannot be read."""
-    reason = (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {str(error)[:120]}"
-    return DataError(f"{path}: expected a readable {kind} file, got {reason}; check the path.")
+    return DataError(f"{path}: expected a readable {kind} file, got {cause_of(error)}; check the path.")
 
 
 def missing_package(package: str, source: str, instead: str) -> DataError:

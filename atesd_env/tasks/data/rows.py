@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from atesd_env.errors import DataError
+from atesd_env.errors import DataError, shown
 from atesd_env.tasks.data.shapes import ANSWER_MARKER, ShapeError, as_our_fields, final_answer, listed
 from atesd_env.tasks.data.sources import Use, is_data_set, is_parquet, raw_rows
 from atesd_env.tasks.grading.answers import MAX_ANSWER_LENGTH, answers_match, last_boxed
@@ -237,7 +237,7 @@ def parse_row(
 
 def _answer_field(path: Path, line: int, fields: dict[str, Any], solution: str, there: str) -> str:
     value = fields.get("answer")
-    if isinstance(value, int | float | Decimal) and not isinstance(value, bool) and math.isfinite(value):
+    if (isinstance(value, Decimal) and value.is_finite()) or _is_number(value):
         value = fields["answer"] = str(value)
     if value in (None, ""):
         answer = last_boxed(solution)
@@ -281,6 +281,10 @@ def _text_field(
         raise _refused(path, line, field, "text", _shown(value), "write it as a JSON string")
     if not may_be_blank and not value.strip():
         raise _refused(path, line, field, "text that is not blank", _shown(value), "fill it in or remove the line")
+    return _valid_text(path, line, field, value)
+
+
+def _valid_text(path: Path, line: int, field: str, value: str) -> str:
     if any("\ud800" <= char <= "\udfff" for char in value):
         # JSON can spell half of a character pair, which no tokenizer takes.
         raise _refused(path, line, field, "valid Unicode", "half of a surrogate pair", "mend the \\u escape")
@@ -291,9 +295,9 @@ def _id_field(path: Path, line: int, fields: dict[str, Any]) -> str:
     value = fields.get("id")
     if value is None:
         return f"{path.stem}:{line}"
-    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+    if not (isinstance(value, str) or _is_number(value)) or isinstance(value, float) or not str(value).strip():
         raise _refused(path, line, "id", "a string or an integer", _shown(value), "mend it or leave it out")
-    return str(value)
+    return _valid_text(path, line, "id", str(value))
 
 
 def _level_field(path: Path, line: int, fields: dict[str, Any]) -> float | None:
@@ -303,9 +307,15 @@ def _level_field(path: Path, line: int, fields: dict[str, Any]) -> float | None:
             return float(match[1])
         if _UNKNOWN_LEVEL.fullmatch(value):  # MATH has a few rows of "Level ?"
             return None
-    elif value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)):
+    elif value is None or _is_number(value):
         return None if value is None else float(value)
     raise _refused(path, line, "level", "a number or 'Level 3'", _shown(value), "mend it or leave it out")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether this is a finite number, and not too large a whole one for a float."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= sys.float_info.max  # NaN is not
 
 
 def _refused(
@@ -315,8 +325,7 @@ def _refused(
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return shown(value, longest=60)
 
 
 def _named(lines: Sequence[int]) -> str:

@@ -118,8 +118,8 @@ def _chat(messages: Any) -> dict[str, str]:
     said: dict[str, list[str]] = {"user": [], "assistant": []}
     if isinstance(messages, Sequence) and not isinstance(messages, str):
         for message in messages:
-            if isinstance(message, Mapping) and message.get("role") in said:
-                said[message["role"]].append(_text(message.get("content")))
+            if isinstance(message, Mapping) and str(message.get("role")) in said:
+                said[str(message["role"])].append(_text(message.get("content")))
     if len(said["user"]) != 1 or len(said["assistant"]) > 1 or not all(map(str.strip, said["user"])):
         got = f"{len(said['user'])} and {len(said['assistant'])} with text" if messages else "none"
         expected = "one message of the user, the problem, and one of the assistant, the solution"

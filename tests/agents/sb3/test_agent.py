@@ -62,9 +62,9 @@ def test_each_algorithm_learns_and_is_the_same_after_saving(name: str, make_env:
     if name != "dqn":  # whose grid may hide a small change
         assert not np.array_equal(before, after)
     agent.save(tmp_path / "agent")
-    loaded = load_agent(tmp_path / "agent.zip", single())
+    loaded = load_agent(tmp_path / "agent.zip", single(), trust=True)
     assert np.array_equal(loaded.predict(observations(), deterministic=True)[0], after)
-    goes_on = load_agent(tmp_path / "agent", env, learn=True)
+    goes_on = load_agent(tmp_path / "agent", env, learn=True, trust=True)
     goes_on.learn(2 * WINDOWS)
     assert goes_on.num_timesteps >= 2 * WINDOWS
 
@@ -98,7 +98,7 @@ def test_a_grid_is_there_for_ppo_too(tmp_path: Path):
     agent = agents.make("ppo", population(groups=2), grid=3)
     agent.learn(4 * WINDOWS)
     agent.save(tmp_path / "agent")
-    loaded = load_agent(tmp_path / "agent", single(groups=2), deterministic=False)
+    loaded = load_agent(tmp_path / "agent", single(groups=2), trust=True, deterministic=False)
     ratios = loaded.predict(np.repeat(observations(1), 200, axis=0))[0]
     assert set(np.unique(ratios)) == {0.0, 0.5, 1.0}
     with pytest.raises(ConfigError, match="grid: expected none for sac"):
@@ -364,7 +364,7 @@ def test_files_of_another_origin_are_refused_before_they_are_unpickled(tmp_path:
 
 def test_an_agent_for_other_spaces_is_refused(saved: Path):
     with pytest.raises(ConfigError, match=r"for 3 reveal ratio\(s\) of a decision, got one for 1.*groups=1"):
-        load_agent(saved, single(groups=3))
+        load_agent(saved, single(groups=3), trust=True)
 
     class Fewer(gymnasium.ObservationWrapper[Any, Any, Any]):
         feature_names = ("progress", "something")
@@ -377,35 +377,35 @@ def test_an_agent_for_other_spaces_is_refused(saved: Path):
             return observation[:2]
 
     with pytest.raises(ConfigError, match=r"2 features, got one for 1\d .*only here: \['something'\]"):
-        load_agent(saved, Fewer(single()))
+        load_agent(saved, Fewer(single()), trust=True)
 
 
 def test_a_frozen_agent_only_decides(saved: Path):
-    frozen = load_agent(saved, single())
+    frozen = load_agent(saved, single(), trust=True)
     assert isinstance(frozen, AgentProtocol)
     assert not hasattr(frozen, "learn")
     assert not hasattr(frozen, "save")
     same = [frozen.predict(observations())[0].tolist() for _ in range(2)]
     assert same[0] == same[1], "without randomness, unless it is asked for"
-    drawn = load_agent(saved, single(), deterministic=False)
+    drawn = load_agent(saved, single(), trust=True, deterministic=False)
     assert drawn.predict(observations())[0].tolist() != drawn.predict(observations())[0].tolist()
     with pytest.raises(ConfigError, match="learn=true"):
-        load_agent(saved, single(), learning_rate=0.1)
+        load_agent(saved, single(), trust=True, learning_rate=0.1)
 
 
 def test_options_replace_the_saved_ones(saved: Path):
-    agent = load_agent(saved, single(), learn=True, learning_rate=0.0)
+    agent = load_agent(saved, single(), trust=True, learn=True, learning_rate=0.0)
     before = agent.predict(observations(), deterministic=True)[0]
     agent.learn(2 * WINDOWS)
     assert np.array_equal(agent.predict(observations(), deterministic=True)[0], before)
     with pytest.raises(ConfigError, match="did you mean 'learning_rate'"):
-        load_agent(saved, single(), learn=True, learning_rte=0.0)
+        load_agent(saved, single(), trust=True, learn=True, learning_rte=0.0)
 
 
 def test_noise_for_many_students_fits_one(tmp_path: Path):
     many = agents.make("td3", population(), seed=0)
     many.learn(2 * 4 * WINDOWS)
     many.save(tmp_path / "agent")
-    one = load_agent(tmp_path / "agent", single(), learn=True)
+    one = load_agent(tmp_path / "agent", single(), learn=True, trust=True)
     one.learn(WINDOWS)
     assert one.algorithm.replay_buffer.actions[:WINDOWS].shape == (WINDOWS, 1, 1)

@@ -160,7 +160,7 @@ def test_safetensors_of_something_else_is_refused(tmp_path: Path):
 
 def test_a_zip_goes_to_the_adapter_and_a_truncated_one_is_refused(tmp_path: Path):
     env = ToyExposureEnv(windows=6)
-    loaded = make(f"{BEFORE / 'ppo.zip'}:learn=true:learning_rate=0.125", env, seed=3)
+    loaded = make(f"{BEFORE / 'ppo.zip'}:learn=true:learning_rate=0.125:trust=true", env, seed=3)
     assert (loaded.env, loaded.seed, loaded.algorithm.learning_rate) == (env, 3, 0.125)
     (tmp_path / "agent.zip").write_bytes((BEFORE / "ppo.zip").read_bytes()[:-1])
     with pytest.raises(RunFilesError, match=r"agent\.zip: expected the whole zip file.*cut short"):
@@ -207,8 +207,9 @@ def test_an_agent_for_other_features_is_refused(tmp_path: Path):
     ],
 )
 def test_files_of_before_the_rooms_are_read(name: str, decision: float):
-    agent = make(str(BEFORE / name), ToyExposureEnv())
+    spec = f"{BEFORE / name}:trust=true" if name.endswith(".zip") else str(BEFORE / name)
+    agent = make(spec, ToyExposureEnv())
     assert agent.predict(RISING)[0].tolist() == pytest.approx([decision], rel=1e-6)
-    learning = make(f"{BEFORE / name}:learn=true", ToyExposureEnv(windows=6))
+    learning = make(f"{spec}:learn=true", ToyExposureEnv(windows=6))
     learning.learn(8)
     assert learning.diagnostics()

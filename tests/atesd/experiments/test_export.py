@@ -247,3 +247,18 @@ def test_a_table_is_written_through_no_link(overwrite: bool, tmp_path: Path):
     with pytest.raises(RunFilesError, match=r"runs\.csv: expected a file of its own, or nothing, got a link"):
         export_table(pd.DataFrame({"x": [1]}), tmp_path / "runs.csv", "csv", overwrite=overwrite)
     assert (tmp_path / "elsewhere").read_text() == "mine"
+
+
+FORMULAS = ["=1+1", "+1+1", "-1+1", "@SUM(1)", "\t=1", "\r=1", "=", "-", "--1", "+e5"]
+HARMLESS = ["beta", "a=1", "1", "-1", "+1.5", "-1e-5", ".5", "-.5", "'=1", "", " =1"]
+
+
+def test_texts_that_a_spreadsheet_would_compute_are_marked(tmp_path: Path):
+    texts = [*FORMULAS, *HARMLESS]
+    frame = pd.DataFrame({"agent": pd.Categorical(texts), "=cmd()": texts, "number": [-1.0] * len(texts)})
+    export_table(frame, tmp_path / "runs.csv", "csv")
+    read = pd.read_csv(tmp_path / "runs.csv", dtype=str, keep_default_na=False)
+    assert list(read.columns) == ["agent", "'=cmd()", "number"]
+    for name in ("agent", "'=cmd()"):
+        assert read[name].tolist() == [f"'{text}" for text in FORMULAS] + HARMLESS
+    assert read["number"].tolist() == ["-1.0"] * len(texts), "numbers are no formulas"

@@ -70,7 +70,7 @@ def test_the_best_agent_is_kept(tmp_path: Path):
     env = gymnasium.make("ATESD-Toy-v0", windows=5)
 
     def mean_return(path: Path) -> float:
-        return float(np.mean([run.total_reward for run in evaluate(load_agent(path, env), env, (0, 1, 2))]))
+        return float(np.mean([run.total_reward for run in evaluate(load_agent(path, env, trust=True), env, (0, 1, 2))]))
 
     means = [row["evaluation/return_mean"] for row in trained.rows]
     assert mean_return(trained.best_agent) == pytest.approx(max(means))
@@ -104,7 +104,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(agent: str, tmp_p
             assert np.array_equal(array, ends[1].arrays[name], equal_nan=True), name
     if agent != "beta":
         ends_of = [
-            load_agent(one.last_agent, gymnasium.make_vec("ATESD-Toy-v0", num_envs=2), learn=True)
+            load_agent(one.last_agent, gymnasium.make_vec("ATESD-Toy-v0", num_envs=2), learn=True, trust=True)
             for one in (whole, resumed)
         ]
         first, second = (end.algorithm.policy.state_dict() for end in ends_of)

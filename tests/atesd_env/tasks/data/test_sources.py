@@ -39,7 +39,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Stands in for the hub: id -> rows; remembers what was asked for."""
     content: dict[str, Any] = {"asked": []}
 
-    def load_dataset(id_: str, config: str | None, split: str) -> Any:
+    def load_dataset(id_: str, config: str | None, split: str, *, trust_remote_code: bool) -> Any:
+        assert trust_remote_code is False
         content["asked"].append((id_, config, split))
         if id_ not in content:
             raise ConnectionError("no such data set")
@@ -58,7 +59,7 @@ def test_every_source_gives_the_same_problems_in_the_same_order(
     else:
         mapped = datasets.Dataset.from_json(str(SAMPLE), cache_dir=str(tmp_path))
         assert mapped.cache_files, "the rows stay on disk, where the library maps them"
-        monkeypatch.setattr(datasets, "load_dataset", lambda id_, config, split: mapped)
+        monkeypatch.setattr(datasets, "load_dataset", lambda id_, config, **_: mapped)
         source = "somebody/problems"
     assert read_rows(source)[0] == read_rows(SAMPLE)[0]
     ours, theirs = (MathTask(path, probe_size=4) for path in (SAMPLE, source))

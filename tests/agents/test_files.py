@@ -1,0 +1,132 @@
+"""Files of agents with odd content: refused by name when they are loaded, and not in the middle of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import agents
+from agents.base import Agent
+from agents.beta import BetaController
+from agents.specs.registry import resolve
+from agents.specs.table import AGENTS, Entry
+from atesd_env.errors import AtesdError, ConfigError, RunFilesError
+from atesd_env.simulated.toy import ToyExposureEnv
+
+Parts = tuple[dict[str, Any], dict[str, Any]]
+"""Arrays and description of an agent's file."""
+Edit = Callable[[dict[str, Any], dict[str, Any]], Any]
+
+
+def said(**changes: Any) -> Edit:
+    return lambda arrays, description: description.update(changes)
+
+
+def option(**changes: Any) -> Edit:
+    return lambda arrays, description: description["options"].update(changes)
+
+
+def array(name: str, change: Callable[[Any], Any]) -> Edit:
+    def edit(arrays: dict[str, Any], description: dict[str, Any]) -> None:
+        found = min(one for one in arrays if name in one)
+        arrays[found] = change(arrays[found])
+
+    return edit
+
+
+ODD: dict[str, Edit] = {
+    "no class": said(**{"class": None}),
+    "a class that is a list": said(**{"class": ["a"]}),
+    "a class of nobody": said(**{"class": "agents.nothing.Here"}),
+    "a class with dots alone": said(**{"class": "agents..."}),
+    "a class that is none": said(**{"class": "agents.base.read_agent_file"}),
+    "the class that others derive from": said(**{"class": "agents.base.Agent"}),
+    "another version": said(format_version=99),
+    "no seed": lambda arrays, description: description.pop("seed"),
+    "a seed in words": said(seed="zero"),
+    "a seed below 0": said(seed=-1),
+    "a number of windows in words": said(num_timesteps="many"),
+    "spaces in words": said(spaces="large"),
+    "spaces of nothing": said(spaces={}),
+    "options in words": said(options="all"),
+    "an unknown option": option(other=1),
+    "an option in words": option(batch_size="large"),
+    "an option of 400 digits": option(batch_size=int("9" * 308)),
+    "no generator": lambda arrays, description: description.pop("rng"),
+    "a generator in words": said(rng="PCG64"),
+    "a generator of another kind": said(rng={"bit_generator": "MT19937"}),
+    "no network": lambda arrays, description: [
+        arrays.pop(name) for name in list(arrays) if name.startswith("network/")
+    ],
+    "a matrix of another shape": array("network/", lambda one: np.zeros((3, 3), np.float32)),
+    "an array of nobody": lambda arrays, description: arrays.update(other=np.zeros(3)),
+    "no number": array("network/", lambda one: np.full_like(one, np.nan)),
+    "a count of nothing": array("num_updates", lambda one: np.zeros((2, 2))),
+    "a last observation of another shape": lambda arrays, description: arrays.update(last_observation=np.zeros(3)),
+}
+
+
+@pytest.fixture(scope="module")
+def parts() -> Parts:
+    agent = BetaController(ToyExposureEnv(windows=4), seed=0)
+    agent.learn(4)
+    return agent.state()
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_an_odd_agent_is_refused_by_name(what: str, parts: Parts, tmp_path: Path):
+    arrays, description = {name: np.asarray(one) for name, one in parts[0].items()}, json.loads(json.dumps(parts[1]))
+    ODD[what](arrays, description)
+    path = tmp_path / "odd[bold].safetensors"
+    save_file(
+        {name: np.ascontiguousarray(one) for name, one in arrays.items()}, path, {"agent": json.dumps(description)}
+    )
+    with pytest.raises(AtesdError, match=r"odd\[bold\]\.safetensors: .*expected") as caught:
+        agents.make(str(path), ToyExposureEnv(windows=4))
+    assert isinstance(caught.value, RunFilesError | ConfigError)
+
+
+@pytest.mark.parametrize("entry", AGENTS, ids=lambda entry: entry.name)
+def test_every_agent_of_ours_is_loaded_as_it_was_saved(entry: Entry, tmp_path: Path):
+    factory, _ = resolve(spec := entry.name + ":0.5" * (entry.least or entry.num_ratios))
+    if not (isinstance(factory, type) and issubclass(factory, Agent)):
+        pytest.skip(f"{spec} is Stable-Baselines3's")
+    agent = agents.make(spec, ToyExposureEnv(windows=4), seed=0)
+    agent.learn(4)
+    agent.save(tmp_path / "agent")
+    again = type(agent).load(tmp_path / "agent", ToyExposureEnv(windows=4))
+    arrays, description = agent.state()
+    assert again.state()[1] == description
+    assert all(np.array_equal(again.state()[0][one], arrays[one], equal_nan=True) for one in arrays)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "[",
+        "[]",
+        "[" * 100_000,
+        '{"class": NaN}',
+        '{"seed": ' + "9" * 5000 + "}",
+        "\udcff".encode("utf-8", "replace").decode(),
+    ],
+)
+def test_a_description_of_odd_json_is_refused(metadata: str, tmp_path: Path):
+    save_file({"a": np.zeros(1)}, tmp_path / "odd.safetensors", {"agent": metadata})
+    with pytest.raises(RunFilesError, match=r"odd\.safetensors: expected an agent's file"):
+        agents.make(str(tmp_path / "odd.safetensors"), ToyExposureEnv())
+
+
+def test_a_pipe_is_no_agent(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    with pytest.raises(RunFilesError, match=r"pipe\.safetensors: expected"):
+        BetaController.load(tmp_path / "pipe.safetensors", ToyExposureEnv())
+    with pytest.raises(RunFilesError, match=r"pipe\.safetensors: expected"):
+        agents.make(str(tmp_path / "pipe.safetensors"), ToyExposureEnv())
