@@ -148,16 +148,16 @@ def _phases(config: EnvConfig, shape: ModelShape, lengths: Lengths, num_students
     num_rows = min(config.micro_batch_size or config.num_rollouts, config.num_rollouts)
     scored = num_rows * lengths.completion
     student_tokens = num_rows * (lengths.student_prompt + lengths.completion - 1)
-    teacher_tokens = num_rows * (lengths.teacher_prompt + lengths.completion - 1)
+    teacher_columns = lengths.teacher_prompt + lengths.completion - 1
     probe_rows = min(config.probe_batch_size, config.probe_size)
-    probe_tokens = probe_rows * (lengths.teacher_prompt + lengths.reference - 1)
+    probe_columns = lengths.teacher_prompt + lengths.reference - 1
     rollouts = num_students * config.num_rollouts
     cache = cache_bytes(shape, rollouts, lengths.student_prompt + config.max_new_tokens, width)
-    joined = 0 if in_modules else joined_adapter_bytes(shape)
+    joined = 0 if in_modules else joined_adapter_bytes(shape, width)
     return {
         "prompts": {
             "key-value cache": cache,
-            "activations": forward_bytes(rollouts * lengths.student_prompt, shape, width),
+            "activations": forward_bytes(rollouts, lengths.student_prompt, shape, width),
             "adapters laid together": num_students * joined,
         },
         "decoding": {
@@ -165,7 +165,7 @@ def _phases(config: EnvConfig, shape: ModelShape, lengths: Lengths, num_students
             "adapters laid together": num_students * joined,
             "logits": rollouts * shape.vocabulary_size * _SAMPLING_BYTES,
         },
-        "teacher": {"activations": forward_bytes(teacher_tokens, shape, width)},
+        "teacher": {"activations": forward_bytes(num_rows, teacher_columns, shape, width)},
         "student": {
             "activations": saved_bytes(
                 student_tokens,
@@ -176,11 +176,12 @@ def _phases(config: EnvConfig, shape: ModelShape, lengths: Lengths, num_students
                 in_modules=in_modules,
             ),
             "adapters laid together": joined,
+            "adapters in 16 bits": shape.num_adapter_parameters * width if in_modules and width == 2 else 0,
             "hidden states": 3 * scored * shape.hidden_size * width,  # student's, its gradient, teacher's
             "divergence chunk": divergence_bytes(scored, shape, config.divergence_chunk, width),
         },
         "probe": {
-            "activations": forward_bytes(probe_tokens, shape, width),
+            "activations": forward_bytes(probe_rows, probe_columns, shape, width),
             "logits": 3 * LOG_PROB_CHUNK * shape.vocabulary_size * FLOAT_BYTES,
         },
     }
