@@ -21,11 +21,12 @@ from atesd_env.planning.shape import ModelShape
 from atesd_env.planning.terms import (
     CACHE_COPIES,
     FLOAT_BYTES,
+    SAMPLING_BYTES,
     base_bytes,
     cache_bytes,
     divergence_bytes,
     forward_bytes,
-    joined_adapter_bytes,
+    joined_adapters,
     layer_parameters,
     saved_bytes,
 )
@@ -33,9 +34,6 @@ from atesd_env.rollouts.scoring import LOG_PROB_CHUNK
 
 DEVICE_RESERVE = 0.08
 """Share of a device's memory that the plan leaves free: its context, libraries' workspaces, fragmentation. Assumed."""
-
-_SAMPLING_BYTES = 40
-"""Of one row's vocabulary while a token is sampled: logits, their filtered and sorted copies, the order (int64), sums."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,7 @@ def _phases(config: EnvConfig, shape: ModelShape, lengths: Lengths, num_students
     probe_columns = lengths.teacher_prompt + lengths.reference - 1
     rollouts = num_students * config.num_rollouts
     cache = cache_bytes(shape, rollouts, lengths.student_prompt + config.max_new_tokens, width)
-    joined = 0 if in_modules else joined_adapter_bytes(shape, width)
+    joined = 0 if in_modules else joined_adapters(shape) * width
     return {
         "prompts": {
             "key-value cache": cache,
@@ -163,7 +161,7 @@ def _phases(config: EnvConfig, shape: ModelShape, lengths: Lengths, num_students
         "decoding": {
             "key-value cache": cache * (1 if rollouts == 1 else CACHE_COPIES),
             "adapters laid together": num_students * joined,
-            "logits": rollouts * shape.vocabulary_size * _SAMPLING_BYTES,
+            "logits": rollouts * shape.vocabulary_size * SAMPLING_BYTES,
         },
         "teacher": {"activations": forward_bytes(num_rows, teacher_columns, shape, width)},
         "student": {

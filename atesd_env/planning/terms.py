@@ -14,6 +14,8 @@ FLOAT_BYTES = 4
 """Of a float32 number."""
 CACHE_COPIES = 1 + KEPT_SHARE / 2
 """Caches of keys and values that are held at most: rows that go on are copied when others have ended, keys before values."""
+SAMPLING_BYTES = 40
+"""Of one word of a row's vocabulary while a token is sampled: logits, their filtered and sorted copies, the order (int64), sums."""
 
 _NF4_BYTES = 0.5 + 4 / 64  # of one weight: 4 bits, and a float32 scale for every 64
 
@@ -105,10 +107,10 @@ def _copied_by_modules(shape: ModelShape, width: int) -> tuple[int, int]:
     return (shape.hidden_size + rotated) * wider, shape.hidden_size * wider
 
 
-def joined_adapter_bytes(shape: ModelShape, width: int) -> int:
-    """Returns the adapters of layers with the same input, laid side by side: query, key and value; gate and up.
+def joined_adapters(shape: ModelShape) -> int:
+    """Returns the numbers of adapters on all layers, in the base's format, as they are multiplied.
 
-    They are laid together in the base's number format.
+    Those of layers with the same input are laid side by side (query, key and value; gate and up), zeros between them.
     """
     heads = shape.query_size + 2 * shape.key_value_size
     in_and_out = (
@@ -117,7 +119,7 @@ def joined_adapter_bytes(shape: ModelShape, width: int) -> int:
         + 2 * (shape.hidden_size + 2 * shape.mlp_size)
         + (shape.mlp_size + shape.hidden_size)
     )
-    return shape.num_layers * shape.lora_r * in_and_out * width
+    return shape.num_layers * shape.lora_r * in_and_out
 
 
 def divergence_bytes(num_scored: int, shape: ModelShape, chunk_size: int, width: int) -> int:
