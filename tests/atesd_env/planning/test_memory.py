@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-from transformers import AutoTokenizer, LlamaConfig, Qwen3Config, Qwen3ForCausalLM
+from transformers import LlamaConfig, Qwen3Config, Qwen3ForCausalLM
 
 from atesd_env.config import preset
 from atesd_env.errors import ConfigError, StudentError
@@ -21,8 +21,7 @@ from atesd_env.rollouts.decoding import begin_decoding
 from atesd_env.rollouts.sampling import Rollouts
 from atesd_env.rollouts.scoring import scored_hidden
 from atesd_env.student.adapters import AdapterStack
-from atesd_env.student.loading import TINY_DIRECTORY
-from atesd_env.student.model import Student, wrap_student
+from tests.atesd_env.planning.random_students import random_student
 
 GPU = DEVICES["H100-80GB"]
 CONFIG = preset("ATESD-Qwen3-8B-v0")
@@ -210,26 +209,6 @@ def test_qwen3_8b_at_its_longest_prompts_by_hand(large: ModelShape) -> None:
     assert plan.peak_phase == "decoding"
     assert plan.peak == fixed + cache * 11 // 8 + together + 32 * words * 40
     assert plan.peak == pytest.approx(53.1e9, rel=1e-3)
-
-
-def random_student(dtype: str, forward: str, num_students: int = 1) -> tuple[Student, AdapterStack, ModelShape]:
-    """Returns a Qwen3 of random weights, adapters on all its layers, and its sizes."""
-    sizes = Qwen3Config(
-        vocab_size=100,
-        hidden_size=64,
-        intermediate_size=160,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Qwen3ForCausalLM(sizes).to(getattr(torch, dtype)).eval()
-    config = preset("ATESD-Tiny-v0", dtype=dtype, forward=forward)
-    student = wrap_student(model, AutoTokenizer.from_pretrained(TINY_DIRECTORY), "random", config)
-    adapters = AdapterStack(student.model, num_students, 4, 8.0, config.lora_targets)
-    return student, adapters, shape_of(sizes, 4, config.lora_targets)
 
 
 WAYS = [("float32", "fused"), ("bfloat16", "fused"), ("float32", "modules"), ("bfloat16", "modules")]

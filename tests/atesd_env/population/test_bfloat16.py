@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from atesd_env.config import EnvConfig, preset
+from atesd_env.config import preset
 from atesd_env.evaluation.evaluator import Evaluator, Request
 from atesd_env.population.population import Population
 from atesd_env.rollouts.decoding import begin_decoding
@@ -74,7 +74,11 @@ def log_probs(one: Population, bank: Any, students: list[int]) -> torch.Tensor:
 def test_what_is_16_bit_and_what_is_not(both: tuple[Population, Population]) -> None:
     half, _ = both
     row = half.window(np.full((2, 1), 0.5))[0]
-    assert all(parameter.dtype == torch.bfloat16 for parameter in half.student.model.parameters() if not parameter.requires_grad)
+    assert all(
+        parameter.dtype == torch.bfloat16
+        for parameter in half.student.model.parameters()
+        if not parameter.requires_grad
+    )
     state = half.snapshot(0)
     moments = state.optimizer["state"][0]
     for tensor in (half.adapters.flat, half.adapters.flat_grad, half.adapters.teacher_flat, state.adapter):
@@ -88,7 +92,9 @@ def test_scoring(both: tuple[Population, Population], bank: str) -> None:
     half, whole = both
     for index in range(2):
         exact = log_probs(whole, bank, [index])
-        assert float((exact - log_probs(whole, None, [])).abs().mean()) > 10 * NATS, "adapters that change little prove little"
+        assert float((exact - log_probs(whole, None, [])).abs().mean()) > 10 * NATS, (
+            "adapters that change little prove little"
+        )
         assert float((log_probs(half, bank, [index]) - exact).abs().mean()) < NATS
 
 
@@ -146,7 +152,7 @@ def test_checkpointed_update_is_the_same_bit_for_bit() -> None:
 
 
 def test_probe(both: tuple[Population, Population]) -> None:
-    half, whole = both
+    half, _ = both
     for index in range(2):
         measured = [one.instances[index].probe.nll(index) for one in both]
         assert measured[0] == pytest.approx(measured[1], abs=NATS)
@@ -165,7 +171,9 @@ def test_evaluation(both: tuple[Population, Population], tmp_path: Path) -> None
         evaluator = Evaluator(one.config, task, SamplingSpec(12, temperature=0.0), seed=0, batch_size=8)
         rows = evaluator.samples("one", tmp_path / one.config.dtype, [Request(problem, 0) for problem in problems])
         texts.append([row.text for row in rows])
-    agreed = [sum(a == b for a, b in zip(*pair, strict=False)) / max(map(len, pair)) for pair in zip(*texts, strict=True)]
+    agreed = [
+        sum(a == b for a, b in zip(*pair, strict=False)) / max(map(len, pair)) for pair in zip(*texts, strict=True)
+    ]
     assert np.mean(agreed) > 0.8, texts
 
 
