@@ -56,11 +56,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {
             **_SUMS,
             **_NARROW,
-            "hold_window": 1,
-            "dtype": "bfloat16",
-            "num_rollouts": 512,
-            "max_new_tokens": 8,
-            "micro_batch_size": 32,
+            **{"hold_window": 1, "windows": 1, "dtype": "bfloat16"},
+            **{"num_rollouts": 256, "max_new_tokens": 4, "micro_batch_size": 8},
         },
     ),
     "narrow Qwen3, modules": ("ATESD-Tiny-v0", {**_SUMS, **_NARROW, "hold_window": 1, "forward": "modules"}),
