@@ -51,6 +51,19 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {**_SUMS, **_NARROW, "hold_window": 1, "num_rollouts": 64, "gradient_checkpointing": True},
     ),
     "narrow Qwen3, bfloat16": ("ATESD-Tiny-v0", {**_SUMS, **_NARROW, "hold_window": 1, "dtype": "bfloat16"}),
+    "narrow Qwen3, bfloat16, many prompts": (
+        "ATESD-Tiny-v0",
+        {
+            **_SUMS,
+            **_NARROW,
+            "hold_window": 1,
+            "windows": 1,
+            "dtype": "bfloat16",
+            "num_rollouts": 256,
+            "max_new_tokens": 4,
+            "micro_batch_size": 8,
+        },
+    ),
     "narrow Qwen3, modules": ("ATESD-Tiny-v0", {**_SUMS, **_NARROW, "hold_window": 1, "forward": "modules"}),
     "narrow Qwen3, modules, bfloat16": (
         "ATESD-Tiny-v0",

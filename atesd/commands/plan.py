@@ -99,7 +99,7 @@ def main(arguments: Sequence[str]) -> None:
     tokens = token_plan(config, lengths)
     say(
         f"tokens of a run of {config.windows * config.hold_window} updates: {tokens.sampled:,} sampled, {tokens.trained:,} "
-        f"trained, {tokens.scored:,} scored by the teacher, {tokens.probed:,} of the probe"
+        f"trained, {tokens.scored:,} scored by the teacher, {tokens.probed_student + tokens.probed_teacher:,} of the probe"
     )
     if device is None:
         say("hours: pass --gpus; on a CPU, time two windows (atesd run --windows 2).")

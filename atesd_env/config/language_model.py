@@ -97,8 +97,8 @@ class EnvConfig(RunConfig):
     engine_retries: int = number(2, 0, is_carrying_out=True)
     """How often another engine that is dead or silent is asked again before the step fails. [ours]"""
     engine_tolerance: float = number(0.1, 0, open_low=True, is_carrying_out=True)
-    """Largest mean difference between another engine's and the trainer's log-probabilities that its start-up test accepts,
-    in nats a token. [ours]"""
+    """Largest mean difference between another engine's and the trainer's log-probabilities that its start-up test and every window
+    accept, in nats a token. [ours]"""
     importance_cap: float | None = number(None, 1)
     """Multiply a token's loss by min(importance_cap, p_trainer / p_engine), which corrects for another engine's other
     numbers; 2 is usual. None is off; the own engine needs none. [ours]"""

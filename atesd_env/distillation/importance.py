@@ -44,11 +44,16 @@ class Agreement:
             self.num_capped + other.num_capped,
         )
 
+    @property
+    def mean_difference(self) -> float:
+        """Mean absolute difference, in nats a token; 0 without tokens."""
+        return self.sum_difference / max(1, self.num_tokens)
+
     def means(self) -> dict[str, float]:
         """Returns the columns of a row (``envs.columns.ENGINE_COLUMNS``); without tokens all are 0."""
         tokens = max(1, self.num_tokens)
         return {
-            "engine/log_prob_difference": self.sum_difference / tokens,
+            "engine/log_prob_difference": self.mean_difference,
             "engine/log_prob_difference_max": self.max_difference,
             "engine/importance_weight": self.sum_weight / tokens,
             "engine/capped_rate": self.num_capped / tokens,

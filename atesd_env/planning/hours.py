@@ -1,8 +1,18 @@
 """How many tokens a run samples and trains, and about how long that takes on a device. Pure functions.
 
-Tokens are exact for given lengths. Hours are an estimate by arithmetic: products at a share of the device's matrix rate, decoding
-steps by what they read from memory or by what it costs to start their operations, whichever is longer. The shares are assumed,
-not measured on the devices named here: expect a factor of two either way, and measure two windows before you plan a week.
+Tokens are exact for given lengths. Hours are an estimate by arithmetic, with M the base's weights that every token is multiplied
+with and A the adapters' numbers as they are multiplied, laid together (``terms.joined_adapters``):
+
+- forward pass, without adapters: 2 M operations a token; with them 2 (M + A);
+- backward pass: 2 M for the inputs' gradients (the base is frozen), 4 A for the adapters' inputs and the adapters; with gradient
+  checkpointing another forward pass;
+- decoding step of R rows: the longest of reading (weights, adapters and the rows' cache once, and what sampling holds of R
+  vocabularies, written and read), of 2 (M + A) R operations, and of starting its kernels;
+- a pass takes no less than its kernels take to start, layer by layer.
+
+Left out: attention's scores, the divergence's kernels, the optimizer, tokenizing and judging. Kernels are counted, on a CPU; the
+shares of a device's rates and the time to start a kernel are assumed, and no hour was measured on the devices named here: expect a
+factor of two either way, and measure two windows before you plan a week.
 """
 
 from __future__ import annotations
@@ -14,14 +24,23 @@ from atesd_env.config import EnvConfig
 from atesd_env.errors import ConfigError, did_you_mean
 from atesd_env.planning.memory import DEVICE_RESERVE, Lengths
 from atesd_env.planning.shape import ModelShape
-from atesd_env.planning.terms import CACHE_COPIES, cache_bytes
+from atesd_env.planning.terms import CACHE_COPIES, SAMPLING_BYTES, cache_bytes, joined_adapters
+from atesd_env.rollouts.decoding import PASS_TOKENS
 
 MATRIX_SHARE = 0.35
 """Share of the matrix rate that forward and backward passes reach. Assumed."""
 MEMORY_SHARE = 0.6
 """Share of the memory's rate that a decoding step reaches. Assumed."""
-LAYER_STEP_SEC = 0.0003
-"""Least time of one layer in a decoding step: about 30 operations are started one after the other. Assumed."""
+LAUNCH_SEC = 7e-6
+"""Least time of one kernel, one after the other. Assumed."""
+STEP_LAUNCHES = 45
+"""Kernels of one layer in a decoding step. Counted on a CPU, like the next three; a GPU has fewer for a norm."""
+FORWARD_LAUNCHES = 78
+"""Kernels of one layer in a forward pass with adapters on a 16-bit base."""
+BACKWARD_LAUNCHES = 109
+"""Kernels of one layer in its backward pass."""
+TOKEN_LAUNCHES = 34
+"""Kernels of a decoding step outside the layers: embedding, norm, logits, sampling."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +99,15 @@ class TokenPlan:
         sampled: By the student in training.
         trained: Prompt and rollout tokens through the student's forward and backward pass.
         scored: Prompt and rollout tokens through the teacher.
-        probed: Prompt and reference tokens through student and teacher for the probe.
+        probed_student: Prompt and reference tokens through the student for the probe.
+        probed_teacher: Likewise through the teacher.
     """
 
     sampled: int
     trained: int
     scored: int
-    probed: int
+    probed_student: int
+    probed_teacher: int
 
 
 def token_plan(config: EnvConfig, lengths: Lengths) -> TokenPlan:
@@ -97,7 +118,8 @@ def token_plan(config: EnvConfig, lengths: Lengths) -> TokenPlan:
         sampled=rows * lengths.completion,
         trained=rows * (lengths.student_prompt + lengths.completion),
         scored=rows * (lengths.teacher_prompt + lengths.completion),
-        probed=probe_rows * (lengths.student_prompt + lengths.teacher_prompt + 2 * lengths.reference),
+        probed_student=probe_rows * (lengths.student_prompt + lengths.reference),
+        probed_teacher=probe_rows * (lengths.teacher_prompt + lengths.reference),
     )
 
 
@@ -127,31 +149,44 @@ def time_plan(config: EnvConfig, shape: ModelShape, device: Device, lengths: Len
     updates = config.windows * config.hold_window
     width = 2 if config.dtype == "bfloat16" else 4
     tokens = token_plan(config, lengths)
-    rate = MATRIX_SHARE * device.matrix_rate / (1 if width == 2 else 2)
-    forward = 2.0 * shape.num_matrix_parameters / rate  # seconds a token
-    # The frozen base needs gradients of inputs only: as much as the forward pass, which checkpointing makes twice.
-    student = forward * (3 if config.gradient_checkpointing else 2)
-    rollout = decode_sec(config.num_rollouts, lengths, shape, device, width) * updates
-    num_accuracies = 0
-    if config.probe_accuracy_every:
-        num_accuracies = math.ceil(config.windows / config.probe_accuracy_every)
-    batches = math.ceil(config.probe_size / config.probe_batch_size)
-    accuracy = decode_sec(config.probe_batch_size, lengths, shape, device, width) * batches * num_accuracies
+    bare, adapted = (_forward_sec(shape, device, width, is_adapted=is_adapted) for is_adapted in (False, True))
+    teacher = adapted if config.teacher == "ema" or config.adapter is not None else bare
+    backward = bare + 2 * (adapted - bare)
+    passes = 2 if config.gradient_checkpointing else 1  # the student's, forward
+    # One forward pass of the teacher beside the student's.
+    layers = (1 + passes) * FORWARD_LAUNCHES + BACKWARD_LAUNCHES
+    batches = updates * math.ceil(config.num_rollouts / (config.micro_batch_size or config.num_rollouts))
+    update = tokens.trained * (passes * adapted + backward) + tokens.scored * teacher
+    probe_batches = math.ceil(config.probe_size / config.probe_batch_size)
+    probed = tokens.probed_student * adapted + tokens.probed_teacher * teacher
+    num_accuracies = math.ceil(config.windows / config.probe_accuracy_every) if config.probe_accuracy_every else 0
+    accuracy = decode_sec(config.probe_batch_size, lengths, shape, device, width) * probe_batches * num_accuracies
     return TimePlan(
-        rollout_sec=rollout,
-        update_sec=tokens.trained * student + tokens.scored * forward,
-        probe_sec=tokens.probed * forward + accuracy,
+        rollout_sec=decode_sec(config.num_rollouts, lengths, shape, device, width) * updates,
+        update_sec=max(update, batches * layers * shape.num_layers * LAUNCH_SEC),
+        probe_sec=max(probed, config.windows * probe_batches * 2 * FORWARD_LAUNCHES * shape.num_layers * LAUNCH_SEC)
+        + accuracy,
     )
+
+
+def _forward_sec(shape: ModelShape, device: Device, width: int, *, is_adapted: bool) -> float:
+    """Returns the seconds that a token's products take in a forward pass, two operations a number."""
+    rate = MATRIX_SHARE * device.matrix_rate / (1 if width == 2 else 2)
+    return 2.0 * (shape.num_matrix_parameters + (joined_adapters(shape) if is_adapted else 0)) / rate
 
 
 def decode_sec(num_rows: int, lengths: Lengths, shape: ModelShape, device: Device, width: int) -> float:
     """Returns about how long one batch of ``num_rows`` answers takes: its prompts, then a step for each token."""
-    rate = MATRIX_SHARE * device.matrix_rate / (1 if width == 2 else 2)
-    prompts = 2.0 * shape.num_matrix_parameters * num_rows * lengths.student_prompt / rate
+    forward = _forward_sec(shape, device, width, is_adapted=True)
+    num_parts = math.ceil(num_rows / max(1, PASS_TOKENS // lengths.student_prompt))
+    launches = num_parts * FORWARD_LAUNCHES * shape.num_layers * LAUNCH_SEC
+    prompts = max(forward * num_rows * lengths.student_prompt, launches)
     mean_columns = lengths.student_prompt + lengths.completion // 2
-    read = shape.num_matrix_parameters * width + cache_bytes(shape, num_rows, mean_columns, width)
-    arithmetic = 2.0 * shape.num_matrix_parameters * num_rows / rate
-    step = max(read / (MEMORY_SHARE * device.memory_rate), arithmetic, LAYER_STEP_SEC * shape.num_layers)
+    weights = (shape.num_matrix_parameters + joined_adapters(shape)) * width
+    sampled = 2 * num_rows * shape.vocabulary_size * SAMPLING_BYTES
+    read = weights + cache_bytes(shape, num_rows, mean_columns, width) + sampled
+    step_launches = STEP_LAUNCHES * shape.num_layers + TOKEN_LAUNCHES
+    step = max(read / (MEMORY_SHARE * device.memory_rate), forward * num_rows, LAUNCH_SEC * step_launches)
     return prompts + lengths.completion * step
 
 

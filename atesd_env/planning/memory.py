@@ -21,11 +21,12 @@ from atesd_env.planning.shape import ModelShape
 from atesd_env.planning.terms import (
     CACHE_COPIES,
     FLOAT_BYTES,
+    SAMPLING_BYTES,
     base_bytes,
     cache_bytes,
     divergence_bytes,
     forward_bytes,
-    joined_adapter_bytes,
+    joined_adapters,
     layer_parameters,
     saved_bytes,
 )
@@ -33,9 +34,6 @@ from atesd_env.rollouts.scoring import LOG_PROB_CHUNK
 
 DEVICE_RESERVE = 0.08
 """Share of a device's memory that the plan leaves free: its context, libraries' workspaces, fragmentation. Assumed."""
-
-_SAMPLING_BYTES = 40
-"""Of one row's vocabulary while a token is sampled: logits, their filtered and sorted copies, the order (int64), sums."""
 
 
 @dataclass(frozen=True)
@@ -148,24 +146,24 @@ def _phases(config: EnvConfig, shape: ModelShape, lengths: Lengths, num_students
     num_rows = min(config.micro_batch_size or config.num_rollouts, config.num_rollouts)
     scored = num_rows * lengths.completion
     student_tokens = num_rows * (lengths.student_prompt + lengths.completion - 1)
-    teacher_tokens = num_rows * (lengths.teacher_prompt + lengths.completion - 1)
+    teacher_columns = lengths.teacher_prompt + lengths.completion - 1
     probe_rows = min(config.probe_batch_size, config.probe_size)
-    probe_tokens = probe_rows * (lengths.teacher_prompt + lengths.reference - 1)
+    probe_columns = lengths.teacher_prompt + lengths.reference - 1
     rollouts = num_students * config.num_rollouts
     cache = cache_bytes(shape, rollouts, lengths.student_prompt + config.max_new_tokens, width)
-    joined = 0 if in_modules else joined_adapter_bytes(shape)
+    joined = 0 if in_modules else joined_adapters(shape) * width
     return {
         "prompts": {
             "key-value cache": cache,
-            "activations": forward_bytes(rollouts * lengths.student_prompt, shape, width),
+            "activations": forward_bytes(rollouts, lengths.student_prompt, shape, width),
             "adapters laid together": num_students * joined,
         },
         "decoding": {
             "key-value cache": cache * (1 if rollouts == 1 else CACHE_COPIES),
             "adapters laid together": num_students * joined,
-            "logits": rollouts * shape.vocabulary_size * _SAMPLING_BYTES,
+            "logits": rollouts * shape.vocabulary_size * SAMPLING_BYTES,
         },
-        "teacher": {"activations": forward_bytes(teacher_tokens, shape, width)},
+        "teacher": {"activations": forward_bytes(num_rows, teacher_columns, shape, width)},
         "student": {
             "activations": saved_bytes(
                 student_tokens,
@@ -176,11 +174,12 @@ def _phases(config: EnvConfig, shape: ModelShape, lengths: Lengths, num_students
                 in_modules=in_modules,
             ),
             "adapters laid together": joined,
+            "adapters in 16 bits": shape.num_adapter_parameters * width if in_modules and width == 2 else 0,
             "hidden states": 3 * scored * shape.hidden_size * width,  # student's, its gradient, teacher's
             "divergence chunk": divergence_bytes(scored, shape, config.divergence_chunk, width),
         },
         "probe": {
-            "activations": forward_bytes(probe_tokens, shape, width),
+            "activations": forward_bytes(probe_rows, probe_columns, shape, width),
             "logits": 3 * LOG_PROB_CHUNK * shape.vocabulary_size * FLOAT_BYTES,
         },
     }

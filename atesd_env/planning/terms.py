@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from atesd_env.distillation.chunked import BLOCK_BYTES_GPU, CHUNK_BYTES
 from atesd_env.planning.shape import ModelShape
+from atesd_env.rollouts.decoding import PASS_TOKENS
 from atesd_env.rollouts.sampling import KEPT_SHARE
 
 FLOAT_BYTES = 4
 """Of a float32 number."""
 CACHE_COPIES = 1 + KEPT_SHARE / 2
 """Caches of keys and values that are held at most: rows that go on are copied when others have ended, keys before values."""
+SAMPLING_BYTES = 40
+"""Of one word of a row's vocabulary while a token is sampled: logits, their filtered and sorted copies, the order (int64), sums."""
 
 _NF4_BYTES = 0.5 + 4 / 64  # of one weight: 4 bits, and a float32 scale for every 64
 
@@ -43,8 +46,18 @@ def cache_bytes(shape: ModelShape, num_rows: int, num_columns: int, width: int) 
     return 2 * shape.num_layers * num_rows * num_columns * shape.key_value_size * width
 
 
-def forward_bytes(num_tokens: int, shape: ModelShape, width: int) -> int:
-    """Returns what one layer holds at once without gradients, which is the most that such a pass needs."""
+def forward_bytes(num_rows: int, num_columns: int, shape: ModelShape, width: int) -> int:
+    """Returns what one layer holds at once without gradients, which is the most that such a pass needs.
+
+    Adapters add no activation of their own: what they add is added in place, in the base's number format.
+
+    Args:
+        num_rows: Rows of the pass, of which as many are fed at once as ``PASS_TOKENS`` allows, at least one.
+        num_columns: Tokens of a row.
+        shape: The model's sizes.
+        width: Bytes of a number of the base.
+    """
+    num_tokens = min(num_rows, max(1, PASS_TOKENS // num_columns)) * num_columns
     heads = shape.query_size + 2 * shape.key_value_size
     rotated = shape.query_size + shape.key_value_size
     in_attention = 2 * shape.hidden_size + 2 * heads + rotated + 2 * shape.query_size
@@ -84,21 +97,21 @@ def _saved_by_layer(shape: ModelShape, width: int) -> tuple[int, int]:
     heads = shape.query_size + 2 * shape.key_value_size
     in_attention = 2 * shape.hidden_size + (rotated if shape.has_head_norm else 0) + heads + 2 * shape.query_size
     in_mlp = 2 * shape.hidden_size + 4 * shape.mlp_size
-    return in_attention * width + 4 * shape.lora_r * FLOAT_BYTES, in_mlp * width + 3 * shape.lora_r * FLOAT_BYTES
+    return (in_attention + 4 * shape.lora_r) * width, (in_mlp + 3 * shape.lora_r) * width
 
 
 def _copied_by_modules(shape: ModelShape, width: int) -> tuple[int, int]:
-    """Returns what modules keep of a token beyond ``_saved_by_layer``: float32 inputs of every adapter and norm, not 16-bit ones."""
+    """Returns what modules keep of a token beyond ``_saved_by_layer``: float32 inputs of every norm, not 16-bit ones."""
     rotated = shape.query_size + shape.key_value_size if shape.has_head_norm else 0
-    in_attention = 3 * shape.hidden_size * FLOAT_BYTES - shape.hidden_size * width
-    in_mlp = 2 * shape.hidden_size * FLOAT_BYTES - shape.hidden_size * width
     wider = FLOAT_BYTES - width
-    attention = in_attention + (shape.query_size + shape.hidden_size + rotated) * wider
-    return attention, in_mlp + (shape.mlp_size + shape.hidden_size) * wider
+    return (shape.hidden_size + rotated) * wider, shape.hidden_size * wider
 
 
-def joined_adapter_bytes(shape: ModelShape) -> int:
-    """Returns the adapters of layers with the same input, laid side by side: query, key and value; gate and up."""
+def joined_adapters(shape: ModelShape) -> int:
+    """Returns the numbers of adapters on all layers, in the base's format, as they are multiplied.
+
+    Those of layers with the same input are laid side by side (query, key and value; gate and up), zeros between them.
+    """
     heads = shape.query_size + 2 * shape.key_value_size
     in_and_out = (
         3 * (shape.hidden_size + heads)
@@ -106,7 +119,7 @@ def joined_adapter_bytes(shape: ModelShape) -> int:
         + 2 * (shape.hidden_size + 2 * shape.mlp_size)
         + (shape.mlp_size + shape.hidden_size)
     )
-    return shape.num_layers * shape.lora_r * in_and_out * FLOAT_BYTES
+    return shape.num_layers * shape.lora_r * in_and_out
 
 
 def divergence_bytes(num_scored: int, shape: ModelShape, chunk_size: int, width: int) -> int:

@@ -38,6 +38,7 @@ from atesd_env.population.snapshot import (
     undone_if_engine_fails,
 )
 from atesd_env.population.totals import WindowTotals, broken_row, finished_row, rollout_rows
+from atesd_env.rollouts.engines.checked import check_difference
 from atesd_env.rollouts.engines.engine import RolloutEngine
 from atesd_env.rollouts.engines.registry import make_engine
 from atesd_env.rollouts.sampling import Rollouts, SamplingSpec, decode_texts
@@ -142,6 +143,9 @@ class Population(Students):
                 going = [student for student in students if self.runs[student].broken is None]
                 if going:
                     self._update(going, totals)
+            for total in totals.values():
+                difference = total.agreement.mean_difference
+                check_difference(self.engine.description, difference, self.config.engine_tolerance)
         self.student.ranks.check_same(self.adapters.flat, "adapters")
         with self._timed("time/probe_sec"):
             return [self._measure(student, totals[student]) for student in students]

@@ -56,6 +56,12 @@ class WindowTotals:
         self._updates.append(update)
         self._rollouts += rollouts
 
+    @property
+    def agreement(self) -> Agreement:
+        """How another engine's log-probabilities agree with the student's, over all updates."""
+        agreements = [update.agreement for update in self._updates if update.agreement is not None]
+        return sum(agreements, Agreement())
+
     def means(self) -> Row:
         """Returns the row's columns on exposure, student, teacher, rollouts and (for those that have them) engine."""
         updates = {
@@ -63,7 +69,6 @@ class WindowTotals:
             for name in (entry.name for entry in dataclasses.fields(UpdateStatistics))
             if name != "agreement"
         }
-        agreements = [update.agreement for update in self._updates if update.agreement is not None]
         rollouts = RolloutRow(*np.asarray(self._rollouts, dtype=np.float64).mean(axis=0).tolist())
         return {
             "exposure/reveal_ratio": rollouts.reveal_ratio,
@@ -81,7 +86,7 @@ class WindowTotals:
             "rollout/truncation_rate": rollouts.truncation_rate,
             "rollout/num_tokens": int(sum(rollout.length for rollout in self._rollouts)),
             **{f"exposure/reveal_ratio_{group}": float(ratio) for group, ratio in enumerate(self.reveal_ratios)},
-            **sum(agreements, Agreement()).means(),
+            **self.agreement.means(),
         }
 
 

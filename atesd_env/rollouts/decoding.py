@@ -6,6 +6,7 @@ row, and can drop rows that have ended.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
@@ -15,6 +16,10 @@ from transformers import DynamicCache
 
 from atesd_env.student.forward import FusedBody, PackedRows
 from atesd_env.student.model import Student
+
+PASS_TOKENS = 32_768
+"""Tokens that a pass without gradients works on at once, as far as rows allow: a layer's activations, and no cache, grow with
+them. Many more than keep a device busy, and more than any window of the packaged student has."""
 
 
 class Decoding(Protocol):
@@ -57,7 +62,8 @@ class ModuleDecoding:
         self._mask = functional.pad(prompt_mask, (0, max_new_tokens), value=True)
         self._num_tokens = 0
         self._cache = DynamicCache(config=student.model.config)
-        self._feed(prompt_ids)
+        for columns in prompt_ids.split(max(1, PASS_TOKENS // len(prompt_ids)), dim=1):
+            self._feed(columns)
 
     def _feed(self, token_ids: Tensor) -> None:
         end = self._num_tokens + token_ids.shape[1]
@@ -106,21 +112,26 @@ class FusedDecoding:
         self._bias = self._bias.repeat_interleave(body.num_key_value_heads, dim=0)[:, None]
         new_positions = lengths[:, None] + torch.arange(max_new_tokens, device=device)
         self._rotary = body.rotary(new_positions)
-        self._prefill(prompt_ids, prompt_mask, lengths, num_students)
+        self._first_column = self._column
+        parts = _parts(num_rows, prompt_length, num_students)
+        self.hidden = torch.cat(
+            [self._prefill(prompt_ids[rows], prompt_mask[rows], rows.start, students) for rows, students in parts]
+        )
 
-    def _prefill(self, prompt_ids: Tensor, prompt_mask: Tensor, lengths: Tensor, num_students: int) -> None:
-        body, length = self._body, prompt_ids.shape[1]
+    def _prefill(self, prompt_ids: Tensor, prompt_mask: Tensor, first_row: int, students: slice) -> Tensor:
+        """Feeds the prompts of consecutive rows, all of ``students`` or some of one; returns their last hidden states."""
+        body, length, lengths = self._body, prompt_ids.shape[1], prompt_mask.sum(dim=1)
         packed = PackedRows.of(prompt_mask)
         token_ids = prompt_ids[prompt_mask]
         is_prompt = None
-        if num_students > 1:
+        if students.stop - students.start > 1:
             # Students need equal numbers of tokens: shorter rows are filled up behind their ends, where nothing looks.
             places = packed.rows * length + packed.positions
             filled = prompt_ids.new_zeros(len(prompt_ids) * length).index_copy(0, places, token_ids)
             is_prompt = torch.zeros_like(filled, dtype=torch.bool).index_fill(0, places, True)
             token_ids, packed = filled, PackedRows.of(torch.ones_like(prompt_mask))
         columns = packed.positions + (length - lengths)[packed.rows]
-        rows = packed.rows
+        rows = packed.rows + first_row
         if is_prompt is not None:
             rows, columns = rows[is_prompt], columns[is_prompt]
 
@@ -135,9 +146,9 @@ class FusedDecoding:
         last_tokens = (packed.positions == (lengths - 1)[packed.rows]).nonzero()[:, 0]
         for number, low_ranks in enumerate(self._low_ranks):
             keep = last_tokens if number == len(self._low_ranks) - 1 else None
-            hidden = body.layer(number, hidden, low_ranks, rotary, attend, keep)
-        self.hidden = body.finish(hidden)
-        self._first_column = self._column
+            theirs = [None if pair is None else (pair[0][students], pair[1][students]) for pair in low_ranks]
+            hidden = body.layer(number, hidden, theirs, rotary, attend, keep)
+        return body.finish(hidden)
 
     def step(self, token_ids: Tensor) -> None:
         """Feeds one token a row, [R] long."""
@@ -171,3 +182,17 @@ class FusedDecoding:
         self._values = [values[rows] for values in self._values]
         self._rotary = (self._rotary[0][rows], self._rotary[1][rows])
         self.hidden = self.hidden[rows]
+
+
+def _parts(num_rows: int, length: int, num_students: int) -> Iterator[tuple[slice, slice]]:
+    """Yields (rows, their students) of at most ``PASS_TOKENS`` tokens: all rows of some students, or some rows of one.
+
+    >>> list(_parts(num_rows=4, length=PASS_TOKENS // 2, num_students=2))
+    [(slice(0, 2, None), slice(0, 1, None)), (slice(2, 4, None), slice(1, 2, None))]
+    """
+    share, fitting = num_rows // num_students, max(1, PASS_TOKENS // length)
+    together = max(1, fitting // share)
+    for student in range(0, num_students, together):
+        students = slice(student, min(student + together, num_students))
+        for row in range(students.start * share, students.stop * share, min(fitting, together * share)):
+            yield slice(row, min(row + fitting, students.stop * share)), students

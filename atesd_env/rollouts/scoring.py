@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from atesd_env.rollouts.decoding import PASS_TOKENS
 from atesd_env.rollouts.sampling import Rollouts, left_pad, position_ids, right_pad
 from atesd_env.student.model import Student
 
@@ -29,6 +30,14 @@ def scored_hidden(
         rollouts: The answers; row by row behind ``prompt_ids``.
         recompute_activations: Gradient checkpointing; transformers' modules must also be in training mode for it.
     """
+    num_rows = len(prompt_ids)
+    fitting = max(1, PASS_TOKENS // (prompt_ids.shape[1] + rollouts.completion_ids.shape[1]))
+    if num_rows > fitting and not torch.is_grad_enabled():
+        starts = range(0, num_rows, fitting)
+        parts = [slice(start, start + fitting) for start in starts]
+        return torch.cat(
+            [scored_hidden(student, prompt_ids[part], prompt_mask[part], rollouts.rows(part)) for part in parts]
+        )
     # The last answer token predicts nothing that is scored, so it is not fed.
     inputs = torch.cat([prompt_ids, rollouts.completion_ids[:, :-1]], dim=1)
     mask = torch.cat([prompt_mask, rollouts.completion_mask[:, :-1]], dim=1)

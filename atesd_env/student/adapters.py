@@ -74,28 +74,33 @@ class StackedLoRALinear(nn.Module):
         return stacked_a[list(students)], stacked_b[list(students)]
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Maps [rows, T, in] to [rows, T, out]; rows belong in equal shares to the students that are switched on."""
+        """Maps [rows, T, in] to [rows, T, out]; rows belong in equal shares to the students that are switched on.
+
+        The adapters are multiplied in the inputs' number format (see ``active_low_rank``).
+        """
         output: Tensor = self.base(hidden)
         stack = self._stack[0]
         if stack.active is None:
             return output
         bank, students = stack.active
         if len(students) == 1:
-            matrix_a, matrix_b = self.adapters[bank][students[0]]
-            inner = functional.linear(hidden.to(matrix_a.dtype), matrix_a)
-            return output + (functional.linear(inner, matrix_b) * stack.scaling).to(output.dtype)
-        stacked_a, stacked_b = self.matrices(bank, students)
-        grouped = hidden.to(stacked_a.dtype).reshape(len(students), -1, hidden.shape[-1])
-        inner = torch.bmm(grouped, stacked_a.transpose(1, 2))
+            matrix_a, matrix_b = (matrix.to(hidden.dtype) for matrix in self.adapters[bank][students[0]])
+            return output + functional.linear(functional.linear(hidden, matrix_a), matrix_b) * stack.scaling
+        stacked_a, stacked_b = (matrix.to(hidden.dtype) for matrix in self.matrices(bank, students))
+        inner = torch.bmm(hidden.reshape(len(students), -1, hidden.shape[-1]), stacked_a.transpose(1, 2))
         delta = torch.bmm(inner, stacked_b.transpose(1, 2)) * stack.scaling
-        return output + delta.reshape(output.shape).to(output.dtype)
+        return output + delta.reshape(output.shape)
 
 
-def active_low_rank(layers: Sequence[nn.Linear | StackedLoRALinear]) -> LowRank | None:
+def active_low_rank(layers: Sequence[nn.Linear | StackedLoRALinear], dtype: torch.dtype) -> LowRank | None:
     """Returns the adapters that are switched on for linear layers with the same input, as those of one layer.
+
+    The adapters themselves stay float32, for the optimizer. A product in 16 bits still adds up in float32 and rounds its sum
+    once, so that with a 16-bit base no activation is ever held in float32.
 
     Args:
         layers: Wrapped or plain linear layers, whose outputs are laid side by side.
+        dtype: The base's number format, to which the adapters are rounded.
 
     Returns:
         One pair with m the sum of the layers' ranks, through which gradients flow for a single student; None if no
@@ -114,8 +119,8 @@ def active_low_rank(layers: Sequence[nn.Linear | StackedLoRALinear]) -> LowRank 
             parts_b.append(functional.pad(matrix_b, (0, 0, start, width - start - layer.out_features)))
         start += layer.out_features
     return (
-        torch.cat(parts_a, dim=1).transpose(1, 2),
-        (torch.cat(parts_b, dim=2) * stacks[0].scaling).transpose(1, 2),
+        torch.cat(parts_a, dim=1).to(dtype).transpose(1, 2),
+        (torch.cat(parts_b, dim=2) * stacks[0].scaling).to(dtype).transpose(1, 2),
     )
 
 

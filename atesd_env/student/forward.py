@@ -23,7 +23,6 @@ from transformers import PreTrainedModel
 
 from atesd_env.student.adapters import LowRank, active_low_rank
 from atesd_env.student.operations import (
-    adapter_product,
     gather_rows,
     linear_with_adapter,
     rms_norm,
@@ -70,15 +69,16 @@ class Projection:
         return Projection(parent, names, weight, bias)
 
     def low_rank(self) -> LowRank | None:
-        """Returns the adapters that are switched on, as one pair; None if there are none."""
-        return active_low_rank([cast(nn.Linear, self.parent.get_submodule(name)) for name in self.names])
+        """Returns the adapters that are switched on, as one pair in the weight's number format; None if there are none."""
+        layers = [cast(nn.Linear, self.parent.get_submodule(name)) for name in self.names]
+        return active_low_rank(layers, self.weight.dtype)
 
     def __call__(self, inputs: Tensor, low_rank: LowRank | None, residual: Tensor | None = None) -> Tensor:
         """Maps [N, in] to [N, out], adapters and ``residual`` [N, out] added.
 
         With adapters of several students, N rows belong to them in equal shares, in order.
         """
-        if low_rank is not None and len(low_rank[0]) == 1 and low_rank[0].dtype == inputs.dtype:
+        if low_rank is not None and len(low_rank[0]) == 1:
             outputs = linear_with_adapter(inputs, self.weight, low_rank[0][0], low_rank[1][0])
             if self.bias is not None:
                 outputs = outputs + self.bias
@@ -89,8 +89,6 @@ class Projection:
         if low_rank is None:
             return outputs
         matrix_a, matrix_b = low_rank
-        if inputs.dtype != matrix_a.dtype:
-            return outputs + adapter_product(inputs, matrix_a, matrix_b)
         grouped = inputs.view(len(matrix_a), -1, inputs.shape[-1])
         outputs.view(len(matrix_a), -1, outputs.shape[-1]).baddbmm_(torch.bmm(grouped, matrix_a), matrix_b)
         return outputs

@@ -135,44 +135,6 @@ class _LinearWithAdapter(torch.autograd.Function):
         return inputs_grad, None, inputs.t() @ inner_grad, inner.t() @ grad
 
 
-def adapter_product(inputs: Tensor, matrix_a: Tensor, matrix_b: Tensor) -> Tensor:
-    """Maps 16-bit inputs [N, in] through adapters in float32 to [N, out] in the inputs' format.
-
-    Args:
-        inputs: N rows, in equal shares for K adapters, in order.
-        matrix_a: [K, in, m], float32.
-        matrix_b: [K, m, out], float32.
-    """
-    if not torch.is_grad_enabled():
-        grouped = inputs.to(matrix_a.dtype).view(len(matrix_a), -1, inputs.shape[-1])
-        return torch.bmm(torch.bmm(grouped, matrix_a), matrix_b).flatten(0, 1).to(inputs.dtype)
-    output: Tensor = _AdapterProduct.apply(inputs, matrix_a, matrix_b)
-    return output
-
-
-class _AdapterProduct(torch.autograd.Function):
-    """Keeps the 16-bit inputs, which are there anyway, where autograd would keep a float32 copy of them."""
-
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, matrix_a: Tensor, matrix_b: Tensor) -> Tensor:
-        grouped = inputs.to(matrix_a.dtype).view(len(matrix_a), -1, inputs.shape[-1])
-        inner = torch.bmm(grouped, matrix_a)
-        ctx.save_for_backward(inputs, inner, matrix_a, matrix_b)
-        return torch.bmm(inner, matrix_b).flatten(0, 1).to(inputs.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        inputs, inner, matrix_a, matrix_b = ctx.saved_tensors
-        wide = grad.to(matrix_b.dtype).view(len(matrix_b), -1, grad.shape[-1])
-        inner_grad = torch.bmm(wide, matrix_b.mT)
-        inputs_grad = None
-        if ctx.needs_input_grad[0]:
-            inputs_grad = torch.bmm(inner_grad, matrix_a.mT).flatten(0, 1).to(inputs.dtype)
-        grouped = inputs.to(matrix_a.dtype).view(len(matrix_a), -1, inputs.shape[-1])
-        return inputs_grad, torch.bmm(grouped.mT, inner_grad), torch.bmm(inner.mT, wide)
-
-
 def scatter_rows(parts: tuple[Tensor, Tensor], places: Tensor, num_places: int) -> Tensor:
     """Lays rows of two tensors side by side in their places, zeros elsewhere: [N, a, d], [N, b, d] to [places, a + b, d]."""
     output: Tensor = _ScatterRows.apply(*parts, places, num_places)

@@ -40,30 +40,45 @@ def gpu_window(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def adapter_after_a_window(**fields: Any) -> torch.Tensor:
-    population = Population(preset("ATESD-Tiny-v0", **SMALL, **fields))
+NEAR = 0.05
+"""How far one training may be from another of the same student, as a share of what training changed."""
+
+
+def distance_of_changes(start: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> float:
+    """Returns how far two ends of training are from each other, as a share of the longer of their ways from the start.
+
+    A student that was not trained is 1 away from one that was, whatever the step's size; two that were not are infinitely far.
+    """
+    changes = (one - start).double(), (other - start).double()
+    longest = max(float(change.norm()) for change in changes)
+    return float((changes[0] - changes[1]).norm()) / longest if longest > 0 else math.inf
+
+
+def adapters_around_a_window(**fields: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns a student's adapter as it starts, and after a window of greedy rollouts."""
+    population = Population(preset("ATESD-Tiny-v0", **SMALL, temperature=0.0, **fields))
     population.reset(0, seed=2)
+    start = population.adapters.flat.detach().cpu().clone()
     population.window(np.full((1, 1), 0.5))
-    return population.adapters.flat[0].detach().cpu()
+    return start, population.adapters.flat.detach().cpu()
 
 
 class TestOnAGpu:
     pytestmark = needs_gpu
 
     def test_window_is_that_of_a_cpu_with_greedy_rollouts(self) -> None:
-        on_gpu = adapter_after_a_window(temperature=0.0, device="cuda")
-        on_cpu = adapter_after_a_window(temperature=0.0, device="cpu")
+        start, on_gpu = adapters_around_a_window(device="cuda")
+        same_start, on_cpu = adapters_around_a_window(device="cpu")
 
-        torch.testing.assert_close(on_gpu, on_cpu, rtol=0, atol=2e-3)
+        assert torch.equal(start, same_start)
+        assert distance_of_changes(start, on_gpu, on_cpu) < NEAR
 
     @pytest.mark.parametrize("fields", [{"forward": "modules"}, {"gradient_checkpointing": True}])
     def test_ways_through_the_model_agree(self, fields: dict[str, Any]) -> None:
         """Through the modules attention is transformers' SDPA."""
-        plain = adapter_after_a_window(temperature=0.0, device="cuda")
+        start, plain = adapters_around_a_window(device="cuda")
 
-        torch.testing.assert_close(
-            adapter_after_a_window(temperature=0.0, device="cuda", **fields), plain, rtol=0, atol=2e-3
-        )
+        assert distance_of_changes(start, adapters_around_a_window(device="cuda", **fields)[1], plain) < NEAR
 
     def test_bf16_base_learns(self) -> None:
         population = Population(preset("ATESD-Tiny-v0", **SMALL, dtype="bfloat16", device="cuda"))
@@ -89,6 +104,19 @@ class TestOnAGpu:
         assert 1.6e9 < found["parameters"] < 1.8e9
         assert 0 < found["share_of_matrix_rate"] < 1
         assert found["peak_memory_bytes"] < 40 * 2**30
+
+
+def test_students_that_were_trained_alike_are_near_and_one_that_was_not_is_far() -> None:
+    """On a CPU, where the step is as long as on a GPU: modules stand in for another device's rounding."""
+    start, plain = adapters_around_a_window(device="cpu")
+    _, through_modules = adapters_around_a_window(device="cpu", forward="modules")
+
+    assert 0 < distance_of_changes(start, through_modules, plain) < NEAR
+    for untrained in ((start, plain), (plain, start), (start, start)):
+        assert distance_of_changes(start, *untrained) >= 1.0
+    half = start + 0.5 * (plain - start)
+    assert distance_of_changes(start, half, plain) == pytest.approx(0.5, rel=1e-3)
+    torch.testing.assert_close(start, plain, rtol=0, atol=2e-3)  # what was compared before cannot tell them apart
 
 
 def test_benchmark_runs_on_a_cpu_with_a_narrow_model(gpu_window: ModuleType) -> None:

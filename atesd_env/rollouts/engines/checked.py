@@ -116,6 +116,26 @@ class CheckedEngine:
         self.engine.close()
 
 
+def check_difference(engine: str, difference: float, tolerance: float) -> None:
+    """Refuses rollouts of a window in which the engine's log-probabilities are no longer the trainer's.
+
+    Args:
+        engine: Who sampled, for the message.
+        difference: Mean absolute difference over the window's tokens, in nats.
+        tolerance: Largest that is accepted.
+
+    Raises:
+        EngineError: If it is larger, or no number.
+    """
+    if not difference <= tolerance:
+        raise EngineError(
+            f"{engine}: expected log-probabilities of the adapters that it was given, to {tolerance:g} nats a token "
+            f"(engine_tolerance), got a mean difference of {difference:.4f} over a window, though it passed its start-up test: it runs "
+            "other weights by now, or rounds more as the student changes. The window is undone; start the engine anew and go on "
+            "with --resume, or raise the tolerance."
+        )
+
+
 @dataclass(frozen=True)
 class _Test:
     engine: RolloutEngine

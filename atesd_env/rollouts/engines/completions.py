@@ -5,7 +5,6 @@ A backend (``vllm_process``, ``vllm_server``) knows how to reach the engine; ``e
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,9 @@ from typing import Protocol
 
 from atesd_env.errors import EngineError, EngineUnavailableError
 from atesd_env.rollouts.sampling import SamplingSpec
+
+LOWEST_LOG_PROB = -10_000.0
+"""Below this nothing is a log-probability of a sampled token; vLLM says -9,999 for minus infinity."""
 
 SEED_LIMIT = 2**53
 """Seeds of requests lie below this: every JSON reader keeps such whole numbers exact."""
@@ -102,6 +104,11 @@ def check_completion(
         EngineError: If tokens are outside the vocabulary, too many or too few, or log-probabilities are missing or impossible.
     """
     tokens, log_probs = completion.token_ids, completion.log_probs
+    if not isinstance(tokens, list) or not isinstance(log_probs, list):
+        raise EngineError(
+            f"{engine}: expected lists of token ids and log-probabilities, got {type(tokens).__name__} and "
+            f"{type(log_probs).__name__}; is it a vLLM server?"
+        )
     if not 1 <= len(tokens) <= spec.max_new_tokens:
         raise EngineError(
             f"{engine}: expected 1 to {spec.max_new_tokens} tokens (max_new_tokens), got {len(tokens)}; it does not keep to the "
@@ -110,15 +117,15 @@ def check_completion(
     for token in tokens:
         if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < vocabulary_size:
             raise EngineError(
-                f"{engine}: expected token ids in 0..{vocabulary_size - 1}, got {token!r}; let it run the base model of this "
+                f"{engine}: expected token ids in 0..{vocabulary_size - 1}, got {_shown(token)}; let it run the base model of this "
                 "configuration (the field student)."
             )
-    if len(log_probs) != len(tokens) or not all(
-        isinstance(value, float | int) and not math.isnan(value) and value <= 1e-3 for value in log_probs
-    ):
+    # NaN is in no range; a rounded 0 may be a little above.
+    wrong = [value for value in log_probs if type(value) not in (float, int) or not LOWEST_LOG_PROB <= value <= 1e-3]
+    if wrong or len(log_probs) != len(tokens):
         raise EngineError(
             f"{engine}: expected a log-probability of at most 0 for each of {len(tokens)} tokens, got "
-            f"{list(log_probs)[:8]}{' ...' if len(log_probs) > 8 else ''} ({len(log_probs)} of them); it must tell raw log-probabilities."
+            f"{', '.join(map(_shown, (wrong or log_probs)[:3]))} ... ({len(log_probs)} of them); it must tell raw log-probabilities."
         )
     ended = [place for place, token in enumerate(tokens) if token in end_token_ids]
     if ended and ended[0] != len(tokens) - 1:
@@ -131,3 +138,8 @@ def check_completion(
             f"{engine}: expected an answer to end with one of the tokens {sorted(end_token_ids)} or at {spec.max_new_tokens} tokens, "
             f"got {len(tokens)} tokens that end with {tokens[-1]}; it stops at other tokens, or its context is too short."
         )
+
+
+def _shown(value: object) -> str:
+    """Returns a number as it came, of anything else its type: what a stranger sent may be deep, long, or move a cursor."""
+    return repr(value)[:40] if isinstance(value, int | float) else f"a {type(value).__name__}"

@@ -133,7 +133,13 @@ class VllmProcess:
                 prompts, parameters, use_tqdm=False, lora_request=None if adapters[0] is None else adapters
             ),
         )
-        return [_as_completion(output.outputs[0]) for output in outputs]
+        try:
+            return [_as_completion(output.outputs[0]) for output in outputs]
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise EngineError(
+                f"{self.description}: expected tokens with their log-probabilities, got {type(error).__name__}: {str(error)[:200]}; "
+                "install a version that docs/rollout-engines.md names."
+            ) from error
 
     def _within_time(self, action: str, call: Callable[[], _Result]) -> _Result:
         """Returns what ``call`` returns, in a thread that is given up if it takes too long.

@@ -10,8 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import urllib.error
-import urllib.request
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,10 +18,14 @@ from typing import Any
 
 from atesd_env.errors import EngineError, EngineUnavailableError
 from atesd_env.rollouts.engines.completions import Completion, CompletionRequest
+from atesd_env.rollouts.engines.exchange import OversizedError, exchange
 from atesd_env.rollouts.sampling import SamplingSpec
 
 MOST_CONNECTIONS = 256
 """Requests that are under way at once; the server batches them."""
+
+ANSWER_BYTES, TOKEN_BYTES = 2**20, 512
+"""Largest answer: so much, and so much for each token of the longest prompt and answer, which come as numbers and as text."""
 
 _RETRIED_STATUSES = (408, 425, 429)
 """Answers below 500 that say "later"."""
@@ -35,7 +38,7 @@ class VllmServer:
 
     Args:
         address: Such as "http://localhost:8000".
-        timeout_sec: Seconds that the server may be silent in an answer.
+        timeout_sec: Seconds until an answer must be there as a whole; of completions, all that are asked for at once.
         needed_tokens: Context that prompts and answers need together.
     """
 
@@ -46,22 +49,22 @@ class VllmServer:
         self._needed_tokens = needed_tokens
         self._model: str | None = None
         self._loaded: list[str] = []
-        # Not the proxies of the environment: a rollout server is a neighbour.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def begin(self) -> None:
         """Asks which base model the server runs, once."""
         if self._model is not None:
             return
-        reply = self._ask("/v1/models")
+        text = self._ask("/v1/models")
         try:
-            bases = [model for model in reply["data"] if model.get("parent") is None]
-            self._model = str(bases[0]["id"])
-            context = bases[0].get("max_model_len")
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            base = next(model for model in _parsed(text)["data"] if model.get("parent") is None)
+            name, context = base["id"], base.get("max_model_len")
+            if not isinstance(name, str) or isinstance(context, bool) or not isinstance(context, int | None):
+                raise TypeError
+        except (KeyError, StopIteration, TypeError, AttributeError, ValueError) as error:
             raise EngineError(
-                f"{self.description}: expected vLLM's list of models, got {str(reply)[:200]}; is it a vLLM server?"
+                f"{self.description}: expected vLLM's list of models, got {text[:200]!r}; is it a vLLM server?"
             ) from error
+        self._model = name
         if context is not None and context < self._needed_tokens:
             raise EngineError(
                 f"{self.description}: expected a context of at least {self._needed_tokens} tokens (max_prompt_tokens + "
@@ -97,17 +100,20 @@ class VllmServer:
         self, requests: Sequence[CompletionRequest], spec: SamplingSpec, end_token_ids: Sequence[int]
     ) -> list[Completion | EngineUnavailableError]:
         """Sends the requests side by side; each has a seed of its own, which one request with many prompts could not have."""
+        deadline = time.monotonic() + self._timeout_sec
 
         def one(request: CompletionRequest) -> Completion | EngineUnavailableError:
             try:
-                return self._complete_one(request, spec, end_token_ids)
+                return self._complete_one(request, spec, end_token_ids, deadline)
             except EngineUnavailableError as error:
                 return error
 
         with ThreadPoolExecutor(min(len(requests), MOST_CONNECTIONS)) as threads:
             return list(threads.map(one, requests))
 
-    def _complete_one(self, request: CompletionRequest, spec: SamplingSpec, end_token_ids: Sequence[int]) -> Completion:
+    def _complete_one(
+        self, request: CompletionRequest, spec: SamplingSpec, end_token_ids: Sequence[int], deadline: float
+    ) -> Completion:
         # Everything is said: what is left out, a server takes from the model's generation_config.json.
         body = {
             "model": self._model if request.adapter is None else request.adapter,
@@ -128,54 +134,53 @@ class VllmServer:
             "skip_special_tokens": False,
         }
         try:
-            reply = self._ask("/v1/completions", body)
+            text = self._ask("/v1/completions", body, deadline)
         except _RefusedError as error:
             if error.status == 404:  # the server was started anew and has lost the adapter
                 raise EngineUnavailableError(str(error)) from error
             raise
         try:
-            choice = reply["choices"][0]
+            choice = _parsed(text)["choices"][0]
             return Completion(choice["token_ids"], choice["logprobs"]["token_logprobs"])
-        except (KeyError, IndexError, TypeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise EngineError(
-                f"{self.description}: expected token_ids and logprobs.token_logprobs in an answer, got {str(reply)[:200]}; vLLM "
+                f"{self.description}: expected token_ids and logprobs.token_logprobs in an answer, got {text[:200]!r}; vLLM "
                 "0.32 gives them (return_token_ids)."
             ) from error
 
-    def _ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Returns the server's answer to a POST (or GET, without body): JSON, or text where it is none."""
+    def _ask(self, path: str, body: Mapping[str, Any] | None = None, deadline: float | None = None) -> bytes:
+        """Returns the server's answer to a POST (or GET, without body), which is whole by the deadline."""
         headers = {"Content-Type": "application/json"}
         if os.environ.get("VLLM_API_KEY"):
-            headers["Authorization"] = f"Bearer {os.environ['VLLM_API_KEY']}"
+            headers["Authorization"] = f"Bearer {os.environ['VLLM_API_KEY'].strip()}"
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._address + path, data=data, headers=headers)
+        most_bytes = ANSWER_BYTES + TOKEN_BYTES * self._needed_tokens
+        deadline = time.monotonic() + self._timeout_sec if deadline is None else deadline
         try:
-            with self._opener.open(request, timeout=self._timeout_sec) as response:
-                text = response.read().decode()
-        except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")[:300]
-            message = f"{self.description}{path}: expected an answer, got status {error.code} ({said})."
-            if error.code >= 500 or error.code in _RETRIED_STATUSES:
-                raise EngineUnavailableError(message) from error
-            raise _RefusedError(message, error.code) from error
+            status, text = exchange(self._address + path, data, headers, deadline, most_bytes)
         except TimeoutError as error:
             raise self._silent(path) from error
-        except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, TimeoutError):
-                raise self._silent(path) from error
-            raise EngineUnavailableError(
-                f"{self.description}{path}: expected a vLLM server, got {reason!r}; start it, or give its address (rollout_engine)."
+        except OversizedError as error:
+            raise EngineError(
+                f"{self.description}{path}: expected at most {most_bytes:,} bytes for {self._needed_tokens} tokens (max_prompt_tokens + "
+                "max_new_tokens), got more; is it a vLLM server?"
             ) from error
-        try:
-            return json.loads(text)
-        except ValueError:
+        except (OSError, http.client.HTTPException) as error:
+            raise EngineUnavailableError(
+                f"{self.description}{path}: expected a vLLM server, got {repr(error)[:200]}; start it, or give its address "
+                "(rollout_engine)."
+            ) from error
+        if 200 <= status < 300:
             return text
+        message = f"{self.description}{path}: expected an answer, got status {status} ({text[:300]!r})."
+        if status >= 500 or status in _RETRIED_STATUSES:
+            raise EngineUnavailableError(message)
+        raise _RefusedError(message, status)
 
     def _silent(self, path: str) -> EngineUnavailableError:
         return EngineUnavailableError(
-            f"{self.description}{path}: expected an answer within {self._timeout_sec:g} s (engine_timeout_sec), got none; the server "
-            "hangs or is too slow."
+            f"{self.description}{path}: expected a whole answer within {self._timeout_sec:g} s (engine_timeout_sec), got none; the "
+            "server hangs or is too slow."
         )
 
     def end(self) -> None:
@@ -202,3 +207,11 @@ class _RefusedError(EngineError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+def _parsed(text: bytes) -> Any:
+    """Returns JSON; raises ValueError for what is none, or deeper than anybody means it."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError from error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, LlamaConfig, Qwen3Config, Qwen3ForCausalLM
+from torch.profiler import ProfilerActivity, profile
+from transformers import LlamaConfig, Qwen3Config, Qwen3ForCausalLM
 
 from atesd_env.config import preset
 from atesd_env.errors import ConfigError, StudentError
@@ -15,11 +17,11 @@ from atesd_env.planning.hours import DEVICES
 from atesd_env.planning.memory import Lengths, memory_plan, remedies
 from atesd_env.planning.shape import ModelShape, shape_of, student_shape
 from atesd_env.planning.terms import cache_bytes, divergence_bytes, saved_bytes
+from atesd_env.rollouts.decoding import begin_decoding
 from atesd_env.rollouts.sampling import Rollouts
 from atesd_env.rollouts.scoring import scored_hidden
 from atesd_env.student.adapters import AdapterStack
-from atesd_env.student.loading import TINY_DIRECTORY
-from atesd_env.student.model import wrap_student
+from tests.atesd_env.planning.random_students import random_student
 
 GPU = DEVICES["H100-80GB"]
 CONFIG = preset("ATESD-Qwen3-8B-v0")
@@ -141,7 +143,7 @@ def test_every_part_of_a_window_by_hand() -> None:
     attention = 2 * 4 + 2 * 24 + 16 + 2 * 8
     assert attention > 3 * 4 + 24 + 16 + 8 + 3 * 8
     token = attention * 2
-    joined = 10 * 2 * 4 * (3 * (4 + 24) + (8 + 4) + 2 * (4 + 16) + (8 + 4))
+    joined = 10 * 2 * 2 * (3 * (4 + 24) + (8 + 4) + 2 * (4 + 16) + (8 + 4))
     scored = 3 * 50
     assert plan.phases == {
         "prompts": {"key-value cache": cache, "activations": 8 * 100 * token, "adapters laid together": 2 * joined},
@@ -186,26 +188,58 @@ def test_remedies_make_it_fit_or_say_that_they_cannot(large: ModelShape) -> None
     assert remedies(config, large, 10e9)[1] is False
 
 
-@pytest.mark.parametrize(
-    ("dtype", "forward"), [("float32", "fused"), ("bfloat16", "fused"), ("float32", "modules"), ("bfloat16", "modules")]
-)
+def test_qwen3_8b_at_its_longest_prompts_by_hand(large: ModelShape) -> None:
+    """32 prompts of 4,096 tokens and as many rollouts of 1,024: 53 GB, most of it keys and values while tokens are decoded.
+
+    Adapters multiplied in float32, and all prompts at once, made the prompts the peak: 76.6 GB.
+    """
+    hidden, query, keys, mlp, layers, rank, words = 4096, 4096, 1024, 12_288, 36, 64, 151_936
+    adapter = layers * rank * (2 * (hidden + query) + 2 * (hidden + keys) + 3 * (hidden + mlp))
+    fixed = 8_190_735_360 * 2 + 4 * adapter * 4
+    cache = 2 * layers * 32 * (4096 + 1024) * keys * 2
+    # Query, key and value have one adapter of three times the rank, gate and up one of twice the rank; 2 bytes a number.
+    heads = query + 2 * keys
+    together = 3 * (hidden + heads) + (query + hidden) + 2 * (hidden + 2 * mlp) + (mlp + hidden)
+    together *= layers * rank * 2
+    # Eight rows at once; a layer's MLP holds its input, norm and output, the heads, and gate, up and their product.
+    prompts = 8 * 4096 * (3 * hidden + heads + query + keys + query + 3 * mlp) * 2
+    plan = memory_plan(CONFIG, large)
+    assert sum(plan.fixed.values()) == fixed
+    assert sum(plan.phases["prompts"].values()) == cache + prompts + together
+    assert plan.peak_phase == "decoding"
+    assert plan.peak == fixed + cache * 11 // 8 + together + 32 * words * 40
+    assert plan.peak == pytest.approx(53.1e9, rel=1e-3)
+
+
+WAYS = [("float32", "fused"), ("bfloat16", "fused"), ("float32", "modules"), ("bfloat16", "modules")]
+
+
+@pytest.mark.parametrize("num_students", [1, 2])
+@pytest.mark.parametrize(("dtype", "forward"), WAYS)
+def test_what_prompts_need_is_what_the_allocator_gives(dtype: str, forward: str, num_students: int) -> None:
+    """The peak of all allocations while 32 prompts of 128 tokens are fed, against the plan's phase, to 15%."""
+    student, adapters, shape = random_student(dtype, forward, num_students)
+    prompts = torch.full((32, 128), 5)
+
+    def feed() -> object:
+        with torch.inference_mode(), adapters.use("student", range(num_students)):
+            return begin_decoding(student, prompts, prompts.bool(), 4, num_students)
+
+    feed()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        held = feed()
+    memory = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+    del held
+    sizes = [event.nbytes() for event in sorted(memory, key=lambda event: event.start_ns())]
+    config = preset("ATESD-Tiny-v0", dtype=dtype, forward=forward, num_rollouts=32 // num_students, max_new_tokens=4)
+    plan = memory_plan(config, shape, Lengths(128, 128, 4, 4), num_students)
+    assert sum(plan.phases["prompts"].values()) == pytest.approx(max(itertools.accumulate(sizes)), rel=0.15)
+
+
+@pytest.mark.parametrize(("dtype", "forward"), WAYS)
 def test_what_a_forward_pass_keeps_is_what_autograd_keeps(dtype: str, forward: str) -> None:
     """Bytes of all tensors that autograd saves between two lengths of rollouts, weights and the like subtracted out."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        sizes = Qwen3Config(
-            vocab_size=100,
-            hidden_size=64,
-            intermediate_size=160,
-            num_hidden_layers=6,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=16,
-        )
-        model = Qwen3ForCausalLM(sizes).to(getattr(torch, dtype)).eval()
-    config = preset("ATESD-Tiny-v0", dtype=dtype, forward=forward)
-    student = wrap_student(model, AutoTokenizer.from_pretrained(TINY_DIRECTORY), "random", config)
-    adapters = AdapterStack(student.model, 1, 4, 8.0, config.lora_targets)
+    student, adapters, shape = random_student(dtype, forward)
     kept = {}
     for length in (16, 144):  # as attention fills its rows up to a multiple of 16
         prompts = torch.full((8, 17), 5)
@@ -222,7 +256,7 @@ def test_what_a_forward_pass_keeps_is_what_autograd_keeps(dtype: str, forward: s
         with adapters.use("student", [0]), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             scored_hidden(student, prompts, prompts.bool(), rollouts)
         kept[length] = sum(storages.values())
-    shape, width = shape_of(sizes, 4, config.lora_targets), 2 if dtype == "bfloat16" else 4
+    width = 2 if dtype == "bfloat16" else 4
     planned = [
         saved_bytes(8 * (16 + length), 8 * length, shape, width, recompute=False, in_modules=forward == "modules")
         for length in (16, 144)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from atesd_env.rollouts.decoding import FusedDecoding, ModuleDecoding, begin_decoding
+from atesd_env.rollouts.decoding import PASS_TOKENS, FusedDecoding, ModuleDecoding, begin_decoding
 from atesd_env.rollouts.sampling import SamplingSpec, generate, left_pad
 from atesd_env.rollouts.scoring import forced_rollouts, scored_hidden
 from atesd_env.student.adapters import AdapterStack
@@ -65,6 +65,53 @@ def test_steps_give_the_hidden_states_of_a_full_pass(random_model, as_student, m
         for turn in range(2, 4):
             decoding.step(fed[kept, turn])
             torch.testing.assert_close(decoding.hidden, wanted[kept, turn + 1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_students", [1, 3])
+@pytest.mark.parametrize("tokens", [24, 60])
+def test_prompts_are_fed_in_parts(random_model, as_student, make_prompts, forward, num_students, tokens, monkeypatch):
+    """Six prompts of up to 12 tokens: parts of a student's rows, or of whole students, give what all rows at once give."""
+    student, stack = make_student(random_model, as_student, forward, num_students)
+    prompts = left_pad(make_prompts(6, shortest=3, longest=12), 0)
+    fed: list[int] = []
+    embed = student.body.embed_tokens.forward
+    monkeypatch.setattr(
+        student.body.embed_tokens, "forward", lambda token_ids: (fed.append(token_ids.numel()), embed(token_ids))[1]
+    )
+    decodings = []
+    for limit in (PASS_TOKENS, tokens):
+        monkeypatch.setattr("atesd_env.rollouts.decoding.PASS_TOKENS", limit)
+        fed.clear()
+        with torch.no_grad(), stack.use("student", list(range(num_students))):
+            decodings.append(begin_decoding(student, *prompts, max_new_tokens=2, num_students=num_students))
+            num_parts = len(fed)
+            assert max(fed) <= limit
+            decodings[-1].step(torch.arange(6))
+        assert (num_parts > 1) is (limit == tokens)
+    torch.testing.assert_close(decodings[1].hidden, decodings[0].hidden, rtol=0, atol=1e-5)
+
+
+def test_rows_are_scored_in_parts_where_no_gradient_is_asked_for(
+    random_model, as_student, make_prompts, forward, monkeypatch
+):
+    student, stack = make_student(random_model, as_student, forward, 1)
+    batch = forced_rollouts(student, make_prompts(6), make_prompts(6, seed=1, shortest=1))
+    seen: list[int] = []
+    embed = student.body.embed_tokens.forward
+    monkeypatch.setattr(
+        student.body.embed_tokens, "forward", lambda token_ids: (seen.append(token_ids.numel()), embed(token_ids))[1]
+    )
+    scored = []
+    for limit in (PASS_TOKENS, 50):
+        monkeypatch.setattr("atesd_env.rollouts.scoring.PASS_TOKENS", limit)
+        with torch.no_grad(), stack.use("student", [0]):
+            scored.append(scored_hidden(student, batch.prompt_ids, batch.prompt_mask, batch))
+    assert seen[0] > 50 >= max(seen[1:])
+    torch.testing.assert_close(scored[1], scored[0], rtol=0, atol=1e-5)
+    seen.clear()
+    with stack.use("student", [0]):
+        scored_hidden(student, batch.prompt_ids, batch.prompt_mask, batch)
+    assert len(seen) == 1, "what is kept for a gradient is kept anyway"
 
 
 def test_dropping_ended_rows_changes_no_rollout(random_model, as_student, make_prompts, forward, monkeypatch):

@@ -448,6 +448,26 @@ def test_vllm_that_hangs_or_dies_is_started_anew(config: EnvConfig, vllm):
     assert vllm.calls[:7] == ["start", "generate", "shut down", "start", "generate", "shut down", "start"]
 
 
+@pytest.mark.parametrize(
+    "output",
+    [
+        types.SimpleNamespace(outputs=[]),
+        types.SimpleNamespace(outputs=[types.SimpleNamespace(token_ids=[5], logprobs=None)]),
+        types.SimpleNamespace(outputs=[types.SimpleNamespace(token_ids=[5, 6], logprobs=[{5: None}])]),
+        types.SimpleNamespace(outputs=[types.SimpleNamespace(token_ids=[5], logprobs=[{6: None}])]),
+        types.SimpleNamespace(outputs=[types.SimpleNamespace(token_ids=None, logprobs=[])]),
+        None,
+    ],
+)
+def test_vllm_in_process_that_answers_something_else_is_named(config: EnvConfig, vllm, output: Any):
+    one = without_start_up_test(in_process(config))
+    backend = one.engine.engine.backend  # type: ignore[attr-defined]
+    backend.begin()
+    backend._engine.generate = lambda *_, **__: [output] * 4
+    with pytest.raises(EngineError, match=r"^rollout engine vllm: expected tokens with their log-probabilities, got"):
+        one.window(HALF)
+
+
 def test_vllm_that_is_not_installed_is_a_clear_error(config: EnvConfig, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("atesd_env.rollouts.engines.vllm_process.importlib.util.find_spec", lambda _: None)
     with pytest.raises(EngineError, match=r"pip install atesd-env\[vllm\]"):
