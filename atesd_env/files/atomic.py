@@ -126,7 +126,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         tempfile.TemporaryDirectory(dir=path.parent, prefix=".atesd-") as beside,
     ):
         inner = Path(beside) / path.name
-        yield inner
+        try:
+            yield inner
+        except Exception as error:
+            if _is_full(error):  # a library's own exception, which has the system's words
+                raise OSError(errno.ENOSPC, str(error)) from error
+            raise
         inner.replace(path)
         sync_folder(path.parent)
 
@@ -240,10 +245,14 @@ def failing(path: Path, expected: str) -> Iterator[None]:
 
 def failure(path: Path, expected: str, error: OSError, consequence: str = "") -> RunFilesError:
     """Returns the error to raise for a failed operation on a path: what was expected, what came, what to do."""
-    # HDF5 says it in words only.
-    full = error.errno in _FULL or "No space left on device" in str(error) or "quota exceeded" in str(error)
-    advice = "free some space" if full else "check the path and its permissions"
+    advice = "free some space" if _is_full(error) else "check the path and its permissions"
     return RunFilesError(
         f"{path}: expected {expected}, got '{error.strerror or error}'; {advice}, or choose another folder "
         f"(--out).{consequence}"
     )
+
+
+def _is_full(error: Exception) -> bool:
+    """Returns whether there is no space; HDF5 and safetensors say so in words only."""
+    in_words = any(words in str(error) for words in ("No space left on device", "quota exceeded"))
+    return in_words or getattr(error, "errno", None) in _FULL

@@ -9,8 +9,6 @@ import importlib.util
 import io
 import logging
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from atesd_env.config import EnvConfig
 from atesd_env.errors import StudentError
+from atesd_env.files.atomic import new_folder
 from atesd_env.files.reading import open_regular, read_json, reading
 from atesd_env.student.base_weights import differentiable_on_cpu, quantization_options
 from atesd_env.student.model import Student, torch_device, wrap_student
@@ -218,13 +217,10 @@ def _convert_gguf(gguf_file: Path, target: Path) -> None:
         fresh = AutoModelForCausalLM.from_config(loaded.config, trust_remote_code=False)
     with reading(gguf_file, "the weights of a GGUF model", StudentError):
         fresh.load_state_dict(loaded.state_dict())
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=target.parent))
     try:
-        fresh.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        partial.rename(target)
+        with new_folder(target) as folder:
+            fresh.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
     except OSError:
-        shutil.rmtree(partial, ignore_errors=True)
         if not (target / "config.json").is_file():  # another process may have finished the same conversion first
             raise

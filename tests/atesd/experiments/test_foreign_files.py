@@ -104,6 +104,16 @@ def test_run_takes_no_file_of_another_makers(name: str, more: list[str], tmp_pat
     assert content(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["trajectory.jsonl", "agent.zip", "checkpoints/notes.txt"])
+def test_foreign_files_of_the_last_run_are_found_before_the_first_one(name: str, tmp_path: Path):
+    first, last = plan(tmp_path, "fixed:1"), plan(tmp_path)
+    write(last.folder / name)
+    for how in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(RunFilesError, match=name):
+            check_folders([first, last], **how)
+    assert not first.folder.exists()
+
+
 @pytest.mark.parametrize("more", [[], ["--overwrite"]])
 def test_a_saved_models_configuration_is_no_runs(more: list[str], tmp_path: Path, capsys: Any):
     write(tmp_path / "fixed-0.5-seed0" / "config.json", MODEL)

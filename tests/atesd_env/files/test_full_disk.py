@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
 from analysis import AnalysisError, load_runs
 from analysis.report.page import write_report
@@ -122,6 +123,7 @@ ON_DISK: dict[str, Callable[[Path, Path], object]] = {
     "parquet": lambda runs, disk: export_table(load_runs(runs), disk / "runs.parquet", "parquet"),
     "minari": exported_minari,
     "picture": lambda runs, disk: shared.write_picture(_figure(), disk / "picture.png"),
+    "model": lambda runs, disk: filled_with_weights(disk / "model"),
     "evaluation": lambda runs, disk: SampleFile(_made(disk / "evaluation"), {"adapters": {}, "text": "0" * 9000}),
 }
 
@@ -134,6 +136,12 @@ AGAIN: dict[str, Callable[[Path], object]] = {
 
 def train_spec(disk: Path) -> TrainSpec:
     return TrainSpec("ATESD-Toy-v0", TOY, "beta", None, 6, 0, None, (0,), disk / "training")
+
+
+def filled_with_weights(folder: Path) -> None:
+    with new_folder(folder) as inner:
+        inner.mkdir()
+        save_file({"x": np.zeros(50_000)}, inner / "model.safetensors")  # as transformers does
 
 
 def _made(folder: Path) -> Path:
