@@ -33,11 +33,13 @@ def num_seeds(text: str) -> int:
 
 def provenance() -> dict[str, Any]:
     """Returns the command, the commit and the machine, which every committed result names."""
+    script = Path(sys.argv[0])
+    name = script.parent.name if script.stem == "__main__" else script.stem
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=RESULTS.parent
     )
     return {
-        "command": shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
         "commit": commit.stdout.strip() or "unknown",
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -1,0 +1,112 @@
+"""The campaign of faults finds what is planted, of every kind, and nothing in a handful of its own cases."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from tests.programs import ran
+
+PLANTED = """
+import json, os, sys, tempfile, time
+from functools import partial
+from pathlib import Path
+import torch
+from atesd_env.errors import ConfigError
+from benchmarks.faults.oracle import Attempt, run_case
+
+torch.set_num_threads(1)
+
+def refuses(message):
+    raise ConfigError(message)
+
+def overwrites():
+    os.replace(Path("../outside/notes.txt"), Path("../outside/config.json"))
+
+acts = {
+    "a KeyError": lambda: {}["x"],
+    "a traceback on stderr": lambda: print("Traceback (most recent call last):\\n", file=sys.stderr),
+    "another result": lambda: 2,
+    "the result": lambda: 1,
+    "an error that names the file": partial(refuses, "rows.jsonl: expected rows"),
+    "an error that names nothing": partial(refuses, "expected rows"),
+    "a wait": partial(open, "pipe"),
+    "an escape": lambda: [print("\\x1b[31m"), 1][1],
+    "a file of others": overwrites,
+    "an end": lambda: os._exit(3),
+    "memory": lambda: len(bytearray(1 << 40)),
+}
+
+def case(name, rng, folder):
+    os.mkfifo(folder / "pipe")
+    return Attempt("planted", name, acts[name], same_as=1, names=("rows.jsonl",))
+
+with tempfile.TemporaryDirectory() as root:
+    print(json.dumps({name: run_case(f"planted:0:{name}", partial(case, name), Path(root), 9).verdict for name in acts}))
+"""
+
+CAMPAIGN = """
+import sys
+from benchmarks.faults import __main__ as campaign
+
+campaign.KINDS = {name: (*kind[:3], 4) for name, kind in campaign.KINDS.items()}
+outcomes = campaign.campaign(0, seed=0, kinds=list(campaign.KINDS))
+assert all(campaign.tried(kind, found) >= 4 for kind, found in outcomes.items())
+sys.exit(bool(campaign.summary(outcomes)["failures"]))
+"""
+
+BROKEN_READER = """
+import dataclasses, sys
+from analysis import AnalysisError
+from benchmarks.faults import __main__ as campaign, damages, subjects
+
+(runs,) = (subject for subject in subjects.SUBJECTS if subject.name == "runs")
+sound = runs.uses["load_runs"]
+
+def broken(folder):
+    try:
+        return sound.act(folder)
+    except AnalysisError:
+        PLANT
+
+damages.SUBJECTS = (dataclasses.replace(runs, uses={"load_runs": dataclasses.replace(sound, act=broken)}),)
+campaign.KINDS = {"damages": (*campaign.KINDS["damages"][:3], 8)}
+outcomes = campaign.campaign(0, seed=0, kinds=["damages"])
+print({one.verdict for one in outcomes["damages"] if not one.is_right})
+sys.exit(bool(campaign.summary(outcomes)["failures"]))
+"""
+
+
+def test_what_is_planted_is_found():
+    done = ran(sys.executable, "-c", PLANTED)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "a KeyError": "raw traceback",
+        "a traceback on stderr": "raw traceback",
+        "another result": "silently accepted",
+        "the result": "same",
+        "an error that names the file": "refused",
+        "an error that names nothing": "file not named",
+        "a wait": "hang",
+        "an escape": "control characters",
+        "a file of others": "foreign file touched",
+        "an end": "died",
+        "memory": "raw traceback",
+    }
+
+
+@pytest.mark.parametrize(
+    ("plant", "verdict"),
+    [("return {}", "silently accepted"), ("raise KeyError('window')", "raw traceback")],
+)
+def test_a_campaign_fails_where_a_reader_is_broken(plant: str, verdict: str):
+    done = ran(sys.executable, "-c", BROKEN_READER.replace("PLANT", plant))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == str({verdict})
+
+
+def test_a_handful_of_each_kind_is_survived():
+    done = ran(sys.executable, "-c", CAMPAIGN)
+    assert done.returncode == 0, done.stdout + done.stderr
