@@ -160,29 +160,30 @@ def paired_differences(
     require_confidence(confidence)
     shared = shared_seeds(outcomes, measure)
     is_higher_better = direction(measure, outcomes=outcomes, higher_is_better=higher_is_better)
-    agents = _comparable(shared, reference)
-    values = shared.table.to_numpy(dtype=np.float64)
+    agents, values = _comparable(shared, reference), shared.table.to_numpy(dtype=np.float64)
     place = agents.index(reference)
     contrast = to_reference(values, place, confidence=confidence)
     better = {"higher_is_better": is_higher_better}
     reach = difference_bounds(measure, values, outcomes)
     lines = []
-    for other in (other for other in range(len(agents)) if other != place):
-        ours, theirs = values[:, other], values[:, place]
+    for other, ours in enumerate(values.T):
+        if other == place:
+            continue
+        theirs = values[:, place]
         numbers = _summed_up(ours - theirs, reach, confidence=confidence)
-        ends = np.clip((contrast.low[other], contrast.high[other]), *reach)
-        adjusted = {"low": float(ends[0]), "high": float(ends[1]), "p_value": float(contrast.p_value[other])}
+        low, high = np.clip((contrast.low[other], contrast.high[other]), *reach).tolist()
+        adjusted = {"low": low, "high": high, "p_value": float(contrast.p_value[other])}
         deviation = float((ours - theirs).std(ddof=1)) if len(ours) > 1 else math.nan
         improvement = improvement_interval(ours, theirs, confidence=confidence, **better)
         lines.append(
             {"agent": agents[other], "reference": reference, "measure": measure, **better, "num_pairs": len(ours)}
             | {**numbers, **adjusted, "deviation": deviation}
             | {"improvement": probability_of_improvement(ours, theirs, **better)}
-            | dict(zip(("improvement_low", "improvement_high"), improvement, strict=True))
+            | {"improvement_low": improvement[0], "improvement_high": improvement[1]}
             | {"num_seeds_needed": _seeds_needed(ours - theirs, deviation, effect, power, confidence)}
-            | {"left_out": ", ".join(map(str, shared.left_out))}
         )
-    frame = pd.DataFrame(lines).astype({"num_seeds_needed": "Int64"})
+    frame = pd.DataFrame(lines).assign(left_out=", ".join(map(str, shared.left_out)))
+    frame["num_seeds_needed"] = frame["num_seeds_needed"].astype("Int64")
     return frame.sort_values("mean", ascending=not is_higher_better, ignore_index=True, kind="stable")
 
 
