@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.checks import nearest, require_columns, require_finite, require_one_environment, require_seeds
 from analysis.contrasts import to_reference
@@ -162,29 +163,35 @@ def paired_differences(
     is_higher_better = direction(measure, outcomes=outcomes, higher_is_better=higher_is_better)
     agents, values = _comparable(shared, reference), shared.table.to_numpy(dtype=np.float64)
     place = agents.index(reference)
+    theirs = values[:, place]
     contrast = to_reference(values, place, confidence=confidence)
-    better = {"higher_is_better": is_higher_better}
     reach = difference_bounds(measure, values, outcomes)
+    common = {"reference": reference, "measure": measure, "higher_is_better": is_higher_better}
     lines = []
     for other, ours in enumerate(values.T):
         if other == place:
             continue
-        theirs = values[:, place]
-        numbers = _summed_up(ours - theirs, reach, confidence=confidence)
         low, high = np.clip((contrast.low[other], contrast.high[other]), *reach).tolist()
-        adjusted = {"low": low, "high": high, "p_value": float(contrast.p_value[other])}
         deviation = float((ours - theirs).std(ddof=1)) if len(ours) > 1 else math.nan
-        improvement = improvement_interval(ours, theirs, confidence=confidence, **better)
         lines.append(
-            {"agent": agents[other], "reference": reference, "measure": measure, **better, "num_pairs": len(ours)}
-            | {**numbers, **adjusted, "deviation": deviation}
-            | {"improvement": probability_of_improvement(ours, theirs, **better)}
-            | {"improvement_low": improvement[0], "improvement_high": improvement[1]}
+            {"agent": agents[other], **common, "num_pairs": len(ours)}
+            | _summed_up(ours - theirs, reach, confidence=confidence)
+            | {"low": low, "high": high, "p_value": float(contrast.p_value[other]), "deviation": deviation}
+            | _improvement(ours, theirs, is_higher_better, confidence)
             | {"num_seeds_needed": _seeds_needed(ours - theirs, deviation, effect, power, confidence)}
         )
     frame = pd.DataFrame(lines).assign(left_out=", ".join(map(str, shared.left_out)))
     frame["num_seeds_needed"] = frame["num_seeds_needed"].astype("Int64")
     return frame.sort_values("mean", ascending=not is_higher_better, ignore_index=True, kind="stable")
+
+
+def _improvement(
+    ours: NDArray[np.float64], theirs: NDArray[np.float64], is_higher_better: bool, confidence: float
+) -> dict[str, float]:
+    """Returns the probability of improvement with its interval, as columns."""
+    low, high = improvement_interval(ours, theirs, confidence=confidence, higher_is_better=is_higher_better)
+    value = probability_of_improvement(ours, theirs, higher_is_better=is_higher_better)
+    return {"improvement": value, "improvement_low": low, "improvement_high": high}
 
 
 def _comparable(shared: SharedSeeds, reference: str) -> list[str]:
