@@ -163,6 +163,10 @@ def test_every_part_of_a_window_by_hand() -> None:
         "probe": {"activations": 4 * (200 + 30 - 1) * token, "logits": 3 * 256 * 50 * 4},
     }
     assert plan.peak == sum(plan.fixed.values()) + max(sum(parts.values()) for parts in plan.phases.values())
+    # Modules keep each layer's adapters, rounded to 16 bits, for the backward pass.
+    in_modules = memory_plan(config.replace(forward="modules"), SMALL, LENGTHS, num_students=2).phases["student"]
+    assert in_modules["adapters in 16 bits"] == 10 * 2
+    assert "adapters laid together" not in in_modules
 
 
 def test_an_engine_of_its_own_stays_or_sleeps() -> None:
