@@ -134,8 +134,6 @@ def paired_differences(
 ) -> pd.DataFrame:
     """Returns how each agent differs from a reference agent, seed by seed, on the seeds that all agents have.
 
-    The intervals ``low`` to ``high`` hold for all agents of the table at once (``analysis.contrasts``).
-
     Args:
         outcomes: One line for each run, with the columns agent, seed and ``measure``; NaN is left out.
         measure: Column to compare.
@@ -147,8 +145,8 @@ def paired_differences(
 
     Returns:
         One line for each other agent, the best mean difference first. Columns: agent, reference, measure, higher_is_better,
-        num_pairs; ``mean``, ``low``, ``high``, ``p_value`` (adjusted for the table) and ``iqm``, ``iqm_low``, ``iqm_high`` (not
-        adjusted) of the differences, agent minus reference; ``deviation`` (their standard deviation, n - 1); ``improvement``,
+        num_pairs; ``mean``, ``low``, ``high``, ``p_value`` (adjusted: they hold for all agents of the table at once,
+        ``analysis.contrasts``) and ``iqm``, ``iqm_low``, ``iqm_high`` (not adjusted) of the differences, agent minus reference; ``deviation`` (their standard deviation, n - 1); ``improvement``,
         ``improvement_low``, ``improvement_high`` (``probability_of_improvement`` over all pairs of runs, not only of one seed,
         not adjusted); ``num_seeds_needed`` (Int64): seeds with which a paired t-test finds ``effect`` with ``power``, if the
         differences deviate as observed; null where that cannot be said (an observed effect is a noisy guess: a needed number
@@ -168,9 +166,8 @@ def paired_differences(
     reach = difference_bounds(measure, values, outcomes)
     common = {"reference": reference, "measure": measure, "higher_is_better": is_higher_better}
     lines = []
-    for other, ours in enumerate(values.T):
-        if other == place:
-            continue
+    for other in np.delete(np.arange(len(agents)), place).tolist():
+        ours = values[:, other]
         low, high = np.clip((contrast.low[other], contrast.high[other]), *reach).tolist()
         deviation = float((ours - theirs).std(ddof=1)) if len(ours) > 1 else math.nan
         lines.append(
