@@ -127,8 +127,11 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
 
 
 def _no_formula(value: Any) -> Any:
-    is_formula = isinstance(value, str) and value.startswith(_FORMULA_SIGNS) and not _NUMBER.fullmatch(value)
-    return f"'{value}" if is_formula else value
+    if not isinstance(value, str):
+        return value
+    # A carriage return, which Python's csv does not quote, would begin a new row.
+    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if value.startswith(_FORMULA_SIGNS) and not _NUMBER.fullmatch(value) else text
 
 
 def _is_text(column: pd.Series[Any]) -> bool:
