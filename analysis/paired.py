@@ -146,8 +146,9 @@ def paired_differences(
     Returns:
         One line for each other agent, the best mean difference first. Columns: agent, reference, measure, higher_is_better,
         num_pairs; ``mean``, ``low``, ``high``, ``p_value`` (adjusted: they hold for all agents of the table at once,
-        ``analysis.contrasts``) and ``iqm``, ``iqm_low``, ``iqm_high`` (not adjusted) of the differences, agent minus reference; ``deviation`` (their standard deviation, n - 1); ``improvement``,
-        ``improvement_low``, ``improvement_high`` (``probability_of_improvement`` over all pairs of runs, not only of one seed,
+        ``analysis.contrasts``) and ``iqm``, ``iqm_low``, ``iqm_high`` (not adjusted) of the differences, agent minus reference;
+        ``deviation`` (their standard deviation, n - 1); ``improvement``, ``improvement_low``, ``improvement_high``
+        (``probability_of_improvement`` over all pairs of runs, not only of one seed,
         not adjusted); ``num_seeds_needed`` (Int64): seeds with which a paired t-test finds ``effect`` with ``power``, if the
         differences deviate as observed; null where that cannot be said (an observed effect is a noisy guess: a needed number
         made of it is one too); and ``left_out``, the seeds that some agent lacks, as text.
