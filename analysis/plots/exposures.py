@@ -77,14 +77,8 @@ def plot_exposure_trajectories(
             for _, run in ours.dropna(subset="run").groupby("run"):
                 axes.plot(run["window"], run["reveal_ratio"], color=style["color"], linewidth=0.7, alpha=0.45)
             mean = ours[ours["run"].isna()]
-            axes.plot(
-                mean["window"],
-                mean["reveal_ratio"],
-                linewidth=1.8,
-                markersize=4,
-                markevery=max(1, len(mean) // 12),
-                **style,
-            )
+            marks = {"markersize": 4, "markevery": max(1, len(mean) // 12)}
+            axes.plot(mean["window"], mean["reveal_ratio"], linewidth=1.8, **marks, **style)
         axes.set_ylim(-0.04, 1.04)
         axes.set_ylabel("Reveal ratio" if group is None else f"Reveal ratio,\ngroup {group}", fontsize=9)
     panels[-1, 0].set_xlabel("Hold window", fontsize=9)
