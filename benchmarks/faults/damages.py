@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.oracle import FOREIGN, Attempt, Case, run_case
-from benchmarks.faults.subjects import SUBJECTS, Sound, Subject, named_files
+from benchmarks.faults.subjects import SUBJECTS, Sound, Subject, named_files, names_of
 
 LIMIT_SEC = 60.0
 
@@ -72,7 +72,7 @@ def _damaged(
         act,
         same_as=right,
         may_accept=is_believed,
-        names=(path.name, path.parent.name, path.stem),
+        names=names_of(path, folder / "it"),
     )
 
 

@@ -61,6 +61,8 @@ MOST_BYTES = 3 << 30
 """Most that a case's process may hold, in bytes of address space beyond what it begins with."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_LIBRARY = re.compile(r"\x1b\[[01]m")
+"""What transformers writes around the headings of its warnings, terminal or not."""
 
 
 class Refused(Exception):  # noqa: N818 (no error: the right answer)
@@ -210,6 +212,7 @@ def judged(told: dict[str, Any], said: str, status: int | None, touched: Sequenc
         return "foreign file touched", ", ".join(touched)
     if end == "raised" or "Traceback (most recent call last)" in said:
         return "raw traceback", message if end == "raised" else said[-300:]
+    said = _LIBRARY.sub("", said)
     if found := _CONTROL.search(said):
         return "control characters", repr(said[max(0, found.start() - 60) : found.end() + 60])
     if end == "refused":

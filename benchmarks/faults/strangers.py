@@ -25,7 +25,7 @@ import safetensors.numpy
 
 from atesd_env.files.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from benchmarks.faults.oracle import Attempt, Case
-from benchmarks.faults.subjects import SUBJECTS, Sound, Subject, named_files
+from benchmarks.faults.subjects import SUBJECTS, Sound, Subject, named_files, names_of
 from benchmarks.faults.values import DEEP, JSON_VALUES, LONG
 
 _TURN = "{% for m in messages %}<|user|>{{ m['content'] }}<|end|>{% endfor %}<|assistant|>"
@@ -66,7 +66,7 @@ def _spoilt_subject(subject: Subject, name: str, template: Path, rng: random.Ran
     path = rng.choice([path for path in named_files(subject, name, folder / "it") if path.suffix in _SPOILERS])
     what = f"{path.relative_to(folder / 'it').as_posix()}: {_SPOILERS[path.suffix](path, rng)}"
     act = functools.partial(subject.uses[name].act, folder / "it")
-    return Attempt(name, what, act, may_accept=True, names=(path.name, path.parent.name, path.stem))
+    return Attempt(name, what, act, may_accept=True, names=names_of(path, folder / "it"))
 
 
 def spoilt(rng: random.Random, sound: Any) -> tuple[Any, str]:

@@ -326,7 +326,7 @@ SUBJECTS = (
             "train --resume, Stable-Baselines3": Use(
                 _resumed("train, Stable-Baselines3"), is_compared=True, files=("*.json*", "checkpoint.safetensors")
             ),
-            "saved agent, Stable-Baselines3": Use(_decided("best_agent.zip"), files=("best_agent.zip",)),
+            "saved agent, Stable-Baselines3": Use(_decided("best_agent.zip:trust=true"), files=("best_agent.zip",)),
         },
     ),
     Subject(
@@ -406,6 +406,11 @@ def named_files(subject: Subject, name: str, folder: Path) -> list[Path]:
     return sorted(
         path for pattern in patterns for path in folder.glob(pattern) if path.is_file() and path.stat().st_size
     )
+
+
+def names_of(path: Path, folder: Path) -> tuple[str, ...]:
+    """Returns what a message may call a file of a subject: by its name, by that of a folder that it is in, or by the subject's path."""
+    return (path.stem, *path.relative_to(folder).parts[:-1], str(folder))
 
 
 class Sound:
