@@ -31,7 +31,8 @@ from atesd_env.tasks.segmentation import split_steps
 from benchmarks.faults import strangers
 from benchmarks.faults.kills import TOY
 from benchmarks.faults.oracle import Attempt, Case, command
-from benchmarks.faults.subjects import TINY_FIELDS, Sound, stepped
+from benchmarks.faults.readers import TINY_FIELDS, stepped
+from benchmarks.faults.subjects import Sound
 from benchmarks.faults.surroundings import folder_of_others, output_of_others, server
 from benchmarks.faults.values import (
     ANSWER_PIECES,

@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks.faults.kills import TOY
 from benchmarks.faults.oracle import FOREIGN, Attempt, command
+from benchmarks.faults.readers import TINY_FIELDS, stepped
 from benchmarks.faults.strangers import dumped, spoilt
-from benchmarks.faults.subjects import TINY_FIELDS, stepped
 
 _OURS = (
     *(
