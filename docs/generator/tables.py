@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from atesd_env.config import EnvConfig, RunConfig, SurrogateConfig, ToyConfig
+from atesd_env.config import BenchConfig, EnvConfig, RunConfig, SurrogateConfig, ToyConfig
 from docs.generator.code_tables import (
     agents_table,
     columns_json,
@@ -18,6 +18,7 @@ from docs.generator.code_tables import (
     evaluations_table,
     features_table,
     fields_table,
+    instances_table,
     sample_columns_table,
     student_fields_table,
 )
@@ -47,6 +48,8 @@ MADE: dict[str, Callable[[], str]] = {
     "language_model_fields": lambda: fields_table(EnvConfig),
     "toy_fields": lambda: fields_table(ToyConfig),
     "surrogate_fields": lambda: fields_table(SurrogateConfig),
+    "bench_fields": lambda: fields_table(BenchConfig),
+    "instances": instances_table,
     "agents": agents_table,
     "evaluations": evaluations_table,
     "student_fields": student_fields_table,
