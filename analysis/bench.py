@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from analysis.checks import CONFIGURATION, DIFFERING, require_columns
 from analysis.curves import area_under_curve
-from analysis.directions import HIGHER_IS_BETTER
+from analysis.directions import HIGHER_IS_BETTER, bounds
 from analysis.errors import AnalysisError
 from analysis.intervals import (
     CONFIDENCE,
@@ -145,9 +145,11 @@ def by_instance(outcomes: pd.DataFrame, *, confidence: float = CONFIDENCE) -> pd
     lines = []
     for (instance, agent), runs in outcomes.groupby(["instance", "agent"], sort=True):
         for measure in (name for name in (*MEASURES, GAIN) if name in runs):
-            values = runs[measure].dropna()
-            mean, low, high = mean_interval(values, confidence=confidence)
-            lines.append((instance, agent, measure, float(mean), float(low), float(high), len(values)))
+            values = runs[measure].dropna().to_numpy(dtype=np.float64)
+            interval = mean_interval(values, confidence=confidence)
+            if measure == MEASURES[0]:
+                interval = tuple(np.clip(interval, *bounds(measure, values)))
+            lines.append((instance, agent, measure, *map(float, interval), len(values)))
     return pd.DataFrame(lines, columns=["instance", "agent", "measure", "mean", "low", "high", "num_seeds"])
 
 

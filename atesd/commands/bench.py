@@ -63,7 +63,7 @@ class Command:
     budget: float = 1.0
     """score: updates that count, those on branches included, as a multiple of a run's; 0 compares after the last window."""
     quick: bool = False
-    """run: only the first seed of each instance."""
+    """run: only the first seed of each instance. validate: only one run of each agent."""
     context: bool = False
     """run: show agents what the instance is, for those that were trained so."""
     processes: int = 0
@@ -190,6 +190,7 @@ def _validate(command: Command) -> None:
             folder,
             command.processes,
             lambda run: None if command.quiet else say(f"{run.folder}: {run.verdict} {run.reason}"),
+            is_quick=command.quick,
         )
         counts = Counter(run.verdict for run in runs)
         say(f"{folder}: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}")

@@ -22,6 +22,7 @@ from docs.generator.code_tables import (
     sample_columns_table,
     student_fields_table,
 )
+from docs.generator.leaderboard import leaderboard_table
 from docs.generator.measured_tables import scaling_table, surrogate_table, trl_table
 from docs.generator.plan_tables import measured_table, presets_table, seeds_table
 from docs.generator.public_names import ROOT
@@ -50,6 +51,7 @@ MADE: dict[str, Callable[[], str]] = {
     "surrogate_fields": lambda: fields_table(SurrogateConfig),
     "bench_fields": lambda: fields_table(BenchConfig),
     "instances": instances_table,
+    "leaderboard": leaderboard_table,
     "agents": agents_table,
     "evaluations": evaluations_table,
     "student_fields": student_fields_table,

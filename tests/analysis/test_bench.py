@@ -188,6 +188,8 @@ def test_each_instance_has_its_lines(outcomes: pd.DataFrame) -> None:
     table = by_instance(outcomes).set_index(["instance", "agent", "measure"])
     assert table.loc[("x", "beta", "probe/accuracy"), ["mean", "num_seeds"]].tolist() == pytest.approx([0.6, 2])
     assert table.loc[("y", "beta", GAIN), "num_seeds"] == 0
+    assert table.loc[("x", "beta", "probe/accuracy"), ["low", "high"]].tolist() == [0.0, 1.0], "a share ends there"
+    assert table.loc[("x", "beta", GAIN), "low"] < -5.0, "a gain does not"
 
 
 def test_what_cannot_be_compared_is_refused(outcomes: pd.DataFrame) -> None:

@@ -60,7 +60,11 @@ class CheckedRun:
 
 
 def check_submission(
-    folder: Path, processes: int = 0, report: Callable[[CheckedRun], None] = lambda _run: None
+    folder: Path,
+    processes: int = 0,
+    report: Callable[[CheckedRun], None] = lambda _run: None,
+    *,
+    is_quick: bool = False,
 ) -> list[CheckedRun]:
     """Replays every run of a submission.
 
@@ -68,6 +72,7 @@ def check_submission(
         folder: The submission's folder.
         processes: Processes at once; 0 is one for each core. They compute with as many threads as OMP_NUM_THREADS says.
         report: Called with each run.
+        is_quick: Replay one run of each agent only.
 
     Raises:
         RunFilesError: If the folder is no submission, or holds no run.
@@ -78,6 +83,8 @@ def check_submission(
         raise RunFilesError(
             f"{folder}: expected runs in folders of instances, found none; pass the folder given to --out."
         )
+    if is_quick:
+        configs = list({read_description(config, "run", ["config"])["agent"]: config for config in configs}.values())
     checked: list[CheckedRun] = []
     check, folders = partial(_check_run, told=told), [config.parent for config in configs]
     processes = min(processes or num_cores(), len(folders))

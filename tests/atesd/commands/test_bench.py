@@ -110,6 +110,8 @@ def test_a_sound_submission_comes_out_bit_for_bit(folder: Path, capsys: Any):
     assert "18 same bits" in shown
     assert "Not checked by a replay" in shown
     assert missing_runs(folder) == []
+    main(["bench", "validate", str(folder), "--processes", "1", "--quick"])
+    assert "3 same bits" in capsys.readouterr().out, "one run of each agent"
 
 
 def test_missing_runs_are_named(folder: Path, tmp_path: Path):
