@@ -41,13 +41,13 @@ class Command:
     `run` makes a run of each instance of a split, seed and agent, in the folder --out. `score FOLDER...` compares the agents of one or
     more such folders: accuracy, NLL and area, the gain (0 is fixed:1, 1 the oracle), interquartile means, how likely one beats the
     other, and what it cost, branches included; it writes score.json and score.png. `validate FOLDER...` makes the runs again with
-    their recorded ratios and compares the rows.
+    their recorded ratios and compares the rows. `check FILE...` plays every instance of a set of your own.
     """
 
-    step: tyro.conf.Positional[Literal["run", "score", "validate"]]
+    step: tyro.conf.Positional[Literal["run", "score", "validate", "check"]]
     """What is done."""
     folders: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """score, validate: folders that `run` made."""
+    """score, validate: folders that `run` made. check: instance sets."""
     agent: tuple[str, ...] = ()
     """run: agents to judge, such as beta or trained/ppo/best_agent.zip."""
     trust_pickle: bool = False
@@ -96,11 +96,12 @@ def main(arguments: Sequence[str]) -> None:
     command = tyro.cli(Command, args=with_ray_value(arguments), prog="atesd bench")
     if command.step != "run" and not command.folders:
         raise ConfigError(
-            f"folders: expected a folder that `atesd bench run` made, got none; name one behind {command.step}."
+            f"folders: expected {'an instance set' if command.step == 'check' else 'a folder that `atesd bench run` made'}, got none; "
+            f"name one behind {command.step}."
         )
     if command.step == "run" and command.folders:
         raise ConfigError(f"folders: expected none behind run, got {command.folders[0]}; name the folder with --out.")
-    {"run": _run, "score": _score, "validate": _validate}[command.step](command)
+    {"run": _run, "score": _score, "validate": _validate, "check": _check}[command.step](command)
 
 
 def _run(command: Command) -> None:
@@ -202,6 +203,17 @@ def _validate(command: Command) -> None:
         raise AtesdError(
             f"expected runs that come out as they are recorded, but {refused} did not; see the lines above."
         )
+
+
+def _check(command: Command) -> None:
+    """Plays every instance of the sets, and says which one it is at."""
+    from atesd_env.bench.checking import check_instance_set
+    from atesd_env.bench.instances import InstanceSet
+
+    for path in command.folders:
+        instances = InstanceSet.load(path if path.suffix else str(path))
+        check_instance_set(instances, lambda instance_id: None if command.quiet else say(instance_id))
+        say(f"{path}: {len(instances)} instances, all of them can be played and gone back on")
 
 
 def _one_set(folders: Sequence[Path]) -> tuple[InstanceSet, str]:

@@ -169,6 +169,26 @@ def test_another_version_of_the_set_cannot_be_checked(folder: Path, tmp_path: Pa
     assert "take the version that was run" in found.reason
 
 
+def test_check_plays_a_set_of_ones_own(tmp_path: Path, capsys: Any):
+    toy_set().save(tmp_path / "mine.json")
+    main(["bench", "check", str(tmp_path / "mine.json")])
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[-1]
+        .endswith("mine.json: 5 instances, all of them can be played and gone back on")
+    )
+    content = toy_set().content()
+    content["instances"][0]["fields"] = {"windwos": 3}
+    (tmp_path / "mine.json").write_text(json.dumps(content))
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", "check", str(tmp_path / "mine.json")])
+    assert caught.value.code == 2
+    assert (
+        "'low': windwos: expected the name of a configuration field, got 'windwos'; did you mean 'windows'"
+        in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
