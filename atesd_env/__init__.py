@@ -82,6 +82,17 @@ _SIMULATED = {
     ),
 }
 
+if "ATESD-Bench-v0" not in registry:
+    register(
+        id="ATESD-Bench-v0",
+        entry_point="atesd_env.bench.environments:BenchEnv",
+        vector_entry_point="atesd_env.bench.environments:BenchVectorEnv",
+        # Students end their own episodes: the longest that a set may have (bench.instances.MOST_WINDOWS).
+        max_episode_steps=100,
+        # Below it the student ends no better than it began; what the oracle reaches will stand here once it is measured.
+        reward_threshold=0.0,
+    )
+
 for _env_id in dict.fromkeys((*PRESETS, *_SIMULATED)):
     if _env_id not in registry:
         _entry_point, _vector_entry_point = _SIMULATED.get(_env_id, _LANGUAGE_MODELS)

@@ -23,6 +23,8 @@ _NUMBERS = {
     # Of what has a seed of its own: a task (one that "problems" derived) and the packaged student's recipe.
     "task": 21,
     "pretraining": 22,
+    # Of the bench: which instance a run's seed draws.
+    "instance": 31,
     # Of an agent: its decisions, its first weights, and the runs of each leg of its training.
     "decisions": 101,
     "weights": 102,

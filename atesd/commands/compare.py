@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,16 +16,15 @@ import tyro
 from atesd.commands import shared
 from atesd.commands.environment import parse_command
 from atesd.console import say
-from atesd.experiments.progress import Tell, live_progress
 from atesd_env.config import RunConfig, preset
-from atesd_env.errors import AtesdError, ConfigError
+from atesd_env.errors import ConfigError
 from atesd_env.files.atomic import write_atomically
 from atesd_env.files.ownership import FolderKind
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from atesd.experiments.processes import FailedRun, Progress
+    from atesd.commands.side_by_side import Settings
 
 _DEFAULT_METRICS = ("probe/accuracy", "probe/nll")
 
@@ -93,65 +92,47 @@ def main(arguments: Sequence[str]) -> None:
         ConfigError: If an argument cannot be used; nothing was run.
         AtesdError: If runs failed; the others have been compared.
     """
-    command = _parsed(arguments)
+    command, settings = _parsed(arguments)
     shared.find_own_classes()
     from agents.specs.registry import trusted
-    from atesd.experiments.processes import execute_all, num_cores
+    from atesd.commands.side_by_side import execute_side_by_side, raise_failures
     from atesd.experiments.specs import check_folders, plan_runs
 
     agents = trusted(command.agents) if command.trust_pickle else command.agents
     specs = plan_runs(command.env, command.config, agents, command.seeds, command.out)
     check_folders(specs, resume=command.resume, overwrite=command.overwrite)
     COMPARISON.check(command.out)
-    processes = min(command.processes or num_cores(), len(specs))
     began_sec = time.perf_counter()
-    options: dict[str, Any] = {
-        "overwrite": command.overwrite,
-        "resume": command.resume,
-        "checkpoint_every": command.checkpoint_every,
-    }
-    with live_progress(quiet=command.quiet) as begin:
-        tell = begin("windows", len(specs) * command.config.windows)
-        report = _report(tell, len(specs), command.config.windows)
-        if command.ray is None:
-            failed = execute_all(specs, processes=processes, report=report, **options)
-        else:
-            from atesd.experiments.ray_runs import RaySettings, execute_on_ray
-
-            settings = RaySettings(command.ray or None, command.ray_cpus, command.ray_gpus, command.ray_retries)
-            failed = execute_on_ray(specs, settings, report=report, **options)
+    failed = execute_side_by_side(
+        specs,
+        settings,
+        quiet=command.quiet,
+        overwrite=command.overwrite,
+        resume=command.resume,
+        checkpoint_every=command.checkpoint_every,
+    )
     names = {spec.folder.name for spec in specs} - {failure.spec.folder.name for failure in failed}
     if names:
         wall_sec = time.perf_counter() - began_sec
-        where = {"processes": processes} if command.ray is None else {"ray": command.ray or "local"}
+        where = settings.told(len(specs))
         failures = [{"agent": one.spec.agent_name, "seed": one.spec.seed, "reason": one.reason} for one in failed]
         _evaluate(command, names, {**where, "wall_sec": wall_sec, "failed": failures})
-    _report_failures(failed, len(specs))
+    raise_failures(failed, len(specs))
 
 
-def _parsed(arguments: Sequence[str]) -> Command:
+def _parsed(arguments: Sequence[str]) -> tuple[Command, Settings]:
     from analysis.checks import nearest
     from analysis.statistics import METRICS
+    from atesd.commands.side_by_side import Settings, with_ray_value
 
-    command = parse_command(Command, _with_ray_value(arguments), "atesd compare")
+    command = parse_command(Command, with_ray_value(arguments), "atesd compare")
     shared.check_resume_or_overwrite(resume=command.resume, overwrite=command.overwrite)
-    if command.processes < 0:
-        raise ConfigError(
-            f"processes: expected a number, or 0 for one a core, got {command.processes}; correct --processes."
-        )
+    settings = Settings(command.processes, command.ray, command.ray_cpus, command.ray_gpus, command.ray_retries)
     unknown = [metric for metric in command.metric if metric not in METRICS]
     if unknown:  # found out now, not after the runs
         hint = nearest(unknown[0], METRICS, " ({})")
         raise ConfigError(f"metric: expected one of {', '.join(METRICS)}, got {unknown[0]!r}; correct --metric{hint}.")
-    return command
-
-
-def _with_ray_value(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments with the empty address behind a ``--ray`` that stands alone."""
-    completed: list[str] = []
-    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
-        completed += [argument, ""] if argument == "--ray" and following.startswith("-") else [argument]
-    return completed
+    return command, settings
 
 
 def _evaluate(command: Command, names: set[str], facts: dict[str, Any]) -> None:
@@ -251,33 +232,3 @@ def _interval_text(mean: float, low: float, high: float, sign: str = "") -> str:
         return "-"
     text = f"{mean:{sign}.4f}"
     return text if math.isnan(low) else f"{text} [{low:{sign}.4f}, {high:{sign}.4f}]"
-
-
-def _report_failures(failed: Sequence[FailedRun], num_runs: int) -> None:
-    """Raises AtesdError, naming the runs, if any failed."""
-    if not failed:
-        return
-    for one in failed:
-        if one.details:
-            say(f"{one.spec.agent_name} seed {one.spec.seed}:\n{one.details}", error=True)
-    lines = [f"  {one.spec.agent_name} seed {one.spec.seed}: {one.reason}" for one in failed]
-    raise AtesdError(
-        f"expected {num_runs} runs to come to their end, but {len(failed)} failed; the table has the others. The same "
-        "arguments and --resume (instead of --overwrite) try these again:\n" + "\n".join(lines)
-    )
-
-
-def _report(tell: Tell, num_runs: int, windows: int) -> Callable[[Progress], None]:
-    """Returns what tells of the windows of all runs together."""
-    made: dict[Path, int] = {}
-    over: set[Path] = set()
-
-    def report(news: Progress) -> None:
-        folder = news.spec.folder
-        made[folder] = made.get(folder, 0) + news.num_windows
-        if news.is_over:
-            over.add(folder)
-            made[folder] = windows  # a run that ended early makes no more windows
-        tell(sum(made.values()), f"runs {len(over)}/{num_runs}, {news.spec.agent_name} seed {news.spec.seed}")
-
-    return report

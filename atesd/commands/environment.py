@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
-from atesd_env.config import RunConfig, SurrogateConfig, preset_of
+from atesd_env.config import BenchConfig, RunConfig, SurrogateConfig, preset_of
 
 Command = TypeVar("Command")
 """A command's dataclass, with the fields ``env`` and ``config``; those without a default are required flags."""
@@ -73,10 +73,10 @@ def _hidden(command: type[Any], config: RunConfig) -> set[str]:
     """Returns the fields of a configuration that are no flags.
 
     A flag of the verb itself comes first: ``atesd evaluate --adapter`` says who answers, and no student begins with one there.
-    What a surrogate's runs had is known from its file; only the reward may be chosen anew.
+    What a surrogate's runs had is known from its file, and what an instance has from its set; only the reward may be chosen anew.
     """
     hidden = {field.name for field in dataclasses.fields(command)}
-    if isinstance(config, SurrogateConfig):
+    if isinstance(config, SurrogateConfig | BenchConfig):
         hidden |= set(RunConfig.names()) - set(RunConfig.names("is_reward"))
     return hidden
 

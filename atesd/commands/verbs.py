@@ -51,6 +51,11 @@ _TABLE = (
         "atesd compare --env ATESD-Tiny-v0 --agents beta random fixed:0.5 fixed:1 --seeds 0 1 2 3 --out runs/compare",
     ),
     Verb(
+        "bench",
+        "judge agents on the instances of a set, and check such runs",
+        "atesd bench run --agent beta fixed:1 --split test --out bench",
+    ),
+    Verb(
         "fit-surrogate",
         "fit a fast environment to logged runs",
         "atesd fit-surrogate runs/first runs/compare --out surrogate.safetensors",

@@ -1,5 +1,6 @@
 """Configuration: the fields of every run and of each kind of student, their ranges, the presets, and what files hold of them."""
 
+from atesd_env.config.bench import BenchConfig
 from atesd_env.config.checks import Bounds
 from atesd_env.config.instance_fields import INSTANCE_FIELDS, instance_configs
 from atesd_env.config.language_model import EnvConfig, is_server
@@ -11,6 +12,7 @@ from atesd_env.config.simulated import SurrogateConfig, ToyConfig
 __all__ = [
     "INSTANCE_FIELDS",
     "PRESETS",
+    "BenchConfig",
     "Bounds",
     "EnvConfig",
     "RunConfig",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from atesd_env.config.bench import BenchConfig
 from atesd_env.config.language_model import EnvConfig
 from atesd_env.config.run import Leaf, RunConfig
 from atesd_env.config.simulated import SurrogateConfig, ToyConfig
@@ -63,14 +64,19 @@ PRESETS: dict[str, RunConfig] = {
 }
 """The configuration behind each environment id that is made without a file."""
 
-_BY_ID = {**PRESETS, "ATESD-Surrogate-v0": SurrogateConfig()}
+_BY_ID = {
+    **PRESETS,
+    "ATESD-Surrogate-v0": SurrogateConfig(),
+    # Not the paper's positive part, which pays for a student that collapses and recovers. No instance has more windows.
+    "ATESD-Bench-v0": BenchConfig(progress="signed", windows=100),
+}
 
 
 def preset(env_id: str, **changes: Any) -> RunConfig:
     """Returns the configuration of an environment id, with some fields changed.
 
     Args:
-        env_id: One of ``PRESETS`` or "ATESD-Surrogate-v0", with or without the prefix ``atesd_env:``.
+        env_id: One of ``PRESETS``, "ATESD-Surrogate-v0" or "ATESD-Bench-v0", with or without the prefix ``atesd_env:``.
         **changes: Fields to change.
 
     Raises:

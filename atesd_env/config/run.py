@@ -3,7 +3,7 @@
 A configuration is flat and frozen. Every field is a keyword of ``gym.make`` and a flag of ``atesd run``; the text below a field
 is its documentation on the command line and in the docs; "paper" is ATESD (arXiv 2605.11458), "OPSD" is arXiv 2601.18734,
 "ours" is our choice. The fields of one kind of student stand in a leaf of their own: ``EnvConfig``, ``ToyConfig``,
-``SurrogateConfig``.
+``SurrogateConfig``, ``BenchConfig``.
 """
 
 from __future__ import annotations

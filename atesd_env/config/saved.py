@@ -11,12 +11,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from atesd_env.config.bench import BenchConfig
 from atesd_env.config.language_model import EnvConfig, is_server
 from atesd_env.config.run import RunConfig
 from atesd_env.config.simulated import SurrogateConfig, ToyConfig
 from atesd_env.errors import ConfigError
 
-_FIELDS = {field.name: field for leaf in (EnvConfig, ToyConfig, SurrogateConfig) for field in dataclasses.fields(leaf)}
+_LEAVES = (EnvConfig, ToyConfig, SurrogateConfig, BenchConfig)
+_FIELDS = {field.name: field for leaf in _LEAVES for field in dataclasses.fields(leaf)}
 
 
 def read_config(fields: Mapping[str, Any]) -> RunConfig:
@@ -61,6 +63,8 @@ def differing_fields(there: Mapping[str, Any], here: Mapping[str, Any], where: s
 def _leaf(fields: Mapping[str, Any]) -> type[RunConfig]:
     if "file" in fields:
         return SurrogateConfig
+    if "instances" in fields:
+        return BenchConfig
     # "toy" was the mark of a closed form when all fields stood in one class.
     return ToyConfig if fields.get("student", "toy") == "toy" else EnvConfig
 

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from atesd_env.config import EnvConfig
@@ -22,6 +24,9 @@ from atesd_env.rollouts.sampling import Rollouts, left_pad
 from atesd_env.rollouts.scoring import scored_hidden
 from atesd_env.student.adapters import AdapterStack, Bank
 from atesd_env.student.model import Student
+
+_MEANS = 6
+"""Means over tokens among the statistics of an update."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class UpdateStatistics:
         log_confidence: Student's log-probability of its own tokens.
         grad_norm: Before clipping.
         agreement: Of another engine's log-probabilities with the student's; None where the own loop sampled.
+        by_group: Sums over the rollouts of each difficulty group, [3, groups] float64: of the rollouts' weights, and of entropy and
+            mismatch times these; None where nobody said which rollout is in which.
     """
 
     loss: float
@@ -47,6 +54,7 @@ class UpdateStatistics:
     log_confidence: float
     grad_norm: float
     agreement: Agreement | None = None
+    by_group: NDArray[np.float64] | None = None
 
 
 class Learner:
@@ -61,7 +69,7 @@ class Learner:
     def __init__(self, student: Student, adapters: AdapterStack, configs: Sequence[EnvConfig]) -> None:
         self.student = student
         self.adapters = adapters
-        self.configs = configs
+        self.configs = list(configs)
         self.optimizers = [self._new_optimizer(index) for index in range(adapters.num_students)]
 
     @property
@@ -85,6 +93,7 @@ class Learner:
         rollouts: Rollouts,
         teacher_prompts: Sequence[Sequence[int]],
         num_rollouts: int | None = None,
+        groups: Sequence[int] | None = None,
     ) -> UpdateStatistics:
         """Makes one optimizer step of student ``index``.
 
@@ -93,6 +102,7 @@ class Learner:
             rollouts: Its B rollouts behind the problem-only prompts; with several processes this one's share of them.
             teacher_prompts: B teacher prompts of token ids, row by row.
             num_rollouts: Rollouts of the whole batch; None where these are all of them.
+            groups: The rollouts' difficulty groups, B of them, for statistics by group; None makes none.
 
         Returns:
             The update's statistics, measured before the step.
@@ -102,7 +112,8 @@ class Learner:
         """
         config = self.configs[index]
         gradient = self.adapters.flat_grad[index].zero_()
-        totals, agreed = self._accumulate_together(index, rollouts, teacher_prompts, num_rollouts)
+        membership = self._membership(index, groups, len(teacher_prompts))
+        totals, agreed = self._accumulate_together(index, rollouts, teacher_prompts, num_rollouts, membership)
         grad_norm = float(torch.linalg.vector_norm(gradient))
         if not torch.isfinite(torch.tensor([grad_norm, float(totals[0])])).all():
             raise NonFiniteError(
@@ -114,46 +125,73 @@ class Learner:
         self.optimizers[index].step()
         if config.teacher == "ema" and self.adapters.teacher_flat is not None:
             self.adapters.teacher_flat[index].lerp_(self.adapters.flat[index], 1.0 - config.ema_decay)
-        loss, mismatch, student_entropy, teacher_entropy, top1_disagreement, log_confidence = totals.tolist()
+        loss, mismatch, student_entropy, teacher_entropy, top1_disagreement, log_confidence = totals[:_MEANS].tolist()
+        by_group = None if groups is None else totals[_MEANS:].reshape(3, -1).numpy()
         return UpdateStatistics(
-            loss, mismatch, student_entropy, teacher_entropy, top1_disagreement, log_confidence, grad_norm, agreed
+            loss,
+            mismatch,
+            student_entropy,
+            teacher_entropy,
+            top1_disagreement,
+            log_confidence,
+            grad_norm,
+            agreed,
+            by_group,
         )
 
+    def _membership(self, index: int, groups: Sequence[int] | None, num_rows: int) -> Tensor:
+        """Returns 1 where a rollout is in a difficulty group, [B, groups] float64; [B, 0] where nobody asks."""
+        if groups is None:
+            return torch.zeros(num_rows, 0, dtype=torch.float64, device=self.student.device)
+        chosen = torch.tensor(groups, dtype=torch.int64, device=self.student.device)
+        return torch.nn.functional.one_hot(chosen, self.configs[index].groups).double()
+
     def _accumulate_together(
-        self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], num_rollouts: int | None
+        self,
+        index: int,
+        rollouts: Rollouts,
+        teacher_prompts: Sequence[Sequence[int]],
+        num_rollouts: int | None,
+        membership: Tensor,
     ) -> tuple[Tensor, Agreement | None]:
         """Adds up the gradients of all processes' shares of the batch; returns what ``_accumulate`` does, over the whole batch."""
         ranks = self.student.ranks
         if ranks.size == 1:
-            return self._accumulate(index, rollouts, teacher_prompts, num_rollouts)
+            return self._accumulate(index, rollouts, teacher_prompts, num_rollouts, membership)
         failure = ""
-        totals = torch.zeros(6, dtype=torch.float64)
+        totals = _zeros(membership)
         try:
-            totals, _ = self._accumulate(index, rollouts, teacher_prompts, num_rollouts)
+            totals, _ = self._accumulate(index, rollouts, teacher_prompts, num_rollouts, membership)
         except NonFiniteError as error:
             failure = str(error)
         # What is wrong with one process's rows is an end for all of them: nobody may wait for a gradient that never comes.
         flagged = torch.cat([totals, totals.new_tensor([float(bool(failure))])])
         ranks.sum_(flagged)
-        if flagged[6] > 0:
+        if flagged[-1] > 0:
             raise NonFiniteError(next(text for text in ranks.gathered([failure]) if text))
         ranks.sum_(self.adapters.flat_grad[index])
-        return flagged[:6], None
+        return flagged[:-1], None
 
     def _accumulate(
-        self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], num_rollouts: int | None
+        self,
+        index: int,
+        rollouts: Rollouts,
+        teacher_prompts: Sequence[Sequence[int]],
+        num_rollouts: int | None,
+        membership: Tensor,
     ) -> tuple[Tensor, Agreement | None]:
         """Adds these rows' gradient in micro-batches.
 
         Returns:
-            The weighted means [6] in ``UpdateStatistics``' order, and another engine's agreement.
+            The weighted means [6] in ``UpdateStatistics``' order with ``by_group`` [3 groups] behind them, and another engine's
+            agreement.
         """
         weights = rollout_weights(rollouts.completion_mask)
         num_rows = len(teacher_prompts)
         if num_rollouts is not None and num_rollouts != num_rows:
             weights = weights * (num_rows / num_rollouts)
         size = self.configs[index].micro_batch_size or num_rows
-        totals = torch.zeros(6, dtype=torch.float64)
+        totals = _zeros(membership)
         agreed = None if rollouts.token_log_probs is None else Agreement()
         for start in range(0, num_rows, size):
             selection = slice(start, min(start + size, num_rows))
@@ -161,7 +199,8 @@ class Learner:
             if part.completion_ids.shape[1] == 0:
                 continue
             token_weights = weights[selection, : part.completion_ids.shape[1]][part.completion_mask]
-            means, part_agreed = self._backward(index, part, teacher_prompts[selection], token_weights)
+            of_tokens = membership[selection][part.completion_mask.nonzero()[:, 0]]
+            means, part_agreed = self._backward(index, part, teacher_prompts[selection], token_weights, of_tokens)
             totals += means
             agreed = agreed + part_agreed if agreed is not None and part_agreed is not None else agreed
         return totals, agreed
@@ -179,8 +218,14 @@ class Learner:
             self.student.model.eval()
 
     def _backward(
-        self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]], token_weights: Tensor
+        self,
+        index: int,
+        rollouts: Rollouts,
+        teacher_prompts: Sequence[Sequence[int]],
+        token_weights: Tensor,
+        membership: Tensor,
     ) -> tuple[Tensor, Agreement | None]:
+        """Adds the gradient of some rows with N scored tokens, weighted [N] and in groups [N, groups]; returns what they add."""
         config = self.configs[index]
         prompt_ids, prompt_mask = left_pad(teacher_prompts, self.student.pad_token_id, self.student.device)
         with torch.no_grad(), self.adapters.use(self.teacher_bank, [index]):
@@ -220,4 +265,12 @@ class Learner:
                 tokens.student_log_prob,
             ]
         )
-        return (per_token.double() @ token_weights.double()).cpu(), agreed
+        weights = token_weights.double()
+        of_groups = torch.stack([torch.ones_like(tokens.mismatch), tokens.student_entropy, tokens.mismatch]).double()
+        by_group = of_groups @ (weights[:, None] * membership)
+        return torch.cat([per_token.double() @ weights, by_group.flatten()]).cpu(), agreed
+
+
+def _zeros(membership: Tensor) -> Tensor:
+    """Returns room for the means of an update and its sums by group."""
+    return torch.zeros(_MEANS + 3 * membership.shape[1], dtype=torch.float64)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from atesd_env.envs.actions import checked_ratios
 from atesd_env.envs.columns import group_columns
-from atesd_env.envs.contract import Students, window_result
+from atesd_env.envs.contract import Students
 from atesd_env.errors import ConfigError, NoEpisodeError
 
 OUTCOMES = ("probe/nll", "probe/accuracy", "student/mismatch", "reward/progress", "reward/total")
@@ -64,7 +64,7 @@ def counterfactual(
     gamma = config.gamma if gamma is None else gamma
     if not 0.0 <= gamma <= 1.0:
         raise ConfigError(f"gamma: expected a discount in [0, 1], got {gamma!r}; pass None for the configuration's.")
-    checked = np.stack([checked_ratios(ratio, config.groups) for ratio in ratios])
+    checked = np.stack([checked_ratios(ratio, base.num_ratios) for ratio in ratios])
     students = _branches(base, student, len(checked))
     lines: list[dict[str, Any]] = []
     returns = np.zeros(len(checked))
@@ -73,7 +73,7 @@ def counterfactual(
         if not going:
             break
         rows = students.window(checked[going], going)
-        results = [window_result(students.runs[one], row, config.windows) for one, row in zip(going, rows, strict=True)]
+        results = [students.window_result(one, row) for one, row in zip(going, rows, strict=True)]
         for branch, (reward, terminated, truncated, info) in zip(going, results, strict=True):
             returns[branch] += gamma ** (offset - 1) * reward
             ended = {"return": float(returns[branch]), "terminated": terminated, "truncated": truncated}

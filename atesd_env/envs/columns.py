@@ -89,7 +89,8 @@ COLUMNS: tuple[Column, ...] = (
         "The reward: progress + grounded_weight * probe/grounded; -collapse_nll if the student breaks.",
     ),
 )
-"""The columns of every row, in order. With groups > 1, `exposure/reveal_ratio_<g>` columns follow (`group_columns`)."""
+"""The columns of every row, in order. With groups > 1, `exposure/reveal_ratio_<g>` columns follow (`group_columns`), and where
+rollouts are looked at one by one `GROUP_STATISTICS` of each group."""
 
 TIME_COLUMNS: tuple[Column, ...] = (
     Column("time/rollout_sec", "seconds", "Wall time of sampling rollouts in the window."),
@@ -123,6 +124,7 @@ LOG_COLUMNS: tuple[Column, ...] = (
         "status", "", '"running", "truncated" (the budget is used up) or "terminated" (the student broke).', type="text"
     ),
     Column("reason", "", "Why the student counts as broken.", type="text or null"),
+    Column("instance", "", "On the bench: id of the instance.", type="text"),
     Column(
         "non_finite", "", "Only where it applies: the columns that were not finite numbers, and are null.", type="text"
     ),
@@ -137,6 +139,23 @@ def group_columns(groups: int) -> tuple[Column, ...]:
     return tuple(
         Column(f"exposure/reveal_ratio_{group}", "0..1", f"Reveal ratio of difficulty group {group} (0 is easiest).")
         for group in range(groups)
+    )
+
+
+GROUP_STATISTICS = ("rollout/length", "student/entropy", "student/mismatch")
+"""Columns that rows of language models and closed forms with groups > 1 also have for each group: ``<column>_<g>``."""
+
+
+def group_statistics(groups: int) -> tuple[Column, ...]:
+    """Returns the columns of ``GROUP_STATISTICS`` for this many difficulty groups, group by group (none for one group)."""
+    if groups == 1:
+        return ()
+    units = {column.name: column.unit for column in COLUMNS}
+    meaning = "`{}` of difficulty group {} (0 is easiest): the mean over its rollouts in the window; null where there was none."
+    return tuple(
+        Column(f"{name}_{group}", units[name], meaning.format(name, group), type="float or null")
+        for group in range(groups)
+        for name in GROUP_STATISTICS
     )
 
 

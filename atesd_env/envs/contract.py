@@ -7,7 +7,7 @@ closed forms and surrogates fulfil it; no torch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
@@ -143,6 +143,43 @@ class Students(ABC):
     def close(self) -> None:  # noqa: B027 (most students have nothing to let go of)
         """Lets go of memory and processes that are not the students' own."""
 
+    def config_of(self, index: int) -> RunConfig:
+        """Returns the whole configuration of student ``index``, which may differ from what the students share."""
+        return self.config
+
+    def take_instance(self, index: int, config: RunConfig) -> None:
+        """Gives student ``index`` another configuration, from its next ``reset`` or ``restore`` on.
+
+        Args:
+            index: Which student.
+            config: One that differs only in what may differ between students (``INSTANCE_FIELDS``), if they have such fields.
+        """
+        assert config == self.config_of(index), "expected students of one configuration to keep it"
+
+    def is_over(self, index: int) -> bool:
+        """Returns whether the episode of student ``index`` has ended."""
+        run = self.runs[index]
+        return run.broken is not None or run.cut is not None or len(run.rows) >= self.config_of(index).windows
+
+    def observation(self, index: int) -> Observation:
+        """Returns the observation of student ``index``, [num_features]."""
+        return observation(self.runs[index].statistics)
+
+    def window_result(self, index: int, row: Row) -> tuple[float, bool, bool, dict[str, Any]]:
+        """Returns what ``step`` returns beside the observation: reward, terminated, truncated, info.
+
+        Args:
+            index: A student that has just made a window. One that breaks in its last one has terminated, and is not truncated.
+            row: What that window returned.
+        """
+        run = self.runs[index]
+        terminated = run.broken is not None
+        truncated = not terminated and self.is_over(index)
+        info: dict[str, Any] = dict(row)
+        if terminated:
+            info["termination_reason"] = run.broken
+        return float(row["reward/total"] or 0.0), terminated, truncated, info
+
     def first_info(self, index: int) -> dict[str, Any]:
         """Returns what ``reset`` tells of student ``index``: the run's seed and the latest probe NLL (the base model's at first)."""
         run = self.runs[index]
@@ -155,15 +192,13 @@ class Students(ABC):
     def window_results(self, reveal_ratios: NDArray[np.float64], students: Sequence[int]) -> WindowResults:
         """Makes a window of some students, as ``window`` does, and returns what became of it."""
         rows = self.window(reveal_ratios, students)
-        results = [
-            window_result(self.runs[index], row, self.config.windows) for index, row in zip(students, rows, strict=True)
-        ]
+        results = [self.window_result(index, row) for index, row in zip(students, rows, strict=True)]
         rewards, terminations, truncations, infos = zip(*results, strict=True)
         return WindowResults(np.array(rewards), np.array(terminations), np.array(truncations), vector_infos(infos))
 
     def observations(self) -> Observation:
         """Returns the observations of all students, [K, num_features]."""
-        return np.stack([observation(run.statistics) for run in self.runs])
+        return np.stack([self.observation(index) for index in range(self.num_students)])
 
 
 RunT = TypeVar("RunT", bound=StudentRun)
@@ -171,13 +206,13 @@ RunT = TypeVar("RunT", bound=StudentRun)
 
 
 class HeldRuns(Sequence[RunT], Generic[RunT]):
-    """The runs of students that are held in arrays, for reading: each is made when it is asked for."""
+    """The runs of students that are held elsewhere, for reading: ``run_of`` tells each when it is asked for."""
 
-    def __init__(self, students: Students) -> None:
-        self._students = students
+    def __init__(self, num_students: int, run_of: Callable[[int], RunT]) -> None:
+        self._num_students, self._run_of = num_students, run_of
 
     def __len__(self) -> int:
-        return self._students.num_students
+        return self._num_students
 
     @overload
     def __getitem__(self, index: int) -> RunT: ...
@@ -186,32 +221,14 @@ class HeldRuns(Sequence[RunT], Generic[RunT]):
     def __getitem__(self, index: int | slice) -> RunT | list[RunT]:
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
-        run: RunT = self._students.snapshot(range(len(self))[index])
-        return run
+        return self._run_of(range(len(self))[index])
 
 
-def window_result(run: StudentRun, row: Row, windows: int) -> tuple[float, bool, bool, dict[str, Any]]:
-    """Returns what ``step`` returns beside the observation: reward, terminated, truncated, info.
-
-    Args:
-        run: A run after its last window.
-        row: What that window returned.
-        windows: Windows of the episode. A student that breaks in the last one has terminated, and is not truncated.
-    """
-    terminated = run.broken is not None
-    truncated = not terminated and ((row["window"] or 0) >= windows or run.cut is not None)
-    info: dict[str, Any] = dict(row)
-    if terminated:
-        info["termination_reason"] = run.broken
-    return float(row["reward/total"] or 0.0), terminated, truncated, info
+Spaces = tuple[spaces.Box[np.float32], spaces.Box[np.float32]]
+"""Of one student: observation [num_features], and action [groups] in [0, 1]."""
 
 
-def is_over(run: StudentRun, windows: int) -> bool:
-    """Returns whether an episode of so many windows has ended."""
-    return run.broken is not None or run.cut is not None or len(run.rows) >= windows
-
-
-def make_spaces(config: RunConfig) -> tuple[spaces.Box[np.float32], spaces.Box[np.float32]]:
+def make_spaces(config: RunConfig) -> Spaces:
     """Returns the spaces of one student: observation [num_features], and action [groups] in [0, 1]."""
     low, high = observation_bounds()
     return spaces.Box(low, high, dtype=np.float32), spaces.Box(0.0, 1.0, (config.groups,), dtype=np.float32)

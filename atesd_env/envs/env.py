@@ -9,7 +9,7 @@ import dataclasses
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import gymnasium
 import numpy as np
@@ -22,15 +22,14 @@ from atesd_env.envs.contract import (
     RENDER_MODES,
     RESET_FIRST,
     Observation,
+    Spaces,
     Students,
     checked_options,
     checked_render_mode,
     draw_seed,
-    is_over,
     make_spaces,
-    window_result,
 )
-from atesd_env.envs.observation import FEATURE_NAMES, observation
+from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.envs.render import render
 from atesd_env.errors import NoEpisodeError
 from atesd_env.files.checkpoint import Checkpoint, opened_checkpoint, reading_state, write_checkpoint
@@ -58,6 +57,7 @@ class ExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]], ABC, Generic[
     Attributes:
         config: The configuration.
         feature_names: Names of the observation's entries, in order.
+        num_ratios: Reveal ratios of an action.
 
     Raises:
         ConfigError: If the render mode is another one.
@@ -65,15 +65,23 @@ class ExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]], ABC, Generic[
 
     metadata = {"render_modes": list(RENDER_MODES), "render_fps": 4}  # noqa: RUF012 (Gymnasium's own convention)
 
+    reset_options: ClassVar[tuple[str, ...]] = ("state",)
+    """What ``options`` of a reset may hold."""
+
     config: RunConfig
 
     def __init__(self, config: RunConfig, render_mode: str | None = None) -> None:
         self.config = config
         self.render_mode = checked_render_mode(render_mode)
-        self.feature_names = FEATURE_NAMES
-        self.observation_space, self.action_space = make_spaces(config)
+        self.feature_names: tuple[str, ...] = FEATURE_NAMES
+        self.observation_space, action_space = self._make_spaces()
+        self.action_space, self.num_ratios = action_space, len(action_space.low)
         self._population: StudentsT | None = None
         self._is_started = self._is_running = False
+
+    def _make_spaces(self) -> Spaces:
+        """Returns the spaces of observations and of actions."""
+        return make_spaces(self.config)
 
     @abstractmethod
     def _make_population(self) -> StudentsT:
@@ -111,15 +119,19 @@ class ExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]], ABC, Generic[
         Raises:
             ConfigError: If the seed is no whole number from 0 to 2^63 - 1, or the options are no dictionary or hold something else.
         """
-        state = checked_options(options, ("state",)).get("state")
+        state = checked_options(options, self.reset_options).get("state")
         seed = None if seed is None else checked_seed(seed)
         super().reset(seed=seed)
         if state is not None:
             self.load_state(state)
         else:
-            self.population.reset(0, seed if seed is not None else draw_seed(self.np_random))
-            self._is_started = self._is_running = True
-        return observation(self.population.runs[0].statistics), self.population.first_info(0)
+            self._start(seed)
+        return self.population.observation(0), self.population.first_info(0)
+
+    def _start(self, seed: int | None) -> None:
+        """Starts a new run, drawing the seed if there is none."""
+        self.population.reset(0, draw_seed(self.np_random) if seed is None else seed)
+        self._is_started = self._is_running = True
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Trains for one hold window at the given reveal ratio.
@@ -134,12 +146,11 @@ class ExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]], ABC, Generic[
         """
         if not self._is_running:
             raise NoEpisodeError(RESET_FIRST)
-        ratios = checked_ratios(action, self.config.groups)
+        ratios = checked_ratios(action, self.num_ratios)
         (row,) = self.population.window(ratios[None, :])
-        run = self.population.runs[0]
-        reward, terminated, truncated, info = window_result(run, row, self.config.windows)
+        reward, terminated, truncated, info = self.population.window_result(0, row)
         self._is_running = not (terminated or truncated)
-        return observation(run.statistics), reward, terminated, truncated, info
+        return self.population.observation(0), reward, terminated, truncated, info
 
     def render(self) -> str | NDArray[np.uint8] | None:
         """Returns the run so far as text ("ansi") or as a picture, uint8 [H, W, 3] ("rgb_array")."""
@@ -171,7 +182,7 @@ class ExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]], ABC, Generic[
         """Returns to the state of a snapshot, of this or another environment; the next windows repeat bit for bit."""
         self.population.restore(0, snapshot)
         self._is_started = True
-        self._is_running = not is_over(self.population.runs[0], self.config.windows)
+        self._is_running = not self.population.is_over(0)
 
     def checkpoint(self) -> Checkpoint:
         """Returns the run's state and the configuration in a form that files can hold.

@@ -20,7 +20,7 @@ Infos = dict[str, NDArray[Any]]
 INTEGERS = frozenset({column.name for column in COLUMNS if column.type == "int"} | {"seed"})
 """Names of whole numbers."""
 
-_TEXTS = {"termination_reason"}
+_TEXTS = {"termination_reason", "instance"}
 
 
 def vector_infos(infos: Sequence[Mapping[str, Any]]) -> Infos:

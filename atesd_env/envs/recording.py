@@ -10,11 +10,11 @@ from typing import Any
 
 import gymnasium
 
-from atesd_env.envs.columns import COLUMNS
+from atesd_env.envs.columns import COLUMNS, GROUP_STATISTICS
 from atesd_env.errors import ConfigError
 from atesd_env.files.run_folder import RunWriter
 
-_EXTRA_COLUMN = re.compile(r"exposure/reveal_ratio_\d+|toy/\w+|engine/\w+")
+_EXTRA_COLUMN = re.compile(rf"(exposure/reveal_ratio|{'|'.join(GROUP_STATISTICS)})_\d+|toy/\w+|engine/\w+|instance")
 
 
 class RecordTrajectory(gymnasium.Wrapper[Any, Any, Any, Any]):

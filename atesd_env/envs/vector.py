@@ -12,7 +12,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, ClassVar, Generic
 
 import numpy as np
 from gymnasium.utils import seeding
@@ -26,10 +26,10 @@ from atesd_env.envs.actions import checked_batch
 from atesd_env.envs.contract import (
     RENDER_MODES,
     RESET_FIRST,
+    Spaces,
     checked_options,
     checked_render_mode,
     draw_seed,
-    is_over,
     make_spaces,
 )
 from atesd_env.envs.env import StudentsT
@@ -63,6 +63,7 @@ class ExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]], ABC, Generic[Stud
     Attributes:
         config: The configuration.
         feature_names: Names of the observation's entries, in order.
+        num_ratios: Reveal ratios of a student's action.
         generators: For each student, the generator that draws the seeds of runs that nobody named.
         is_started: [K] bool, whether a student has ever been started.
 
@@ -76,6 +77,9 @@ class ExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]], ABC, Generic[Stud
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
 
+    reset_options: ClassVar[tuple[str, ...]] = ("reset_mask", "state")
+    """What ``options`` of a reset may hold."""
+
     config: RunConfig
 
     def __init__(self, config: RunConfig, num_envs: int = 1, render_mode: str | None = None) -> None:
@@ -86,15 +90,20 @@ class ExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]], ABC, Generic[Stud
         self.config = config
         self.num_envs = int(num_envs)
         self.render_mode = checked_render_mode(render_mode)
-        self.feature_names = FEATURE_NAMES
-        self.single_observation_space, self.single_action_space = make_spaces(config)
+        self.feature_names: tuple[str, ...] = FEATURE_NAMES
+        self.single_observation_space, self.single_action_space = self._make_spaces()
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.num_ratios: int = len(self.single_action_space.low)
         self._population: StudentsT | None = None
         self.is_started: NDArray[np.bool_] = np.zeros(self.num_envs, dtype=np.bool_)
         self._is_running: NDArray[np.bool_] = np.zeros(self.num_envs, dtype=np.bool_)
         # One for each student, as Gymnasium's SyncVectorEnv has it: they draw the seeds of runs that nobody named.
         self.generators: list[np.random.Generator] = [seeding.np_random()[0] for _ in range(self.num_envs)]
+
+    def _make_spaces(self) -> Spaces:
+        """Returns one student's spaces of observations and of actions."""
+        return make_spaces(self.config)
 
     @abstractmethod
     def _make_population(self) -> StudentsT:
@@ -136,7 +145,7 @@ class ExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]], ABC, Generic[Stud
             ConfigError: If the seeds or the mask do not fit the K students, or the options hold something else.
             NoEpisodeError: If the mask leaves out students that have never been started.
         """
-        state = checked_options(options, ("reset_mask", "state")).get("state")
+        state = checked_options(options, self.reset_options).get("state")
         if state is not None:
             self.load_state(state)
             chosen = list(range(self.num_envs))
@@ -171,7 +180,7 @@ class ExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]], ABC, Generic[Stud
             raise NoEpisodeError(RESET_FIRST)
         going = np.flatnonzero(self._is_running).tolist()
         ended = np.flatnonzero(~self._is_running).tolist()
-        ratios = checked_batch(actions, self.config.groups, self.num_envs, going)
+        ratios = checked_batch(actions, self.num_ratios, self.num_envs, going)
         rewards = np.zeros(self.num_envs, dtype=np.float64)
         terminations, truncations = np.zeros((2, self.num_envs), dtype=np.bool_)
         infos: list[tuple[list[int], Infos]] = []
@@ -190,7 +199,10 @@ class ExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]], ABC, Generic[Stud
         """Returns each student's run so far, K texts ("ansi") or K pictures, uint8 [H, W, 3] ("rgb_array"), or None."""
         if self.render_mode is None:
             return None
-        return tuple(render(run.rows, self.config.windows, self.render_mode) for run in self.population.runs)
+        return tuple(
+            render(run.rows, self.population.config_of(index).windows, self.render_mode)
+            for index, run in enumerate(self.population.runs)
+        )
 
     def close_extras(self, **_: Any) -> None:
         """Lets go of base model, students and processes; after ``close`` only a new ``reset`` brings them back."""
@@ -210,7 +222,7 @@ class ExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]], ABC, Generic[Stud
         tolerance. If the run had ended, the next step starts a new one. The slot's generator stays as it is.
         """
         self.population.restore(index, snapshot)
-        self._is_running[index] = not is_over(self.population.runs[index], self.config.windows)
+        self._is_running[index] = not self.population.is_over(index)
         self.is_started[index] = True
 
     def checkpoint(self) -> Checkpoint:
@@ -241,7 +253,7 @@ class ExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]], ABC, Generic[Stud
         """
         with reading_state(state):
             restore_vector_checkpoint(self.population, self.generators, opened_checkpoint(state))
-        self._is_running = np.array([not is_over(run, self.config.windows) for run in self.population.runs])
+        self._is_running = np.array([not self.population.is_over(index) for index in range(self.num_envs)])
         self.is_started[:] = True
 
     def samples(self, index: int, num_samples: int = 1) -> list[dict[str, Any]]:

@@ -20,7 +20,8 @@ class Batch:
 
     Attributes:
         problems: What was asked.
-        reveal_ratios: The ratio of each problem's difficulty group, 0..1.
+        groups: Each problem's difficulty group, from 0.
+        reveal_ratios: The ratio of that group, 0..1.
         teacher_prompts: What the teacher is given.
         rollouts: What the student answered.
         texts: The same as text.
@@ -28,6 +29,7 @@ class Batch:
     """
 
     problems: Sequence[Problem]
+    groups: Sequence[int]
     reveal_ratios: Sequence[float]
     teacher_prompts: Sequence[TeacherPrompt]
     rollouts: Rollouts
@@ -53,10 +55,12 @@ def make_batch(
         rollouts: B answers to the problems.
         texts: The same as text.
     """
-    ratios = instance.groups.ratios(problems, reveal_ratios)
+    groups = [instance.groups.group(problem) for problem in problems]
+    ratios = [float(reveal_ratios[group]) for group in groups]
     kind, builder = instance.config.exposure, instance.builder
     return Batch(
         problems,
+        groups,
         ratios,
         [
             builder.teacher_prompt(problem, ratio, kind, other)

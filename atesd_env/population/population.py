@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atesd_env.config import EnvConfig, instance_configs
+from atesd_env.config import EnvConfig, RunConfig, instance_configs
 from atesd_env.distillation.update import Learner
 from atesd_env.envs.columns import Row
 from atesd_env.envs.contract import Students
@@ -92,13 +92,25 @@ class Population(Students):
         self.adapters = AdapterStack(
             self.student.model, num_students, config.lora_r, config.lora_alpha, config.lora_targets, keep_teacher
         )
-        different = {one: make_instance(one, self.student, self.adapters) for one in dict.fromkeys(configs)}
-        self.instances: list[Instance] = [different[one] for one in configs]
+        self._different = {one: make_instance(one, self.student, self.adapters) for one in dict.fromkeys(configs)}
+        self.instances: list[Instance] = [self._different[one] for one in configs]
         self.learner = Learner(self.student, self.adapters, configs)
         self.sampling = SamplingSpec.of(config)
         self.runs: list[RunState] = [RunState(seed=0) for _ in range(num_students)]
         self.batches: dict[int, Batch] = {}
         self.timings: dict[str, float] = {}
+
+    def config_of(self, index: int) -> EnvConfig:
+        """Returns the whole configuration of student ``index``."""
+        return self.instances[index].config
+
+    def take_instance(self, index: int, config: RunConfig) -> None:
+        """Gives student ``index`` another instance, from its next ``reset`` or ``restore`` on; those that it had are kept."""
+        assert isinstance(config, EnvConfig)
+        if config not in self._different:
+            self._different[config] = make_instance(config, self.student, self.adapters)
+        self.instances[index] = self._different[config]
+        self.learner.configs[index] = config
 
     def reset(self, index: int, seed: int) -> RunningStatistics:
         """Starts a new run of student ``index`` from the base model.
@@ -188,7 +200,8 @@ class Population(Students):
         self.batches[student] = batch
         teacher_prompts = [prompt.token_ids for prompt in batch.teacher_prompts]
         try:
-            update = self.learner.update(student, batch.rollouts, teacher_prompts, self.config.num_rollouts)
+            groups = batch.groups if self.config.groups > 1 else None
+            update = self.learner.update(student, batch.rollouts, teacher_prompts, self.config.num_rollouts, groups)
         except NonFiniteError as error:
             self.runs[student].broken = f"non-finite: {error}"
             return

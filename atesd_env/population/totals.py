@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from atesd_env.config import EnvConfig
 from atesd_env.distillation.importance import Agreement
 from atesd_env.distillation.update import UpdateStatistics
-from atesd_env.envs.columns import COLUMNS, Column, Row, engine_columns, group_columns
+from atesd_env.envs.columns import COLUMNS, Column, Row, engine_columns, group_columns, group_statistics
 from atesd_env.population.batch import Batch
 
 
 class RolloutRow(NamedTuple):
-    """What a row sums up of one rollout; all but the length are shares, 0..1."""
+    """What a row sums up of one rollout; all but its difficulty group and its length are shares, 0..1."""
 
     reveal_ratio: float
     shown_ratio: float
@@ -25,6 +25,7 @@ class RolloutRow(NamedTuple):
     success_rate: float
     length: float
     truncation_rate: float
+    group: float
 
 
 def rollout_rows(batch: Batch) -> list[RolloutRow]:
@@ -32,9 +33,15 @@ def rollout_rows(batch: Batch) -> list[RolloutRow]:
     lengths = batch.rollouts.lengths.tolist()
     is_truncated = (~batch.rollouts.is_finished).tolist()
     return [
-        RolloutRow(ratio, prompt.shown_ratio, prompt.is_cut, is_correct, length, truncated)
-        for ratio, prompt, is_correct, length, truncated in zip(
-            batch.reveal_ratios, batch.teacher_prompts, batch.is_correct, lengths, is_truncated, strict=True
+        RolloutRow(ratio, prompt.shown_ratio, prompt.is_cut, is_correct, length, truncated, group)
+        for ratio, prompt, is_correct, length, truncated, group in zip(
+            batch.reveal_ratios,
+            batch.teacher_prompts,
+            batch.is_correct,
+            lengths,
+            is_truncated,
+            batch.groups,
+            strict=True,
         )
     ]
 
@@ -67,7 +74,7 @@ class WindowTotals:
         updates = {
             name: float(np.mean([getattr(update, name) for update in self._updates]))
             for name in (entry.name for entry in dataclasses.fields(UpdateStatistics))
-            if name != "agreement"
+            if name not in ("agreement", "by_group")
         }
         rollouts = RolloutRow(*np.asarray(self._rollouts, dtype=np.float64).mean(axis=0).tolist())
         return {
@@ -86,12 +93,25 @@ class WindowTotals:
             "rollout/truncation_rate": rollouts.truncation_rate,
             "rollout/num_tokens": int(sum(rollout.length for rollout in self._rollouts)),
             **{f"exposure/reveal_ratio_{group}": float(ratio) for group, ratio in enumerate(self.reveal_ratios)},
+            **self._by_group(),
             **self.agreement.means(),
         }
 
+    def _by_group(self) -> Row:
+        """Returns ``GROUP_STATISTICS`` of each group; nothing where there is one."""
+        parts = [update.by_group for update in self._updates if update.by_group is not None]
+        row: Row = {}
+        for group, (weight, entropy, mismatch) in enumerate(np.sum(parts, axis=0).T.tolist() if parts else ()):
+            lengths = [rollout.length for rollout in self._rollouts if rollout.group == group]
+            row[f"rollout/length_{group}"] = float(np.mean(lengths)) if lengths else None
+            row[f"student/entropy_{group}"] = entropy / weight if weight else None
+            row[f"student/mismatch_{group}"] = mismatch / weight if weight else None
+        return row
+
 
 def _columns(config: EnvConfig) -> list[Column]:
-    return [*COLUMNS, *group_columns(config.groups), *engine_columns(config.rollout_engine)]
+    by_group = (*group_columns(config.groups), *group_statistics(config.groups))
+    return [*COLUMNS, *by_group, *engine_columns(config.rollout_engine)]
 
 
 def finished_row(config: EnvConfig, measured: Row) -> Row:

@@ -124,7 +124,7 @@ class SurrogatePopulation(Students):
     ) -> None:
         self.config = config
         self.num_students = num_students
-        self.runs: HeldRuns[SurrogateState] = HeldRuns(self)
+        self.runs: HeldRuns[SurrogateState] = HeldRuns(num_students, self.snapshot)
         self.reasons: list[str | None] = [None] * num_students
         self.num_windows = np.zeros(num_students, dtype=np.int64)
         self._model = model

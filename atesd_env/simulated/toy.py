@@ -43,6 +43,7 @@ class ToyExposureEnv(ExposureEnv[ToyPopulation]):
       norm equal it.
     - The teacher-grounded score, -0.3 + 0.1 a, grows with a. At the default weight this moves the ratio of the best
       one-window reward by less than 0.03 off ``toy_best_ratio`` (kind "constant").
+    - With ``groups`` > 1, length, entropy and mismatch by group are these formulas at the group's own l, u and a.
     - Stand-ins: entropy 0.2 + 0.8 u, self-confidence exp(-entropy), teacher's entropy (1 - 0.5 a) entropy, top-1
       disagreement 1 - exp(-mismatch), success and accuracy exp(-l), pass@k 1 - (1 - success)^k, length (0.75 - 0.5
       success) ``max_new_tokens``, nothing cut or truncated.

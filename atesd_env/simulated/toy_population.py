@@ -152,7 +152,7 @@ def next_states(states: ToyStates, ratios: Levels, config: ToyConfig) -> tuple[T
     nll, skill = next_levels(states.nll, states.skill, ratios, config)
     mean_nll = group_mean(nll)
     probe_nll = mean_nll + noise(states.seeds, windows.tolist(), mean_nll, config)
-    columns = window_columns(windows, ratios, mean_nll, (states.probe_nll, probe_nll), config)
+    columns = window_columns(windows, ratios, nll, (states.probe_nll, probe_nll), config)
     statistics = advance(
         RunningStatistics(*map(plain, states.statistics)),
         columns,
@@ -181,7 +181,7 @@ class ToyPopulation(Students):
     def __init__(self, config: ToyConfig, num_students: int = 1) -> None:
         self.config = config
         self.num_students = num_students
-        self.runs: HeldRuns[ToyState] = HeldRuns(self)
+        self.runs: HeldRuns[ToyState] = HeldRuns(num_students, self.snapshot)
         self._states = ToyStates.of([initial_state(config, 0)] * num_students)
         self._rows: list[tuple[Row, ...]] = [()] * num_students
 

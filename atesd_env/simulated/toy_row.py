@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atesd_env.config import ToyConfig
-from atesd_env.envs.columns import Columns, group_columns, toy_columns
+from atesd_env.envs.columns import Columns, group_columns, group_statistics, toy_columns
 from atesd_env.envs.observation import each
 from atesd_env.envs.reward import reward_parts
 from atesd_env.simulated.toy_dynamics import Levels, group_mean, share_left
@@ -27,25 +27,23 @@ def plain(values: NDArray[Any]) -> Any:
 def window_columns(
     windows: NDArray[np.int64],
     ratios: Levels,
-    nll: NDArray[np.float64],
+    nll: Levels,
     measured: tuple[NDArray[np.float64], NDArray[np.float64]],
     config: ToyConfig,
 ) -> Columns:
-    """Returns the columns of ``COLUMNS`` and ``group_columns`` in order.
+    """Returns the columns of ``COLUMNS``, ``group_columns`` and ``group_statistics`` in order.
 
     Args:
         windows: Number of each student's window, from 1, [S].
         ratios: Reveal ratios [S, groups].
-        nll: Noise-free probe NLL after the window, mean over groups, [S].
+        nll: Noise-free probe NLL after the window, [S, groups].
         measured: Measured probe NLL before the window and after it, [S] each.
         config: The environment's configuration.
     """
-    window, ratio, to_learn = plain(windows), plain(group_mean(ratios)), plain(share_left(nll))
+    mean_nll = group_mean(nll)
+    window, ratio, success = plain(windows), plain(group_mean(ratios)), each(math.exp, plain(-mean_nll))
     before, after = (plain(values) for values in measured)
-    mismatch = (0.5 + 0.5 * ratio) * (0.5 + 0.5 * to_learn)
-    entropy = 0.2 + 0.8 * to_learn
-    success = each(math.exp, plain(-nll))
-    length = config.max_new_tokens * (0.75 - 0.5 * success)
+    length, entropy, mismatch = _rollout_statistics(ratio, plain(share_left(mean_nll)), success, config)
     grounded = -0.3 + 0.1 * ratio
     return {
         "window": window,
@@ -70,7 +68,23 @@ def window_columns(
         "probe/pass_at_k": each(lambda rate: _pass_at_k(rate, config.probe_pass_k), success),
         **reward_parts(before, after, grounded, config),
         **{column.name: plain(value) for column, value in zip(group_columns(config.groups), ratios.T, strict=False)},
+        **_by_group(ratios, nll, config),
     }
+
+
+def _rollout_statistics(ratio: Any, to_learn: Any, success: Any, config: ToyConfig) -> tuple[Any, Any, Any]:
+    """Returns what stands for ``GROUP_STATISTICS`` at a ratio, a share that is left to learn and a rate of success."""
+    length = config.max_new_tokens * (0.75 - 0.5 * success)
+    return length, 0.2 + 0.8 * to_learn, (0.5 + 0.5 * ratio) * (0.5 + 0.5 * to_learn)
+
+
+def _by_group(ratios: Levels, nll: Levels, config: ToyConfig) -> Columns:
+    columns = group_statistics(config.groups)
+    if not columns:
+        return {}
+    statistics = _rollout_statistics(ratios, share_left(nll), each(math.exp, -nll), config)
+    values = np.stack(statistics, axis=-1).reshape(len(nll), -1).T
+    return {column.name: plain(value) for column, value in zip(columns, values, strict=True)}
 
 
 def optimum_columns(windows: NDArray[np.int64], nll: Levels, skill: Levels, config: ToyConfig) -> Columns:

@@ -14,7 +14,8 @@ import griffe
 from agents.specs.registry import available
 from atesd.experiments.baselines.registry import NAMES
 from atesd.experiments.training.training import EVALUATION_COLUMNS
-from atesd_env.config import EnvConfig, RunConfig, SurrogateConfig, ToyConfig
+from atesd_env.bench import InstanceSet
+from atesd_env.config import BenchConfig, EnvConfig, RunConfig, SurrogateConfig, ToyConfig
 from atesd_env.envs.columns import (
     COLUMNS,
     ENGINE_COLUMNS,
@@ -23,6 +24,7 @@ from atesd_env.envs.columns import (
     TOY_COLUMNS,
     Column,
     group_columns,
+    group_statistics,
     toy_columns,
 )
 from atesd_env.envs.observation import FEATURES
@@ -65,7 +67,9 @@ def columns_json() -> str:
         dataclasses.replace(
             column, name=re.sub(r"_1$", "_<g>", column.name), meaning=re.sub(r"group 1\b", "group <g>", text)
         )
-        for column, text in ((column, column.meaning) for column in (group_columns(2)[1], toy_columns(2)[-1]))
+        for column, text in (
+            (column, column.meaning) for column in (group_columns(2)[1], *group_statistics(2)[3:], toy_columns(2)[-1])
+        )
     ]
     lines = [
         json.dumps([column.name, column.type, column.unit, column.meaning], ensure_ascii=False)
@@ -77,7 +81,7 @@ def columns_json() -> str:
 def field_texts() -> dict[str, str]:
     """Returns the text below each configuration field of every leaf, by the field's name."""
     texts = {}
-    for leaf in (RunConfig, EnvConfig, ToyConfig, SurrogateConfig):
+    for leaf in (RunConfig, EnvConfig, ToyConfig, SurrogateConfig, BenchConfig):
         (definition,) = ast.parse(inspect.getsource(leaf)).body
         assert isinstance(definition, ast.ClassDef)
         for statement, following in zip(definition.body, definition.body[1:], strict=False):
@@ -103,6 +107,15 @@ def fields_table(leaf: type[RunConfig]) -> str:
         allowed = field.metadata.get("bounds") or ", ".join(field.metadata.get("choices", ()))
         rows.append((f"`{field.name}`", default, str(allowed), texts[field.name]))
     return markdown_table(("field", "default", "allowed", "meaning [source]"), rows)
+
+
+def instances_table() -> str:
+    """Returns the packaged instances: where each differs from the set's other ones, and why it is there."""
+    rows = [
+        (f"`{one.id}`", one.split, ", ".join(f"{name} {value}" for name, value in one.fields.items()), one.why)
+        for one in InstanceSet.load("atesd-bench")
+    ]
+    return markdown_table(("instance", "split", "differs in", "why"), rows)
 
 
 def agents_table() -> str:

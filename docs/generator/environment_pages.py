@@ -8,7 +8,9 @@ from typing import Any
 
 import gymnasium
 
-from atesd_env.config import EnvConfig, RunConfig, preset
+from atesd_env.bench import BenchEnv
+from atesd_env.bench.observation import CONTEXT
+from atesd_env.config import BenchConfig, EnvConfig, RunConfig, preset
 from atesd_env.envs.contract import make_spaces
 from atesd_env.simulated.surrogate import REWARD_FIELDS, SurrogateExposureEnv
 from atesd_env.simulated.toy import ToyExposureEnv
@@ -37,6 +39,10 @@ DESCRIPTIONS = {
     "ATESD-Surrogate-v0": (
         "A model fitted to logged runs by `atesd fit-surrogate`, thousands of windows a second: for trying and training controllers, "
         "not for judging them."
+    ),
+    "ATESD-Bench-v0": (
+        "ATESD-Bench: with each reset a student of another instance of a set, on which it matters how much the teacher is shown. "
+        "Controllers are trained on one split and judged on another."
     ),
 }
 """What each id is, in a sentence or two."""
@@ -77,7 +83,7 @@ def environment_page(env_id: str) -> str:
         _summary(env_id, config, is_surrogate),
         *_dynamics(env_id),
         _action(config, is_surrogate),
-        _observation(),
+        _observation(config),
         _reward(config, is_surrogate),
         _episode_end(env_id, config),
         _arguments(env_id, config),
@@ -88,7 +94,8 @@ def environment_page(env_id: str) -> str:
 
 
 def _summary(env_id: str, config: RunConfig, is_surrogate: bool) -> str:
-    observation, action = make_spaces(config)
+    bench = BenchEnv() if isinstance(config, BenchConfig) else None
+    observation, action = make_spaces(config) if bench is None else (bench.observation_space, bench.action_space)
     file = ', file="surrogate.safetensors"' if is_surrogate else ""
     entry = gymnasium.spec(env_id)
     rows = [
@@ -109,17 +116,23 @@ def _summary(env_id: str, config: RunConfig, is_surrogate: bool) -> str:
 
 
 def _dynamics(env_id: str) -> list[str]:
-    classes: dict[str, type] = {"ATESD-Toy-v0": ToyExposureEnv, "ATESD-Surrogate-v0": SurrogateExposureEnv}
+    classes: dict[str, tuple[type, str]] = {
+        "ATESD-Toy-v0": (ToyExposureEnv, f"[the closed form learners]({_PAGE}#the-closed-form-learners)"),
+        "ATESD-Surrogate-v0": (SurrogateExposureEnv, f"[surrogate]({_PAGE}#surrogate)"),
+        "ATESD-Bench-v0": (BenchEnv, "[the bench](../bench.md)"),
+    }
     if env_id not in classes:
         return []
-    text = inspect.getdoc(classes[env_id]) or ""
+    owner, link = classes[env_id]
+    text = inspect.getdoc(owner) or ""
     body = text.partition("\nArgs:")[0].replace("``", "`").partition("\n")[2].strip()
-    anchor = "the-closed-form-learners" if env_id == "ATESD-Toy-v0" else "surrogate"
-    return [f"## Description\n\n{body}\n\nHow to use it: [{anchor.replace('-', ' ')}]({_PAGE}#{anchor})."]
+    return [f"## Description\n\n{body}\n\nHow to use it: {link}."]
 
 
 def _action(config: RunConfig, is_surrogate: bool) -> str:
     groups = "as many as the runs had" if is_surrogate else f"`groups={config.groups}` by default"
+    if isinstance(config, BenchConfig):
+        groups = "as many as any instance of the set has; one with fewer looks at the first"
     return (
         "## Action\n\nA reveal ratio in [0, 1], or one for each difficulty group, easiest first ("
         + groups
@@ -129,10 +142,16 @@ def _action(config: RunConfig, is_surrogate: bool) -> str:
     )
 
 
-def _observation() -> str:
+def _observation(config: RunConfig) -> str:
+    more = (
+        "\n\nThen, for each group, the last window's `rollout_length_<g>` (mean length / max_new_tokens), `student_entropy_<g>` and "
+        "`student_mismatch_<g>` (x/(1+x)); 0 for a group that the instance lacks. With `context=True` the instance's fields follow: "
+        f"{', '.join(f'`{name}`' for name in CONTEXT)}."
+    )
     return (
         "## Observation\n\nStatistics of the run so far, scaled by fixed functions; `env.unwrapped.feature_names` has their order.\n\n"
         + features_table()
+        + (more if isinstance(config, BenchConfig) else "")
     )
 
 
@@ -144,7 +163,7 @@ def _reward(config: RunConfig, is_surrogate: bool) -> str:
     )
     kind = (
         "the drop of the probe NLL in the window, or its positive part"
-        if is_surrogate
+        if is_surrogate or config.progress == "signed"
         else "the positive part of the drop of the probe NLL in the window"
     )
     return (
@@ -159,6 +178,8 @@ def _episode_end(env_id: str, config: RunConfig) -> str:
             "*Truncated* after as many windows as the runs had, or (by default) where the surrogate is asked for a window unlike "
             "those it was fitted on. Students never break, so nothing is *terminated*."
         )
+    elif isinstance(config, BenchConfig):
+        text = "*Truncated* after the instance's windows. *Terminated* if its student breaks; the reward is then minus its `collapse_nll`."
     elif not isinstance(config, EnvConfig):
         text = f"*Truncated* after `windows={config.windows}` windows. The learners never break, so nothing is *terminated*."
     else:
@@ -186,7 +207,7 @@ def _arguments(env_id: str, config: RunConfig) -> str:
         ]
         rows += [(f"`{name}`", "the runs'", meanings[name]) for name in REWARD_FIELDS]
         return "## Arguments\n\n" + markdown_table(("argument", "default", "meaning"), rows)
-    fields = dataclasses.fields(config)
+    fields = [field for field in dataclasses.fields(config) if field.name in config.keywords()]
     rows = [
         (
             f"`{field.name}`",
@@ -197,6 +218,7 @@ def _arguments(env_id: str, config: RunConfig) -> str:
         for field in fields
     ]
     changed = [f"`{field.name}`" for field in fields if getattr(config, field.name) != field.default]
+    changed = [] if isinstance(config, BenchConfig) else changed
     note = f"\n\nOther defaults than `ATESD-Tiny-v0`: {', '.join(changed)}." if changed else ""
     return (
         '## Arguments\n\nKeywords of `gymnasium.make`, beside `render_mode` ("ansi", "rgb_array"), and flags of `atesd run`. [paper] is '

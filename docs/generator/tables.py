@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from atesd_env.config import EnvConfig, RunConfig, SurrogateConfig, ToyConfig
+from atesd_env.config import BenchConfig, EnvConfig, RunConfig, SurrogateConfig, ToyConfig
 from docs.generator.code_tables import (
     agents_table,
     columns_json,
@@ -18,9 +18,11 @@ from docs.generator.code_tables import (
     evaluations_table,
     features_table,
     fields_table,
+    instances_table,
     sample_columns_table,
     student_fields_table,
 )
+from docs.generator.leaderboard import leaderboard_table
 from docs.generator.measured_tables import scaling_table, surrogate_table, trl_table
 from docs.generator.plan_tables import measured_table, presets_table, seeds_table
 from docs.generator.public_names import ROOT
@@ -47,6 +49,9 @@ MADE: dict[str, Callable[[], str]] = {
     "language_model_fields": lambda: fields_table(EnvConfig),
     "toy_fields": lambda: fields_table(ToyConfig),
     "surrogate_fields": lambda: fields_table(SurrogateConfig),
+    "bench_fields": lambda: fields_table(BenchConfig),
+    "instances": instances_table,
+    "leaderboard": leaderboard_table,
     "agents": agents_table,
     "evaluations": evaluations_table,
     "student_fields": student_fields_table,

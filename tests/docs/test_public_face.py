@@ -18,6 +18,7 @@ NAMES = {
     "agents": {"Agent"},
     "analysis": {"load_runs", "plot_exposure"},
     "atesd_env": {"counterfactual"},
+    "atesd_env.bench": {"InstanceSet", "check_instance_set"},
 }
 """Package or room -> the names that pages import from it; whoever uses another one on a page adds it here."""
 

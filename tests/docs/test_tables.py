@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from atesd_env.config import EnvConfig, RunConfig, SurrogateConfig, ToyConfig
+from atesd_env.config import BenchConfig, EnvConfig, RunConfig, SurrogateConfig, ToyConfig
 from atesd_env.envs.columns import COLUMNS, ENGINE_COLUMNS, LOG_COLUMNS, TIME_COLUMNS, TOY_COLUMNS
 from atesd_env.envs.observation import FEATURE_NAMES, FEATURES
 from docs.generator.code_tables import columns_json, columns_table, features_table, field_texts, fields_table
@@ -48,7 +48,7 @@ def test_a_bar_in_a_cell_does_not_end_it():
 
 
 def test_the_fields_tables_have_every_field_once_with_its_text():
-    leaves = (EnvConfig, ToyConfig, SurrogateConfig)
+    leaves = (EnvConfig, ToyConfig, SurrogateConfig, BenchConfig)
     rows = [row for leaf in (RunConfig, *leaves) for row in cells(fields_table(leaf))[2:]]
     names = [row[0].strip("`") for row in rows]
     assert len(names) == len(set(names))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from atesd.commands.compare import _with_ray_value
+from atesd.commands.side_by_side import with_ray_value
 from atesd.experiments.processes import FailedRun, Progress
 from atesd.experiments.ray_runs import RaySettings, _run, _write, execute_on_ray
 from atesd.experiments.run import execute
@@ -164,4 +164,4 @@ def test_resources_that_cannot_be_are_refused() -> None:
     ],
 )
 def test_ray_may_stand_without_an_address(arguments: list[str], expected: list[str]) -> None:
-    assert _with_ray_value(arguments) == expected
+    assert with_ray_value(arguments) == expected

@@ -232,7 +232,7 @@ def test_an_unknown_id_suggests_the_nearest(wrong: str, meant: str):
 
 def test_an_id_like_none_of_ours_lists_the_ids():
     with pytest.raises(
-        ConfigError, match=r"got 'CartPole-v1'; the ids are ATESD-Tiny-v0, .*ATESD-Toy-v0, ATESD-Surrogate-v0\."
+        ConfigError, match=r"got 'CartPole-v1'; the ids are ATESD-Tiny-v0, .*ATESD-Surrogate-v0, ATESD-Bench-v0\."
     ):
         preset("CartPole-v1")
 

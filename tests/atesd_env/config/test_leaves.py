@@ -13,6 +13,7 @@ import atesd_env
 from atesd_env.config import (
     INSTANCE_FIELDS,
     PRESETS,
+    BenchConfig,
     EnvConfig,
     RunConfig,
     SurrogateConfig,
@@ -22,7 +23,12 @@ from atesd_env.config import (
 )
 from atesd_env.errors import ConfigError
 
-LEAVES = {"ATESD-Tiny-v0": EnvConfig, "ATESD-Toy-v0": ToyConfig, "ATESD-Surrogate-v0": SurrogateConfig}
+LEAVES = {
+    "ATESD-Tiny-v0": EnvConfig,
+    "ATESD-Toy-v0": ToyConfig,
+    "ATESD-Surrogate-v0": SurrogateConfig,
+    "ATESD-Bench-v0": BenchConfig,
+}
 
 
 def own_names(leaf: type[RunConfig]) -> list[str]:
@@ -126,6 +132,18 @@ def test_a_preset_of_another_kind_of_student_is_refused():
         match="env: expected an environment with a language model, got ATESD-Toy-v0, which has a closed form",
     ):
         preset_of(EnvConfig, "ATESD-Toy-v0")
+
+
+def test_what_an_instance_decides_is_no_field_of_the_bench():
+    config = preset("ATESD-Bench-v0", split="test", gamma=0.5)
+    assert list(config.keywords()) == [
+        *("progress", "grounded_weight", "gamma", "lookahead"),
+        *("instances", "split", "instance", "order", "context"),
+    ]
+    assert preset("ATESD-Bench-v0", **config.keywords()) == config
+    for make in (gymnasium.make, gymnasium.make_vec, preset):
+        with pytest.raises(ConfigError, match="windows: expected a field that a benchmark leaves open"):
+            make("ATESD-Bench-v0", windows=5)
 
 
 # What is known of a field

@@ -7,6 +7,7 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -147,6 +148,22 @@ def test_micro_batches_add_up_to_the_whole_batch(make_learner, batch, micro_batc
     torch.testing.assert_close(parts.adapters.flat_grad, whole.adapters.flat_grad, rtol=1e-4, atol=1e-7)
     assert second.loss == pytest.approx(first.loss, rel=1e-5)
     assert second.student_entropy == pytest.approx(first.student_entropy, rel=1e-5)
+
+
+@pytest.mark.parametrize("micro_batch_size", [2, None])
+def test_statistics_by_group_are_those_of_the_groups_own_rollouts(make_learner, batch, micro_batch_size: int | None):
+    """Micro-batches cut across a group; the third group is empty; asking changes nothing else."""
+    rollouts, teacher_prompts = batch
+    changes = {"groups": 3, "micro_batch_size": micro_batch_size}
+    asked = make_learner(**changes).update(0, *batch, groups=[0, 0, 1, 1, 1])
+    plain = make_learner(**changes).update(0, *batch)
+    assert dataclasses.replace(asked, by_group=None) == plain
+    weights, entropies, mismatches = asked.by_group
+    np.testing.assert_allclose(weights, [2 / NUM_ROWS, 3 / NUM_ROWS, 0.0], rtol=1e-6)
+    for group, rows in enumerate((slice(0, 2), slice(2, 5))):
+        alone = make_learner().update(0, rollouts.rows(rows), teacher_prompts[rows])
+        assert entropies[group] / weights[group] == pytest.approx(alone.student_entropy, rel=1e-4)
+        assert mismatches[group] / weights[group] == pytest.approx(alone.mismatch, rel=1e-4)
 
 
 def test_gradient_checkpointing_gives_the_same_gradient(make_learner, batch, forward):

@@ -9,6 +9,7 @@ import numpy as np
 
 import atesd_env  # noqa: F401  (registers the ids)
 from atesd_env.config import EnvConfig, preset
+from atesd_env.envs.observation import FEATURE_NAMES
 from tests.atesd_env.simulated.hand_made import WINDOWS, surrogate_model
 
 
@@ -49,6 +50,10 @@ class Kind:
     def config(self, groups: int = 1, **changes: Any) -> EnvConfig:
         """The configuration that ``make`` is to have with these keywords."""
         return preset(self.env_id, **{**self.keywords(groups), **changes})
+
+    def feature_names(self, groups: int = 1) -> tuple[str, ...]:
+        """Names of the observation's entries."""
+        return FEATURE_NAMES
 
     def bits(self, env: Any, index: int = 0) -> Any:
         """Everything that a student's future depends on, comparable with ``==``."""

@@ -18,7 +18,6 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from atesd_env.envs.branch import OUTCOMES, counterfactual
 from atesd_env.envs.columns import COLUMNS, group_columns
 from atesd_env.envs.env import ExposureEnv
-from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import AtesdError, ConfigError, NoEpisodeError
 from tests.atesd_env.envs.kinds import Kind, Surrogate, Tiny, Toy
 
@@ -76,7 +75,7 @@ class EnvContract(Kind):
         made: Any = env.unwrapped
         assert isinstance(made, ExposureEnv)
         assert env.action_space.shape == (2,)
-        assert made.feature_names == FEATURE_NAMES
+        assert made.feature_names == self.feature_names(2)
         assert made.config == self.config(2, gamma=0.5)
         with pytest.raises(ConfigError, match="did you mean 'gamma'"):
             gymnasium.make(self.env_id, gama=0.5, **self.keywords())

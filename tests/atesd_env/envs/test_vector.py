@@ -17,7 +17,6 @@ from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics, R
 import atesd_env
 from atesd_env.envs.columns import COLUMNS
 from atesd_env.envs.infos import vector_infos
-from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.envs.vector import ExposureVectorEnv
 from atesd_env.errors import AtesdError, ConfigError
 from tests.atesd_env.envs.kinds import Kind, Surrogate, Tiny, Toy, assert_same_step, by_student
@@ -71,7 +70,7 @@ class VectorEnvContract(Kind):
         env, alone = self.make_vector(5, groups), self.make(groups)
         observations, infos = env.reset(seed=0)
         assert env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
-        assert env.observation_space.shape == (5, len(FEATURE_NAMES))
+        assert env.observation_space.shape == (5, len(self.feature_names(groups)))
         assert env.action_space.shape == (5, groups)
         assert env.single_observation_space == alone.observation_space
         assert env.single_action_space == alone.action_space

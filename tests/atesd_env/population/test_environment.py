@@ -143,6 +143,28 @@ def test_difficulty_groups_get_their_own_ratio(tiny_config: EnvConfig):
     assert 0.0 < info["exposure/shown_ratio"] < 1.0
 
 
+def test_statistics_by_group_are_of_its_rollouts_and_null_without_one(tiny_config: EnvConfig):
+    env = TeacherExposureEnv(tiny_config.replace(groups=2, num_rollouts=12, hold_window=1))
+    env.reset(seed=0)
+    *_, info = env.step(np.array([0.0, 1.0], dtype=np.float32))
+    lengths: dict[int, list[int]] = {0: [], 1: []}
+    for sample in env.samples(12):
+        is_finished = len(sample["rollout"]) < env.config.max_new_tokens  # a token is a character, and one ends it
+        lengths[sample["problem"].count("+") == 4].append(len(sample["rollout"]) + is_finished)
+    assert all(lengths.values())
+    for group, its_lengths in lengths.items():
+        assert info[f"rollout/length_{group}"] == pytest.approx(np.mean(its_lengths))
+        others = (info[f"student/{name}_{group}"] - info[f"student/{name}"] for name in ("entropy", "mismatch"))
+        assert all(others), "no group is the whole batch"
+    env = TeacherExposureEnv(tiny_config.replace(groups=2, num_rollouts=1, hold_window=1))
+    env.reset(seed=0)
+    *_, info = env.step(np.array([0.5, 0.5], dtype=np.float32))
+    measured = [group for group in range(2) if info[f"rollout/length_{group}"] is not None]
+    assert len(measured) == 1
+    assert info[f"student/mismatch_{measured[0]}"] == pytest.approx(info["student/mismatch"])
+    assert info[f"student/entropy_{1 - measured[0]}"] is None
+
+
 def test_samples_show_both_prompts(env: TeacherExposureEnv):
     env.reset(seed=0)
     env.step(np.array([0.5], dtype=np.float32))

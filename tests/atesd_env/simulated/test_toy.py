@@ -11,7 +11,7 @@ import pytest
 
 import atesd_env  # noqa: F401  (registers the ids)
 from atesd_env.config import preset
-from atesd_env.envs.columns import COLUMNS, toy_columns
+from atesd_env.envs.columns import COLUMNS, group_columns, group_statistics, toy_columns
 from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import ConfigError
 from atesd_env.simulated.toy import ToyExposureEnv
@@ -69,13 +69,21 @@ def test_another_seed_differs_and_another_action_differs():
 @pytest.mark.parametrize("groups", [1, 2])
 def test_info_is_the_whole_row(groups: int):
     row = play(ToyExposureEnv(groups=groups), [0.25])[1][-1]
-    extra = [f"exposure/reveal_ratio_{group}" for group in range(groups)] if groups > 1 else []
-    assert list(row) == [*(entry.name for entry in COLUMNS), *extra, *(entry.name for entry in toy_columns(groups))]
+    extra = [entry.name for entry in (*group_columns(groups), *group_statistics(groups), *toy_columns(groups))]
+    assert list(row) == [*(entry.name for entry in COLUMNS), *extra]
     kinds = {entry.name: entry.type for entry in COLUMNS}
     for name, value in row.items():
         kind = kinds.get(name, "float")
         allowed = int if kind == "int" else (float, type(None)) if kind == "float or null" else float
         assert isinstance(value, allowed), name
+
+
+def test_statistics_by_group_follow_the_groups_own_learning():
+    """The easy group is shown its best ratio, the hard one is not: it stays longer, and less certain."""
+    row = play(ToyExposureEnv(groups=2, toy_group_spread=0.4, **QUIET), [0.2] * 10)[-1][-1]
+    assert row["rollout/length_0"] < row["rollout/length"] < row["rollout/length_1"]
+    assert row["student/entropy_0"] < row["student/entropy"] < row["student/entropy_1"]
+    assert row["student/mismatch_0"] < row["student/mismatch"] < row["student/mismatch_1"]
 
 
 def test_the_observation_stays_inside_its_space():

@@ -1,0 +1,123 @@
+"""What known controllers reach on each instance, and what it cost them: a Parquet file beside the set's own.
+
+Its metadata is its card: what it holds, the command and the commit that made it, its licence, and the fingerprint of the set that it
+was measured on. Numbers of another version of a set are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atesd_env.bench.instances import PACKAGED, InstanceSet
+from atesd_env.errors import ConfigError, DataError
+from atesd_env.files.atomic import write_atomically
+from atesd_env.files.reading import json_value, open_regular, reading
+
+COLUMNS = {
+    "instance": "Id of the instance.",
+    "agent": "Spec of the controller, such as `fixed:0.5` or `random`; `oracle` is a schedule that was searched for.",
+    "metric": "What was measured after the last window, such as `probe/accuracy`, or `area/probe/nll` over the run.",
+    "mean": "Mean over the seeds.",
+    "low": "Lower bound of the 95% interval (Student's t over seeds).",
+    "high": "Upper bound.",
+    "num_seeds": "How many seeds.",
+    "seeds": "Which, as text: `20000-20007`.",
+    "num_updates": "Student updates of a run, those on branches included.",
+    "num_tokens": "Tokens sampled in a run, those on branches included.",
+}
+"""Columns of the references: name -> meaning."""
+
+_CARD = b"atesd references"
+_CARD_ENTRIES = ("what", "command", "commit", "licence")
+
+
+def references_file(instances: InstanceSet) -> Path:
+    """Returns where a set's references lie: beside its own file, with the suffix ``.parquet``."""
+    packaged = PACKAGED / f"{instances.source}.json"
+    return (packaged if packaged.exists() else Path(instances.source)).with_suffix(".parquet")
+
+
+def references(instances: InstanceSet) -> pd.DataFrame:
+    """Returns the references of a set, a line for each instance, controller and metric (``COLUMNS``).
+
+    Raises:
+        DataError: If there are none, or those of another version of the set, or the file cannot be read.
+    """
+    return _read(references_file(instances), instances.fingerprint)[0].copy()
+
+
+def reference(instances: InstanceSet, instance_id: str) -> pd.DataFrame:
+    """Returns what is known on one instance: its lines of ``references``.
+
+    Raises:
+        ConfigError: If the set has no such instance.
+        DataError: As ``references``.
+    """
+    found = references(instances)
+    return found[found["instance"] == instances[instance_id].id].reset_index(drop=True)
+
+
+def reference_card(instances: InstanceSet) -> dict[str, str]:
+    """Returns what the references hold, the command and the commit that made them, and their licence.
+
+    Raises:
+        DataError: As ``references``.
+    """
+    return dict(_read(references_file(instances), instances.fingerprint)[1])
+
+
+def write_references(instances: InstanceSet, frame: pd.DataFrame, **card: str) -> None:
+    """Writes the references of a set beside its file.
+
+    Args:
+        instances: The set.
+        frame: Its references, with the columns ``COLUMNS``.
+        **card: what, command, commit, licence.
+
+    Raises:
+        ConfigError: If a column, an entry of the card or an instance is missing or unknown.
+        RunFilesError: If the file cannot be written.
+    """
+    if list(frame.columns) != list(COLUMNS) or sorted(card) != sorted(_CARD_ENTRIES):
+        raise ConfigError(
+            f"references: expected the columns {', '.join(COLUMNS)} and the card {', '.join(_CARD_ENTRIES)}, got the columns "
+            f"{', '.join(map(str, frame.columns))} and the card {', '.join(card)}; pass exactly these."
+        )
+    for instance_id in frame["instance"].unique():
+        instances[instance_id]  # raises, and suggests the nearest
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    told = json.dumps(
+        {**card, "set": instances.name, "version": instances.version, "fingerprint": instances.fingerprint}
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), _CARD: told.encode()}), sink)
+    write_atomically(references_file(instances), sink.getvalue().to_pybytes())
+    _read.cache_clear()
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, fingerprint: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Returns the frame and the card of a file, which must be of the set with this fingerprint."""
+    if not path.exists():
+        raise DataError(
+            f"references: expected the numbers of known controllers in {path.name}, found no such file; without them, compare with "
+            "runs of your own."
+        )
+    with reading(path, "references", DataError):
+        with open_regular(path) as file:
+            table = pq.read_table(pa.BufferReader(file.read()))
+        frame = table.to_pandas()
+    card = json_value((table.schema.metadata or {}).get(_CARD, b"{}"))
+    if card.get("fingerprint") != fingerprint:
+        raise DataError(
+            f"{path}: expected references of this set (fingerprint {fingerprint}), got those of {card.get('fingerprint')}; take the "
+            "version that they were measured on, or measure them again."
+        )
+    return frame, card
