@@ -242,11 +242,17 @@ class InstanceSet:
             )
         if not isinstance(instance.why, str) or not instance.why.strip():
             raise ConfigError(f"{where}: expected a sentence on why it is there, got {instance.why!r}; write one.")
-        alike = {*base.names("is_reward"), *base.names("is_carrying_out")} & set(instance.fields)
+        alike = sorted(set(base.names("is_carrying_out")) & set(instance.fields))
         if alike:
             raise ConfigError(
-                f"{where}: expected fields in which instances may differ, got {', '.join(sorted(alike))}: all of them are paid and "
-                "carried out alike; move it to the set's fields."
+                f"{where}: expected fields in which instances may differ, got {', '.join(alike)}: all of them are carried out alike; "
+                "move it to the set's fields."
+            )
+        paid = sorted(set(base.names("is_reward")) & {*self.fields, *instance.fields})
+        if paid:
+            raise ConfigError(
+                f"{where}: expected fields of the student and its problems, got {', '.join(paid)}, of the reward; give it to "
+                "gymnasium.make instead, for all instances alike."
             )
         try:
             windows = self.config(instance.id).windows

@@ -24,7 +24,7 @@ def content(**changes: Any) -> dict[str, Any]:
         "version": "2",
         "description": "Mine.",
         "env": "ATESD-Tiny-v0",
-        "fields": {"windows": 5, "gamma": 0.8},
+        "fields": {"windows": 5, "probe_size": 7},
         "instances": [
             {"id": "easy", "split": "train", "why": "Easy.", "fields": {"max_addends": 4, "windows": 7}},
             {"id": "hard", "split": "test", "why": "Hard.", "fields": {"min_addends": 5, "groups": 1}},
@@ -39,7 +39,7 @@ def instance(**changes: Any) -> dict[str, Any]:
 
 def test_an_instance_is_the_environments_configuration_with_the_sets_fields_and_its_own():
     found = InstanceSet.from_content(content())
-    common: dict[str, Any] = {"windows": 5, "gamma": 0.8, "progress": "signed"}
+    common: dict[str, Any] = {"windows": 5, "probe_size": 7, "progress": "signed"}
     assert found.config("hard") == preset("ATESD-Tiny-v0", **common, min_addends=5)
     assert found.config("easy", progress="positive") == EnvConfig(
         **common | {"windows": 7, "progress": "positive", "max_addends": 4}
@@ -88,8 +88,12 @@ def test_the_fingerprint_is_that_of_what_a_run_depends_on():
         ),
         ({"instances": [instance(fields={"windows": 0})]}, r"'easy': windows: expected a number in \[1"),
         ({"instances": [instance(fields={"windows": 101})]}, "'easy': expected windows up to 100, .* got 101"),
-        ({"instances": [instance(fields={"gamma": 0.5})]}, "got gamma: all of them are paid .* alike"),
-        ({"instances": [instance(fields={"engine_retries": 1})]}, "got engine_retries: all of them"),
+        ({"instances": [instance(fields={"gamma": 0.5})]}, "got gamma, of the reward; give it to"),
+        (
+            {"instances": [instance(fields={"engine_retries": 1})]},
+            "got engine_retries: all of them are carried out alike",
+        ),
+        ({"fields": {"progress": "positive"}}, "got progress, of the reward"),
         ({"env": "ATESD-Bench-v0"}, "expected an environment whose configuration says everything"),
         ({"env": "ATESD-Toi-v0"}, "did you mean 'ATESD-Toy-v0'"),
         ({"fields": {"windoes": 3}}, "windoes: expected the name of a configuration field"),
