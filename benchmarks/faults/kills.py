@@ -113,7 +113,7 @@ def _killed(name: str, alone: dict[str, Any], rng: random.Random, folder: Path) 
         for instant in instants:
             if life(name, folder / "out", instant):
                 kills.append(instant)
-            if name.startswith("run") and (folder / "out").is_dir():
+            if name.startswith("run") and any((folder / "out").glob("*/trajectory.jsonl")):
                 statuses = list_runs(folder / "out")["run_status"]
                 if statuses.isin(["damaged", "unreadable"]).any():
                     return {"after a kill": ", ".join(map(str, statuses))}

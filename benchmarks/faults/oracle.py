@@ -61,8 +61,8 @@ MOST_BYTES = 3 << 30
 """Most that a case's process may hold, in bytes of address space beyond what it begins with."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_LIBRARY = re.compile(r"\x1b\[[01]m")
-"""What transformers writes around the headings of its warnings, terminal or not."""
+_LIBRARY = re.compile(r"\x1b\[(0|1|33)m")
+"""What transformers and Gymnasium write around their warnings, terminal or not."""
 
 
 class Refused(Exception):  # noqa: N818 (no error: the right answer)

@@ -83,7 +83,7 @@ def listed(folder: Path) -> list[str]:
 def watched(folder: Path) -> list[str]:
     command("watch", folder, "--once")
     statuses = run_statuses(folder)
-    problems = [status.problem for status in statuses if status.problem]
+    problems = [f"{status.name}: {status.problem}" for status in statuses if status.problem]
     if problems:
         raise Refused(" ".join(problems))
     # Whether an unfinished run is silent is a matter of time.
