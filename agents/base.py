@@ -14,13 +14,13 @@ from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import gymnasium
 import numpy as np
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from agents.checking import num_groups
+from agents.checking import action_space, num_groups, observation_space
 from agents.files import FORMAT_VERSION, read_agent_file, with_suffix
 from agents.options import checked_count, option_parameters
-from atesd_env.config import RunConfig
 from atesd_env.config.checks import checked_seed
 from atesd_env.envs.actions import checked_ratios
 from atesd_env.errors import ConfigError
@@ -72,7 +72,7 @@ class Agent:
     """An agent that loops over windows; a subclass decides in ``predict`` and may learn in ``observe``.
 
     Args:
-        env: The environment, whose action space is ``Box(0, 1, (groups,))``.
+        env: The environment, whose action space is ``Box(0, 1, (groups,))``; in a vector of students an agent only predicts.
         seed: Seed of the agent's own random numbers, and of the environment's first reset: runs with the same seed meet
             the same problems whoever decides.
 
@@ -90,7 +90,7 @@ class Agent:
 
     def __init__(self, env: gymnasium.Env[Any, Any], seed: int = 0) -> None:
         self.env = env
-        self.groups = num_groups(env.action_space)
+        self.groups = num_groups(env)
         self.reseed(seed)
         self.num_timesteps = 0
         self.last_observation: NDArray[np.float32] | None = None
@@ -163,7 +163,15 @@ class Agent:
 
         Returns:
             The agent itself.
+
+        Raises:
+            ConfigError: If the environment is a vector of students.
         """
+        if isinstance(self.env, VectorEnv):
+            raise ConfigError(
+                f"env: expected the environment of one student to learn in, got a vector of {self.env.num_envs}; make the agent "
+                "with gymnasium.make(id), or let it only `predict`."
+            )
         if reset_num_timesteps:
             self.num_timesteps, self.last_observation = 0, None
         notify = _Notifier(self, callback)
@@ -277,8 +285,12 @@ class Agent:
             if cls.__module__.startswith("agents."):
                 # One that cannot decide is found out now, and not in the middle of a run.
                 tried = cls._of_state(arrays, description, env, source)
-                checked_ratios(tried.predict(np.zeros(env.observation_space.shape or (), np.float32))[0], tried.groups)
+                checked_ratios(tried._tried(), tried.groups)
         return agent
+
+    def _tried(self) -> NDArray[Any]:
+        """Returns some decision, [groups], of an agent that is thrown away after it."""
+        return self.predict(np.zeros(observation_space(self.env).shape or (), np.float32))[0]
 
     @classmethod
     def _of_state(
@@ -305,7 +317,7 @@ class Agent:
         agent.last_observation = arrays.get(_LAST_OBSERVATION)
         # In the middle of an episode, the next decision is not an episode's first.
         agent._is_episode_start = agent.last_observation is None
-        if agent.last_observation is not None and agent.last_observation.shape != env.observation_space.shape:
+        if agent.last_observation is not None and agent.last_observation.shape != observation_space(env).shape:
             raise ValueError(f"a last observation of shape {agent.last_observation.shape}")
         theirs = {name: array for name, array in arrays.items() if name != _LAST_OBSERVATION}
         agent.set_arrays(theirs)
@@ -357,21 +369,6 @@ def check_callback(callback: Any) -> None:
         )
 
 
-def config_of(env: Any) -> RunConfig:
-    """Returns the configuration of an environment of ours, scalar or vector, wrapped or not.
-
-    Raises:
-        ConfigError: If it has none.
-    """
-    config = getattr(env.unwrapped, "config", None)
-    if not isinstance(config, RunConfig):
-        raise ConfigError(
-            f"env: expected an environment with a RunConfig in env.unwrapped.config, got {env}; the agent needs its gamma, "
-            "lookahead, grounded_weight and number of windows: pass one of our environments."
-        )
-    return config
-
-
 def _counted(total_timesteps: int, progress_bar: bool) -> Iterable[int]:
     if not progress_bar:
         return range(total_timesteps)
@@ -381,8 +378,8 @@ def _counted(total_timesteps: int, progress_bar: bool) -> Iterable[int]:
 
 
 def _spaces(env: gymnasium.Env[Any, Any]) -> dict[str, list[int]]:
-    """Returns the shapes of the environment's observation and action, as JSON gives them back."""
-    spaces = {"observation": env.observation_space, "action": env.action_space}
+    """Returns the shapes of one student's observation and action, as JSON gives them back."""
+    spaces = {"observation": observation_space(env), "action": action_space(env)}
     return {name: list(space.shape or ()) for name, space in spaces.items()}
 
 

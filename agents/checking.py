@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 
+from atesd_env.config import RunConfig
 from atesd_env.envs.actions import checked_ratios
 from atesd_env.errors import AgentError, AtesdError, ConfigError, NonFiniteError
 
@@ -50,7 +51,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.agent_name = agent_name
         self.num_windows = 0
         self.error: BaseException | None = None
-        self._groups = num_groups(env.action_space)
+        self._groups = num_groups(env)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets the environment.
@@ -83,16 +84,44 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         check_observation(observation, self.observation_space.shape or (), when, names)
 
 
-def num_groups(space: gymnasium.Space[Any]) -> int:
-    """Returns the reveal ratios of a decision, from an environment's action space.
+def observation_space(env: Any) -> gymnasium.Space[Any]:
+    """Returns the observation space of one student of a scalar or vector environment."""
+    space: gymnasium.Space[Any] = getattr(env, "single_observation_space", None) or env.observation_space
+    return space
+
+
+def action_space(env: Any) -> gymnasium.Space[Any]:
+    """Returns the action space of one student of a scalar or vector environment."""
+    space: gymnasium.Space[Any] = getattr(env, "single_action_space", None) or env.action_space
+    return space
+
+
+def num_groups(env: Any) -> int:
+    """Returns the reveal ratios of a decision for one student.
 
     Raises:
-        ConfigError: If it is not ``Box(0, 1, (groups,))``.
+        ConfigError: If its action space is not ``Box(0, 1, (groups,))``.
     """
+    space = action_space(env)
     is_interval = isinstance(space, gymnasium.spaces.Box) and not ((space.low != 0).any() or (space.high != 1).any())
     if not is_interval or space.shape is None or len(space.shape) != 1:
         raise ConfigError(f"env: expected actions Box(0, 1, (groups,)), got {space}; pass one of our environments.")
     return space.shape[0]
+
+
+def config_of(env: Any) -> RunConfig:
+    """Returns the configuration of an environment of ours, scalar or vector, wrapped or not.
+
+    Raises:
+        ConfigError: If it has none.
+    """
+    config = getattr(env.unwrapped, "config", None)
+    if not isinstance(config, RunConfig):
+        raise ConfigError(
+            f"env: expected an environment with a RunConfig in env.unwrapped.config, got {env}; the agent needs its gamma, "
+            "lookahead, grounded_weight and number of windows: pass one of our environments."
+        )
+    return config
 
 
 def check_observation(observation: Any, shape: tuple[int, ...], when: str, feature_names: Sequence[str] = ()) -> None:

@@ -14,7 +14,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.base import Transition, config_of
+from agents.base import Transition
+from agents.checking import config_of
 from agents.credit import Credit, CreditSettings, credit_settings, decision_returns
 
 Decision = TypeVar("Decision")

@@ -25,6 +25,25 @@ def option_parameters(factory: Callable[..., Any]) -> dict[str, inspect.Paramete
     return {name: one for name, one in parameters.items() if one.kind in kinds and name not in GIVEN_BY_MAKE}
 
 
+class PassesOptionsOn:
+    """A class whose subclasses may write ``**options`` for those of the class above: they are shown to whoever asks for a signature."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "__init__" in vars(cls):
+            cls.__signature__ = _joined_signature(cls)  # type: ignore[attr-defined]
+
+
+def _joined_signature(cls: type) -> inspect.Signature:
+    """Returns the signature of a class, with the options of the class above it in the place of ``**options``."""
+    _, *own = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
+    if own and own[-1].kind is inspect.Parameter.VAR_KEYWORD:
+        names = {one.name for one in own}
+        above = inspect.signature(cls.__mro__[1]).parameters.values()
+        own = own[:-1] + [one for one in above if one.name not in names]
+    return inspect.Signature(own)
+
+
 def checked_number(
     name: str, value: float, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
 ) -> float:

@@ -93,8 +93,9 @@ def final_outcomes(frame: pd.DataFrame, metrics: str | Sequence[str]) -> pd.Data
     Returns:
         Columns run, agent, seed; ``is_broken`` (the student broke);
         ``num_windows``, ``num_updates``, ``num_tokens`` (sampled), ``num_trained_tokens`` (that updates learned from: in runs
-        that do not say so, all that were sampled); ``controller_sec`` and ``run_sec`` (windows and
-        controller); then each metric: its last measurement in the run, or the sum of rewards for "return". A student that
+        that do not say so, all that were sampled), and in these three what the agent made on branches or sampled to ask;
+        ``controller_sec`` and ``run_sec`` (windows and controller); then each metric: its last measurement in the run, or the
+        sum of rewards for "return". A student that
         broke counts as its worst measurement: the last one may be a good one from before; one that broke before it was
         measured counts as the worst measurement of all runs, since to leave out its seed would be in favour of its agent.
 
@@ -160,10 +161,14 @@ def _run_costs(rows: pd.DataFrame) -> dict[str, pd.Series[Any]]:
     if "update/num_tokens" in rows:
         trained = rows["update/num_tokens"].fillna(trained)
     seconds = rows["time/controller_sec"] if "time/controller_sec" in rows else pd.Series(math.nan, index=rows.index)
+    updates, tokens, asked = (
+        runs[f"agent/{name}"].sum().astype(int) if f"agent/{name}" in rows else 0
+        for name in ("branch_updates", "branch_tokens", "sampled_tokens")
+    )
     return {
-        "num_updates": runs["update"].last().astype(int),
-        "num_tokens": runs["rollout/num_tokens"].sum().astype(int),
-        "num_trained_tokens": trained.groupby(rows["run"]).sum().astype(int),
+        "num_updates": runs["update"].last().astype(int) + updates,
+        "num_tokens": runs["rollout/num_tokens"].sum().astype(int) + tokens + asked,
+        "num_trained_tokens": trained.groupby(rows["run"]).sum().astype(int) + tokens,
         "controller_sec": seconds.groupby(rows["run"]).sum(min_count=1),
         "run_sec": run_seconds(rows),
     }

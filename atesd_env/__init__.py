@@ -26,7 +26,7 @@ from atesd_env.errors import (
 from atesd_env.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from atesd_env.envs.branch import counterfactual
+    from atesd_env.envs.branch import counterfactual, exposure_scores
     from atesd_env.envs.recording import RecordTrajectory
     from atesd_env.population.environments import TeacherExposureEnv, TeacherExposureVectorEnv
     from atesd_env.simulated.surrogate import SurrogateExposureEnv, SurrogateExposureVectorEnv
@@ -35,7 +35,7 @@ else:
     __getattr__, _ = on_first_use(
         __name__,
         {
-            "envs.branch": ("counterfactual",),
+            "envs.branch": ("counterfactual", "exposure_scores"),
             "envs.recording": ("RecordTrajectory",),
             "population.environments": ("TeacherExposureEnv", "TeacherExposureVectorEnv"),
             "simulated.surrogate": ("SurrogateExposureEnv", "SurrogateExposureVectorEnv"),
@@ -70,6 +70,7 @@ __all__ = [
     "ToyExposureVectorEnv",
     "__version__",
     "counterfactual",
+    "exposure_scores",
     "preset",
 ]
 

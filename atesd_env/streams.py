@@ -17,6 +17,7 @@ _NUMBERS = {
     "problems": 4,  # the seed of its task
     "measurement": 5,
     "evaluation": 6,
+    "scores": 7,  # rollouts that are only looked at
     # Of simulated students.
     "toy noise": 11,
     "surrogate noise": 12,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
@@ -15,7 +14,7 @@ from agents.bandits.rules import arm_sums, recency_weights, standard_scores
 from agents.base import Agent, Transition
 from agents.credit import Credit
 from agents.delayed import PendingDecisions, decision_arrays, decisions_of, pending_decisions
-from agents.options import checked_count, checked_number
+from agents.options import PassesOptionsOn, checked_count, checked_number
 from atesd_env.errors import ConfigError
 
 GRID_SIZE = 5
@@ -38,17 +37,7 @@ class Pull(NamedTuple):
     context: NDArray[np.float64]
 
 
-def _joined_signature(cls: type) -> inspect.Signature:
-    """Returns the signature of a class, with the options of the class above it in the place of ``**options``."""
-    _, *own = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
-    if own and own[-1].kind is inspect.Parameter.VAR_KEYWORD:
-        names = {one.name for one in own}
-        above = inspect.signature(cls.__mro__[1]).parameters.values()
-        own = own[:-1] + [one for one in above if one.name not in names]
-    return inspect.Signature(own)
-
-
-class GridBandit(Agent):
+class GridBandit(PassesOptionsOn, Agent):
     """A bandit on a grid of reveal ratios; a subclass says which arms it prefers.
 
     Args:
@@ -89,12 +78,6 @@ class GridBandit(Agent):
             "contexts": np.zeros((0, 0)),
         }
         self._last_pull: Pull | None = None
-
-    def __init_subclass__(cls) -> None:
-        """Shows the options that a subclass passes on beside its own, where ``inspect.signature`` is asked."""
-        super().__init_subclass__()
-        if "__init__" in vars(cls):
-            cls.__signature__ = _joined_signature(cls)  # type: ignore[attr-defined]
 
     def preferences(self, observation: NDArray[np.float64], group: int, *, deterministic: bool) -> NDArray[np.float64]:
         """Returns a number for each arm, [A]: the arm with the highest is pulled. A subclass must have this.

@@ -39,7 +39,7 @@ from agents.sb3.files import (
     read_agent_file,
 )
 from agents.sb3.randomness import PrivateGenerators
-from agents.sb3.vec_env import PopulationVecEnv, action_space, feature_names
+from agents.sb3.vec_env import PopulationVecEnv, feature_names
 from agents.specs.saved import Frozen
 from atesd_env.config.checks import checked_seed
 from atesd_env.errors import ConfigError, RunFilesError
@@ -193,7 +193,7 @@ def make(
             f"seed: expected one below 2^32 for the agent {name!r}, as Stable-Baselines3 takes them, got {seed}; pass a smaller one."
         )
     hidden_size = checked_count("hidden_size", hidden_size, least=1)
-    actions = action_map(name, num_groups(action_space(env)), grid)
+    actions = action_map(name, num_groups(env), grid)
     keywords = arguments(name, Scale.of(env), actions.space, policy, hidden_size, options)
     vec_env = PopulationVecEnv(env, actions, defer_reset=True, agent_name=name)
     generators = PrivateGenerators()
@@ -302,7 +302,7 @@ def _check_usable(description: Description, env: AnyEnv, source: str, learn: boo
             f"{source}: expected an agent of {', '.join(ALGORITHMS)}, got {description.agent!r}; "
             "it was saved by another version; train it anew."
         )
-    check_same_spaces(description, num_groups(action_space(env)), feature_names(env), source)
+    check_same_spaces(description, num_groups(env), feature_names(env), source)
     check_options(description.agent, options)
     if options and not learn:
         raise ConfigError(

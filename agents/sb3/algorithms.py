@@ -17,7 +17,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.noise import NormalActionNoise
 
-from agents.base import config_of
+from agents.checking import config_of
 from agents.sb3.actions import ActionMap, Grid, Interval, JointGrid
 from atesd_env.errors import ConfigError, did_you_mean
 

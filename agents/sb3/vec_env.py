@@ -23,7 +23,14 @@ from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.checking import check_decisions, check_observation, check_reward, num_groups, others_failures
+from agents.checking import (
+    check_decisions,
+    check_observation,
+    check_reward,
+    num_groups,
+    observation_space,
+    others_failures,
+)
 from agents.sb3.actions import ActionMap, Interval
 from atesd_env.errors import ConfigError, NoEpisodeError
 
@@ -73,7 +80,7 @@ class PopulationVecEnv(VecEnv):
         self.num_windows = 0
         self.error: BaseException | None = None
         self._students = _Population(env) if isinstance(env, VectorEnv) else _Single(env)
-        space, self.groups = observation_space(env), num_groups(action_space(env))
+        space, self.groups = observation_space(env), num_groups(env)
         self.actions = Interval(self.groups) if actions is None else actions
         self._defer_reset = defer_reset
         super().__init__(self._students.num_envs, space, self.actions.space)
@@ -221,18 +228,6 @@ def feature_names(env: Any) -> tuple[str, ...]:
     """Returns the names of the observation's entries, in order; numbers where the environment names none."""
     names = getattr(env.unwrapped, "feature_names", None)
     return tuple(names) if names is not None else tuple(map(str, range(observation_space(env).shape[0])))  # type: ignore[index]
-
-
-def observation_space(env: Any) -> gymnasium.Space[Any]:
-    """Returns the observation space of one student of a scalar or vector environment."""
-    space: gymnasium.Space[Any] = getattr(env, "single_observation_space", None) or env.observation_space
-    return space
-
-
-def action_space(env: Any) -> gymnasium.Space[Any]:
-    """Returns the action space of one student of a scalar or vector environment."""
-    space: gymnasium.Space[Any] = getattr(env, "single_action_space", None) or env.action_space
-    return space
 
 
 class _Single:

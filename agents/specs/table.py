@@ -83,6 +83,26 @@ AGENTS: Table = (
         "agents.feedback:FeedbackController",
     ),
     Entry(
+        "lookahead",
+        "Tries a few ratios on branches of the run, goes back, and takes the best; lookahead:every=9 looks every 9 windows.",
+        "agents.lookahead:LookaheadController",
+    ),
+    Entry(
+        "grounded",
+        "Rule: the ratio of a grid whose teacher knows the reference solutions best (highest grounded score).",
+        "agents.scored:GroundedController",
+    ),
+    Entry(
+        "mismatch",
+        "Rule: the ratio of a grid whose teacher is nearest to what the student writes (lowest mismatch).",
+        "agents.scored:MismatchController",
+    ),
+    Entry(
+        "balance",
+        "Rule: the ratio of a grid with the highest grounded score minus weight x mismatch (weight=0.05).",
+        "agents.scored:BalanceController",
+    ),
+    Entry(
         "ppo",
         "Stable-Baselines3's PPO, by default with a Beta policy (policy=gaussian is its own).",
         "agents.sb3.agent:ppo",

@@ -14,7 +14,7 @@ from atesd_env.bench.instances import InstanceSet
 from atesd_env.bench.observation import BenchObservation
 from atesd_env.config import EnvConfig, RunConfig, ToyConfig
 from atesd_env.envs.columns import Row
-from atesd_env.envs.contract import HeldRuns, Observation, StudentRun, Students
+from atesd_env.envs.contract import ExposureScores, HeldRuns, Observation, StudentRun, Students
 from atesd_env.envs.observation import RunningStatistics
 from atesd_env.errors import ConfigError
 from atesd_env.files.checkpoint import Checkpoint
@@ -155,6 +155,12 @@ class BenchStudents(Students):
             return BenchSnapshot(found, self._homes[index].restored(index, checkpoint))
         finally:
             self._enter(index, before)
+
+    def exposure_scores(
+        self, index: int, ratios: NDArray[np.float64], with_mismatch: bool = True, num_problems: int | None = None
+    ) -> ExposureScores:
+        """Returns what ratios [N] show student ``index``, for the groups of its instance."""
+        return self._homes[index].exposure_scores(index, ratios, with_mismatch, num_problems)
 
     def twin(self, num_students: int, index: int = 0) -> BenchStudents:
         """Returns students in student ``index``'s instance, on the same frozen base; they are not reset."""

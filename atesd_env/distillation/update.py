@@ -227,9 +227,7 @@ class Learner:
     ) -> tuple[Tensor, Agreement | None]:
         """Adds the gradient of some rows with N scored tokens, weighted [N] and in groups [N, groups]; returns what they add."""
         config = self.configs[index]
-        prompt_ids, prompt_mask = left_pad(teacher_prompts, self.student.pad_token_id, self.student.device)
-        with torch.no_grad(), self.adapters.use(self.teacher_bank, [index]):
-            teacher_hidden = scored_hidden(self.student, prompt_ids, prompt_mask, rollouts)
+        teacher_hidden = self._teacher_hidden(index, rollouts, teacher_prompts)
         with self.adapters.use("student", [index]), self._recomputing_activations(config.gradient_checkpointing):
             student_hidden = scored_hidden(
                 self.student,
@@ -269,6 +267,50 @@ class Learner:
         of_groups = torch.stack([torch.ones_like(tokens.mismatch), tokens.student_entropy, tokens.mismatch]).double()
         by_group = of_groups @ (weights[:, None] * membership)
         return torch.cat([per_token.double() @ weights, by_group.flatten()]).cpu(), agreed
+
+    def _teacher_hidden(self, index: int, rollouts: Rollouts, teacher_prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Returns the teacher's final hidden states that predict the rollouts' tokens, [N, D]."""
+        prompt_ids, prompt_mask = left_pad(teacher_prompts, self.student.pad_token_id, self.student.device)
+        with torch.no_grad(), self.adapters.use(self.teacher_bank, [index]):
+            return scored_hidden(self.student, prompt_ids, prompt_mask, rollouts)
+
+    def mismatches(
+        self, index: int, rollouts: Rollouts, exposures: Sequence[Sequence[Sequence[int]]]
+    ) -> NDArray[np.float64]:
+        """Returns the mismatch of each rollout under several exposures, [len(exposures), B], nats a token; nothing is learned.
+
+        Args:
+            index: Which student.
+            rollouts: Its B rollouts behind the problem-only prompts.
+            exposures: For each of them B teacher prompts of token ids, row by row.
+        """
+        num_rows = len(rollouts.prompt_ids)
+        size = self.configs[index].micro_batch_size or num_rows
+        parts = [slice(start, start + size) for start in range(0, num_rows, size)]
+        measured = [self._mismatches(index, rollouts.rows(rows), [one[rows] for one in exposures]) for rows in parts]
+        return np.concatenate(measured, axis=1)
+
+    def _mismatches(
+        self, index: int, rollouts: Rollouts, exposures: Sequence[Sequence[Sequence[int]]]
+    ) -> NDArray[np.float64]:
+        mask = rollouts.completion_mask
+        with torch.no_grad(), self.adapters.use("student", [index]):
+            student_hidden = scored_hidden(self.student, rollouts.prompt_ids, rollouts.prompt_mask, rollouts)
+        means = []
+        for teacher_prompts in exposures:
+            tokens = token_divergence(
+                student_hidden,
+                self._teacher_hidden(index, rollouts, teacher_prompts),
+                self.student.head_weight,
+                rollouts.completion_ids[mask],
+                DivergenceSpec.of(self.configs[index]),
+                head_bias=self.student.head_bias,
+                rows_owner=f"student {index}",
+            )
+            per_token = torch.zeros_like(mask, dtype=torch.float64)
+            per_token[mask] = tokens.mismatch.double()
+            means.append((per_token.sum(dim=1) / rollouts.lengths.clamp_min(1)).cpu().numpy())
+        return np.stack(means)
 
 
 def _zeros(membership: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from atesd_env.lazy import on_first_use
 __getattr__, __all__ = on_first_use(
     __name__,
     {
-        "branch": ("counterfactual",),
+        "branch": ("counterfactual", "exposure_scores"),
         "columns": ("COLUMNS", "Column"),
         "contract": ("Students",),
         "env": ("ExposureEnv",),

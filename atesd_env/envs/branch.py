@@ -1,6 +1,6 @@
-"""What would each reveal ratio do from here? One state, several ratios, each followed for some windows.
+"""What would each reveal ratio do from here? One state, several ratios: each followed for some windows, or only looked at.
 
-The oracle that controllers can be measured against.
+The oracle that controllers can be measured against, and what some of them decide by.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from atesd_env.envs.actions import checked_ratios
 from atesd_env.envs.columns import group_columns
-from atesd_env.envs.contract import Students
+from atesd_env.envs.contract import ExposureScores, Students
 from atesd_env.errors import ConfigError, NoEpisodeError
 
 OUTCOMES = ("probe/nll", "probe/accuracy", "student/mismatch", "reward/progress", "reward/total")
@@ -55,17 +55,13 @@ def counterfactual(
     """
     base = env.unwrapped
     config = base.config
-    if len(ratios) == 0:
-        raise ConfigError(
-            "ratios: expected at least one reveal ratio, got none; pass the ratios to follow, such as [0.0, 1.0]."
-        )
     if windows < 1:
         raise ConfigError(f"windows: expected at least 1, got {windows!r}; pass the number of windows to follow.")
     gamma = config.gamma if gamma is None else gamma
     if not 0.0 <= gamma <= 1.0:
         raise ConfigError(f"gamma: expected a discount in [0, 1], got {gamma!r}; pass None for the configuration's.")
-    checked = np.stack([checked_ratios(ratio, base.num_ratios) for ratio in ratios])
-    students = _branches(base, student, len(checked))
+    checked = _checked_all(ratios, base.num_ratios)
+    students = branches(env, len(checked), student)
     lines: list[dict[str, Any]] = []
     returns = np.zeros(len(checked))
     going = list(range(len(checked)))
@@ -89,19 +85,69 @@ def _described(ratio: NDArray[np.float64], offset: int, info: dict[str, Any]) ->
     return {"reveal_ratio": float(ratio.mean()), **groups, "offset": offset, "window": info["window"], **outcomes}
 
 
-def _branches(env: Any, student: int, num_branches: int) -> Students:
-    """Returns a population whose students are all in the environment's present state."""
-    is_running = np.atleast_1d(env.is_running)
+def branches(env: Any, num_branches: int, student: int = 0) -> Students:
+    """Returns a population whose students are all in the environment's present state, with its seed.
+
+    What they do later leaves the environment as it is. Arguments and errors: those of ``counterfactual``.
+    """
+    population = _asked(env, student, "branches")
+    state = population.snapshot(student)
+    students = population.twin(num_branches, student)
+    for branch in range(num_branches):
+        students.restore(branch, state)
+    return students
+
+
+def exposure_scores(
+    env: Any,
+    ratios: Sequence[float],
+    *,
+    student: int = 0,
+    with_mismatch: bool = True,
+    num_problems: int | None = None,
+) -> ExposureScores:
+    """Returns what each ratio shows, on the probe, before anything is trained on it; the run goes on to the bit as it would.
+
+    The teacher-grounded score needs a forward pass of the teacher for each ratio, once in a run where the teacher is
+    fixed; the mismatch one rollout for each problem, the same for all ratios, and a pass of the teacher for each.
+
+    Args:
+        env: A scalar or vector environment, wrapped or not, in a running episode; of language models or closed forms.
+        ratios: Reveal ratios, [N]; each is asked for all difficulty groups.
+        student: Which student of a vector environment.
+        with_mismatch: Measure the mismatch too.
+        num_problems: Probe problems that it is measured on, the first ones, at least 1; None is all.
+
+    Raises:
+        ConfigError: If a ratio, ``num_problems`` or ``student`` cannot be used, or the students have no such teacher.
+        NoEpisodeError: If no episode is running.
+        EngineError: If the rollout engine fails.
+    """
+    if num_problems is not None and num_problems < 1:
+        raise ConfigError(f"num_problems: expected at least 1, got {num_problems!r}; pass None for the whole probe.")
+    population = _asked(env, student, "exposure_scores")
+    checked = _checked_all(ratios, groups=1)[:, 0]
+    return population.exposure_scores(student, checked, with_mismatch, num_problems)
+
+
+def _checked_all(ratios: Sequence[Any], groups: int) -> NDArray[np.float64]:
+    """Returns the ratios that are asked about, [N, groups]."""
+    if len(ratios) == 0:
+        raise ConfigError("ratios: expected at least one reveal ratio, got none; pass some, such as [0.0, 1.0].")
+    return np.stack([checked_ratios(ratio, groups) for ratio in ratios])
+
+
+def _asked(env: Any, student: int, what: str) -> Students:
+    """Returns the students of an environment, of which one that is running is asked about."""
+    base = env.unwrapped
+    is_running = np.atleast_1d(base.is_running)
     if not 0 <= student < len(is_running):
         raise ConfigError(
             f"student: expected a student in 0..{len(is_running) - 1}, got {student!r}; count the students from 0."
         )
     if not is_running[student]:
         raise NoEpisodeError(
-            "counterfactual: expected a running episode, but none was started or it has ended; call reset() first."
+            f"{what}: expected a running episode, but none was started or it has ended; call reset() first."
         )
-    state = env.population.snapshot(student)
-    students: Students = env.population.twin(num_branches, student)
-    for branch in range(num_branches):
-        students.restore(branch, state)
-    return students
+    population: Students = base.population
+    return population

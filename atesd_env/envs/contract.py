@@ -59,6 +59,22 @@ class StudentRun(Protocol):
     def cut(self) -> str | None: ...
 
 
+class ExposureScores(NamedTuple):
+    """What N reveal ratios show G difficulty groups of a student's probe, before anything is trained on it.
+
+    Attributes:
+        grounded: Teacher-grounded score at each ratio, [N, G], nats a token; NaN for a group without probe problems.
+        mismatch: KL(teacher || student) on rollouts of the probe problems, [N, G], nats a token; NaN where not asked for.
+        num_sampled_tokens: Tokens that were sampled for it.
+        num_scored_tokens: Tokens that went through the model to be scored, prompts included, as if none had been before.
+    """
+
+    grounded: NDArray[np.float64]
+    mismatch: NDArray[np.float64]
+    num_sampled_tokens: int
+    num_scored_tokens: int
+
+
 class WindowResults(NamedTuple):
     """What a window of S students is for a caller of ``step``.
 
@@ -124,6 +140,25 @@ class Students(ABC):
     @abstractmethod
     def twin(self, num_students: int, index: int = 0) -> Students:
         """Returns students like student ``index``, on the same frozen base; they are not reset."""
+
+    def exposure_scores(
+        self, index: int, ratios: NDArray[np.float64], with_mismatch: bool = True, num_problems: int | None = None
+    ) -> ExposureScores:
+        """Returns what ratios [N] show student ``index``, whose run it leaves bit for bit as it is.
+
+        Args:
+            index: Which student.
+            ratios: The ratios, each in [0, 1] and for all groups.
+            with_mismatch: Measure the mismatch too.
+            num_problems: Probe problems that it is measured on, the first ones; None is all.
+
+        Raises:
+            ConfigError: If the students have no teacher that can be asked.
+        """
+        raise ConfigError(
+            f"exposure_scores: expected students whose teacher can be asked (language models, the closed form), got "
+            f"{type(self).__name__}; use such an environment, or follow the ratios on branches (atesd_env.counterfactual)."
+        )
 
     def samples(self, index: int, num_samples: int) -> Sequence[Any]:
         """Returns rollouts of student ``index``'s last update, dataclasses; none if it has none."""
@@ -226,6 +261,22 @@ class HeldRuns(Sequence[RunT], Generic[RunT]):
 
 Spaces = tuple[spaces.Box[np.float32], spaces.Box[np.float32]]
 """Of one student: observation [num_features], and action [groups] in [0, 1]."""
+
+
+def group_means(values: NDArray[np.float64], groups: NDArray[np.int64], num_groups: int) -> NDArray[np.float64]:
+    """Returns the means of values [N, P] over each difficulty group's problems, [N, num_groups]; NaN where it has none.
+
+    Args:
+        values: A number for each of P problems.
+        groups: The groups of at least P problems, of which the first P count.
+        num_groups: How many groups there are.
+    """
+    means = np.full((len(values), num_groups), np.nan)
+    for group in range(num_groups):
+        is_in = groups[: values.shape[1]] == group
+        if is_in.any():
+            means[:, group] = values[:, is_in].mean(axis=1)
+    return means
 
 
 def make_spaces(config: RunConfig) -> Spaces:

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from atesd_env.config import EnvConfig
 from atesd_env.envs.columns import Row
+from atesd_env.envs.contract import ExposureScores
 from atesd_env.envs.observation import RunningStatistics
 from atesd_env.errors import ConfigError
 from atesd_env.population.population import Population
@@ -209,6 +210,13 @@ class DistributedPopulation(Population):
         """Puts student ``index`` of every process into the state of a snapshot."""
         with self._calls.announced("restore", self._number, index, snapshot):
             super().restore(index, snapshot)
+
+    def exposure_scores(
+        self, index: int, ratios: NDArray[np.float64], with_mismatch: bool = True, num_problems: int | None = None
+    ) -> ExposureScores:
+        """Returns what ratios [N] show student ``index``; every process asks about its share of the problems."""
+        with self._calls.announced("exposure_scores", self._number, index, ratios, with_mismatch, num_problems):
+            return super().exposure_scores(index, ratios, with_mismatch, num_problems)
 
     def twin(self, num_students: int, index: int = 0) -> DistributedPopulation:
         """Returns students like student ``index``, on the same frozen weights, in every process."""

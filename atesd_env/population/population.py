@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from atesd_env.config import EnvConfig, RunConfig, instance_configs
 from atesd_env.distillation.update import Learner
 from atesd_env.envs.columns import Row
-from atesd_env.envs.contract import Students
+from atesd_env.envs.contract import ExposureScores, Students, group_means
 from atesd_env.envs.observation import RunningStatistics, advance, initial_statistics
 from atesd_env.envs.reward import learning_progress, window_reward
 from atesd_env.errors import NonFiniteError
@@ -253,6 +253,54 @@ class Population(Students):
         run, probe = self.runs[student], self.instances[student].probe
         run.probe_nll = probe.nll(student)
         return {"probe/nll": run.probe_nll, **probe.success_rates(student, window, run.seed, self.config)}
+
+    def exposure_scores(
+        self, index: int, ratios: NDArray[np.float64], with_mismatch: bool = True, num_problems: int | None = None
+    ) -> ExposureScores:
+        """Returns what ratios [N] show student ``index`` (``Students.exposure_scores``), by passes of the models and no update."""
+        instance, bank = self.instances[index], self.learner.teacher_bank
+        probe, kind, is_fixed = instance.probe, instance.config.exposure, instance.config.teacher == "initial"
+        exposed = [probe.exposed([float(ratio)] * len(probe.problems), kind) for ratio in ratios]
+        grounded = [probe.grounded_by_problem(index, one, kind, bank, is_fixed=is_fixed) for one in exposed]
+        num_sampled, num_scored = 0, sum(map(probe.num_scored_tokens, exposed))
+        mismatches = np.full((len(ratios), 0), np.nan)
+        if with_mismatch:
+            prompts = [[prompt.token_ids for prompt in one[:num_problems]] for one in exposed]
+            mismatches, num_sampled, num_fed = self._mismatches(index, prompts)
+            num_scored += num_fed
+        groups = np.array([instance.groups.group(problem) for problem in probe.problems])
+        return ExposureScores(
+            group_means(np.array(grounded), groups, self.config.groups),
+            group_means(mismatches, groups, self.config.groups),
+            num_sampled,
+            num_scored,
+        )
+
+    def _mismatches(
+        self, index: int, exposures: Sequence[Sequence[Sequence[int]]]
+    ) -> tuple[NDArray[np.float64], int, int]:
+        """Returns mismatches on rollouts of the first P probe problems, [N, P], the tokens sampled, and those scored.
+
+        Args:
+            index: Which student.
+            exposures: N times P teacher prompts of token ids.
+        """
+        run, builder, num_problems = self.runs[index], self.instances[index].builder, len(exposures[0])
+        prompts = [builder.student_prompt(one) for one in self.instances[index].probe.problems[:num_problems]]
+        mine = self.student.ranks.share(num_problems)
+        means, lengths = np.zeros((len(exposures), 0)), []
+        if prompts[mine]:
+            # A stream of its own: the run draws what it would have drawn.
+            streams = [torch_stream(run.seed, "scores", run.num_updates)]
+            rollouts = self.engine.sample(
+                self.student, self.adapters, prompts[mine], self.sampling, [index], streams, num_problems
+            )
+            means = self.learner.mismatches(index, rollouts, [one[mine] for one in exposures])
+            lengths = rollouts.lengths.tolist()
+        gathered = np.array(self.student.ranks.gathered(means.T.tolist())).T
+        num_sampled = sum(self.student.ranks.gathered(lengths))
+        num_fed = sum(map(len, prompts)) + sum(len(token_ids) for one in exposures for token_ids in one)
+        return gathered, num_sampled, num_fed + (1 + len(exposures)) * num_sampled
 
     @contextmanager
     def _timed(self, column: str) -> Iterator[None]:

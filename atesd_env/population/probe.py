@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from atesd_env.config import EnvConfig
 from atesd_env.envs.columns import Row
 from atesd_env.evaluation.estimators import pass_at_k
-from atesd_env.exposure import ExposureKind, PromptBuilder
+from atesd_env.exposure import ExposureKind, PromptBuilder, TeacherPrompt
 from atesd_env.rollouts.sampling import SamplingSpec, decode_texts, generate
 from atesd_env.rollouts.scoring import forced_rollouts, scored_hidden, token_log_probs
 from atesd_env.student.adapters import AdapterStack, Bank
@@ -46,7 +47,7 @@ class Probe:
         self.batch_size = batch_size
         self._student_prompts = [builder.student_prompt(problem) for problem in problems]
         self._references = [builder.reference_ids(problem, max_tokens) for problem in problems]
-        self._grounded_cache: dict[tuple[ExposureKind, tuple[int, ...]], float] = {}
+        self._grounded_cache: dict[tuple[ExposureKind, tuple[int, ...]], list[Tensor]] = {}
 
     def success_rates(self, index: int, window: int, seed: int, config: EnvConfig) -> Row:
         """Returns how many problems student ``index`` solves, as far as it is due after a window.
@@ -74,7 +75,7 @@ class Probe:
 
         The mean over problems of the mean over the solution's tokens, end token included.
         """
-        return -self._mean_log_prob("student", index, self._student_prompts)
+        return -self._mean(self._log_probs("student", index, self._student_prompts))
 
     def grounded(
         self,
@@ -94,19 +95,39 @@ class Probe:
             teacher_bank: Its adapters, or None for the bare base model.
             is_fixed: The teacher never changes, so a score that was computed before may be used again.
         """
+        exposed = self.exposed(reveal_ratios, kind)
+        return self._mean(self._grounded(index, exposed, kind, teacher_bank, is_fixed=is_fixed))
+
+    def grounded_by_problem(
+        self, index: int, exposed: Sequence[TeacherPrompt], kind: ExposureKind, bank: Bank | None, *, is_fixed: bool
+    ) -> list[float]:
+        """Returns the same of each problem, of what ``exposed`` returned."""
+        scores = self._grounded(index, exposed, kind, bank, is_fixed=is_fixed)
+        return [score for batch in scores for score in self.student.ranks.gathered(batch.tolist())]
+
+    def exposed(self, reveal_ratios: Sequence[float], kind: ExposureKind) -> list[TeacherPrompt]:
+        """Returns the teacher's prompt for each problem, given its ratio."""
         others = [*self.problems[1:], self.problems[0]]
-        exposed = [
+        return [
             self.builder.teacher_prompt(problem, ratio, kind, other)
             for problem, ratio, other in zip(self.problems, reveal_ratios, others, strict=True)
         ]
+
+    def num_scored_tokens(self, exposed: Sequence[TeacherPrompt]) -> int:
+        """Returns the tokens of a forward pass over the reference solutions behind these prompts."""
+        return sum(len(prompt.token_ids) for prompt in exposed) + sum(map(len, self._references))
+
+    def _grounded(
+        self, index: int, exposed: Sequence[TeacherPrompt], kind: ExposureKind, bank: Bank | None, *, is_fixed: bool
+    ) -> list[Tensor]:
         prompts = [prompt.token_ids for prompt in exposed]
         if not is_fixed:
-            return self._mean_log_prob(teacher_bank, index, prompts)
+            return self._log_probs(bank, index, prompts)
         # Keyed by all prompts together: the score of one prompt depends, in its last bits, on the others in its batch.
         # What is shown of each problem determines the prompts, and unlike their tokens it is small enough to keep.
         key = kind, tuple(prompt.num_shown for prompt in exposed)
         if key not in self._grounded_cache:
-            self._grounded_cache[key] = self._mean_log_prob(teacher_bank, index, prompts)
+            self._grounded_cache[key] = self._log_probs(bank, index, prompts)
         return self._grounded_cache[key]
 
     def accuracy(self, index: int, max_new_tokens: int) -> float:
@@ -152,8 +173,9 @@ class Probe:
         share = self.student.ranks.share(num_rows)
         return (share, True) if share.start < share.stop else (slice(0, 1), False)
 
-    def _mean_log_prob(self, bank: Bank | None, index: int, prompts: Sequence[Sequence[int]]) -> float:
-        total = torch.zeros((), dtype=torch.float64)
+    def _log_probs(self, bank: Bank | None, index: int, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Returns the mean log-probability of each reference solution behind its prompt, float64: this process's rows of each batch."""
+        means = []
         for start in range(0, len(prompts), self.batch_size):
             share, counts = self._share(len(prompts[start : start + self.batch_size]))
             selection = slice(start + share.start, start + share.stop)
@@ -163,7 +185,13 @@ class Probe:
                 tokens = batch.completion_ids[batch.completion_mask]
                 log_probs = torch.zeros_like(batch.completion_mask, dtype=torch.float64)
                 log_probs[batch.completion_mask] = token_log_probs(self.student, hidden, tokens).double()
-                if counts:
-                    total += (log_probs.sum(dim=1) / batch.lengths).sum().cpu()
+                means.append((log_probs.sum(dim=1) / batch.lengths)[: None if counts else 0])
+        return means
+
+    def _mean(self, log_probs: Sequence[Tensor]) -> float:
+        """Returns the mean over all problems."""
+        total = torch.zeros((), dtype=torch.float64)
+        for batch in log_probs:
+            total += batch.sum().cpu()
         self.student.ranks.sum_(total)
-        return float(total) / len(prompts)
+        return float(total) / len(self.problems)

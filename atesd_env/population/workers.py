@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from atesd_env.config import EnvConfig, instance_configs
 from atesd_env.envs.columns import Row
-from atesd_env.envs.contract import Students
+from atesd_env.envs.contract import ExposureScores, Students
 from atesd_env.envs.observation import RunningStatistics
 from atesd_env.errors import AtesdError, ConfigError
 from atesd_env.files.checkpoint import Checkpoint
@@ -141,6 +141,13 @@ class ParallelPopulation(Students):
                     self.runs[students[position]] = run
         self.timings = {name: max(one[name] for one in timings) for name in timings[0]} if timings else {}
         return [self.runs[student].rows[-1] for student in students]
+
+    def exposure_scores(
+        self, index: int, ratios: NDArray[np.float64], with_mismatch: bool = True, num_problems: int | None = None
+    ) -> ExposureScores:
+        """Returns what ratios [N] show student ``index``."""
+        scores: ExposureScores = self._ask(index, "exposure_scores", ratios, with_mismatch, num_problems)
+        return scores
 
     def samples(self, index: int, num_samples: int) -> list[Sample]:
         """Returns rollouts of student ``index``'s last update, with both prompts."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atesd_env.config import ToyConfig
-from atesd_env.envs.observation import each
+from atesd_env.envs.observation import Number, each
 from atesd_env.streams import numpy_stream
 
 Levels = NDArray[np.float64]
@@ -46,6 +46,16 @@ def bump(ratio: float, peak: float) -> float:
 def share_left(nll: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns the share of the way from ``INITIAL_NLL`` to ``FINAL_NLL`` that a learner still has before it, 0..1."""
     return (nll - FINAL_NLL) / (INITIAL_NLL - FINAL_NLL)
+
+
+def mismatch(ratio: Number, to_learn: Number) -> Number:
+    """Returns the teacher-student mismatch, which grows with the ratio and falls with the share that is left to learn."""
+    return (0.5 + 0.5 * ratio) * (0.5 + 0.5 * to_learn)
+
+
+def grounded_score(ratio: Number) -> Number:
+    """Returns the teacher-grounded score, which grows with the ratio."""
+    return -0.3 + 0.1 * ratio
 
 
 def group_ratios(ratio: float, config: ToyConfig) -> NDArray[np.float64]:

@@ -13,12 +13,21 @@ from numpy.typing import NDArray
 
 from atesd_env.config import ToyConfig, check_same_config
 from atesd_env.envs.columns import Columns, Row, check_rows, rows_of
-from atesd_env.envs.contract import HeldRuns, Observation, Students, WindowResults
+from atesd_env.envs.contract import ExposureScores, HeldRuns, Observation, Students, WindowResults
 from atesd_env.envs.infos import Infos, column_infos
 from atesd_env.envs.observation import RunningStatistics, advance, initial_statistics, observation, stacked
 from atesd_env.files.checkpoint import Checkpoint
 from atesd_env.files.reading import check_fields
-from atesd_env.simulated.toy_dynamics import INITIAL_NLL, Levels, group_mean, next_levels, noise
+from atesd_env.simulated.toy_dynamics import (
+    INITIAL_NLL,
+    Levels,
+    grounded_score,
+    group_mean,
+    mismatch,
+    next_levels,
+    noise,
+    share_left,
+)
 from atesd_env.simulated.toy_row import optimum_columns, plain, window_columns
 
 
@@ -248,6 +257,16 @@ class ToyPopulation(Students):
         ):
             raise ValueError(f"{levels!r:.60} as probe NLL and skill of {self.config.groups} group(s)")
         return state
+
+    def exposure_scores(
+        self, index: int, ratios: NDArray[np.float64], with_mismatch: bool = True, num_problems: int | None = None
+    ) -> ExposureScores:
+        """Returns what ratios [N] show learner ``index``, of each group by its own share that is left; nothing is sampled for it."""
+        to_learn = share_left(np.array(self.snapshot(index).nll))
+        distance = (
+            mismatch(ratios[:, None], to_learn) if with_mismatch else np.full((len(ratios), len(to_learn)), np.nan)
+        )
+        return ExposureScores(grounded_score(ratios[:, None]) + 0.0 * to_learn, distance, 0, 0)
 
     def twin(self, num_students: int, index: int = 0) -> ToyPopulation:
         """Returns other learners of the same configuration, which is that of each ``index``."""

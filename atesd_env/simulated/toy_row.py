@@ -15,7 +15,7 @@ from atesd_env.config import ToyConfig
 from atesd_env.envs.columns import Columns, group_columns, group_statistics, toy_columns
 from atesd_env.envs.observation import each
 from atesd_env.envs.reward import reward_parts
-from atesd_env.simulated.toy_dynamics import Levels, group_mean, share_left
+from atesd_env.simulated.toy_dynamics import Levels, grounded_score, group_mean, mismatch, share_left
 from atesd_env.simulated.toy_optimum import optimum
 
 
@@ -43,20 +43,20 @@ def window_columns(
     mean_nll = group_mean(nll)
     window, ratio, success = plain(windows), plain(group_mean(ratios)), each(math.exp, plain(-mean_nll))
     before, after = (plain(values) for values in measured)
-    length, entropy, mismatch = _rollout_statistics(ratio, plain(share_left(mean_nll)), success, config)
-    grounded = -0.3 + 0.1 * ratio
+    length, entropy, distance = _rollout_statistics(ratio, plain(share_left(mean_nll)), success, config)
+    grounded = grounded_score(ratio)
     return {
         "window": window,
         "update": window * config.hold_window,
         "exposure/reveal_ratio": ratio,
         "exposure/shown_ratio": ratio,
         "exposure/cut_rate": 0.0 * ratio,
-        "student/loss": mismatch,
-        "student/mismatch": mismatch,
+        "student/loss": distance,
+        "student/mismatch": distance,
         "student/self_confidence": each(math.exp, -entropy),
         "student/entropy": entropy,
-        "student/top1_disagreement": 1.0 - each(math.exp, -mismatch),
-        "student/grad_norm": mismatch,
+        "student/top1_disagreement": 1.0 - each(math.exp, -distance),
+        "student/grad_norm": distance,
         "teacher/entropy": entropy * (1.0 - 0.5 * ratio),
         "rollout/success_rate": success,
         "rollout/length": length,
@@ -75,7 +75,7 @@ def window_columns(
 def _rollout_statistics(ratio: Any, to_learn: Any, success: Any, config: ToyConfig) -> tuple[Any, Any, Any]:
     """Returns what stands for ``GROUP_STATISTICS`` at a ratio, a share that is left to learn and a rate of success."""
     length = config.max_new_tokens * (0.75 - 0.5 * success)
-    return length, 0.2 + 0.8 * to_learn, (0.5 + 0.5 * ratio) * (0.5 + 0.5 * to_learn)
+    return length, 0.2 + 0.8 * to_learn, mismatch(ratio, to_learn)
 
 
 def _by_group(ratios: Levels, nll: Levels, config: ToyConfig) -> Columns:

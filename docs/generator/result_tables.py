@@ -39,6 +39,13 @@ README_AGENTS = (
     ("`staged:A:B[:C...]`", "one ratio after the other, in equal stages", None, None),
     ("`binomial`", "UFT's hint schedule: a binomial number of steps whose mean falls", None, None),
     ("`feedback`", "holds the mismatch at a set point", None, None),
+    ("`lookahead`", "tries a few ratios on branches of the run, goes back, and takes the best", None, None),
+    (
+        "`grounded`, `mismatch`, `balance`",
+        "rules: the ratio with the best grounded score, the lowest mismatch, or the best balance of both",
+        None,
+        None,
+    ),
     (
         "`ucb`",
         "bandit on the grid 0, 0.25, 0.5, 0.75, 1; `ucb:discount=0.95` or `ucb:window=50` forgets",

@@ -197,12 +197,17 @@ SPECS = [
     *("fixed:0.3", "random", "linear:0:1", "cosine:0:1", "staged:0.3:1:0.5", "binomial", "feedback:gain=0.7"),
     *("beta:batch_size=5:features=all", *BANDITS),
 ]
-"""Every agent that is not Stable-Baselines3's."""
+"""Every agent that is not Stable-Baselines3's, but for those that ask the environment."""
+ASKING = [
+    "lookahead:ratios=[0.2,0.5]:every=5:start=3:initial_ratio=0.3",
+    *(f"{rule}:start=3" for rule in ("grounded", "mismatch", "balance")),
+]
+"""Agents that decide for the environment that they were made for alone: they take no other observations."""
 
 
 def test_no_agent_is_left_out():
     own = {entry.name for entry in AGENTS if not entry.target.startswith("agents.sb3")}
-    assert {spec.partition(":")[0] for spec in SPECS} == own
+    assert {spec.partition(":")[0] for spec in (*SPECS, *ASKING)} == own
 
 
 @pytest.mark.parametrize("groups", [1, 3])
@@ -235,7 +240,7 @@ def test_runs_repeat_with_their_seed_and_ignore_global_generators(spec: str):
     assert len(np.unique(first[3:10])) > 1, "each window has a decision of its own"
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", [*SPECS, *ASKING])
 @pytest.mark.parametrize("num_windows", [0, 1, 43])
 def test_a_loaded_agent_goes_on_bit_for_bit(tmp_path: Path, spec: str, num_windows: int):
     """43 windows of runs of 20 leave two decisions waiting for their return, and for beta some for their batch."""
@@ -267,6 +272,7 @@ def test_a_loaded_agent_goes_on_bit_for_bit(tmp_path: Path, spec: str, num_windo
     ("spec", "groups", "some"),
     [
         ("feedback", 1, {"set_point", "mismatch", "is_saturated"}),
+        ("lookahead", 1, {"branches", "branch_updates", "branch_tokens"}),
         ("beta", 1, {"mean"}),
         ("beta", 2, {"mean_0", "mean_1"}),
     ],

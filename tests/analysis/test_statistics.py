@@ -104,6 +104,16 @@ def test_a_baseline_trains_on_other_tokens_than_it_samples_and_has_no_return():
     assert compare_agents(outcomes.reset_index(), ["probe/nll"])["num_trained_tokens"].tolist() == [20, 15]
 
 
+def test_what_an_agent_makes_on_branches_is_part_of_its_cost():
+    branches = {"agent/branch_updates": [6, 0, 4], "agent/branch_tokens": [50, 0, 30]}
+    frame = frame_of(make_rows("lookahead", 0, [3.0, 2.0, 1.0], **branches), make_rows("beta", 0, [3.0, 2.0, 1.0]))
+    outcomes = final_outcomes(frame, ["probe/nll"]).set_index("agent")[
+        ["num_updates", "num_tokens", "num_trained_tokens"]
+    ]
+    assert outcomes.loc["lookahead"].tolist() == [6 + 10, 30 + 80, 30 + 80]
+    assert outcomes.loc["beta"].tolist() == [6, 30, 30]
+
+
 def test_rows_in_any_order_give_the_same_outcome():
     frame = frame_of(make_rows("beta", 0, [3.0, 2.0, 1.0]), make_rows("random", 0, [3.0, 2.5, 2.0]))
     shuffled = frame.sample(frac=1.0, random_state=1)

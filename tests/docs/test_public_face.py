@@ -17,7 +17,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").r
 NAMES = {
     "agents": {"Agent"},
     "analysis": {"load_runs", "plot_exposure"},
-    "atesd_env": {"counterfactual"},
+    "atesd_env": {"counterfactual", "exposure_scores"},
     "atesd_env.bench": {"InstanceSet", "check_instance_set"},
 }
 """Package or room -> the names that pages import from it; whoever uses another one on a page adds it here."""

@@ -282,6 +282,7 @@ def test_the_file_tree_names_what_there_is(folder: str):
     ("page", "smaller", "promise"),
     [
         ("environment.md", {}, "return"),
+        ("controllers.md", {}, "branch_updates"),
         ("training.md", {"agent.learn(6400)": "agent.learn(320)"}, ""),
     ],
 )

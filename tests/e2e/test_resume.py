@@ -142,6 +142,8 @@ def stop_after(spec: RunSpec, window: int, **arguments: Any) -> None:
         "staged:0.3:1:0.5",
         "binomial",
         "feedback",
+        "lookahead:every=4:start=1",
+        "balance:every=3:weight=0.2",
         "fixed:0.5",
         "ucb",
         "thompson",

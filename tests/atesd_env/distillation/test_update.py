@@ -297,3 +297,23 @@ def test_scored_positions_are_those_that_predict_the_answer(make_learner, batch)
     assert learner.update(0, rollouts, teacher_prompts).log_confidence == pytest.approx(
         float(torch.stack(rows).mean()), rel=1e-4
     )
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 2])
+def test_mismatches_under_several_exposures_are_those_of_updates(make_learner, batch, make_prompts, micro_batch_size):
+    """The mean over rollouts is what an update measures before its step; adapters and gradients stay as they are."""
+    rollouts, shown = batch
+    others = make_prompts(NUM_ROWS, seed=12, shortest=4, longest=9)
+    learner = make_learner(num_students=2, micro_batch_size=micro_batch_size)
+    with torch.no_grad():
+        learner.adapters.flat[0].zero_()  # another student
+    before = learner.adapters.flat.clone()
+    found = learner.mismatches(1, rollouts, [shown, others])
+    assert found.shape == (2, NUM_ROWS)
+    assert torch.equal(learner.adapters.flat, before)
+    assert not learner.adapters.flat_grad.any()
+    for means, prompts in zip(found, (shown, others), strict=True):
+        measured = make_learner(num_students=2).update(1, rollouts, prompts).mismatch
+        assert means.mean() == pytest.approx(measured, rel=1e-5)
+    alone = learner.mismatches(1, rollouts.rows(slice(3, 4)), [shown[3:4]])
+    assert alone[0, 0] == pytest.approx(found[0, 3], rel=1e-4)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 import atesd_env  # noqa: F401  (registers the ids)
 from atesd_env.config import EnvConfig
-from atesd_env.envs.branch import OUTCOMES, counterfactual
+from atesd_env.envs.branch import OUTCOMES, counterfactual, exposure_scores
 from atesd_env.errors import AtesdError, ConfigError
 from atesd_env.population.environments import TeacherExposureEnv, TeacherExposureVectorEnv
 from atesd_env.simulated.toy import ToyExposureEnv
@@ -74,6 +74,7 @@ def test_the_environment_goes_on_to_the_bit_as_if_nothing_had_been_asked(tiny_co
         steps: list[Any] = [env.step(action(0.5))]
         if asks:
             counterfactual(env, [0.0, 1.0], 2)
+            exposure_scores(env, [0.0, 1.0])
         steps += [env.step(action(0.7)) for _ in range(2)]
         seen.append((steps, env.population.adapters.flat.clone(), env.samples(9), env.reset()[1]))
     for left, right in zip(seen[0][0], seen[1][0], strict=True):
@@ -190,3 +191,102 @@ def test_misuse_is_refused():
             counterfactual(env, *arguments)
     with pytest.raises(ConfigError, match="gamma"):
         counterfactual(env, [0.5], 1, gamma=2.0)
+
+
+@pytest.mark.parametrize("teacher", ["initial", "ema"])
+def test_grounded_scores_are_those_of_the_windows_to_come(tiny_config: EnvConfig, teacher: str):
+    """A fixed teacher's but for the order of a sum. An averaged one moves with the window, unless the student stands still."""
+    moves = {"learning_rate": 1e-12} if teacher == "ema" else {}
+    env = TeacherExposureEnv(tiny_config.replace(teacher=teacher, **moves))
+    env.reset(seed=3)
+    ratios = [0.0, 0.4, 1.0]
+    scores = exposure_scores(env, ratios, with_mismatch=False)
+    expected = [followed(env, ratio, 1)[0]["probe/grounded"] for ratio in ratios]
+    np.testing.assert_allclose(scores.grounded[:, 0], expected, rtol=1e-12 if teacher == "initial" else 1e-6)
+    assert len(set(expected)) == 3
+    assert np.isnan(scores.mismatch).all()
+    assert scores.num_sampled_tokens == 0
+
+
+def test_scores_of_groups_are_means_over_their_problems(tiny_config: EnvConfig):
+    """Together they are the score of all; asked twice, or of the vector environment's student, they are the same."""
+    env = TeacherExposureEnv(tiny_config.replace(groups=2, probe_size=8))
+    env.reset(seed=3)
+    env.step(action(0.2, 0.9))
+    instance = env.population.instances[0]
+    counts = np.bincount([instance.groups.group(problem) for problem in instance.probe.problems], minlength=2)
+    assert (counts > 0).all()
+    first, again = exposure_scores(env, [0.0, 0.5, 1.0]), exposure_scores(env, [0.0, 0.5, 1.0])
+    np.testing.assert_array_equal(first.mismatch, again.mismatch)
+    assert (first.mismatch > 0).all()
+    assert len(np.unique(first.mismatch)) > 3
+    expected = [followed_score(env, ratio) for ratio in (0.0, 0.5, 1.0)]
+    np.testing.assert_allclose(first.grounded @ counts / 8, expected, rtol=1e-9)
+    envs = TeacherExposureVectorEnv(env.config, 2)
+    envs.reset(seed=7)
+    envs.restore(1, env.snapshot())
+    second = exposure_scores(envs, [0.0, 0.5, 1.0], student=1)
+    np.testing.assert_allclose(second.mismatch, first.mismatch, **CLOSE)
+    assert second.num_sampled_tokens == first.num_sampled_tokens
+
+
+def followed_score(env: Any, ratio: float) -> float:
+    state = env.snapshot()
+    score = env.step(action(ratio, ratio))[-1]["probe/grounded"]
+    env.restore(state)
+    return score
+
+
+def test_the_mismatch_of_some_problems_and_what_asking_costs(env: TeacherExposureEnv):
+    """Tokens by hand: of 6 problems the references behind each prompt, of the first 2 the rollouts, once and behind each."""
+    ratios = [0.0, 1.0]
+    few, all_ = exposure_scores(env, ratios, num_problems=2), exposure_scores(env, ratios)
+    assert not np.array_equal(few.mismatch, all_.mismatch)
+    np.testing.assert_array_equal(few.grounded, all_.grounded)
+    np.testing.assert_array_equal(exposure_scores(env, ratios, num_problems=6).mismatch, all_.mismatch)
+    probe, builder = env.population.instances[0].probe, env.population.instances[0].builder
+    shown = [[len(builder.teacher_prompt(one, ratio).token_ids) for one in probe.problems] for ratio in ratios]
+    references = sum(len(builder.reference_ids(one, env.config.probe_max_tokens)) for one in probe.problems)
+    plain = sum(len(builder.student_prompt(one)) for one in probe.problems[:2])
+    behind = plain + sum(sum(lengths[:2]) for lengths in shown) + 3 * few.num_sampled_tokens
+    assert few.num_scored_tokens == sum(map(sum, shown)) + 2 * references + behind
+    assert 0 < few.num_sampled_tokens < all_.num_sampled_tokens
+
+
+def test_each_run_and_each_moment_samples_rollouts_of_its_own(tiny_config: EnvConfig):
+    """The students are all the same: fresh, or standing still for a window."""
+    env = TeacherExposureEnv(tiny_config.replace(learning_rate=1e-12))
+    mismatches = []
+    for seed in (3, 4):
+        env.reset(seed=seed)
+        mismatches.append(exposure_scores(env, [1.0]).mismatch.item())
+    env.step(action(1.0))
+    assert len({*mismatches, exposure_scores(env, [1.0]).mismatch.item()}) == 3
+
+
+def test_scores_of_the_closed_form_are_its_own():
+    env = ToyExposureEnv(groups=2, toy_best_ratio=0.5, toy_group_spread=1.0)
+    env.reset(seed=0)
+    for _ in range(9):
+        env.step(action(0.0, 0.0))  # the first group learns, the second does not
+    scores = exposure_scores(env, [0.0, 1.0])
+    left = (np.array(env.snapshot().nll) - 0.5) / 3.5
+    assert left[0] < 0.9 < left[1]
+    np.testing.assert_allclose(scores.grounded, [[-0.3, -0.3], [-0.2, -0.2]])
+    np.testing.assert_allclose(scores.mismatch, np.outer([0.5, 1.0], 0.5 + 0.5 * left))
+    assert scores[2:] == (0, 0)
+
+
+def test_who_cannot_be_asked_about_ratios_says_so():
+    env = ToyExposureEnv()
+    with pytest.raises(AtesdError, match="exposure_scores: expected a running episode"):
+        exposure_scores(env, [0.5])
+    env.reset(seed=0)
+    for options, message in (
+        ({"ratios": []}, "ratios: expected at least one reveal ratio"),
+        ({"ratios": [1.5]}, r"reveal ratios in \[0, 1\]"),
+        ({"ratios": [0.5], "num_problems": 0}, "num_problems: expected at least 1, got 0"),
+        ({"ratios": [0.5], "student": 1}, r"student in 0\.\.0, got 1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            exposure_scores(env, **options)

@@ -71,8 +71,8 @@ def in_processes(size: int, work: Callable[[int], None], *, stopped: tuple[int, 
     return [statuses[rank] for rank in range(size)]
 
 
-def run(name: str, config: EnvConfig, **options: Any) -> Callable[[int], None]:
-    spec = RunSpec("ATESD-Tiny-v0", config, "random", 3, OUT / name)
+def run(name: str, config: EnvConfig, agent: str = "random", **options: Any) -> Callable[[int], None]:
+    spec = RunSpec("ATESD-Tiny-v0", config, agent, 3, OUT / name)
     return lambda _: execute(spec, checkpoint_every=1, **options)
 
 
@@ -123,6 +123,12 @@ def main() -> None:
         "one": in_processes(1, keeping_gradients("one", PLAIN)),
         "two": in_processes(2, keeping_gradients("two", PLAIN)),
     }
+    # Asked before each window, of 3 problems, which are one and two rows; then of one, which leaves a process without.
+    for size, name in ((1, "one"), (2, "two")):
+        for problems in (3, 1):
+            asking = f"mismatch:every=1:problems={problems}"
+            status = in_processes(size, run(f"asked-{problems}-{name}", PLAIN.replace(windows=1), asking))
+            statuses[f"asked-{problems}-{name}"] = status
     undo = breaking(1, 2, lambda: os.kill(os.getpid(), signal.SIGKILL))
     statuses["killed"] = in_processes(2, run("killed", PLAIN))
     undo()

@@ -59,7 +59,13 @@ def test_grounded_is_higher_with_the_reference_than_without_and_with_an_unrelate
 
 def test_fixed_teachers_scores_are_remembered_and_a_moving_ones_are_not(probe: Probe, monkeypatch: pytest.MonkeyPatch):
     first = probe.grounded(0, [0.5] * 7, "reference", None, is_fixed=True)
-    monkeypatch.setattr(probe, "_mean_log_prob", lambda *_: -1.0)
+    exposed = probe.exposed([0.5] * 7, "reference")
+    by_problem = probe.grounded_by_problem(0, exposed, "reference", None, is_fixed=True)
+    assert len(set(by_problem)) == 7
+    assert sum(by_problem) / 7 == pytest.approx(first, rel=1e-12)
+    monkeypatch.setattr(probe, "_log_probs", lambda *_: [torch.full((7,), -1.0, dtype=torch.float64)])
+    assert probe.grounded_by_problem(0, exposed, "reference", None, is_fixed=True) == by_problem
+    assert probe.grounded_by_problem(0, exposed, "reference", None, is_fixed=False) == [-1.0] * 7
     assert probe.grounded(0, [0.5] * 7, "reference", None, is_fixed=True) == first
     assert probe.grounded(0, [0.5] * 7, "reference", None, is_fixed=False) == -1.0
 

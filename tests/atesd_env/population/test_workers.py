@@ -58,6 +58,8 @@ def test_students_are_those_of_one_process(spread: ParallelPopulation, short_con
         snapshots = [students.snapshot(index) for students in (spread, together)]
         torch.testing.assert_close(snapshots[0].adapter, snapshots[1].adapter, rtol=0, atol=1e-3)
         assert spread.samples(index, 1)[0].problem == together.samples(index, 1)[0].problem
+    scores, expected = (students.exposure_scores(2, np.array([0.0, 1.0]), True, 2) for students in (spread, together))
+    np.testing.assert_allclose(scores.mismatch, expected.mismatch, **CLOSE)
     assert not torch.allclose(spread.snapshot(0).adapter, spread.snapshot(1).adapter)
     assert all(seconds > 0 for seconds in spread.timings.values())
     spread.save_adapter(2, tmp_path / "adapter")

@@ -14,7 +14,7 @@ import pytest
 
 import atesd_env  # noqa: F401  (registers the ids)
 from atesd_env.config import preset
-from atesd_env.envs.branch import counterfactual
+from atesd_env.envs.branch import counterfactual, exposure_scores
 from atesd_env.envs.columns import COLUMNS
 from atesd_env.envs.contract import make_spaces
 from atesd_env.envs.infos import vector_infos
@@ -338,6 +338,13 @@ def test_counterfactuals_work_and_warn_beyond_what_is_known():
     assert env.step(np.array([0.2]))[-1]["window"] == 2, "the run itself stays where it was"
     with pytest.warns(ExtrapolationWarning):
         counterfactual(env, [0.9], windows=1)
+
+
+def test_a_surrogate_has_no_teacher_to_ask():
+    env = SurrogateExposureEnv(surrogate_model())
+    env.reset(seed=0)
+    with pytest.raises(ConfigError, match=r"expected students whose teacher can be asked .* got SurrogatePopulation"):
+        exposure_scores(env, [0.0])
 
 
 def test_encoding_can_be_undone_and_decoding_keeps_ranges():

@@ -1,0 +1,121 @@
+"""Rules without learning: the reveal ratio whose teacher scores best on the probe, by how right it is and how near.
+
+The two terms are the paper's: the teacher-grounded score says how well the exposed teacher knows the reference solutions, the
+mismatch how far it is from what the student writes. Each alone misleads on some students, so that ``BalanceController``
+weighs one against the other. Whatever learns must beat these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.options import checked_count, checked_number
+from agents.planner import Planner, checked_ratios_to_try
+from atesd_env.envs.branch import exposure_scores
+from atesd_env.envs.contract import ExposureScores
+
+GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Ratios of the default grid, the paper's fixed sweep."""
+
+
+class GroundedController(Planner):
+    """Shows each difficulty group the ratio of a grid with the highest teacher-grounded score.
+
+    Where the teacher is fixed, so are its scores: one look is enough. Among equals the lowest ratio is shown.
+    ``diagnostics`` tells what a look costs, and the run's rows have it as ``agent/sampled_tokens`` and
+    ``agent/scored_tokens``: tokens that were sampled, and that went through the model to be scored, prompts included.
+
+    Args:
+        env: The environment, one of ours.
+        seed: Seed of the run; there is no randomness in the decisions.
+        ratios: The grid, at least two reveal ratios in [0, 1].
+        **options: Those of ``Planner``: ``every``, ``start`` and ``initial_ratio``.
+
+    Raises:
+        ConfigError: If an argument is out of range, or the environment is not one of ours.
+    """
+
+    cost_names = ("sampled_tokens", "scored_tokens")
+    problems: int | None = 0
+    """Probe problems that the mismatch is measured on; None is all, and 0 does without it."""
+
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any],
+        seed: int = 0,
+        *,
+        ratios: Sequence[float] = GRID,
+        **options: Any,
+    ) -> None:
+        super().__init__(env, seed, **options)
+        self.ratios = tuple(sorted(checked_ratios_to_try(ratios)))
+
+    def values(self, scores: ExposureScores) -> NDArray[np.float64]:
+        """Returns how good each ratio is for each group, [N, groups]."""
+        return scores.grounded
+
+    def plan(self, student: int, ratios: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns the best ratio for each group, [groups]; for one without probe problems, that of all groups together."""
+        scores = exposure_scores(
+            self.env,
+            self.ratios,
+            student=student,
+            with_mismatch=self.problems != 0,
+            num_problems=self.problems or None,
+        )
+        self.count(sampled_tokens=scores.num_sampled_tokens, scored_tokens=scores.num_scored_tokens)
+        values = self.values(scores)
+        together = np.nanmean(values, axis=1, keepdims=True)
+        best = np.argmax(np.where(np.isnan(values), together, values), axis=0)
+        return np.array([self.ratios[position] for position in best])
+
+
+class MismatchController(GroundedController):
+    """Shows each difficulty group the ratio of a grid with the lowest mismatch on rollouts of probe problems.
+
+    Args:
+        env: The environment.
+        seed: Seed of the run.
+        problems: Probe problems that a rollout is sampled to, the first ones, at least 1; None is all.
+        **options: Those of ``GroundedController``.
+
+    Raises:
+        ConfigError: If an argument is out of range, or the environment is not one of ours.
+    """
+
+    def __init__(
+        self, env: gymnasium.Env[Any, Any], seed: int = 0, *, problems: int | None = None, **options: Any
+    ) -> None:
+        super().__init__(env, seed, **options)
+        self.problems = None if problems is None else checked_count("problems", problems, least=1)
+
+    def values(self, scores: ExposureScores) -> NDArray[np.float64]:
+        """Returns the mismatch with its sign turned, [N, groups]."""
+        return -scores.mismatch
+
+
+class BalanceController(MismatchController):
+    """Shows each difficulty group the ratio of a grid with the highest ``grounded score - weight * mismatch``.
+
+    Args:
+        env: The environment.
+        seed: Seed of the run.
+        weight: Of the mismatch, at least 0. [ours; provisional, until it is fixed on train instances]
+        **options: Those of ``MismatchController``.
+
+    Raises:
+        ConfigError: If an argument is out of range, or the environment is not one of ours.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], seed: int = 0, *, weight: float = 0.05, **options: Any) -> None:
+        super().__init__(env, seed, **options)
+        self.weight = checked_number("weight", weight, least=0.0)
+
+    def values(self, scores: ExposureScores) -> NDArray[np.float64]:
+        """Returns one term against the other, [N, groups]."""
+        return scores.grounded - self.weight * scores.mismatch
