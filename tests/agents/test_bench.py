@@ -40,7 +40,8 @@ def bench(num_envs: int | None = None) -> Any:
 @pytest.mark.parametrize(
     "spec",
     [
-        *("beta", "beta:credit=one-step", "fixed:1", "random", "linear:1:0", "feedback"),
+        *("beta", "beta:credit=one-step", "fixed:1", "random", "linear:1:0", "feedback", "lookahead:windows=1:every=2"),
+        *("grounded", "mismatch", "balance"),
         *(
             "ucb",
             "thompson",
