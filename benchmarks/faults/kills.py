@@ -213,13 +213,13 @@ def _content(path: Path) -> bytes:
     content = path.read_bytes()
     if path.suffix in (".json", ".jsonl"):
         lines = content.splitlines() if path.suffix == ".jsonl" else [content]
-        return json.dumps([_timeless(json.loads(line)) for line in lines]).encode()
+        return json.dumps([timeless(json.loads(line)) for line in lines]).encode()
     if path.suffix == ".csv":
         return b""
     return content
 
 
-def _timeless(value: Any) -> Any:
+def timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _timeless(v) for k, v in value.items() if k != "versions" and "time/" not in k and "sec" not in k}
-    return [_timeless(one) for one in value] if isinstance(value, list) else value
+        return {k: timeless(v) for k, v in value.items() if k != "versions" and "time/" not in k and "sec" not in k}
+    return [timeless(one) for one in value] if isinstance(value, list) else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import json
 import math
 import re
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from analysis.report.page import write_report
 from atesd.commands.watch import run_statuses
 from atesd_env.config import EnvConfig
 from atesd_env.tasks.registry import make_task
-from benchmarks.faults.kills import COMMANDS, contents
+from benchmarks.faults.kills import COMMANDS, contents, timeless
 from benchmarks.faults.oracle import Refused, command
 
 TINY_FIELDS = {
@@ -182,6 +183,12 @@ def evaluated(*more: str) -> Callable[[Path], Any]:
         return contents(folder / "evaluated")
 
     return act
+
+
+def scored(folder: Path) -> Any:
+    command("bench", "score", folder / "runs", "--out", folder / "score")
+    told = json.loads((folder / "score" / "score.json").read_bytes())
+    return {name: _digest(timeless(part)) for name, part in told.items()}
 
 
 def trained_on(path: Path) -> str:

@@ -16,6 +16,9 @@ import pyarrow.parquet
 
 import agents
 import atesd_env  # noqa: F401  (registers the ids)
+from atesd.experiments.bench.plan import default_seeds, plan_bench, write_bench_file
+from atesd.experiments.run import execute
+from atesd_env.bench import Instance, InstanceSet
 from atesd_env.student.loading import TINY_DIRECTORY
 from benchmarks.faults import readers
 from benchmarks.faults.kills import COMMANDS, TOY, life, undisturbed
@@ -75,6 +78,20 @@ def _made_surrogate(folder: Path) -> None:
     seeds = [str(seed) for seed in range(12)]
     command("run", "--quiet", *TOY, "--windows", "5", "--agent", "random", "--seeds", *seeds, "--out", folder / "runs")
     command("fit-surrogate", folder / "runs", "--out", folder / "surrogate.safetensors", "--families", "linear")
+
+
+def _made_bench(folder: Path) -> None:
+    """Writes an instance set of closed forms, and runs of two agents on it."""
+    folder.mkdir()
+    instances = tuple(
+        Instance(f"best-{ratio}", split, "A best ratio.", {"toy_best_ratio": 0.1 * ratio})
+        for split, ratio in (("train", 1), ("test", 2), ("test", 8))
+    )
+    InstanceSet("mine", "1", "closed forms", TOY[1], {"windows": 3}, instances).save(folder / "set.json")
+    given = str(folder / "set.json"), "test"
+    write_bench_file(folder / "runs", *given, threads=1)
+    for spec in plan_bench(*given, ["fixed:0.5", "fixed:1"], default_seeds("test", quick=True), folder / "runs"):
+        execute(spec)  # here, and not in fresh processes, which import everything again
 
 
 def _made_data(folder: Path) -> None:
@@ -195,6 +212,17 @@ SUBJECTS = (
                 readers.environment("ATESD-Surrogate-v0", file="@surrogate.safetensors"), True, ("surrogate*",)
             ),
             "fit-surrogate": Use(readers.fitted, files=("runs/*/config.json", "runs/*/trajectory.jsonl")),
+        },
+    ),
+    Subject(
+        "bench",
+        _made_bench,
+        ("set.json", "runs/**/*.json*"),
+        {
+            "instance set": Use(readers.environment("ATESD-Bench-v0", instances="@set.json"), files=("set.json",)),
+            "bench score": Use(
+                readers.scored, files=("runs/**/config.json", "runs/**/trajectory.jsonl", "runs/bench.json")
+            ),
         },
     ),
     Subject(
