@@ -152,10 +152,10 @@ def _token_counter(student: str | None) -> Callable[[str], int]:
         return lambda text: len(text.split())
     from transformers import AutoTokenizer
 
-    from atesd_env.student.loading import TINY_DIRECTORY
+    from atesd_env.student.packaged import TINY_DIRECTORY, is_packaged
 
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(TINY_DIRECTORY if student == "tiny" else student)
+        tokenizer: Any = AutoTokenizer.from_pretrained(TINY_DIRECTORY if is_packaged(student) else student)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"student: expected a hub id or a directory with a tokenizer, got {student!r} ({str(error)[:120]}); "

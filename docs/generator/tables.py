@@ -21,6 +21,7 @@ from docs.generator.code_tables import (
     sample_columns_table,
     student_fields_table,
 )
+from docs.generator.base_tables import bases_table, habits_table
 from docs.generator.measured_tables import scaling_table, surrogate_table, trl_table
 from docs.generator.plan_tables import measured_table, presets_table, seeds_table
 from docs.generator.public_names import ROOT
@@ -51,6 +52,8 @@ MADE: dict[str, Callable[[], str]] = {
     "evaluations": evaluations_table,
     "student_fields": student_fields_table,
     "sample_columns": sample_columns_table,
+    "bases": bases_table,
+    "habits": habits_table,
     "scaling": scaling_table,
     "trl": trl_table,
     "surrogate": surrogate_table,

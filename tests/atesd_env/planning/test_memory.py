@@ -18,8 +18,8 @@ from atesd_env.planning.terms import cache_bytes, divergence_bytes, saved_bytes
 from atesd_env.rollouts.sampling import Rollouts
 from atesd_env.rollouts.scoring import scored_hidden
 from atesd_env.student.adapters import AdapterStack
-from atesd_env.student.loading import TINY_DIRECTORY
 from atesd_env.student.model import wrap_student
+from atesd_env.student.packaged import TINY_DIRECTORY
 
 GPU = DEVICES["H100-80GB"]
 CONFIG = preset("ATESD-Qwen3-8B-v0")
