@@ -76,7 +76,7 @@ def rebuild(name: str, seed: int, out: Path, quiet: bool, console: Console) -> N
     console.print(conduct_table(model, tokenizer, name))
 
 
-def conduct_table(model: Any, tokenizer: Any, name: str, num_problems: int = 200) -> Table:
+def conduct_table(model: Any, tokenizer: Any, name: str, num_problems: int = 64) -> Table:
     """Returns accuracy, and in brackets the share of the steps written, by number of addends and reveal ratio."""
     student = wrap_student(model, tokenizer, name, EnvConfig())
     table = Table(

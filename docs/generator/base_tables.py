@@ -25,7 +25,11 @@ def _by_ratio(share: str, bracketed: str, form: str) -> str:
         cells.setdefault((line["student"], line["addends"]), {})[line["reveal_ratio"]] = line
     ratios = next(iter(cells.values()))
     rows = [
-        (f"`{name}`", str(addends), *(f"{100 * cell[share]:.0f} ({cell[bracketed]:{form}})" for cell in by_ratio.values()))
+        (
+            f"`{name}`",
+            str(addends),
+            *(f"{100 * cell[share]:.0f} ({cell[bracketed]:{form}})" for cell in by_ratio.values()),
+        )
         for (name, addends), by_ratio in cells.items()
     ]
     headers = ("base", "numbers", *("plain" if ratio is None else f"{ratio:g}" for ratio in ratios))

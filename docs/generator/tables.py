@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from atesd_env.config import EnvConfig, RunConfig, SurrogateConfig, ToyConfig
+from docs.generator.base_tables import bases_table, habits_table
 from docs.generator.code_tables import (
     agents_table,
     columns_json,
@@ -21,7 +22,6 @@ from docs.generator.code_tables import (
     sample_columns_table,
     student_fields_table,
 )
-from docs.generator.base_tables import bases_table, habits_table
 from docs.generator.measured_tables import scaling_table, surrogate_table, trl_table
 from docs.generator.plan_tables import measured_table, presets_table, seeds_table
 from docs.generator.public_names import ROOT
