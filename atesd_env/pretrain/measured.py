@@ -18,10 +18,12 @@ from atesd_env.student.model import Student
 from atesd_env.tasks.arithmetic import ArithmeticTask
 from atesd_env.tasks.base import Problem
 
+_NUM_MISTAKES = 50
+
 
 @dataclass(frozen=True)
 class Conduct:
-    """How a student answers held-out sums, greedily; means over the sums.
+    """How a student answers held-out sums, greedily; means over the sums, or over the first 50 of them behind a wrong prefix.
 
     Attributes:
         accuracy: Share of right final answers. Behind a hint a slip hides in it: the answer is shown, so it is copied.
@@ -54,9 +56,9 @@ def conduct(student: Student, num_addends: int, ratio: float | None, num_problem
     ]
     texts = _answers(student, prompts)
     rng = numpy_stream(0, "habits", num_addends)
-    mistakes = [behind_a_mistake(problem, True, rng) for problem in problems]
+    mistakes = [behind_a_mistake(problem, True, rng) for problem in problems[:_NUM_MISTAKES]]
     prefixed = [
-        (*prompt, *student.tokenizer.encode(prefix)) for prompt, (prefix, _) in zip(prompts, mistakes, strict=True)
+        (*prompt, *student.tokenizer.encode(prefix)) for prompt, (prefix, _) in zip(prompts, mistakes, strict=False)
     ]
     returned = [
         text.startswith(reference.partition("=")[0])
