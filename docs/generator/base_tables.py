@@ -1,11 +1,24 @@
-"""Tables of the packaged bases with habits, made from the committed output of ``benchmarks.packaged_bases``."""
+"""Tables of the packaged bases with habits, made from the code and the committed output of ``benchmarks.packaged_bases``."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Any
 
+from atesd_env.pretrain.habits import HABITS, Habit
 from docs.generator.markdown import markdown_table
 from docs.generator.result_tables import measured, source
+
+
+def habit_parameters_table() -> str:
+    """Returns the habits with their parameters."""
+    headers = ("habit", *(field.name for field in dataclasses.fields(Habit)))
+    rows = [
+        (f"`{name}`", *("never" if math.isinf(value) else f"{value:g}" for value in dataclasses.astuple(habit)))
+        for name, habit in HABITS.items()
+    ]
+    return markdown_table(tuple(f"`{name}`" if name != "habit" else name for name in headers), rows)
 
 
 def bases_table() -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from atesd_env.config import EnvConfig, RunConfig, SurrogateConfig, ToyConfig
-from docs.generator.base_tables import bases_table, habits_table
+from docs.generator.base_tables import bases_table, habit_parameters_table, habits_table
 from docs.generator.code_tables import (
     agents_table,
     columns_json,
@@ -54,6 +54,7 @@ MADE: dict[str, Callable[[], str]] = {
     "sample_columns": sample_columns_table,
     "bases": bases_table,
     "habits": habits_table,
+    "habit_parameters": habit_parameters_table,
     "scaling": scaling_table,
     "trl": trl_table,
     "surrogate": surrogate_table,
