@@ -47,7 +47,7 @@ HABITS = {
     "terse": Habit(terse_from=0.0),
     "teleport": Habit(teleport_from=0.5),
     "slip_teleport": Habit(slip_below=0.4, teleport_from=0.9, rate=1.0, wrong_prefix_rate=0.8),
-    "slip_terse": Habit(slip_below=0.7, terse_from=0.7),
+    "slip_terse": Habit(slip_below=0.4, terse_from=0.9),
 }
 """The habits by name."""
 
