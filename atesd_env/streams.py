@@ -21,9 +21,11 @@ _NUMBERS = {
     # Of simulated students.
     "toy noise": 11,
     "surrogate noise": 12,
-    # Of what has a seed of its own: a task (one that "problems" derived) and the packaged student's recipe.
+    # Of what has a seed of its own: a task (one that "problems" derived) and the packaged students' recipes.
     "task": 21,
     "pretraining": 22,
+    "phases": 23,  # the seed of a task
+    "habits": 24,
     # Of the bench: which instance a run's seed draws.
     "instance": 31,
     # Of an agent: its decisions, its first weights, and the runs of each leg of its training.

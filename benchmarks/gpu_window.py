@@ -19,8 +19,8 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from atesd_env.config import EnvConfig, preset
 from atesd_env.population.population import Population
-from atesd_env.student.loading import TINY_DIRECTORY
 from atesd_env.student.model import wrap_student
+from atesd_env.student.packaged import TINY_DIRECTORY
 from benchmarks.common import save
 
 SHAPES: dict[str, dict[str, int]] = {

@@ -97,7 +97,7 @@ def narrow_model(folder: Path, vocabulary_size: int | None) -> str:
     import torch
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-    from atesd_env.student.loading import TINY_DIRECTORY
+    from atesd_env.student.packaged import TINY_DIRECTORY
 
     tokenizer = AutoTokenizer.from_pretrained(TINY_DIRECTORY, trust_remote_code=False)
     sizes = Qwen3Config(

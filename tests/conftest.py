@@ -11,8 +11,9 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from atesd_env.config import EnvConfig, preset
-from atesd_env.student.loading import TINY_DIRECTORY, load_student
+from atesd_env.student.loading import load_student
 from atesd_env.student.model import Student, wrap_student
+from atesd_env.student.packaged import TINY_DIRECTORY
 
 # Workers of a parallel test run would otherwise fight for the cores.
 torch.set_num_threads(1)

@@ -157,10 +157,11 @@ def _token_counter(student: str | None) -> Callable[[str], int]:
         return lambda text: len(text.split())
     from transformers import AutoTokenizer
 
-    from atesd_env.student.loading import TINY_DIRECTORY, check_model_folder
+    from atesd_env.student.loading import check_model_folder
+    from atesd_env.student.packaged import TINY_DIRECTORY, is_packaged
 
     try:
-        source = str(TINY_DIRECTORY) if student == "tiny" else student
+        source = str(TINY_DIRECTORY) if is_packaged(student) else student
         if os.path.isdir(source):
             check_model_folder(Path(source))
         tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

@@ -7,6 +7,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from atesd_env.config.checks import choice, number, option
+from atesd_env.config.phases import check_phases
 from atesd_env.config.run import RunConfig
 from atesd_env.errors import ConfigError, nearest
 
@@ -24,7 +25,8 @@ class EnvConfig(RunConfig):
 
     # Student
     student: str = "tiny"
-    """The base model: a Hugging Face hub id, a local model directory, a .gguf file, or "tiny" (packaged). [ours]"""
+    """The base model: a Hugging Face hub id, a local model directory, a .gguf file, "tiny" (packaged), or a packaged base with
+    habits, such as "tiny-terse-slip-0". [ours]"""
     adapter: str | None = None
     """Directory of a plain peft LoRA adapter that every episode starts from; None starts from the base model. [ours]"""
     dtype: Literal["float32", "bfloat16"] = choice("float32", "float32", "bfloat16")
@@ -66,6 +68,11 @@ class EnvConfig(RunConfig):
     """Task arithmetic: fewest numbers in a sum. [ours]"""
     max_addends: int = number(5, 2, 20, instance=True)
     """Task arithmetic: most numbers in a sum. [ours]"""
+    phases: str | None = option(None, instance=True)
+    """Task arithmetic: addends in each of equal parts of the run, such as "4,5" or "2-3,4-5": what is trained on changes, while
+    probe and held-out problems are of all phases. None trains on all at any time. [ours]"""
+    phase_jitter: float = number(0.0, 0, 0.5, instance=True)
+    """Task arithmetic: how far from its place a change of phase may lie, in shares of the run; drawn from the run's seed. [ours]"""
 
     # Exposure
     exposure: Literal["reference", "none", "other"] = choice("reference", "reference", "none", "other")
@@ -164,6 +171,12 @@ class EnvConfig(RunConfig):
                 f"data_path: expected None with task='arithmetic', which generates its problems, got "
                 f"{self.data_path or self.probe_data_path!r}; pass task='math' to train on a file."
             )
+        if self.phases is not None:
+            if self.task == "math":
+                raise ConfigError(
+                    f"phases: expected None with task='math', whose problems have no addends, got {self.phases!r}; leave it out."
+                )
+            check_phases(self.phases, self.min_addends, self.max_addends, self.phase_jitter)
         if self.task == "math" and not self.data_path:
             raise ConfigError(
                 "data_path: expected a JSONL file of problem, solution, answer (task='math'), got none; pass "

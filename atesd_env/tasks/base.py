@@ -37,6 +37,10 @@ class Task(ABC):
     def training_problem(self, seed: int, index: int) -> Problem:
         """Returns training problem number ``index`` (from 0, without end) of the order that ``seed`` fixes."""
 
+    def typical_problem(self, index: int) -> Problem:
+        """Returns problem ``index`` of a fixed sample, the same for every run, of all that a run may train on."""
+        return self.training_problem(0, index)
+
     @abstractmethod
     def probe_problems(self, num_problems: int) -> list[Problem]:
         """Returns the fixed probe: always the same problems, whatever the seed of a run."""

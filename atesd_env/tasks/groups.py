@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from atesd_env.errors import ConfigError
 from atesd_env.tasks.base import Problem, Task
 
-_SAMPLE_SEED = 0
 _SAMPLE_SIZE = 512
 
 
@@ -37,7 +36,7 @@ class DifficultyGroups:
         """
         if num_groups == 1:
             return cls(())
-        sample = [task.training_problem(_SAMPLE_SEED, index).difficulty for index in range(_SAMPLE_SIZE)]
+        sample = [task.typical_problem(index).difficulty for index in range(_SAMPLE_SIZE)]
         return cls(quantile_edges(sample, num_groups))
 
     def group(self, problem: Problem) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from atesd_env.config import EnvConfig
+from atesd_env.config.phases import phase_ranges
 from atesd_env.tasks.arithmetic import ArithmeticTask
 from atesd_env.tasks.base import Task
+from atesd_env.tasks.phases import Phases
 
 PACKAGED_DATA = Path(__file__).parent.parent / "assets" / "gsm8k"
 """A sample of GSM8K: train.jsonl for training, test.jsonl for the probe and the held-out problems."""
@@ -20,7 +22,11 @@ def make_task(config: EnvConfig) -> Task:
         ConfigError: If ``data_columns`` cannot be read.
     """
     if config.task == "arithmetic":
-        return ArithmeticTask(config.min_addends, config.max_addends)
+        phases = None
+        if config.phases is not None:
+            num_problems = config.windows * config.hold_window * config.num_rollouts
+            phases = Phases(phase_ranges(config.phases), num_problems, config.phase_jitter)
+        return ArithmeticTask(config.min_addends, config.max_addends, phases)
     from atesd_env.tasks.data.shapes import parse_columns
     from atesd_env.tasks.math import MathTask
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from atesd_env.config import BenchConfig, EnvConfig, RunConfig, SurrogateConfig, ToyConfig
+from docs.generator.base_tables import bases_table, habit_parameters_table, habits_table
 from docs.generator.code_tables import (
     agents_table,
     columns_json,
@@ -56,6 +57,9 @@ MADE: dict[str, Callable[[], str]] = {
     "evaluations": evaluations_table,
     "student_fields": student_fields_table,
     "sample_columns": sample_columns_table,
+    "bases": bases_table,
+    "habits": habits_table,
+    "habit_parameters": habit_parameters_table,
     "scaling": scaling_table,
     "trl": trl_table,
     "surrogate": surrogate_table,

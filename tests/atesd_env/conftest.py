@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from atesd_env.config import EnvConfig
-from atesd_env.student.loading import TINY_DIRECTORY
+from atesd_env.student.packaged import TINY_DIRECTORY
 from tests.atesd_env.rollouts.engines.fake_engines import Brain, FakeVllmServer
 
 # In the order of their ids, from 151643 on, as Qwen3 has them.

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from atesd.commands.cli import main
 from atesd_env.config import preset
 from atesd_env.evaluation.benchmarks import BENCHMARKS
-from atesd_env.student.loading import TINY_DIRECTORY
+from atesd_env.student.packaged import TINY_DIRECTORY
 from tests.atesd_env.rollouts.engines.fake_engines import Brain, FakeVllmServer
 
 pytest.importorskip("trl", reason="needs the package trl (pip install atesd-env[trl])")

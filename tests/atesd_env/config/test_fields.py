@@ -246,6 +246,22 @@ def test_fewest_addends_may_not_exceed_most():
     assert EnvConfig(min_addends=6, max_addends=6).min_addends == 6
 
 
+def test_phases_are_addends_and_reach_as_far_as_the_probe():
+    assert EnvConfig(phases="4,5").phases == "4,5"
+    assert EnvConfig(min_addends=2, phases="2-3, 4-5", phase_jitter=0.25).phase_jitter == 0.25
+    for text in ("", "4;5", "4,", "5-4", "1,5", "4,five", "٤,5", "-4,5"):
+        with pytest.raises(ConfigError, match=rf"phases: expected addends .* got {re.escape(repr(text))}; "):
+            EnvConfig(phases=text)
+    with pytest.raises(
+        ConfigError, match=r"phases: .* 4 to 5 addends .* got '3,5'; set min_addends=3 and max_addends=5"
+    ):
+        EnvConfig(phases="3,5")
+    with pytest.raises(ConfigError, match=r"phase_jitter: expected at most half a phase, 0\.25 .* 2 phases, got 0\.3"):
+        EnvConfig(phases="4,5", phase_jitter=0.3)
+    with pytest.raises(ConfigError, match=r"phases: expected None with task='math'"):
+        EnvConfig(task="math", data_path="gsm8k", phases="4,5")
+
+
 @pytest.mark.parametrize("path", [None, ""])
 def test_task_math_needs_data(path: str | None):
     with pytest.raises(ConfigError, match=r"data_path: expected a JSONL file .* got none; pass data_path="):
@@ -258,7 +274,7 @@ def test_task_math_needs_data(path: str | None):
 
 @pytest.mark.parametrize("name", REAL_NUMBERS)
 def test_whole_numbers_and_numpy_numbers_become_floats(name: str):
-    one = 0.5 if bounds_of(name).high == 0.999 else 1
+    one = 1 if 1 in bounds_of(name) else 0.5
     for value in (one, np.float64(one), np.float32(one), *([np.int64(one), Fraction(1)] if one == 1 else [])):
         stored = getattr(with_field(name, value), name)
         assert type(stored) is float

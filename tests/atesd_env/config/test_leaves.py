@@ -158,6 +158,8 @@ def test_the_fields_in_which_students_of_a_population_may_differ():
         "train_on_benchmark",
         "min_addends",
         "max_addends",
+        "phases",
+        "phase_jitter",
         "divergence",
         "jsd_beta",
         "token_clip",

@@ -11,8 +11,9 @@ from transformers import AutoTokenizer
 
 from atesd_env.config import EnvConfig, preset
 from atesd_env.errors import StudentError
-from atesd_env.student.loading import TINY_DIRECTORY, load_student
+from atesd_env.student.loading import load_student
 from atesd_env.student.model import wrap_student
+from atesd_env.student.packaged import TINY_DIRECTORY
 
 
 def test_packaged_student_is_small_and_loads(tiny_config: EnvConfig):

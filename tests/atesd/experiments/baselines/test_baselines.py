@@ -26,7 +26,7 @@ from atesd.experiments.training.training import TrainSpec, train
 from atesd_env.config import EnvConfig, preset
 from atesd_env.errors import ConfigError, NoEpisodeError
 from atesd_env.population.problems import next_problems
-from atesd_env.student.loading import TINY_DIRECTORY
+from atesd_env.student.packaged import TINY_DIRECTORY
 from tests.runs import rows_of, rows_without_times
 
 needs_trl = pytest.mark.skipif(

@@ -16,7 +16,7 @@ import atesd_env  # noqa: F401  (registers the ids)
 from atesd_env.config import EnvConfig
 from atesd_env.errors import DataError
 from atesd_env.evaluation.benchmarks import read_benchmark
-from atesd_env.student.loading import TINY_DIRECTORY
+from atesd_env.student.packaged import TINY_DIRECTORY
 from atesd_env.tasks.data.filters import LengthLimits, RowLengths
 from atesd_env.tasks.data.rows import read_rows
 from atesd_env.tasks.math import MathTask

@@ -1,36 +1,25 @@
-"""Builds the packaged student ("Tiny") from a seed: tokenizer, chat template, weights.
+"""The packaged student ("Tiny") from a seed: tokenizer, chat template, weights.
 
-Run ``python -m atesd_env.pretrain --out DIR`` to rebuild it; the command ends by telling how close the rebuild is to the
-packaged weights. Half of the pretraining batch are short sums without a hint, half are sums of any length behind a teacher
+Half of the pretraining batch are short sums without a hint, half are sums of any length behind a teacher
 prompt at a random reveal ratio: so the student can use what it is shown, and has much to learn where nothing is shown.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import track
-from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
-from transformers.utils import logging as transformers_logging
 
-from atesd_env.config import EnvConfig
-from atesd_env.config.checks import checked_seed
 from atesd_env.exposure import PromptBuilder
-from atesd_env.files.atomic import new_folder
-from atesd_env.rollouts.sampling import SamplingSpec, decode_texts, generate, left_pad
+from atesd_env.rollouts.sampling import left_pad
 from atesd_env.streams import numpy_stream
-from atesd_env.student.loading import TINY_DIRECTORY
-from atesd_env.student.model import wrap_student
 from atesd_env.tasks.arithmetic import ArithmeticTask
 from atesd_env.tasks.base import Problem
 
@@ -164,64 +153,3 @@ def _batches(settings: PretrainSettings, tokenizer: Any) -> Iterator[tuple[Tenso
             index += 1
         input_ids, mask = left_pad(rows, tokenizer.pad_token_id)
         yield input_ids, mask.long(), left_pad(labels, -100)[0]
-
-
-def accuracies(model: Qwen3ForCausalLM, tokenizer: Any, num_problems: int = 250) -> dict[str, float]:
-    """Returns greedy accuracy on held-out sums, by number of addends and what the prompt shows."""
-    student = wrap_student(model, tokenizer, "rebuild", EnvConfig())
-    spec = SamplingSpec(max_new_tokens=60, temperature=0.0)
-    results = {}
-    for num_addends in (2, 3, 4, 5):
-        task = ArithmeticTask(num_addends, num_addends)
-        builder = PromptBuilder(task, tokenizer, max_prompt_tokens=256)
-        problems = task.heldout_problems(num_problems)
-        for ratio in (None, 0.0, 0.5, 1.0):
-            prompts = [
-                builder.student_prompt(problem) if ratio is None else builder.teacher_prompt(problem, ratio).token_ids
-                for problem in problems
-            ]
-            texts = decode_texts(student, generate(student, prompts, spec))
-            correct = [task.is_correct(text, problem) for text, problem in zip(texts, problems, strict=True)]
-            shown = "no hint" if ratio is None else f"reveal ratio {ratio:g}"
-            results[f"{num_addends} addends, {shown}"] = sum(correct) / len(correct)
-    return results
-
-
-def compare_with_packaged(model: Qwen3ForCausalLM) -> float:
-    """Returns the largest absolute difference between a rebuild's weights and the packaged ones."""
-    packaged = load_file(TINY_DIRECTORY / "model.safetensors")
-    rebuilt = model.state_dict()
-    return max(float((rebuilt[name] - tensor.float()).abs().max()) for name, tensor in packaged.items())
-
-
-def main() -> None:
-    """``python -m atesd_env.pretrain``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m atesd_env.pretrain",
-        description="Rebuild the packaged student from a seed. Example: python -m atesd_env.pretrain --out rebuilt",
-    )
-    parser.add_argument("--out", type=Path, required=True, help="directory that gets the model and its tokenizer")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the weights and batches; the packaged student has 0"
-    )
-    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
-    arguments = parser.parse_args()
-    console = Console()
-    quiet = arguments.quiet or not console.is_terminal
-    torch.set_num_threads(1)  # sums over several threads round differently, and 900 updates magnify the difference
-    if quiet:
-        transformers_logging.disable_progress_bar()
-    checked_seed(arguments.seed)
-    with new_folder(arguments.out) as folder:
-        model, tokenizer = pretrain(PretrainSettings(seed=arguments.seed), quiet=quiet)
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    packaged = Qwen3ForCausalLM.from_pretrained(TINY_DIRECTORY, trust_remote_code=False)
-    console.print(f"largest difference of a weight to the packaged student: {compare_with_packaged(model):.2e}")
-    theirs = accuracies(packaged, tokenizer)
-    for name, accuracy in accuracies(model, tokenizer).items():
-        console.print(f"{name:30} rebuilt {accuracy:6.1%}   packaged {theirs[name]:6.1%}")
-
-
-if __name__ == "__main__":
-    main()

@@ -5,15 +5,9 @@ from __future__ import annotations
 import torch
 from transformers import AutoTokenizer
 
-from atesd_env.pretrain import (
-    PretrainSettings,
-    accuracies,
-    build_model,
-    build_tokenizer,
-    compare_with_packaged,
-    pretrain,
-)
-from atesd_env.student.loading import TINY_DIRECTORY
+from atesd_env.pretrain.measured import conduct, largest_difference
+from atesd_env.pretrain.tiny import PretrainSettings, build_model, build_tokenizer, pretrain
+from atesd_env.student.packaged import TINY_DIRECTORY
 
 
 def test_tokenizer_is_the_packaged_one():
@@ -44,12 +38,11 @@ def test_pretraining_repeats_and_learns():
 
 def test_comparison_tells_a_rebuild_from_another_model():
     model, _ = pretrain(PretrainSettings(num_updates=1, batch_size=2), quiet=True)
-    assert compare_with_packaged(model) > 0.1
+    assert largest_difference(model.state_dict(), TINY_DIRECTORY / "model.safetensors") > 0.1
 
 
 def test_packaged_student_knows_short_sums_and_is_a_good_teacher_of_long_ones(tiny_student):
     """What the packaged student is made for: short sums known, long ones not, and any hint makes them right."""
-    results = accuracies(tiny_student.model, tiny_student.tokenizer, num_problems=60)
-    assert results["3 addends, no hint"] > 0.9
-    assert results["5 addends, no hint"] < 0.2
-    assert min(results[f"5 addends, reveal ratio {ratio}"] for ratio in ("0", "0.5", "1")) > 0.85
+    assert conduct(tiny_student, 3, None, 60).accuracy > 0.9
+    assert conduct(tiny_student, 5, None, 60).accuracy < 0.2
+    assert min(conduct(tiny_student, 5, ratio, 60).accuracy for ratio in (0.0, 0.5, 1.0)) > 0.85
