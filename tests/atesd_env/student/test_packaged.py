@@ -67,10 +67,10 @@ def test_a_name_that_is_none_is_refused_and_a_folder_of_that_name_is_not(
     with pytest.raises(StudentError, match=rf"got 'tiny-terse-slip-O'; did you mean '{NAME[:-1]}"):
         is_packaged("tiny-terse-slip-O")
     with pytest.raises(StudentError, match=r"`python -m atesd_env\.pretrain --student NAME` builds others"):
-        is_packaged("tiny-q")
+        is_packaged("tiny-qqqqqqqqqqqqqqqq")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny-q").mkdir()
-    assert not is_packaged("tiny-q")
+    (tmp_path / "tiny-qqqqqqqqqqqqqqqq").mkdir()
+    assert not is_packaged("tiny-qqqqqqqqqqqqqqqq")
 
 
 def test_who_needs_a_folder_is_told_how_to_write_one():
