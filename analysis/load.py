@@ -170,7 +170,7 @@ def _read_runs(path: Paths) -> list[Run]:
         roots = [start for _, starts in several for start in starts]
         root = Path(os.path.commonpath([one.resolve() for one, _ in several]))
         roots = [start.resolve() for start in roots]
-    folders = dict.fromkeys(folder for start in roots for folder in _run_folders(start))
+    folders = dict.fromkeys(folder for start in roots for folder in run_folders(start))
     for folder in folders:
         if valid_text(folder) != str(folder):
             raise AnalysisError(f"{folder!r}: expected a folder whose name is valid UTF-8, got another; rename it.")
@@ -184,7 +184,7 @@ def _read_runs(path: Paths) -> list[Run]:
 def _roots(path: str | os.PathLike[str]) -> tuple[Path, list[Path]]:
     """Returns the folder that runs are named from, and the folders to search."""
     root = Path(path).expanduser()
-    if root.is_dir():
+    if os.path.isdir(root):  # unlike Path's, it takes a name that is too long for one that is not there
         return root, [root]
     if glob.has_magic(os.fspath(path)):
         roots = sorted(Path(name) for name in glob.glob(str(root), recursive=True) if os.path.isdir(name))
@@ -193,11 +193,12 @@ def _roots(path: str | os.PathLike[str]) -> tuple[Path, list[Path]]:
         if not roots:
             raise NoRunsError(f"{path}: expected a pattern of folders, got no folder that matches; check the pattern.")
         return root, roots
-    reason = "a file" if root.exists() else "nothing there"
+    reason = "a file" if os.path.exists(root) else "nothing there"
     raise NoRunsError(f"{root}: expected a folder of runs, got {reason}; pass the folder given to --out.")
 
 
-def _run_folders(root: Path) -> list[Path]:
+def run_folders(root: Path) -> list[Path]:
+    """Returns the run folders at or below a folder, in order; hidden folders, and what lies inside a run, are not searched."""
     folders = []
     for name, subfolders, files in os.walk(root):
         folder = Path(name)

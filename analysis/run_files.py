@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
@@ -135,9 +136,9 @@ def _content(path: Path) -> tuple[bytes, DamagedRunError | None]:
     try:
         with open_regular(path) as file:
             return b"".join(lines_of(file)), None
-    except FileNotFoundError:
-        return b"", None
     except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError) and not path.is_symlink():
+            return b"", None
         reason = getattr(error, "strerror", None) or error
         return b"", DamagedRunError(
             f"{path}: expected a file with a row in each line, got {reason}; restore it from a copy, or leave this folder out."
@@ -226,7 +227,7 @@ def _parsed_at_once(content: bytes) -> pa.Table | None:
     if not is_sound:
         return None
     windows = table["window"].to_numpy()
-    return table if bool((windows[1:] > windows[:-1]).all()) else None
+    return table if bool((windows == np.arange(1, len(windows) + 1)).all()) else None
 
 
 def valid_text(value: object) -> str:
@@ -268,20 +269,22 @@ def _parsed_by_line(path: Path, content: bytes) -> tuple[list[dict[str, Any]], D
             return rows, DamagedRunError(
                 f"{path}, line {number}: expected a JSON object, got {line[:60]!r}{reason}; repair or delete this line."
             )
-        problem = _row_problem(row, rows[-1]["window"] if rows else None)
+        problem = _row_problem(row, len(rows) + 1)
         if problem:
             return rows, DamagedRunError(f"{path}, line {number}: {problem}")
         rows.append(row)
     return rows, None
 
 
-def _row_problem(row: dict[str, Any], last_window: int | None) -> str | None:
-    """Returns what is wrong with a row that is sound JSON, or None."""
+def _row_problem(row: dict[str, Any], expected: int) -> str | None:
+    """Returns what is wrong with a row that is sound JSON and should be that of window ``expected``, or None."""
     window = row.get("window")
     if not isinstance(window, int) or isinstance(window, bool) or not _fits(window):
         return f"expected an integer 'window', got {window!r}; repair or delete this line."
-    if last_window is not None and window <= last_window:
-        return f"expected a window after {last_window}, got {window}; is this file made of two runs? Keep one."
+    if window < expected:
+        return f"expected a window after {expected - 1}, got {window}; is this file made of two runs? Keep one."
+    if window > expected:
+        return f"expected window {expected}, got {window}; lines before it are lost: restore the file from a copy."
     for name, value in row.items():
         if name in (*RUN_COLUMNS, *FLAG_COLUMNS) and name != "window":
             return f"expected no column {name!r} (config.json says it), got {value!r}; rename it."

@@ -111,6 +111,10 @@ def final_outcomes(frame: pd.DataFrame, metrics: str | Sequence[str]) -> pd.Data
     rows = frame.sort_values(["run", "window"])
     runs = rows.groupby("run", observed=True)
     names = runs.last()
+    for run in names.index[names["update"].isna()]:
+        raise AnalysisError(
+            f"run {run}: expected its updates in the column update, got only nulls; leave that run out."
+        )
     outcomes = pd.DataFrame(
         {
             "agent": names["agent"].astype(str),

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
     command = tyro.cli(Command, args=list(arguments), prog="atesd watch")
     if not command.every > 0:
         raise ConfigError(f"--every: expected seconds above 0, got {command.every}; correct it.")
-    if not command.runs.is_dir():
+    if not os.path.isdir(command.runs):
         raise RunFilesError(f"{command.runs}: expected a folder, got none; pass the folder given to --out.")
     watch(command.runs, once=command.once, every_sec=command.every)
 
@@ -179,6 +179,10 @@ def _last_rows(path: Path) -> list[dict[str, Any]]:
         raise ValueError(
             f"{path.name}: expected a JSON object in each line, got something else; mend or leave out that run"
         )
+    windows = [row["window"] for row in rows]
+    first = windows[0] if start and windows else 1
+    if windows != list(range(first, first + len(rows))):
+        raise ValueError(f"{path.name}: expected a line a window, got some lost, moved or doubled; restore the file")
     return rows
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from analysis import AnalysisError, list_runs, load_runs
+from analysis import AnalysisError, NoRunsError, list_runs, load_runs
 from analysis.report.page import render_report
 from atesd.commands.watch import run_statuses
 from atesd.experiments.logged_runs import common_environment
@@ -106,6 +106,8 @@ REFUSED: dict[str, Callable[[Path], None]] = {
     "a seed in words": config(seed="one"),
     "a window of 300 digits": line(window=10**300),
     "a window in words": line(window="two"),
+    "a lost line": line(window=3),
+    "a link to nothing": special("trajectory.jsonl", lambda path: path.symlink_to("nothing")),
     "an NLL in words": line(**{"probe/nll": "low"}),
     "an NLL of many": line(**{"probe/nll": [1, 2]}),
     "an NLL of 400 digits": text(
@@ -174,6 +176,12 @@ def test_a_folder_whose_name_is_no_text_is_refused(tmp_path: Path):
     run_folder(tmp_path / "runs" / os.fsdecode(b"odd\xff"))
     with pytest.raises(AnalysisError, match="expected a folder whose name is valid UTF-8"):
         load_runs(tmp_path / "runs")
+
+
+@pytest.mark.parametrize("read", [load_runs, list_runs])
+def test_a_path_that_is_too_long_is_no_folder(read: Callable[[str], Any]):
+    with pytest.raises(NoRunsError, match=r"x: expected a folder of runs, got nothing there"):
+        read("x" * 300)
 
 
 def test_what_would_crash_the_parser_is_never_given_to_it(tmp_path: Path):

@@ -243,3 +243,10 @@ def test_only_specs_of_one_ratio_are_fixed_ratios():
     assert fixed_ratio("fixed:1.0") == 1.0
     assert fixed_ratio("linear:0:1") is None
     assert fixed_ratio("my.fixed:Half") is None
+
+
+def test_a_run_without_its_updates_is_named():
+    frame = frame_of(make_rows("a", 0, [3.0]), make_rows("b", 0, [2.0]))
+    frame["update"] = frame["update"].where(frame["agent"] == "a").astype("Int64")
+    with pytest.raises(AnalysisError, match="run b-seed0: expected its updates in the column update"):
+        final_outcomes(frame, "probe/nll")

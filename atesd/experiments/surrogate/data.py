@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.load import run_folders
+from analysis.run_files import read_run
 from atesd.experiments.logged_runs import base_nll, common_environment, ratio_columns, rebuilt_statistics
 from atesd_env.config import RunConfig
 from atesd_env.envs.observation import FEATURE_NAMES
-from atesd_env.errors import ConfigError
+from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.reading import reading
-from atesd_env.files.run_folder import CONFIG_FILE, TRAJECTORY_FILE, read_rows
+from atesd_env.files.run_folder import TRAJECTORY_FILE, read_rows
 from atesd_env.simulated.surrogate_model import QUANTITIES, Array, model_inputs
 
 FEWEST_RUNS = 10
@@ -76,10 +78,10 @@ def find_runs(paths: Sequence[str | Path]) -> list[Path]:
     """
     folders: set[Path] = set()
     for path in paths:
-        found = {file.parent for file in Path(path).rglob(TRAJECTORY_FILE) if (file.parent / CONFIG_FILE).exists()}
+        found = run_folders(Path(path))
         if not found:
             raise ConfigError(f"{path}: expected a folder of runs, found none; pass what was given to --out.")
-        folders |= found
+        folders.update(found)
     return sorted(folders)
 
 
@@ -92,14 +94,17 @@ def read_windows(folders: Sequence[Path]) -> tuple[LoggedWindows, RunConfig, str
 
     Raises:
         ConfigError: If the runs have different configurations or environments, or none can be used.
-        RunFilesError: If a file cannot be read.
+        RunFilesError: If a file cannot be read, or its rows are not those of windows 1, 2, 3, ...
     """
+    for folder in folders:
+        if (problem := read_run(folder, folder.name).problem) is not None:
+            raise RunFilesError(str(problem)) from problem
     env_id, config = common_environment(folders)
     runs: list[LoggedWindows] = []
     for folder in folders:
         path = folder / TRAJECTORY_FILE
         with reading(path, "rows of a run's windows", remedy="leave this folder out, or mend the file"):
-            run = _run_windows(read_rows(path), config, len(runs))
+            run = _run_windows(read_rows(path) if path.exists() else [], config, len(runs))
         if run is None:
             _logger.warning("%s: no window can be used; the run is left out.", folder)
         else:

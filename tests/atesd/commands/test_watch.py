@@ -98,7 +98,14 @@ def test_only_the_end_of_a_long_trajectory_is_read(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("config.json", "{"), ("trajectory.jsonl", "{\n"), ("trajectory.jsonl", "[1]\n")]
+    ("name", "text"),
+    [
+        ("config.json", "{"),
+        ("trajectory.jsonl", "{\n"),
+        ("trajectory.jsonl", "[1]\n"),
+        ("trajectory.jsonl", '{"window": 1}\n{"window": 3}\n'),
+        ("trajectory.jsonl", '{"window": 2}\n'),
+    ],
 )
 def test_a_damaged_run_never_ends_the_watching(tmp_path: Path, name: str, text: str):
     write_run(tmp_path / "good", [row(1)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from atesd.experiments.surrogate.fitting import _RIDGE_STRENGTHS, FAMILIES, _coe
 from atesd_env.config import ToyConfig, preset
 from atesd_env.envs.observation import FEATURE_NAMES, RunningStatistics
 from atesd_env.envs.observation import observation as observed
-from atesd_env.errors import ConfigError
+from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.run_folder import TRAJECTORY_FILE, read_rows
 from atesd_env.simulated.surrogate import SurrogateExposureVectorEnv
 from atesd_env.simulated.surrogate_model import Support, SurrogateModel, WindowModel, expand
@@ -105,6 +106,22 @@ def test_a_broken_students_last_window_is_left_out(tmp_path: Path):
     )
     windows, *_ = read_windows(folders)
     assert np.bincount(windows.run).tolist() == [2] + [3] * 11
+
+
+@pytest.mark.parametrize("what", ["swapped", "doubled", "lost", "a link to nothing", "no description"])
+def test_damaged_runs_are_refused_by_name(what: str, tmp_path: Path):
+    make_runs(tmp_path, ["random"], CONFIG.replace(windows=3), seeds=range(2))
+    folder = find_runs([tmp_path])[1]
+    path = folder / ("config.json" if what == "no description" else "trajectory.jsonl")
+    first, second, third = (folder / "trajectory.jsonl").read_text().splitlines(keepends=True)
+    path.unlink()
+    if what == "a link to nothing":
+        path.symlink_to("nothing")
+    elif what != "no description":
+        lines = {"swapped": [second, first, third], "doubled": [first, first, second, third], "lost": [first, third]}
+        path.write_text("".join(lines[what]))
+    with pytest.raises(RunFilesError, match=rf"{re.escape(str(path))}.*: expected"):
+        read_windows(find_runs([tmp_path]))
 
 
 def test_runs_that_do_not_fit_together_are_refused(tmp_path: Path):
