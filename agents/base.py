@@ -16,10 +16,9 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
 from agents.checking import action_space, num_groups, observation_space
-from agents.files import FORMAT_VERSION, read_agent_file, with_suffix
+from agents.files import FORMAT_VERSION, agent_file, read_agent_file, with_suffix
 from agents.options import checked_count, option_parameters
 from atesd_env.config.checks import checked_seed
 from atesd_env.envs.actions import checked_ratios
@@ -248,7 +247,7 @@ class Agent:
             RunFilesError: If it cannot be written; an older file then stays whole.
         """
         arrays, description = self.state()
-        write_atomically(with_suffix(path, ".safetensors"), save(arrays, metadata={"agent": json.dumps(description)}))
+        write_atomically(with_suffix(path, ".safetensors"), agent_file(arrays, json.dumps(description)))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], env: gymnasium.Env[Any, Any]) -> Self:

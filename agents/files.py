@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 from safetensors import safe_open
+from safetensors.numpy import save
 
 from atesd_env.errors import RunFilesError
 from atesd_env.files.reading import json_value, open_regular, reading
@@ -22,6 +25,20 @@ def with_suffix(path: str | os.PathLike[str], suffix: str) -> Path:
     return path if path.suffix else path.with_name(f"{path.name}{suffix}")
 
 
+def agent_file(arrays: Mapping[str, NDArray[Any]], description: str) -> bytes:
+    """Returns the content of an agent's file, with the SHA-256 of arrays and description (JSON), which says that it is whole."""
+    content: bytes = save(dict(arrays), metadata={"agent": description, "sha256": _digest(arrays, description)})
+    return content
+
+
+def _digest(arrays: Mapping[str, NDArray[Any]], description: str) -> str:
+    digest = hashlib.sha256(description.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"\0{name} {array.dtype} {array.shape}\0".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
 def read_agent_file(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Returns the arrays and the description of an agent's file, as ``Agent.state`` gave them; nothing is imported.
 
@@ -32,8 +49,12 @@ def read_agent_file(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
     with reading(path, "an agent's file, which `save` writes", remedy=remedy):
         open_regular(path).close()  # safetensors itself would wait for a pipe's other end
         with safe_open(path, framework="numpy") as file:
-            description = json_value((file.metadata() or {})["agent"])
+            metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        description = json_value(metadata["agent"])
+        # Files of before have no checksum, and nothing else either.
+        if metadata != {"agent": metadata["agent"]} and metadata.get("sha256") != _digest(arrays, metadata["agent"]):
+            raise ValueError("content that does not match its checksum")
         if not isinstance(description, dict):
             raise TypeError(f"{description!r:.60}")
         if description.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:

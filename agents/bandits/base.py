@@ -196,9 +196,26 @@ class GridBandit(PassesOptionsOn, Agent):
         return {**history, **decision_arrays("pending", _PARTS, self._pending.entries)}
 
     def set_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        self.history = {name: arrays[f"history/{name}"] for name in self.history}
+        history = {name: arrays[f"history/{name}"] for name in self.history}
+        pending = decisions_of("pending", _PARTS, Pull, arrays)
+        pulls = [*history["arms"], *(pull.arms for pull, *_ in pending)]
+        shapes = {name: (len(history["returns"]), *column.shape[1:]) for name, column in self.history.items()}
+        if (
+            any(history[name].shape != shape for name, shape in shapes.items())
+            or any(
+                np.shape(pull) != shapes[name][1:]
+                for row, *_ in pending
+                for name, pull in zip(_PARTS, row, strict=True)
+            )
+            or not all(
+                np.isfinite(array).all() for name, array in arrays.items() if name.startswith(("history/", "pending/"))
+            )
+            or any(not 0 <= arm < len(self.grid) for arms in pulls for arm in arms)
+        ):
+            raise ValueError("a history or waiting pulls that such an agent has not")
+        self.history = history
         self._pending.clear()
-        self._pending.entries.extend(decisions_of("pending", _PARTS, Pull, arrays))
+        self._pending.entries.extend(pending)
 
 
 class ForgettingBandit(GridBandit):

@@ -23,6 +23,7 @@ import pyarrow.parquet
 import safetensors
 import safetensors.numpy
 
+from agents.files import agent_file
 from atesd_env.files.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from benchmarks.faults.oracle import Attempt, Case
 from benchmarks.faults.subjects import SUBJECTS, Sound, Subject, named_files, names_of
@@ -133,7 +134,8 @@ def _safetensors(path: Path, rng: random.Random) -> str:
     arrays = safetensors.numpy.load_file(path)
     name = "agent" if "agent" in metadata else ""
     arrays, description, what = _spoilt_state(rng, arrays, json.loads(metadata[name]) if name else None)
-    path.write_bytes(safetensors.numpy.save(arrays, metadata=metadata | ({name: dumped(description)} if name else {})))
+    content = agent_file(arrays, dumped(description)) if name else safetensors.numpy.save(arrays, metadata=metadata)
+    path.write_bytes(content)
     return what
 
 

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 import agents
 from agents.base import Agent
 from agents.beta import BetaController
+from agents.files import agent_file
 from agents.specs.registry import resolve
 from agents.specs.table import AGENTS, Entry
 from atesd_env.errors import AtesdError, ConfigError, RunFilesError
@@ -122,6 +123,50 @@ def test_a_description_of_odd_json_is_refused(metadata: str, tmp_path: Path):
     save_file({"a": np.zeros(1)}, tmp_path / "odd.safetensors", {"agent": metadata})
     with pytest.raises(RunFilesError, match=r"odd\.safetensors: expected an agent's file"):
         agents.make(str(tmp_path / "odd.safetensors"), ToyExposureEnv())
+
+
+@pytest.mark.parametrize("what", ["a flipped bit", "another seed", "no checksum in a file with more"])
+def test_a_changed_file_does_not_match_its_checksum_and_one_of_before_has_none(what: str, parts: Parts, tmp_path: Path):
+    arrays, text = parts[0], json.dumps(parts[1])
+    path = tmp_path / "agent.safetensors"
+    save_file(arrays, path, {"agent": text})
+    agents.make(str(path), ToyExposureEnv(windows=4))  # of before
+    content = agent_file(arrays, text)
+    path.write_bytes(content)
+    agents.make(str(path), ToyExposureEnv(windows=4))
+    changed = {
+        "a flipped bit": content[:-1] + bytes([content[-1] ^ 1]),
+        "another seed": content.replace(b'\\"seed\\": 0', b'\\"seed\\": 1'),
+        "no checksum in a file with more": content.replace(b"sha256", b"sha257"),
+    }[what]
+    assert changed != content
+    path.write_bytes(changed)
+    with pytest.raises(
+        RunFilesError, match=r"agent\.safetensors: expected an agent's file.* does not match its checksum"
+    ):
+        agents.make(str(path), ToyExposureEnv(windows=4))
+
+
+ODD_BANDIT: dict[str, Edit] = {
+    "returns without a number": array("history/returns", lambda one: np.full_like(one, np.nan)),
+    "returns of other pulls": array("history/returns", lambda one: one[:-1]),
+    "arms that there are not": array("history/arms", lambda one: np.full_like(one, 2**31 - 1)),
+    "arms of other groups": array("history/arms", lambda one: np.concatenate([one, one], axis=1)),
+    "waiting contexts of another size": array("pending/contexts", lambda one: np.concatenate([one, one], axis=1)),
+    "waiting numbers without a number": array("pending/numbers", lambda one: np.full_like(one, np.nan)),
+}
+
+
+@pytest.mark.parametrize("what", ODD_BANDIT)
+def test_an_odd_bandit_is_refused_before_it_learns(what: str, tmp_path: Path):
+    agent = agents.make("exp3s", ToyExposureEnv(windows=9), seed=0)
+    agent.learn(8)
+    arrays, description = agent.state()
+    ODD_BANDIT[what](arrays, description)
+    path = tmp_path / "odd.safetensors"
+    path.write_bytes(agent_file(arrays, json.dumps(description)))
+    with pytest.raises(RunFilesError, match=r"odd\.safetensors: .*that such an agent has not"):
+        agents.make(f"{path}:learn=true", ToyExposureEnv(windows=9))
 
 
 def test_a_pipe_is_no_agent(tmp_path: Path):
