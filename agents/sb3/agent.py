@@ -42,7 +42,7 @@ from agents.sb3.randomness import PrivateGenerators
 from agents.sb3.vec_env import PopulationVecEnv, feature_names
 from agents.specs.saved import Frozen
 from atesd_env.config.checks import checked_seed
-from atesd_env.errors import ConfigError, RunFilesError
+from atesd_env.errors import AtesdError, ConfigError, RunFilesError
 from atesd_env.files.atomic import write_atomically
 
 AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
@@ -194,13 +194,15 @@ def make(
         )
     hidden_size = checked_count("hidden_size", hidden_size, least=1)
     actions = action_map(name, num_groups(env), grid)
-    keywords = arguments(name, Scale.of(env), actions.space, policy, hidden_size, options)
     vec_env = PopulationVecEnv(env, actions, defer_reset=True, agent_name=name)
     generators = PrivateGenerators()
     with generators.lent():
         try:
+            keywords = arguments(name, Scale.of(env), actions.space, policy, hidden_size, options)
             algorithm = ALGORITHMS[name].cls(env=vec_env, seed=seed, **keywords)
-        except (AssertionError, TypeError, ValueError) as error:
+        except AtesdError:
+            raise
+        except Exception as error:  # whatever an option of another kind may come to
             raise ConfigError(
                 f"agent {name!r}: expected options that {ALGORITHMS[name].cls.__name__} takes, got {options} ('{error}'); "
                 "change them."

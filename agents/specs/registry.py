@@ -232,7 +232,7 @@ def _options(spec: str, parts: list[str]) -> dict[str, Any]:
 def _factory(spec: str, head: str, table: Table) -> tuple[Factory, dict[str, Any]]:
     """Returns the class of a spec without its options, and the arguments that its ratios go to."""
     if Path(head).suffix in SUFFIXES:
-        if not Path(head).is_file():
+        if not os.path.isfile(head):  # unlike Path's, it takes a name that is too long for one that is not there
             raise RunFilesError(f"{head}: expected the file of a saved agent, found none; check the path.")
         load = import_target(spec, "agents.sb3.agent:load_agent") if Path(head).suffix == ".zip" else _load_own
         return functools.partial(load, Path(head)), {}

@@ -321,6 +321,8 @@ class _Chance:
         ({"grid": 1}, "grid"),
         ({"grid": 5, "policy": "beta"}, "leave out policy or grid"),
         ({"n_steps": 1}, "expected options that PPO takes"),
+        ({"policy_kwargs": "x"}, "expected options that PPO takes"),
+        ({"learning_rate": [1]}, "expected options that PPO takes"),
     ],
 )
 def test_wrong_options_are_explained(options: dict[str, Any], message: str):
