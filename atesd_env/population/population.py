@@ -32,6 +32,7 @@ from atesd_env.population.samples import Sample, readable
 from atesd_env.population.snapshot import (
     StudentSnapshot,
     from_checkpoint,
+    keeps_teacher,
     put_snapshot,
     take_snapshot,
     to_checkpoint,
@@ -88,9 +89,13 @@ class Population(Students):
         configs = instance_configs(config, instances, num_students)
         self.engine = make_engine(config, num_students) if engine is None else engine
         self.student = load_student(config) if student is None else student
-        keep_teacher = config.teacher == "ema" or config.adapter is not None
         self.adapters = AdapterStack(
-            self.student.model, num_students, config.lora_r, config.lora_alpha, config.lora_targets, keep_teacher
+            self.student.model,
+            num_students,
+            config.lora_r,
+            config.lora_alpha,
+            config.lora_targets,
+            keeps_teacher(config),
         )
         self._different = {one: make_instance(one, self.student, self.adapters) for one in dict.fromkeys(configs)}
         self.instances: list[Instance] = [self._different[one] for one in configs]

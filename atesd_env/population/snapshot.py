@@ -27,6 +27,7 @@ from atesd_env.population.run_state import RunState
 _ADAPTER = "student/adapter"
 _TEACHER = "student/teacher_adapter"
 _OPTIMIZER = "student/optimizer/"
+_MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class StudentSnapshot:
     adapter: Tensor
     teacher_adapter: Tensor | None
     optimizer: dict[str, Any]
+
+
+def keeps_teacher(config: EnvConfig) -> bool:
+    """Returns whether teachers have adapters of their own: an average's, or those that the students began with."""
+    return config.teacher == "ema" or config.adapter is not None
 
 
 def take_snapshot(run: RunState, learner: Learner, index: int) -> StudentSnapshot:
@@ -137,6 +143,10 @@ def from_checkpoint(checkpoint: Checkpoint, config: EnvConfig, num_parameters: i
     check_rows(state.rows)
     settings = torch.optim.AdamW([torch.zeros(1)], lr=config.learning_rate, weight_decay=config.weight_decay)
     (ours,) = settings.state_dict()["param_groups"]
+    if moments.keys() - {0} or any(set(one) != _MOMENTS for one in moments.values()):
+        raise ValueError("other arrays of the optimizer than AdamW's")
+    if keeps_teacher(config) and _TEACHER not in arrays:
+        raise KeyError(_TEACHER)
     if len(groups) != 1 or any(groups[0].get(name, value) != value for name, value in ours.items()):
         raise ValueError(f"{groups!r:.60} as the optimizer's settings")
     return StudentSnapshot(

@@ -62,6 +62,8 @@ ONLY: dict[str, dict[str, Edit]] = {
         "another adapter": array("student/adapter", lambda one: one[:-1]),
         "an adapter of other numbers": array("student/adapter", lambda one: one.astype(np.int64)),
         "a moment of another size": array("student/optimizer/0/exp_avg", lambda one: one[:3]),
+        "a moment lost": lambda state: state.arrays.pop("student/optimizer/0/step"),
+        "a moment too many": lambda state: state.arrays.update({"student/optimizer/1/step": np.zeros((), np.float32)}),
         "a moment of nobody": lambda state: state.arrays.update(
             {"student/optimizer/x/exp_avg": np.zeros(3, np.float32)}
         ),
