@@ -12,6 +12,7 @@ import re
 import secrets
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,8 @@ LOCK_FILE = ".lock"
 TEMPORARY = r"\.[0-9a-f]{16}\.atesd\.tmp"
 """Pattern of the names of what is not finished, which nobody can guess; a killed process may leave one."""
 
+_YOUNG_SEC = 1.0
+"""Seconds in which a new file surely has its writer's lock."""
 # A device or a pipe must not keep us waiting for what it is; systems without links in our sense lack the flags.
 _AS_IT_IS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -39,10 +42,12 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{secrets.token_hex(8)}.atesd.tmp")
     try:
         with os.fdopen(opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+            _try_to_lock(file.fileno())
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            temporary.replace(path)  # before the lock goes: it says that somebody is at work
+        _sweep_abandoned(path.parent)
         sync_folder(path.parent)
     except BaseException as error:
         # Ctrl-C too must not leave half a file behind.
@@ -214,6 +219,30 @@ def _sweep(folder: Path) -> None:
         for entry in entries:
             if re.fullmatch(TEMPORARY, entry.name) and entry.is_file(follow_symlinks=False):
                 os.unlink(entry)
+
+
+def _sweep_abandoned(folder: Path) -> None:
+    """Deletes what killed writers left in a folder that others may be writing to: what has no lock, and is not just begun."""
+    with suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            if (
+                not re.fullmatch(TEMPORARY, entry.name)
+                or time.time() - entry.stat(follow_symlinks=False).st_mtime < _YOUNG_SEC
+            ):
+                continue
+            with os.fdopen(opened(Path(entry), os.O_RDWR), "rb") as file:
+                if _try_to_lock(file.fileno()):
+                    os.unlink(entry)
+
+
+def _try_to_lock(descriptor: int) -> bool:
+    """Locks an open file until it is closed; False where another process has it, or the system has no such locks."""
+    with suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def _lock(descriptor: int, folder: Path) -> None:

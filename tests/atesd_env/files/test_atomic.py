@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
@@ -182,3 +183,15 @@ def test_a_folder_that_may_not_be_written_is_refused_before_the_work(tmp_path: P
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
     with pytest.raises(RunFilesError, match="is not writable"):
         check_writable(tmp_path / "new" / "run")
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_file_but_not_what_is_being_written(tmp_path: Path):
+    left, locked, young = (tmp_path / f".{digit * 16}.atesd.tmp" for digit in "123")
+    for path in (left, locked, young):
+        path.write_text("half")
+    for path in (left, locked):
+        os.utime(path, (1, 1))
+    with locked.open("rb") as file:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        write_atomically(tmp_path / "one", b"new")
+    assert {path.name for path in tmp_path.iterdir()} == {"one", locked.name, young.name}
