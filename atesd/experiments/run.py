@@ -183,16 +183,19 @@ class Run:
         for kind in (RUN, BESIDE_ROWS):
             kind.present(self.spec.folder)  # no link is followed
         self.agent = self._made_agent()
-        self._env.reset(options={"state": checkpoint})
         self._goes_on_in_its_state = not is_replayed(checkpoint)
-        if self._goes_on_in_its_state:
-            self.agent = resumed_agent(self.agent, checkpoint, self._checked)
-            self._checked.num_windows = window
+        with reading(self.checkpoints.folder, "this run's checkpoints", remedy="begin anew (--overwrite)"):
+            self._env.reset(options={"state": checkpoint})
+            if self._goes_on_in_its_state:
+                self.agent = resumed_agent(self.agent, checkpoint, self._checked)
+                self._checked.num_windows = window
         self._open_files(keep_windows=window, vouched=vouched_files(checkpoint, self.spec.folder))
         self.checkpoints.go_on(window)
         self.report_written()
         if not self._goes_on_in_its_state:
-            self._played.shown.replay(checkpoint.arrays, read_rows(self.spec.folder / TRAJECTORY_FILE))
+            rows = read_rows(self.spec.folder / TRAJECTORY_FILE)
+            with reading(self.checkpoints.folder, "this run's checkpoints"):
+                self._played.shown.replay(checkpoint.arrays, rows)
 
     def play(self) -> None:
         """Lets the agent make the windows that are missing.

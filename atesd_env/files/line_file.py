@@ -37,7 +37,7 @@ class LineFile:
     def __init__(self, path: Path, kept: bytes | None = None) -> None:
         self._path = path
         self._size = len(kept or b"")
-        self._digests = bytearray().join(_digest(line) for line in whole_lines(kept or b""))
+        self._digests = bytearray(line_digests(kept or b"").tobytes())
         is_new = kept is None
         is_own_file(path)
         with failing(path, "to make this file" if is_new else "to go on with this file"):
@@ -107,6 +107,12 @@ def read_own(path: Path, expected: str) -> bytes:
 def whole_lines(content: bytes) -> list[bytes]:
     """Returns the lines that have their end, without it."""
     return content.split(b"\n")[:-1]
+
+
+def line_digests(content: bytes) -> NDArray[np.uint8]:
+    """Returns a digest of each line that has its end, [lines, DIGEST_BYTES]."""
+    joined = b"".join(_digest(line) for line in whole_lines(content))
+    return np.frombuffer(joined, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
 
 
 def vouched_lines(path: Path, content: bytes, digests: NDArray[np.uint8], what: str) -> bytes:

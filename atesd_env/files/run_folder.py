@@ -26,12 +26,13 @@ from atesd_env.files.line_file import (
     LineFile,
     is_in_64_bits,
     is_non_finite,
+    line_digests,
     plain,
     read_own,
     vouched_lines,
     whole_lines,
 )
-from atesd_env.files.ownership import FolderKind
+from atesd_env.files.ownership import MARKER, FolderKind
 from atesd_env.files.reading import cause_of, json_value, lines_of, open_regular, reading
 
 FORMAT_VERSION = 1
@@ -108,6 +109,7 @@ class RunWriter:
             self._go_on(keep_windows, vouched or {})
             return
         config = _config_content(self.folder, description)
+        self._config_digests = line_digests(config)
         _prepare_folder(self.folder, overwrite=overwrite)
         # The trajectory is made first, and exclusively: of two processes that start the same run, one is refused before
         # it can replace the other's config.json.
@@ -128,6 +130,7 @@ class RunWriter:
             TRAJECTORY_FILE: f"the rows of windows 1 to {window}",
             SAMPLES_FILE: f"the samples up to window {window}",
         }
+        self._config_digests = _config_digests(self.folder / CONFIG_FILE, vouched.get(CONFIG_FILE))
         rows, samples = (_kept(self.folder / name, window, vouched.get(name), what) for name, what in whats.items())
         self._trajectory = LineFile(self.folder / TRAJECTORY_FILE, rows)
         try:
@@ -138,7 +141,11 @@ class RunWriter:
 
     def vouched(self) -> dict[str, NDArray[np.uint8]]:
         """Returns a digest of each line that was written, by the file's name: what a checkpoint vouches for."""
-        return {TRAJECTORY_FILE: self._trajectory.digests, SAMPLES_FILE: self._samples.digests}
+        return {
+            CONFIG_FILE: self._config_digests,
+            TRAJECTORY_FILE: self._trajectory.digests,
+            SAMPLES_FILE: self._samples.digests,
+        }
 
     def write_row(self, row: Mapping[str, Any]) -> None:
         """Appends one window's row.
@@ -255,6 +262,15 @@ def check_same_run(folder: Path, description: Mapping[str, Any]) -> None:
     there = read_description(folder / CONFIG_FILE, "run", ["config"])
     asked = json.loads(_config_content(folder, description))
     check_same(folder, "run", there, {name: asked[name] for name in _REQUIRED_KEYS})
+    version, versions = asked["versions"].get("atesd-env"), there.get("versions")
+    if MARKER in there and isinstance(versions, dict) and versions.get("atesd-env") == version:
+        # Older versions had other fields; this one's are all there, and no others.
+        odd = sorted(there["config"].keys() ^ asked["config"].keys())
+        if odd:
+            raise ConfigError(
+                f"{folder / CONFIG_FILE}: expected the fields of this version's configuration, got other ones ({', '.join(odd)}); "
+                "restore the file, or begin anew (--overwrite)."
+            )
 
 
 def _kept(path: Path, keep_windows: int, digests: NDArray[np.uint8] | None, what: str) -> bytes:
@@ -277,6 +293,16 @@ def _kept(path: Path, keep_windows: int, digests: NDArray[np.uint8] | None, what
             "start anew."
         )
     return b"".join(lines)
+
+
+def _config_digests(path: Path, vouched: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    """Returns a digest of each line of ``config.json``, which must be the ones that a checkpoint vouches for."""
+    content = read_own(path, "to go on with this file")
+    if vouched is not None and vouched_lines(path, content, vouched, "the run's description") != content:
+        raise RunFilesError(
+            f"{path}: expected what the checkpoint vouches for, got more; restore the file, or begin anew."
+        )
+    return line_digests(content)
 
 
 def _config_content(folder: Path, description: Mapping[str, Any]) -> bytes:

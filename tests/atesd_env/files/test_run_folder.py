@@ -19,7 +19,7 @@ import pytest
 from atesd_env.config import EnvConfig
 from atesd_env.envs.recording import RecordTrajectory
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.files.run_folder import RUN_FILES, RunWriter, package_versions, read_rows
+from atesd_env.files.run_folder import RUN_FILES, RunWriter, check_same_run, package_versions, read_rows
 from tests.programs import ran
 
 DESCRIPTION = {"env_id": "ATESD-Tiny-v0", "agent": "fixed:1", "seed": 3, "config": EnvConfig()}
@@ -596,6 +596,7 @@ def test_what_is_vouched_for_grows_with_a_run_that_goes_on(tmp_path: Path) -> No
     folder = tmp_path / "run"
     with RunWriter(folder, DESCRIPTION) as writer:
         assert {name: digests.shape for name, digests in writer.vouched().items()} == {
+            "config.json": (len((folder / "config.json").read_text().splitlines()), 16),
             "trajectory.jsonl": (0, 16),
             "samples.jsonl": (0, 16),
         }
@@ -607,9 +608,48 @@ def test_what_is_vouched_for_grows_with_a_run_that_goes_on(tmp_path: Path) -> No
         for each in (writer, whole):
             each.write_row({"window": 2})
             each.write_sample({"window": 2})
-        for name, digests in whole.vouched().items():
-            np.testing.assert_array_equal(writer.vouched()[name], digests)
+        assert np.array_equal(writer.vouched().pop("config.json"), vouched["config.json"])
+        for name in ("trajectory.jsonl", "samples.jsonl"):
+            np.testing.assert_array_equal(writer.vouched()[name], whole.vouched()[name])
     whole.close()
+
+
+@pytest.mark.parametrize("edit", ["a digit", "another name", "more"])
+def test_a_description_that_a_checkpoint_vouches_for_must_be_as_it_was(edit: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with RunWriter(folder, DESCRIPTION) as writer:
+        writer.write_row({"window": 1})
+        vouched = writer.vouched()
+    path = folder / "config.json"
+    sound = path.read_text()
+    changed = {
+        "a digit": sound.replace('"python": "3', '"python": "4'),
+        "another name": sound.replace('"numpy"', '"nvmpy"'),
+        "more": sound + "\n",
+    }[edit]
+    assert changed != sound
+    path.write_text(changed)
+    with pytest.raises(RunFilesError, match=r"config\.json.*: expected what the checkpoint vouches for"):
+        RunWriter(folder, DESCRIPTION, keep_windows=1, vouched=vouched)
+    assert path.read_text() == changed
+    path.write_text(sound)
+    of_before = {name: digests for name, digests in vouched.items() if name != "config.json"}
+    for known in (vouched, of_before):
+        RunWriter(folder, DESCRIPTION, keep_windows=1, vouched=known).close()
+
+
+def test_a_description_of_this_version_has_its_fields_and_no_others(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    RunWriter(folder, DESCRIPTION).close()
+    path = folder / "config.json"
+    description = json.loads(path.read_text())
+    description["config"]["grounded_wexght"] = description["config"].pop("grounded_weight", 0.1)
+    path.write_text(json.dumps(description))
+    with pytest.raises(ConfigError, match=r"config\.json: expected the fields of this version.*grounded_wexght"):
+        check_same_run(folder, DESCRIPTION)
+    description["versions"]["atesd-env"] = "0.0.1"  # which may have had such a field
+    path.write_text(json.dumps(description))
+    check_same_run(folder, DESCRIPTION)
 
 
 def test_a_number_that_no_table_can_hold_is_refused_and_its_column_named(tmp_path: Path) -> None:
