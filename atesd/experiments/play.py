@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +77,11 @@ def run(
     """
     if resume and overwrite:
         raise ConfigError("resume: expected either resume=True or overwrite=True, got both; leave one out.")
-    agents = [agents] if isinstance(agents, str) else agents
-    seeds = [seeds] if isinstance(seeds, int) else seeds
+    agents = list(agents) if isinstance(agents, Iterable) and not isinstance(agents, str) else [agents]
+    seeds = list(seeds) if isinstance(seeds, Iterable) else [seeds]
     for name, values in (("agents", agents), ("seeds", seeds)):
         if not len(values):
-            raise ConfigError(f"{name}: expected at least one, got {list(values)!r}; name one.")
+            raise ConfigError(f"{name}: expected at least one, got {values!r}; name one.")
     specs = plan_runs(env, preset(env, **fields), agents, seeds, Path(out).expanduser())
     play_all(specs, overwrite=overwrite, resume=resume, quiet=quiet)
     return load_runs([spec.folder for spec in specs])

@@ -85,7 +85,7 @@ def preset(env_id: str, **changes: Any) -> RunConfig:
     >>> preset("ATESD-Tiny-v0", windows=5).windows
     5
     """
-    name = env_id.removeprefix("atesd_env:")
+    name = str(env_id).removeprefix("atesd_env:")
     if name not in _BY_ID:
         hint = did_you_mean(name, _BY_ID, f"the ids are {', '.join(_BY_ID)}.")
         raise ConfigError(f"env id: expected one of ours, got {env_id!r}; {hint}")

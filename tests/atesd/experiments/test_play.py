@@ -87,6 +87,23 @@ def test_the_home_folder_is_meant_by_its_sign_and_one_spec_is_an_agent(tmp_path:
     assert (tmp_path / "out" / "random-seed0").is_dir()
 
 
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ({"env": [" "]}, "env id: expected one of ours"),
+        ({"env": -1}, "env id: expected one of ours"),
+        ({"seeds": float("nan")}, "seeds: expected whole numbers"),
+        ({"seeds": 1j}, "seeds: expected whole numbers"),
+        ({"agents": 0.3}, "agent.*expected"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(odd: dict[str, Any], message: str, tmp_path: Path):
+    arguments = {"env": "ATESD-Toy-v0", "agents": ["random"], "seeds": [0], "out": tmp_path / "out"} | odd
+    with pytest.raises(ConfigError, match=message):
+        atesd.run(**arguments)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["agents", "seeds"])
 def test_no_agent_and_no_seed_are_refused_by_their_names(name: str, tmp_path: Path):
     with pytest.raises(ConfigError, match=rf"{name}: expected at least one, got \[\]"):
