@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,9 @@ from atesd.experiments.specs import RunSpec, check_folders, plan_runs
 from atesd.experiments.tracking import TensorBoard
 from atesd.experiments.training.training import TrainSpec, train
 from atesd_env.config import preset
-from atesd_env.errors import RunFilesError
+from atesd_env.errors import AtesdError, RunFilesError
 from atesd_env.evaluation.samples import SampleFile
+from atesd_env.files.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from atesd_env.files.ownership import MARKER
 from tests.programs import refusal
 
@@ -311,6 +313,24 @@ def test_a_run_goes_on_only_behind_the_samples_that_it_wrote(
     with pytest.raises(RunFilesError, match=f"{where}: expected"):
         execute(spec, resume=True)
     assert content(spec.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("what", "odd"),
+    [
+        ("an agent of nobody", {"agent": {}}),
+        ("no student", {"toy": None}),
+        ("another configuration", {"config": {}}),
+        ("nothing that an agent was shown", {"agent": {"is_replayed": True}}),
+    ],
+)
+def test_a_checkpoint_of_odd_content_is_named(what: str, odd: dict[str, Any], tmp_path: Path):
+    spec = stopped(tmp_path)
+    path = max((spec.folder / CHECKPOINT_FOLDER).iterdir())
+    checkpoint = read_checkpoint(path)
+    write_checkpoint(path, Checkpoint(checkpoint.arrays, checkpoint.description | odd))
+    with pytest.raises(AtesdError, match=rf"^{re.escape(str(path.parent))}: .*expected"):
+        execute(spec, resume=True)
 
 
 def test_a_checkpoint_of_before_compares_the_number_of_rows_and_says_so(
