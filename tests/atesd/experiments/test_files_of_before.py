@@ -23,6 +23,8 @@ from atesd.experiments.training.training import TrainSpec, train
 from atesd_env.config import EnvConfig, RunConfig, SurrogateConfig, preset
 from atesd_env.errors import ConfigError
 from atesd_env.files.checkpoint import read_checkpoint, write_checkpoint
+from atesd_env.files.ownership import MARKER
+from atesd_env.files.run_folder import CONFIG_FILE
 from atesd_env.simulated.surrogate_model import SurrogateModel
 from tests.runs import rows_of, rows_without_times
 
@@ -37,8 +39,10 @@ def as_before(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def rewrite(path: Path, name: str = "config") -> None:
-    """Turns a folder's description into one of before."""
+    """Turns a folder's description into one of before, which had no marker."""
     description = json.loads(path.read_text())
+    if name == "config":
+        description.pop(MARKER, None)
     path.write_text(json.dumps({**description, name: as_before(description[name])}))
 
 
@@ -46,7 +50,8 @@ def rewrite_checkpoint(path: Path) -> None:
     checkpoint = read_checkpoint(path)
     description = checkpoint.description
     content = {**description, "config": as_before(description["config"])}
-    write_checkpoint(path, dataclasses.replace(checkpoint, description=content))
+    arrays = {name: array for name, array in checkpoint.arrays.items() if not name.endswith(CONFIG_FILE)}
+    write_checkpoint(path, dataclasses.replace(checkpoint, arrays=arrays, description=content))
 
 
 def plan(out: Path, config: RunConfig = TOY, agent: str = "beta") -> RunSpec:
