@@ -106,7 +106,7 @@ REFUSED: dict[str, Callable[[Path], None]] = {
     "a seed in words": config(seed="one"),
     "a window of 300 digits": line(window=10**300),
     "a window in words": line(window="two"),
-    "a lost line": line(window=3),
+    "a lost line": text("trajectory.jsonl", json.dumps(ROWS[0]) + "\n" + json.dumps(ROWS[2]) + "\n"),
     "a link to nothing": special("trajectory.jsonl", lambda path: path.symlink_to("nothing")),
     "an NLL in words": line(**{"probe/nll": "low"}),
     "an NLL of many": line(**{"probe/nll": [1, 2]}),
