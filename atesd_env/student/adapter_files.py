@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def find_adapter(directory: Path) -> Path:
         StudentError: If there is none.
     """
     for candidate in (directory, directory / "adapter"):
-        if (candidate / CONFIG_FILE).is_file() and (candidate / WEIGHTS_FILE).is_file():
+        if os.path.isfile(candidate / CONFIG_FILE) and os.path.isfile(candidate / WEIGHTS_FILE):
             return candidate
     raise StudentError(
         f"adapter: expected a peft adapter directory ({CONFIG_FILE} and {WEIGHTS_FILE}) or a run's folder with one, "

@@ -7,6 +7,7 @@ gradient clipping, an average of weights and a snapshot are one operation on ``[
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -328,7 +329,7 @@ def _layout(layers: dict[str, nn.Linear], r: int) -> tuple[list[_Slot], int]:
 
 
 def _read_peft_adapter(directory: Path, stack: AdapterStack) -> dict[str, Tensor]:
-    if not (directory / WEIGHTS_FILE).is_file():
+    if not os.path.isfile(directory / WEIGHTS_FILE):
         raise StudentError(
             f"adapter: expected a peft adapter directory with {WEIGHTS_FILE}, found none in {directory}; save one "
             f"with `PeftModel.save_pretrained`."

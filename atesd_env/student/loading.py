@@ -81,7 +81,7 @@ def _locate(name: str) -> tuple[str, str]:
         return str(TINY_DIRECTORY), "packaged tiny student" if name == "tiny" else f"packaged student {name}"
     path = Path(os.path.expanduser(name))  # not Path.expanduser, which raises for a user that there is not
     if path.suffix == ".gguf":
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise StudentError(f"student: expected a GGUF file at {path}, found none; check the path.")
         return str(_converted_gguf(path)), f"GGUF file {path.name}"
     if os.path.isdir(path):  # not path.is_dir(), which raises where a name is too long

@@ -94,17 +94,25 @@ def _is_such_a_file(path: Path, before: bytes) -> bool:
         if path.suffix == ".json":
             return isinstance(_strict(after), dict)
         if path.suffix == ".jsonl":
-            # The last line of what a run writes may be cut; it begins as an object does.
-            end = after.rfind(b"\n") + 1 if path.name in ("trajectory.jsonl", "samples.jsonl") else len(after)
-            rows = [_strict(line) for line in after[:end].splitlines()]
-            is_counted = [row.get("window") for row in rows] == list(range(1, len(rows) + 1)) and bool(rows)
-            return after[end : end + 1] in (b"", b"{") and (is_counted or path.name != "trajectory.jsonl")
+            lines = [line for line in after.splitlines() if line.strip()]
+            if path.name in ("trajectory.jsonl", "samples.jsonl") and lines and not _is_json(lines[-1]):
+                del lines[-1]  # a kill, or a power cut, may leave the last line of what a run writes as it likes
+            rows = [_strict(line) for line in lines]
+            is_counted = [row.get("window") for row in rows] == list(range(1, len(rows) + 1))
+            return is_counted or path.name != "trajectory.jsonl"
     except (ValueError, AttributeError, RecursionError):
         return False
     if path.suffix == ".safetensors":
         size = 8 + int.from_bytes(before[:8], "little")
         return len(after) == len(before) and after[:size] == before[:size]
     return path.suffix in (".jinja", ".parquet") and bool(after)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(_strict(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _strict(text: bytes) -> Any:

@@ -73,7 +73,7 @@ def fit(
             f"families: expected some of {', '.join(FAMILIES)}, got {', '.join(unknown) or 'none'}; correct --families."
         )
     runs = np.unique(windows.run)
-    num_heldout = round(heldout_share * len(runs))
+    num_heldout = round(heldout_share * len(runs)) if 0 < heldout_share < 1 else 0
     if num_heldout < 1 or len(runs) - num_heldout < _NUM_FOLDS:
         raise ConfigError(
             f"heldout_share: expected a share of the {len(runs)} runs that leaves at least 1 to hold out and {_NUM_FOLDS} "

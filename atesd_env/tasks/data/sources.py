@@ -10,6 +10,7 @@ To train on a data set and to measure on it are two uses with an entry each: ``o
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -97,7 +98,7 @@ def is_hub_id(source: str | Path) -> bool:
     """
     text = str(source)
     match = _NAMED.fullmatch(text)
-    if match is None or _HUB_ID.fullmatch(match["id"]) is None or Path(match["id"]).exists() or Path(text).exists():
+    if match is None or _HUB_ID.fullmatch(match["id"]) is None or os.path.exists(match["id"]) or os.path.exists(text):
         return False
     return not match["id"].lower().endswith(_FILE_SUFFIXES)
 
@@ -105,8 +106,8 @@ def is_hub_id(source: str | Path) -> bool:
 def is_data_set(source: str | Path) -> bool:
     """Returns whether a source is read by the library `datasets`: the hub's, or a folder with data files in it."""
     match = _NAMED.fullmatch(str(source))
-    folder = Path(match["id"]) if match and not Path(source).exists() else Path(source)
-    has_files = folder.is_dir() and any(path.suffix.lower() in _FILE_SUFFIXES for path in folder.rglob("*"))
+    folder = Path(match["id"]) if match and not os.path.exists(source) else Path(source)
+    has_files = os.path.isdir(folder) and any(path.suffix.lower() in _FILE_SUFFIXES for path in folder.rglob("*"))
     return has_files or is_hub_id(source)
 
 
@@ -137,7 +138,7 @@ def find_data_set(source: str | Path, use: Use) -> HubDataSet:
     >>> find_data_set("openai/gsm8k:socratic:train[:50%]", "measuring").config
     'socratic'
     """
-    match = None if Path(source).exists() else _NAMED.fullmatch(str(source))
+    match = None if os.path.exists(source) else _NAMED.fullmatch(str(source))
     id_ = match["id"] if match else str(source)
     tables = (TRAINING_SETS, BENCHMARK_SETS) if use == "training" else (BENCHMARK_SETS, TRAINING_SETS)
     known = next((table[id_] for table in tables if id_ in table), HubDataSet(id_))
