@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from atesd_env.files.reading import json_value, open_regular, reading
 
 FORMAT_VERSION = 1
 """Version of the layout of an agent's file."""
+_VOUCHED = "vouched_agent"
+"""The one entry of the metadata: JSON with the checksum and the description."""
 
 
 def with_suffix(path: str | os.PathLike[str], suffix: str) -> Path:
@@ -27,7 +30,9 @@ def with_suffix(path: str | os.PathLike[str], suffix: str) -> Path:
 
 def agent_file(arrays: Mapping[str, NDArray[Any]], description: str) -> bytes:
     """Returns the content of an agent's file, with the SHA-256 of arrays and description (JSON), which says that it is whole."""
-    content: bytes = save(dict(arrays), metadata={"agent": description, "sha256": _digest(arrays, description)})
+    vouched = json.dumps({"sha256": _digest(arrays, description), "agent": description})
+    # One entry, as several would be written in an order that changes from process to process.
+    content: bytes = save(dict(arrays), metadata={_VOUCHED: vouched})
     return content
 
 
@@ -51,10 +56,14 @@ def read_agent_file(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        description = json_value(metadata["agent"])
-        # Files of before have no checksum, and nothing else either.
-        if metadata != {"agent": metadata["agent"]} and metadata.get("sha256") != _digest(arrays, metadata["agent"]):
-            raise ValueError("content that does not match its checksum")
+        if _VOUCHED in metadata:
+            vouched = json_value(metadata[_VOUCHED])
+            text = vouched["agent"]
+            if vouched.get("sha256") != _digest(arrays, text):
+                raise ValueError("content that does not match its checksum")
+        else:
+            text = metadata["agent"]  # a file of before has no checksum
+        description = json_value(text)
         if not isinstance(description, dict):
             raise TypeError(f"{description!r:.60}")
         if description.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
