@@ -20,12 +20,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analysis.intervals import mean_interval
 from atesd_env.config import EnvConfig, preset_of
 from atesd_env.population.population import Population
 from atesd_env.population.probe import Probe
 from atesd_env.student.packaged import PACKAGED_STUDENTS
-from benchmarks.common import provenance
+from benchmarks.common import mean_with_interval, provenance
 
 RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SCHEDULES = (*(f"fixed:{ratio:g}" for ratio in RATIOS), "random")
@@ -119,10 +118,10 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     table = {name: np.array([r["accuracy"] for r in records if r["schedule"] == name]) for name in schedules}
     means = {name: float(values.mean()) for name, values in table.items()}
     fixed = sorted((name for name in schedules if name.startswith("fixed:")), key=lambda name: means[name])
-    spread = table[fixed[-1]] - table[fixed[0]]
-    result: dict[str, Any] = {"accuracy": means, "best_fixed": fixed[-1], "worst_fixed": fixed[0]}
-    interval = mean_interval(spread) if len(spread) > 1 else (float(spread[0]),) * 3
-    return result | {"best_minus_worst": dict(zip(("mean", "low", "high"), map(float, interval), strict=True))}
+    if not fixed:
+        return {"accuracy": means}
+    spread = mean_with_interval(table[fixed[-1]] - table[fixed[0]])
+    return {"accuracy": means, "best_fixed": fixed[-1], "worst_fixed": fixed[0], "best_minus_worst": spread}
 
 
 def main() -> None:
