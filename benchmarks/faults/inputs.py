@@ -184,7 +184,7 @@ def _analysis(sound: Path, rng: random.Random, _folder: Path) -> Attempt:
     if first in ("outcomes", "comparison"):
         frame = analysis.final_outcomes(frame, ["probe/nll"])
         frame = analysis.compare_agents(frame, ["probe/nll"]) if first == "comparison" else frame
-    column, text = rng.choice(list(frame)), rng.choice(TEXTS)
+    column, text = rng.choice(list(frame)), rng.choice(PLAIN_TEXTS)
     changes: dict[str, Callable[[], Any]] = {
         "without": lambda: frame.drop(columns=column),
         "no rows of": lambda: frame.iloc[:0],
