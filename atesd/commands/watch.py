@@ -109,7 +109,7 @@ def run_statuses(root: Path) -> list[RunStatus]:
 def _run_folders(root: Path) -> list[Path]:
     found = []
     for name, subfolders, files in os.walk(root):
-        if TRAJECTORY_FILE in files:
+        if TRAJECTORY_FILE in (*files, *subfolders):
             found.append(Path(name))
             subfolders.clear()  # what lies inside a run belongs to it
         subfolders[:] = [subfolder for subfolder in subfolders if not subfolder.startswith(".")]

@@ -12,7 +12,6 @@ import re
 import secrets
 import stat
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,8 +23,6 @@ LOCK_FILE = ".lock"
 TEMPORARY = r"\.[0-9a-f]{16}\.atesd\.tmp"
 """Pattern of the names of what is not finished, which nobody can guess; a killed process may leave one."""
 
-_YOUNG_SEC = 1.0
-"""Seconds in which a new file surely has its writer's lock."""
 # A device or a pipe must not keep us waiting for what it is; systems without links in our sense lack the flags.
 _AS_IT_IS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -42,11 +39,13 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{secrets.token_hex(8)}.atesd.tmp")
     try:
         with os.fdopen(opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
-            _try_to_lock(file.fileno())
+            _try_to_lock(file.fileno(), waits=True)  # so that others see that somebody is at work on it
+            if not os.fstat(file.fileno()).st_nlink:  # swept out before it was locked
+                return write_atomically(path, content)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            temporary.replace(path)  # before the lock goes: it says that somebody is at work
+            temporary.replace(path)
         _sweep_abandoned(path.parent)
         sync_folder(path.parent)
     except BaseException as error:
@@ -222,25 +221,20 @@ def _sweep(folder: Path) -> None:
 
 
 def _sweep_abandoned(folder: Path) -> None:
-    """Deletes what killed writers left in a folder that others may be writing to: what has no lock, and is not just begun."""
+    """Deletes what killed writers left in a folder that others may be writing to: what nobody has locked."""
     with suppress(OSError):
-        for entry in list(os.scandir(folder)):
-            if (
-                not re.fullmatch(TEMPORARY, entry.name)
-                or time.time() - entry.stat(follow_symlinks=False).st_mtime < _YOUNG_SEC
-            ):
-                continue
+        for entry in [entry for entry in os.scandir(folder) if re.fullmatch(TEMPORARY, entry.name)]:
             with os.fdopen(opened(Path(entry), os.O_RDWR), "rb") as file:
                 if _try_to_lock(file.fileno()):
                     os.unlink(entry)
 
 
-def _try_to_lock(descriptor: int) -> bool:
+def _try_to_lock(descriptor: int, *, waits: bool = False) -> bool:
     """Locks an open file until it is closed; False where another process has it, or the system has no such locks."""
     with suppress(ImportError, OSError):
         import fcntl
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         return True
     return False
 

@@ -161,3 +161,9 @@ def test_once_prints_one_table_and_live_ends_on_ctrl_c(tmp_path: Path, monkeypat
     watch(tmp_path, every_sec=0.5, console=Console(file=out, force_terminal=True, width=120, height=30))
     assert looks == [0.5] * 3
     assert "1 running" in out.getvalue()
+
+
+def test_a_folder_in_place_of_the_rows_is_no_run_that_is_gone(tmp_path: Path):
+    (tmp_path / "beta-seed0" / "trajectory.jsonl").mkdir(parents=True)
+    (status,) = run_statuses(tmp_path)
+    assert status.state == "unreadable"

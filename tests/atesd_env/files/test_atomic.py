@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from atesd_env.errors import RunFilesError
+from atesd_env.files import atomic
 from atesd_env.files.atomic import (
     LOCK_FILE,
     TEMPORARY,
@@ -186,12 +187,29 @@ def test_a_folder_that_may_not_be_written_is_refused_before_the_work(tmp_path: P
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_file_but_not_what_is_being_written(tmp_path: Path):
-    left, locked, young = (tmp_path / f".{digit * 16}.atesd.tmp" for digit in "123")
-    for path in (left, locked, young):
-        path.write_text("half")
+    left, locked = (tmp_path / f".{digit * 16}.atesd.tmp" for digit in "12")
     for path in (left, locked):
-        os.utime(path, (1, 1))
+        path.write_text("half")
     with locked.open("rb") as file:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX)
         write_atomically(tmp_path / "one", b"new")
-    assert {path.name for path in tmp_path.iterdir()} == {"one", locked.name, young.name}
+    assert {path.name for path in tmp_path.iterdir()} == {"one", locked.name}
+
+
+def test_a_file_that_another_writer_swept_out_before_it_was_locked_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    lock = atomic._try_to_lock
+    swept: list[Path] = []
+
+    def slow_lock(descriptor: int, **options: bool) -> bool:
+        if not swept:
+            swept.extend(tmp_path.glob(".*.atesd.tmp"))
+            swept[0].unlink()
+        return lock(descriptor, **options)
+
+    monkeypatch.setattr(atomic, "_try_to_lock", slow_lock)
+    write_atomically(tmp_path / "one", b"new")
+    assert len(swept) == 1
+    assert (tmp_path / "one").read_bytes() == b"new"
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
