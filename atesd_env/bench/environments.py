@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from gymnasium.spaces import Box
 
-from atesd_env.bench.instances import Instance, InstanceSet
+from atesd_env.bench.instances import ENV_ID, Instance, InstanceSet
 from atesd_env.bench.known import reference
 from atesd_env.bench.observation import BenchObservation
 from atesd_env.bench.seeds import SEEDS, check_seed
@@ -23,7 +23,6 @@ from atesd_env.envs.vector import Batch, ExposureVectorEnv, checked_seeds
 from atesd_env.errors import ConfigError
 from atesd_env.streams import numpy_stream
 
-ENV_ID = "ATESD-Bench-v0"
 Instances = str | os.PathLike[str] | InstanceSet | None
 """A packaged set's name, a set's file, a set, or None for the packaged one of the id."""
 

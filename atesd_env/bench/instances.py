@@ -27,6 +27,8 @@ from atesd_env.errors import ConfigError, DataError, did_you_mean
 from atesd_env.files.atomic import write_atomically
 from atesd_env.files.reading import read_json, reading
 
+ENV_ID = "ATESD-Bench-v0"
+"""The id under which Gymnasium knows the bench."""
 FORMAT_VERSION = 1
 """Version of the layout of a set's file."""
 

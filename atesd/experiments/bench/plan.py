@@ -15,7 +15,7 @@ from typing import Any
 
 from agents.specs.registry import Spec
 from atesd.experiments.specs import RunSpec, plan_runs
-from atesd_env.bench.instances import InstanceSet
+from atesd_env.bench.instances import ENV_ID, InstanceSet
 from atesd_env.bench.seeds import SEEDS, Split, split_of_seed
 from atesd_env.config import preset
 from atesd_env.errors import ConfigError
@@ -23,7 +23,6 @@ from atesd_env.files.atomic import make_parent, write_atomically
 from atesd_env.files.description import check_same, read_description
 from atesd_env.files.ownership import FolderKind
 
-ENV_ID = "ATESD-Bench-v0"
 BENCH_FILE = "bench.json"
 """In a submission's folder: of which set its runs are."""
 NUM_SEEDS = 8

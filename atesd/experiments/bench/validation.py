@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import atesd_env  # noqa: F401  (registers the ids)
-from atesd.experiments.bench.plan import ENV_ID, read_bench_file
+from atesd.experiments.bench.plan import read_bench_file
 from atesd.experiments.processes import num_cores
-from atesd_env.bench.instances import InstanceSet
+from atesd_env.bench.instances import ENV_ID, InstanceSet
 from atesd_env.bench.seeds import split_of_seed
 from atesd_env.config import read_config
 from atesd_env.errors import AtesdError, RunFilesError
@@ -42,6 +42,7 @@ _NOT_STUDENTS = ("agent/", "time/")
 _ADDED = ("status", "reason", "non_finite", "update/num_tokens", "probe/nll_before")
 
 Verdict = Literal["same bits", "same within tolerance", "refused", "not checked"]
+"""What a run was found to be when it was made again."""
 
 
 @dataclass(frozen=True)
