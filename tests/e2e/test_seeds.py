@@ -13,8 +13,8 @@ import pytest
 
 import atesd
 from analysis import load_runs
-from atesd_env import pretrain
 from atesd_env.errors import ConfigError
+from atesd_env.pretrain.__main__ import main as rebuild
 from tests.programs import refusal
 
 TOY = ("--env", "ATESD-Toy-v0", "--windows", 2, "--quiet")
@@ -39,14 +39,16 @@ def test_verbs_refuse_them_before_there_is_a_folder(command: str, seed: int, tmp
 
 @pytest.mark.parametrize("seed", [2**63, -1])
 def test_so_do_the_functions_of_a_notebook_and_the_rebuilding_of_students(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ):
     for seeds in (seed, [0, seed]):
         with pytest.raises(ConfigError, match=r"seeds: expected whole numbers from 0 to 2\^63 - 1"):
             atesd.run("ATESD-Toy-v0", ["beta"], out=tmp_path / "out", seeds=seeds)
     monkeypatch.setattr(sys, "argv", ["pretrain", "--out", str(tmp_path / "out"), "--seed", str(seed)])
-    with pytest.raises(ConfigError, match=r"seed: expected a whole number from 0 to 2\^63 - 1"):
-        pretrain.main()
+    with pytest.raises(SystemExit) as ended:
+        rebuild()
+    assert ended.value.code == 2
+    assert re.search(r"seed: expected a whole number from 0 to 2\^63 - 1", capsys.readouterr().err)
     assert list(tmp_path.iterdir()) == []
 
 
