@@ -247,7 +247,8 @@ def test_measuring_commands_are_understood(line: str, monkeypatch: pytest.Monkey
         monkeypatch.setitem(sys.modules, name, MagicMock())
     _, _, module, *arguments = shlex.split(line)
     monkeypatch.setattr(sys, "argv", [module, *arguments])
-    monkeypatch.delitem(sys.modules, module, raising=False)
+    for name in (module, f"{module}.__main__"):  # another test may have imported it
+        monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(ParsedError):
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 
