@@ -103,6 +103,11 @@ AGENTS: Table = (
         "agents.scored:BalanceController",
     ),
     Entry(
+        "oracle",
+        "On the bench: the best schedule that a search found for the instance, on other seeds; what others are measured against.",
+        "agents.oracle:OracleSchedule",
+    ),
+    Entry(
         "ppo",
         "Stable-Baselines3's PPO, by default with a Beta policy (policy=gaussian is its own).",
         "agents.sb3.agent:ppo",

@@ -46,6 +46,7 @@ README_AGENTS = (
         None,
         None,
     ),
+    ("`oracle`", "on [the bench](docs/bench.md): the best schedule of a search on other seeds", None, None),
     (
         "`ucb`",
         "bandit on the grid 0, 0.25, 0.5, 0.75, 1; `ucb:discount=0.95` or `ucb:window=50` forgets",

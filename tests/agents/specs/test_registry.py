@@ -37,9 +37,11 @@ from agents.specs.registry import (
     resolve,
     with_option,
 )
+from atesd_env.bench import BenchEnv
 from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import ConfigError
 from atesd_env.simulated.toy import ToyExposureEnv
+from tests.atesd_env.bench.sets import toy_set
 
 OWN_MODULE = """
 class WithSeed:
@@ -119,7 +121,8 @@ def test_each_form_makes_its_agent(spec: str, kind: type, expected: dict[str, An
 @pytest.mark.parametrize("entry", AGENTS, ids=lambda entry: entry.name)
 def test_every_line_of_the_table_can_be_made_from_its_form(entry: Entry):
     spec = re.sub(r":[A-Z]", ":0.5", re.sub(r"\[.*\]", "", entry.form))
-    assert isinstance(make(spec, ToyExposureEnv()), AgentProtocol)
+    env = BenchEnv(toy_set()) if entry.name == "oracle" else ToyExposureEnv()
+    assert isinstance(make(spec, env), AgentProtocol)
     assert spec.count(":") == entry.num_ratios
 
 
