@@ -13,7 +13,8 @@ import atesd_env  # noqa: F401  (registers the ids)
 from agents.specs.registry import Spec, is_agent, label
 from atesd.experiments.baselines.registry import is_baseline, resolve
 from atesd.experiments.resuming import BESIDE_ROWS
-from atesd_env.config import EnvConfig, RunConfig
+from atesd_env.bench.environments import played
+from atesd_env.config import BenchConfig, EnvConfig, RunConfig
 from atesd_env.config.checks import checked_seed
 from atesd_env.errors import AtesdError, ConfigError, RunFilesError
 from atesd_env.files.atomic import check_writable
@@ -65,15 +66,15 @@ def plan_runs(env_id: str, config: RunConfig, agents: Sequence[Spec], seeds: Seq
         out: Folder of the runs' folders.
 
     Raises:
-        ConfigError: If a seed is below 0 or beyond 2^63 - 1, a spec names no agent, or an object that learns is to be used
-            for several runs.
+        ConfigError: If a seed is below 0 or beyond 2^63 - 1 or of another split than the benchmark's, a spec names no agent, or
+            an object that learns is to be used for several runs.
         AtesdError: If an agent or a seed is named twice, which would write one folder twice.
     """
     seeds = [checked_seed(seed, "seeds") for seed in seeds]
     for agent in agents:  # all first: a misspelt second agent must not be found out after the first one's run
         _check_agent(agent, env_id, config, seeds)
     specs = [
-        RunSpec(env_id, config, agent, seed, out / f"{_folder_name(label(agent))}-seed{seed}")
+        RunSpec(env_id, _of_seed(config, seed), agent, seed, out / f"{_folder_name(label(agent))}-seed{seed}")
         for seed in seeds
         for agent in agents
     ]
@@ -110,6 +111,11 @@ def check_folders(specs: Sequence[RunSpec], *, resume: bool = False, overwrite: 
             f"{existing[0].folder}: expected a folder without a run, found {len(existing)} of the {len(specs)} runs there already; "
             "choose another --out, pass --resume to go on with them, or --overwrite to replace them."
         )
+
+
+def _of_seed(config: RunConfig, seed: int) -> RunConfig:
+    """Returns the configuration of a run: a benchmark's seed draws the instance, and that says how many windows there are."""
+    return played(config, seed) if isinstance(config, BenchConfig) else config
 
 
 def _check_agent(agent: Spec, env_id: str, config: RunConfig, seeds: Sequence[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -92,6 +93,19 @@ class _Drawing:
     def spaces(self) -> Spaces:
         """Returns the spaces of one student, the same for the whole set."""
         return self.observed.space, Box(0.0, 1.0, (self.instance_set.groups,), dtype=np.float32)
+
+
+def played(config: BenchConfig, seed: int) -> BenchConfig:
+    """Returns the configuration of a run with a seed, with the windows of the instance that it plays.
+
+    Raises:
+        ConfigError: If the seed belongs to another split, or the set cannot be used.
+    """
+    check_seed(seed, config.split)
+    drawing = _Drawing(None, config.keywords())
+    windows = drawing.instance_set.config(drawing.drawn(seed, None)).windows
+    # Not by ``replace``: how long an instance's episode is, is nobody's choice.
+    return dataclasses.replace(config, windows=windows)
 
 
 class _Known:

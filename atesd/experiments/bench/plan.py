@@ -6,7 +6,6 @@ instance with the runs' own.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Sequence
@@ -65,9 +64,7 @@ def plan_bench(
     specs: list[RunSpec] = []
     for instance in whole.of(split):
         asked = preset(ENV_ID, instances=instances, split=split, instance=instance.id, context=context)
-        # Not by ``replace``: how long the instance's episode is, is nobody's choice, but the run's bar shows it.
-        config = dataclasses.replace(asked, windows=whole.config(instance.id).windows)
-        specs += plan_runs(ENV_ID, config, agents, seeds, out / instance.id)
+        specs += plan_runs(ENV_ID, asked, agents, seeds, out / instance.id)
     return specs
 
 

@@ -22,6 +22,7 @@ from atesd.experiments.specs import RunSpec, plan_runs
 from atesd_env.config import ToyConfig, preset
 from atesd_env.errors import AgentError, AtesdError, ConfigError, RunFilesError
 from atesd_env.simulated.toy import ToyExposureEnv
+from tests.atesd_env.bench.sets import toy_set
 from tests.runs import rows_of, rows_without_times
 
 TOY = preset("ATESD-Toy-v0", windows=3)
@@ -316,3 +317,12 @@ def test_runs_in_another_thread_leave_ctrl_c_alone(tmp_path: Path):
     thread.start()
     thread.join()
     assert windows_of(tmp_path / "run") == [1, 2, 3]
+
+
+def test_a_run_of_the_bench_has_the_windows_of_the_instance_that_its_seed_draws(tmp_path: Path):
+    toy_set().save(tmp_path / "mine.json")
+    config = preset("ATESD-Bench-v0", instances=str(tmp_path / "mine.json"), order="round-robin")
+    specs = plan_runs("ATESD-Bench-v0", config, ["fixed:1"], [0, 1, 3], tmp_path)
+    assert [spec.config.windows for spec in specs] == [3, 4, 3], "of low, high and low again"
+    with pytest.raises(ConfigError, match="seed: expected one of the split 'train', 0 to 9999, got 20000"):
+        plan_runs("ATESD-Bench-v0", config, ["fixed:1"], [0, 20_000], tmp_path)
