@@ -5,7 +5,7 @@ A plot takes the frame of ``load_runs``, leaves it unchanged, and can hand back 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, overload
 
 import pandas as pd
@@ -14,17 +14,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.checks import require_columns, require_measured, require_one_environment
+from analysis.checks import group_numbers, require_columns, require_measured, require_one_environment
 from analysis.curves import with_broken_curves
 from analysis.errors import AnalysisError
+from analysis.exposure import RATIO
 from analysis.plots.style import COLOURS, agent_styles, legend_columns, plain_label
 
 _PANELS = {
-    "exposure/reveal_ratio": "Reveal ratio\n(0..1)",
     "probe/nll": "Probe NLL\n(nats/token)",
     "probe/accuracy": "Probe accuracy\n(0..1)",
+    "rollout/length": "Rollout length\n(tokens)",
 }
-_REQUIRED_COLUMNS = ("run", "env_id", "agent", "window", "exposure/reveal_ratio", "probe/nll")
+_REQUIRED_COLUMNS = ("run", "env_id", "agent", "window", RATIO, "probe/nll")
 
 
 @overload
@@ -32,7 +33,9 @@ def plot_exposure(frame: pd.DataFrame, *, return_data: Literal[False] = False) -
 @overload
 def plot_exposure(frame: pd.DataFrame, *, return_data: Literal[True]) -> tuple[Figure, pd.DataFrame]: ...
 def plot_exposure(frame: pd.DataFrame, *, return_data: bool = False) -> Figure | tuple[Figure, pd.DataFrame]:
-    """Draws reveal ratio and probe NLL over windows for each agent, and probe accuracy where it was measured.
+    """Draws reveal ratio, probe NLL, probe accuracy and rollout length over windows for each agent, as far as they were measured.
+
+    With several difficulty groups each has a panel of its ratio.
 
     A line is the mean over an agent's runs (seeds); the band reaches from the lowest to the highest run, and is left
     out for a single run. Only measured windows are drawn: a window without a measurement is a gap, never interpolated,
@@ -53,11 +56,13 @@ def plot_exposure(frame: pd.DataFrame, *, return_data: bool = False) -> Figure |
     """
     require_columns(frame, _REQUIRED_COLUMNS)
     require_one_environment(frame)
-    require_measured(frame, ("exposure/reveal_ratio", "probe/nll"))
-    columns = [name for name in _PANELS if name in frame and frame[name].notna().any()]
+    require_measured(frame, (RATIO, "probe/nll"))
+    labels = _panels(frame)
+    columns = list(labels)
     data = pd.concat([_summary(frame, name) for name in columns], ignore_index=True)
     styles = agent_styles(frame["agent"])
-    figure = Figure(figsize=(7.5, 1.2 + 1.9 * len(columns)), dpi=120, layout="constrained")
+    height = 1.9 if len(columns) < 5 else 1.4
+    figure = Figure(figsize=(7.5, 1.2 + height * len(columns)), dpi=120, layout="constrained")
     panels = list(figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0])
     handles = []
     for index, (agent, style) in enumerate(styles.items()):
@@ -68,7 +73,7 @@ def plot_exposure(frame: pd.DataFrame, *, return_data: bool = False) -> Figure |
         for axes, name in zip(panels, columns, strict=True):
             _draw(axes, data[(data["agent"] == agent) & (data["column"] == name)], style, shift)
             _mark_terminated(axes, frame[frame["agent"] == agent], name, style["color"])
-    _dress(panels, columns, frame["window"])
+    _dress(panels, labels, frame["window"])
     figure.align_ylabels(panels)
     figure.suptitle(f"Exposure and learning, {plain_label(frame['env_id'].iloc[0])}", fontsize=11)
     figure.legend(
@@ -82,6 +87,14 @@ def plot_exposure(frame: pd.DataFrame, *, return_data: bool = False) -> Figure |
         handlelength=4,
     )
     return (figure, data) if return_data else figure
+
+
+def _panels(frame: pd.DataFrame) -> dict[str, str]:
+    """Returns the columns that a panel shows, with its label."""
+    groups = [group for group in group_numbers(frame, RATIO) if frame[f"{RATIO}_{group}"].notna().any()]
+    ratios = {f"{RATIO}_{group}": f"Reveal ratio,\ngroup {group} (0..1)" for group in groups}
+    measured = {name: label for name, label in _PANELS.items() if name in frame and frame[name].notna().any()}
+    return (ratios if len(ratios) > 1 else {RATIO: "Reveal ratio\n(0..1)"}) | measured
 
 
 def _summary(frame: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -113,14 +126,14 @@ def _draw(axes: Axes, data: pd.DataFrame, style: dict[str, Any], shift: float) -
             axes.fill_between(window, low, high, color=style["color"], alpha=0.18, linewidth=0)
 
 
-def _dress(panels: Sequence[Axes], columns: Sequence[str], windows: pd.Series[Any]) -> None:
+def _dress(panels: Sequence[Axes], labels: Mapping[str, str], windows: pd.Series[Any]) -> None:
     """Labels the panels' axes and sets how far they reach."""
-    for axes, name in zip(panels, columns, strict=True):
-        axes.set_ylabel(_PANELS[name], fontsize=9)
+    for axes, (name, label) in zip(panels, labels.items(), strict=True):
+        axes.set_ylabel(label, fontsize=9)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.ticklabel_format(axis="y", useOffset=False)
-        if name == "exposure/reveal_ratio":
+        if name.startswith(RATIO):
             axes.set_ylim(-0.04, 1.04)
     panels[-1].set_xlabel("Hold window", fontsize=9)
     first, last = int(windows.min()), int(windows.max())

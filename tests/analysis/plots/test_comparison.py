@@ -58,6 +58,20 @@ def test_two_panels_share_windows_and_say_their_units() -> None:
     assert "ATESD-Tiny-v0" in figure.get_suptitle()
 
 
+def test_each_group_has_its_ratio_and_rollouts_their_length() -> None:
+    frame = make_frame({"beta": 2}).assign(
+        **{"exposure/reveal_ratio_0": 0.25, "exposure/reveal_ratio_1": 0.75, "rollout/length": 30.0}
+    )
+    figure = plot_exposure(frame)
+    labels = ["Reveal ratio,\ngroup 0 (0..1)", "Reveal ratio,\ngroup 1 (0..1)", "Probe NLL\n(nats/token)"]
+    assert [axes.get_ylabel() for axes in figure.axes] == [*labels, "Rollout length\n(tokens)"]
+    heights = [curves(axes)[0].get_ydata()[0] for axes in figure.axes]
+    assert heights == [0.25, 0.75, 10.5, 30.0]
+    assert figure.axes[1].get_ylim() == figure.axes[0].get_ylim() == (-0.04, 1.04)
+    alone = plot_exposure(frame.assign(**{"exposure/reveal_ratio_1": np.nan}))
+    assert alone.axes[0].get_ylabel() == "Reveal ratio\n(0..1)"
+
+
 def test_lines_are_means_and_bands_reach_from_lowest_to_highest_run() -> None:
     figure, data = plot_exposure(make_frame({"beta": 3}), return_data=True)
     nll = figure.axes[1]
