@@ -1,4 +1,4 @@
-# make demo   create .venv, install, train a student under two controllers, show where the picture is
+# make demo   create .venv, install, train a student under three controllers, show where the picture is
 # make test   the same .venv, test extras, all checks and tests
 # make docs   run the notebooks, then build the documentation site into site/, strictly, without network
 # make check  linter, formatter, type checker, import rules
@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 .PHONY: demo test docs check notebooks clean
 
 demo: $(VENV)/installed
-	$(BIN)/atesd run --env ATESD-Tiny-v0 --agent beta fixed:1 --seeds 0 1 --out demo --overwrite
+	$(BIN)/atesd run --env ATESD-Bench-v0 --instance terse-slip-groups --agent fixed:1 fixed:0.25 grounded --seeds 0 1 2 --out demo --overwrite
 
 test: $(VENV)/installed-test check
 	$(BIN)/python -m pytest

@@ -40,7 +40,8 @@ SMALLER = {
     "--agent beta fixed:1 fixed:0.5 random --seeds 0 1 2": f"--agent beta fixed:1 fixed:0.5 random --seeds 0 {_SMALL}",
     "--agent mine:Falling fixed:1": f"--agent mine:Falling fixed:1 {_SMALL}",
     "--env ATESD-SmolLM2-135M-v0 --agent beta": f"--env ATESD-SmolLM2-135M-v0 --agent beta {_SMALL}",
-    "--agent beta fixed:1 --seeds 0 1": f"--agent beta fixed:1 --seeds 0 {_SMALL}",  # what `make demo` runs
+    # What `make demo` runs: one instance is as long as it is, so another one, and one run of it.
+    "--instance terse-slip-groups --agent fixed:1 fixed:0.25 grounded --seeds 0 1 2": "--instance none-4 --agent grounded",
 }
 """What the page (or the Makefile) says -> what is run here."""
 
