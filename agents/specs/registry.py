@@ -31,7 +31,8 @@ from agents.sb3.files import check_trusted
 from agents.specs.construct import Factory, call_form, construct, import_target
 from agents.specs.saved import SUFFIXES, Frozen, load_own
 from agents.specs.table import AGENTS, Entry, Table
-from atesd_env.errors import ConfigError, RunFilesError, nearest
+from atesd_env.errors import ConfigError, RunFilesError
+from atesd_env.hints import nearest
 
 Spec = str | os.PathLike[str] | AgentProtocol | Factory
 """What ``make`` takes: a spec, a class or function that returns an agent, or an agent."""

@@ -21,7 +21,8 @@ import math
 from dataclasses import dataclass
 
 from atesd_env.config import EnvConfig
-from atesd_env.errors import ConfigError, did_you_mean
+from atesd_env.errors import ConfigError
+from atesd_env.hints import did_you_mean
 from atesd_env.planning.memory import DEVICE_RESERVE, Lengths
 from atesd_env.planning.shape import ModelShape
 from atesd_env.planning.terms import CACHE_COPIES, SAMPLING_BYTES, cache_bytes, joined_adapters
