@@ -3,7 +3,7 @@
     name[:RATIO...][:key=value...]            beta    fixed:0.5    staged:0.3:1    beta:credit=one-step:batch_size=8
     package.module:Class[:key=value...]       a class, or a function, of your own
     path/to/agent.safetensors[:key=value...]  an agent that was saved; .zip, which needs trust=true, is Stable-Baselines3's
-                                              (agents/specs/saved.py)
+                                              (agents/specs/saved.py, trust.py)
 
 A ``name`` is one of the table of agents (agents/specs/table.py); or an entry point that an installed package declares in
 the group ``atesd.agents``. A ``key`` is an argument of the agent's constructor; a ``value`` is read as JSON where it
