@@ -10,7 +10,7 @@ The paper publishes no value of the settings below, so every default here is our
   and the clipped ratio has no density at the ends.
 - A batch is judged under the policy as it is at the update. Decisions wait L windows for their return, so up to L - 1
   of them were sampled just before the previous update; this is not corrected for.
-- What becomes of decisions that wait for their return when a run ends: agents/delayed.py.
+- What becomes of decisions that wait for their return when a run ends: agents/credit.py.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from torch.distributions import Beta
 from torch.nn import functional
 
 from agents.base import Agent, Transition
-from agents.credit import Credit
-from agents.delayed import PendingDecisions, decision_arrays, decisions_of, pending_decisions
+from agents.credit import Credit, PendingDecisions, decision_arrays, decisions_of, pending_decisions
 from agents.options import checked_count, checked_limits, checked_number
 from atesd_env.envs.observation import NUM_PAPER_FEATURES
 from atesd_env.errors import ConfigError

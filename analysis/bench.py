@@ -1,15 +1,12 @@
 """What agents reached on the instances of a bench, and how they compare over all of them (after rliable, arXiv 2108.13264).
 
-In means an instance counts as much as any other, however many seeds it has. Intervals are percentiles of a bootstrap that
-draws seeds anew within each instance (stratified), from a generator of its own with a fixed seed: the same runs give the same
-numbers.
+In means an instance counts as much as any other, however many seeds it has. Intervals are those of ``analysis.stratified``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +14,6 @@ from numpy.typing import NDArray
 
 from analysis.checks import CONFIGURATION, DIFFERING, require_columns
 from analysis.curves import area_under_curve
-from analysis.directions import HIGHER_IS_BETTER, bounds
 from analysis.errors import AnalysisError
 from analysis.intervals import (
     CONFIDENCE,
@@ -27,7 +23,9 @@ from analysis.intervals import (
     performance_profile,
     probability_of_improvement,
 )
+from analysis.metrics import HIGHER_IS_BETTER, bounds
 from analysis.statistics import COSTS, final_outcomes
+from analysis.stratified import stratified_iqm_interval, stratified_mean_interval
 
 AREA = "area/probe/nll"
 """Measure of a run: mean probe NLL over its windows."""
@@ -39,8 +37,6 @@ GAIN = "gain"
 """Normalised probe accuracy of a run: 0 is ``fixed:1`` (OPSD), 1 the oracle."""
 LEAST_RANGE = 0.05
 """Least accuracy by which the oracle must be above ``fixed:1`` for a gain to mean anything; below, an instance has none."""
-NUM_DRAWS = 2_000
-"""Draws of the bootstrap."""
 
 _COSTS = (*COSTS, *BRANCHES)
 
@@ -146,9 +142,7 @@ def by_instance(outcomes: pd.DataFrame, *, confidence: float = CONFIDENCE) -> pd
     for (instance, agent), runs in outcomes.groupby(["instance", "agent"], sort=True):
         for measure in (name for name in (*MEASURES, GAIN) if name in runs):
             values = runs[measure].dropna().to_numpy(dtype=np.float64)
-            interval = mean_interval(values, confidence=confidence)
-            if measure == MEASURES[0]:
-                interval = tuple(np.clip(interval, *bounds(measure, values)))
+            interval = np.clip(mean_interval(values, confidence=confidence), *_reach(measure, values))
             lines.append((instance, agent, measure, *map(float, interval), len(values)))
     return pd.DataFrame(lines, columns=["instance", "agent", "measure", "mean", "low", "high", "num_seeds"])
 
@@ -163,7 +157,8 @@ def score_agents(outcomes: pd.DataFrame, measure: str, *, confidence: float = CO
 
     Returns:
         One line for each agent: agent, measure, num_instances and num_runs (that have the measure), num_broken; ``mean``,
-        ``low``, ``high`` (over instances); ``iqm``, ``iqm_low``, ``iqm_high`` (interquartile mean over runs); for the gain
+        ``low``, ``high`` (over instances); ``iqm``, ``iqm_low``, ``iqm_high`` (interquartile mean over runs); the ends are NaN where
+        an instance has a single run; for the gain
         ``optimality_gap`` (how far runs fall short of 1), else NaN; and costs, means over runs.
 
     Raises:
@@ -173,10 +168,10 @@ def score_agents(outcomes: pd.DataFrame, measure: str, *, confidence: float = CO
     strata = _strata(outcomes, measure)
     lines = []
     for agent, samples in strata.items():
-        drawn = _bootstrapped(samples)
-        means = np.mean([part.mean(axis=1) for part in drawn], axis=0)
         whole = np.concatenate(samples)
-        iqms = interquartile_mean(np.concatenate(drawn, axis=1), axis=1)
+        reach = _reach(measure, whole)
+        low, high = np.clip(stratified_mean_interval(samples, confidence=confidence), *reach)
+        iqm_low, iqm_high = np.clip(stratified_iqm_interval(samples, confidence=confidence), *reach)
         gap = optimality_gap(whole, 1.0, higher_is_better=True) if measure == GAIN else math.nan
         mine = outcomes[outcomes["agent"] == agent]
         lines.append(
@@ -187,9 +182,11 @@ def score_agents(outcomes: pd.DataFrame, measure: str, *, confidence: float = CO
                 "num_runs": len(whole),
                 "num_broken": int(mine["is_broken"].sum()),
                 "mean": float(np.mean([sample.mean() for sample in samples])),
-                **_ends("", means, confidence),
+                "low": float(low),
+                "high": float(high),
                 "iqm": float(interquartile_mean(whole)),
-                **_ends("iqm_", iqms, confidence),
+                "iqm_low": float(iqm_low),
+                "iqm_high": float(iqm_high),
                 "optimality_gap": gap,
                 **{name: float(mine[name].mean()) for name in _COSTS},
             }
@@ -228,6 +225,11 @@ def _is_higher_better(measure: str) -> bool:
     return measure == GAIN or HIGHER_IS_BETTER[measure.removeprefix("area/")]
 
 
+def _reach(measure: str, values: NDArray[np.float64]) -> tuple[float, float]:
+    """Returns between which ends an interval is cut: only an accuracy is a share."""
+    return bounds(measure, values) if measure == MEASURES[0] else (-math.inf, math.inf)
+
+
 def _strata(outcomes: pd.DataFrame, measure: str) -> dict[str, list[NDArray[np.float64]]]:
     """Returns each agent's samples, one for each instance that has the measure, in the same order for all."""
     there = outcomes.dropna(subset=measure)
@@ -245,14 +247,3 @@ def _strata(outcomes: pd.DataFrame, measure: str) -> dict[str, list[NDArray[np.f
             )
         strata[str(agent)] = [samples[name] for name in instances]
     return strata
-
-
-def _bootstrapped(samples: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
-    """Returns draws [NUM_DRAWS, N] of each instance's N runs."""
-    rng = np.random.default_rng(0)
-    return [sample[rng.integers(len(sample), size=(NUM_DRAWS, len(sample)))] for sample in samples]
-
-
-def _ends(prefix: str, draws: Any, confidence: float) -> dict[str, float]:
-    low, high = np.quantile(draws, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return {f"{prefix}low": float(low), f"{prefix}high": float(high)}

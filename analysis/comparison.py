@@ -79,7 +79,7 @@ def compare(frame: pd.DataFrame, metrics: str | Sequence[str] = ()) -> Compariso
 
     Args:
         frame: Rows of runs of one environment with one configuration, as ``load_runs`` returns them.
-        metrics: One or more names in ``analysis.statistics.METRICS`` for the table; without one, what the verdict judges by.
+        metrics: One or more names in ``analysis.metrics.METRICS`` for the table; without one, what the verdict judges by.
 
     Returns:
         Verdict, table and pictures. Where nothing can be said (no finished run, environments or configurations mixed), the

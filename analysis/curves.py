@@ -16,9 +16,9 @@ from analysis.checks import (
     require_distinct_runs,
     require_measured,
 )
-from analysis.directions import HIGHER_IS_BETTER, bounds, direction
 from analysis.errors import AnalysisError
 from analysis.intervals import CONFIDENCE, interquartile_mean, mean_interval
+from analysis.metrics import HIGHER_IS_BETTER, bounds, direction
 
 _RUN = ["env_id", "agent", "seed", "run"]
 
@@ -61,7 +61,7 @@ def learning_curves(frame: pd.DataFrame, column: str = "probe/nll", *, confidenc
 def with_broken_curves(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     """Returns the rows with more of them for students that broke: they stay at their worst in the windows that others go on to.
 
-    Only for columns with a direction (``analysis.directions``), and windows in which some run of the environment measured it. One
+    Only for columns with a direction (``analysis.metrics``), and windows in which some run of the environment measured it. One
     that broke before it was measured stays at the worst of all runs.
     """
     higher_is_better = HIGHER_IS_BETTER.get(column)
@@ -143,7 +143,7 @@ def time_to_threshold(
         frame: Rows of runs, as ``load_runs`` returns them.
         column: What has to reach it, such as "probe/accuracy".
         threshold: Reached where the column is at least that (at most, if less is better).
-        higher_is_better: Of a column that ``analysis.directions`` does not know.
+        higher_is_better: Of a column that ``analysis.metrics`` does not know.
         windows_in_a_row: Measurements in a row that must reach it, against noise; the time is that of the first of them.
 
     Returns:

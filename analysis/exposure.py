@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.checks import group_numbers, require_columns, require_comparable, require_measured
-from analysis.directions import bounds
 from analysis.errors import AnalysisError
 from analysis.intervals import CONFIDENCE, mean_interval
+from analysis.metrics import bounds
 
 RATIO = "exposure/reveal_ratio"
 """The column of the reveal ratio."""

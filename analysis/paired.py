@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from analysis.checks import nearest, require_columns, require_finite, require_one_environment, require_seeds
 from analysis.contrasts import to_reference
-from analysis.directions import bounds, difference_bounds, direction
 from analysis.errors import AnalysisError
 from analysis.intervals import (
     CONFIDENCE,
@@ -32,6 +31,7 @@ from analysis.intervals import (
     probability_of_improvement,
     require_confidence,
 )
+from analysis.metrics import bounds, difference_bounds, direction
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def paired_differences(
         outcomes: One line for each run, with the columns agent, seed and ``measure``; NaN is left out.
         measure: Column to compare.
         reference: Agent that the others are compared with, such as "fixed:1".
-        higher_is_better: Of a measure that ``analysis.directions`` does not know.
+        higher_is_better: Of a measure that ``analysis.metrics`` does not know.
         effect: Difference that one would not want to miss; None takes the one observed.
         power: Probability with which ``num_seeds_needed`` seeds find it.
         confidence: Confidence level of all intervals together.
@@ -222,7 +222,7 @@ def performance_profiles(
         outcomes: One line for each run, with the columns agent, seed and ``measure``; NaN is left out.
         measure: Column to look at.
         thresholds: Where to look, one or several.
-        higher_is_better: Of a measure that ``analysis.directions`` does not know.
+        higher_is_better: Of a measure that ``analysis.metrics`` does not know.
 
     Returns:
         One line for each agent and threshold: agent, measure, threshold, ``share`` in [0, 1] (``performance_profile``), ``gap``

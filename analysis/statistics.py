@@ -17,33 +17,16 @@ import pandas as pd
 from analysis.checks import (
     CONFIGURATION,
     DIFFERING,
-    listed,
-    nearest,
     require_columns,
     require_finite,
     require_one_environment,
     require_seeds,
 )
 from analysis.contrasts import Contrast, to_best, to_best_fixed, to_reference
-from analysis.directions import HIGHER_IS_BETTER, bounds, difference_bounds
 from analysis.errors import AnalysisError
 from analysis.intervals import CONFIDENCE, mean_interval, require_confidence
+from analysis.metrics import METRICS, bounds, difference_bounds, known_metrics
 from analysis.paired import shared_seeds
-
-METRICS: dict[str, bool] = {
-    name: HIGHER_IS_BETTER[name]
-    for name in (
-        "probe/accuracy",
-        "probe/nll",
-        "probe/pass_at_k",
-        "probe/grounded",
-        "rollout/success_rate",
-        "student/mismatch",
-        "student/loss",
-        "return",
-    )
-}
-"""What agents can be compared by -> whether more is better; "return" is the sum of a run's rewards."""
 
 COSTS = ("num_updates", "num_tokens", "num_trained_tokens", "controller_sec", "run_sec")
 """What a run cost: columns of ``final_outcomes``."""
@@ -130,17 +113,6 @@ def final_outcomes(frame: pd.DataFrame, metrics: str | Sequence[str]) -> pd.Data
         if name in names:
             outcomes[name] = names[name].astype("string")
     return outcomes.reset_index(names="run").sort_values(["agent", "seed"], ignore_index=True)
-
-
-def known_metrics(metrics: str | Sequence[str]) -> list[str]:
-    """Returns metrics as a list; AnalysisError, with the nearest known name, if one is unknown."""
-    for metric in listed(metrics):
-        if metric not in METRICS:
-            raise AnalysisError(
-                f"metric: expected one of {', '.join(METRICS)}, got {metric!r}; pass one of these"
-                f"{nearest(metric, METRICS, ' ({})')}."
-            )
-    return listed(metrics)
 
 
 def _came_to(rows: pd.DataFrame, metric: str, is_broken: pd.Series[bool]) -> pd.Series[Any]:

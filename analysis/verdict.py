@@ -18,8 +18,9 @@ import pandas as pd
 from analysis.checks import require_columns
 from analysis.contrasts import ROUNDING
 from analysis.errors import AnalysisError
+from analysis.metrics import METRICS
 from analysis.paired import counted, outcome_table, shared_seeds
-from analysis.statistics import METRICS, compare_agents, final_outcomes
+from analysis.statistics import compare_agents, final_outcomes
 
 LEAST_SEEDS = 6
 """Shared seeds below which no winner is named.

@@ -2,11 +2,8 @@
 
 One root, and one class for each kind of thing that can be wrong; each also inherits the built-in that fits, so that
 ``except ValueError`` keeps working. Every message says what was expected, what came, and what to do; where a name was
-mistyped, it says which one was probably meant (``did_you_mean``).
+mistyped, it says which one was probably meant (`atesd_env.hints`).
 """
-
-import difflib
-from collections.abc import Iterable
 
 from gymnasium.error import ResetNeeded
 
@@ -70,24 +67,3 @@ def shown(value: object, longest: int = 500) -> str:
     except Exception as error:  # a number of 5,000 digits, an object of somebody's
         text = f"a {type(value).__name__} that cannot be shown ({type(error).__name__})"
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
-
-
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """Returns which of some names was probably meant, capitals aside, or None where none is near.
-
-    >>> nearest("Windos", ["windows", "groups"]), nearest("windows", ["groups"])
-    ('windows', None)
-    """
-    by_lower = {candidate.lower(): candidate for candidate in names}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    return by_lower[found[0]] if found else None
-
-
-def did_you_mean(name: str, names: Iterable[str], otherwise: str = "") -> str:
-    """Returns a message's hint at the nearest of some names, or ``otherwise`` where none is near.
-
-    >>> did_you_mean("windos", ["windows", "groups"]), did_you_mean("x", ["windows"], "the field is windows.")
-    ("did you mean 'windows'?", 'the field is windows.')
-    """
-    found = nearest(name, names)
-    return f"did you mean {found!r}?" if found else otherwise

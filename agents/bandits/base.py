@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from agents.bandits.rules import arm_sums, recency_weights, standard_scores
 from agents.base import Agent, Transition
-from agents.credit import Credit
-from agents.delayed import PendingDecisions, decision_arrays, decisions_of, pending_decisions
+from agents.credit import Credit, PendingDecisions, decision_arrays, decisions_of, pending_decisions
 from agents.options import PassesOptionsOn, checked_count, checked_number
 from atesd_env.errors import ConfigError
 

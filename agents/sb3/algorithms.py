@@ -19,7 +19,8 @@ from stable_baselines3.common.noise import NormalActionNoise
 
 from agents.checking import config_of
 from agents.sb3.actions import ActionMap, Grid, Interval, JointGrid
-from atesd_env.errors import ConfigError, did_you_mean
+from atesd_env.errors import ConfigError
+from atesd_env.hints import did_you_mean
 
 Defaults = Callable[["Scale"], dict[str, Any]]
 """Returns our arguments for an algorithm at a scale."""

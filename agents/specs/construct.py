@@ -15,7 +15,8 @@ import gymnasium
 
 from agents.base import AgentProtocol
 from agents.options import option_parameters
-from atesd_env.errors import ConfigError, did_you_mean
+from atesd_env.errors import ConfigError
+from atesd_env.hints import did_you_mean
 
 Factory = Callable[..., AgentProtocol]
 """A class, or a function, that returns an agent."""

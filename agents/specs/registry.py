@@ -3,7 +3,7 @@
     name[:RATIO...][:key=value...]            beta    fixed:0.5    staged:0.3:1    beta:credit=one-step:batch_size=8
     package.module:Class[:key=value...]       a class, or a function, of your own
     path/to/agent.safetensors[:key=value...]  an agent that was saved; .zip, which needs trust=true, is Stable-Baselines3's
-                                              (agents/specs/saved.py)
+                                              (agents/specs/saved.py, trust.py)
 
 A ``name`` is one of the table of agents (agents/specs/table.py); or an entry point that an installed package declares in
 the group ``atesd.agents``. A ``key`` is an argument of the agent's constructor; a ``value`` is read as JSON where it
@@ -31,7 +31,8 @@ from agents.sb3.files import check_trusted
 from agents.specs.construct import Factory, call_form, construct, import_target
 from agents.specs.saved import SUFFIXES, Frozen, load_own
 from agents.specs.table import AGENTS, Entry, Table
-from atesd_env.errors import ConfigError, RunFilesError, nearest
+from atesd_env.errors import ConfigError, RunFilesError
+from atesd_env.hints import nearest
 
 Spec = str | os.PathLike[str] | AgentProtocol | Factory
 """What ``make`` takes: a spec, a class or function that returns an agent, or an agent."""

@@ -1,21 +1,7 @@
-"""Saved agents: a file becomes an agent again, and whose code may run on the way.
-
-Our own files are safetensors with JSON in the metadata: reading one runs nothing. But the metadata names the agent's
-class, and importing a module runs it, so a file from a stranger must not choose what is imported. The rule: the class is
-
-- the one that the caller names (``agent_class``), or
-- one of our own package ``agents``, or
-- the target of an entry point in the group ``atesd.agents``, which an installed package declares, or
-- in a module that the program has imported already;
-
-and it derives from ``agents.base.Agent``. Anything else is refused, with a message that says how to name it.
-Stable-Baselines3's zip files are pickles inside: loading one can run any code, so it is refused unless ``trust=true`` is said.
-"""
+"""Saved agents: a file becomes an agent again (whose code may run on the way: `trust`)."""
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +11,7 @@ import gymnasium
 
 from agents.base import Agent, AgentProtocol
 from agents.files import read_agent_file
+from agents.specs.trust import saved_class
 from atesd_env.errors import ConfigError
 
 SUFFIXES = (".safetensors", ".zip")
@@ -65,7 +52,7 @@ def load_own(
         env: The environment to decide in.
         seed: Seed of the new run and of the agent's decisions in it. (To go on inside the saved agent's run, use its
             class's ``load``.)
-        agent_class: Its class; None finds it by the rule above.
+        agent_class: Its class; None finds it (`trust.saved_class`).
         installed: Classes that may be imported, beside our own: full name -> how to import it.
 
     Raises:
@@ -81,32 +68,7 @@ def load_own(
     if agent_class is not None and description.get("class") == f"__main__.{agent_class.__qualname__}":
         # A script calls its own classes so; whoever loads its file can only name them by their module.
         description["class"] = f"{agent_class.__module__}.{agent_class.__qualname__}"
-    kind = agent_class or _saved_class(path, str(description.get("class")), installed or {})
+    kind = agent_class or saved_class(path, str(description.get("class")), installed or {})
     agent = kind.from_state(arrays, description, env, source=str(path))
     agent.reseed(seed)
     return agent
-
-
-def _saved_class(path: Path, name: str, installed: Mapping[str, Callable[[], Any]]) -> type[Agent]:
-    module_name, _, attribute = name.rpartition(".")
-    found = getattr(sys.modules.get(module_name), attribute, None)
-    if found is not None:
-        pass
-    elif name in installed:
-        found = installed[name]()
-    elif name.startswith("agents."):
-        try:
-            found = getattr(importlib.import_module(module_name), attribute, None)
-        except ModuleNotFoundError:
-            found = None
-    else:
-        raise ConfigError(
-            f"{path}: expected an agent of our own or of an installed package, got the class {name}, which is not imported "
-            f"because a file says so; if you trust it, name it: {path}:agent_class={module_name}:{attribute}"
-        )
-    if not (isinstance(found, type) and issubclass(found, Agent)):
-        raise ConfigError(
-            f"{path}: expected a class that derives from agents.base.Agent, got {name}; check versions, or load the file "
-            "with the class that saved it."
-        )
-    return found

@@ -56,5 +56,5 @@ def plot_bench(
     right.set_yticks(places, [plain_label(agent, 34) for agent in scores["agent"]], fontsize=8)
     right.set_ylim(-0.6, len(scores) - 0.4)
     right.set_xlabel(f"interquartile mean: {name}", fontsize=8)
-    draw_legend(figure, styles, "95% intervals: bootstrap over seeds within each instance")
+    draw_legend(figure, styles, "95% intervals from seeds within each instance")
     return (figure, data) if return_data else figure

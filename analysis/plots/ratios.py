@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.checks import require_columns, require_measured, require_one_environment
-from analysis.directions import direction
 from analysis.errors import AnalysisError
 from analysis.exposure import mismatch_by_ratio, mismatch_trend
+from analysis.metrics import direction
 from analysis.paired import agent_means
 from analysis.plots.style import COLOUR_MAP, COLOURS, agent_styles, draw_legend, label_of, new_figure, plain_label
 from analysis.statistics import fixed_ratio
@@ -147,7 +147,7 @@ def plot_counterfactual(
     Args:
         frame: Frames of ``atesd_env.envs.branch.counterfactual``, one below the other, with a column that names the state. Of each
             branch the last window counts; branches that ended early are left out with their state's other branches of that seed.
-        outcome: Column to draw, with a direction (``analysis.directions``); the sign is turned so that more is better in the
+        outcome: Column to draw, with a direction (``analysis.metrics``); the sign is turned so that more is better in the
             picture.
         state: The column that names the state, such as the windows done before it.
         return_data: Also return what was drawn: columns ``state``, reveal_ratio, advantage, num_seeds.

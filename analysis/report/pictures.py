@@ -15,8 +15,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.credit import credit_decomposition, decision_returns
-from analysis.directions import HIGHER_IS_BETTER
 from analysis.errors import AnalysisError
+from analysis.metrics import HIGHER_IS_BETTER, METRICS
 from analysis.paired import counted, paired_differences, shared_seeds
 from analysis.plots.credit import plot_credit
 from analysis.plots.exposures import plot_beta_density, plot_exposure_trajectories
@@ -24,7 +24,7 @@ from analysis.plots.learning import plot_health, plot_learning_curves
 from analysis.plots.paired import plot_paired_differences
 from analysis.plots.ratios import plot_mismatch_by_ratio, plot_ratio_sweep
 from analysis.plots.style import NAMES
-from analysis.statistics import METRICS, compare_agents, fixed_ratio
+from analysis.statistics import compare_agents, fixed_ratio
 from analysis.verdict import LEAST_SEEDS, judged_outcomes
 
 MOST_NAMED = 12

@@ -304,10 +304,10 @@ def _tell_of_scores(measure: str, budget: float, unfinished: Sequence[str], chan
     )
     when = f"within {budget:g} times a run's updates, those on branches included" if budget else "after the last window"
     say(
-        f"Scored by {what}, {when}.\n[low, high]: 95%, of instances by t over seeds, of all by a bootstrap over seeds within each "
-        "instance. Costs are means\nover whole runs; updates and tokens on branches are those that an agent tried and took back."
+        f"Scored by {what}, {when}.\n[low, high]: 95%, of an instance from its seeds, of all from seeds within instances; - with one "
+        "seed. Costs are means\nover whole runs; updates and tokens on branches are those that an agent tried and took back."
     )
 
 
 def _text(mean: float, low: float, high: float) -> str:
-    return f"{mean:.3f}" if math.isnan(low) else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{mean:.3f} [-]" if math.isnan(low) else f"{mean:.3f} [{low:.3f}, {high:.3f}]"

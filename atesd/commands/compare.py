@@ -122,7 +122,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _parsed(arguments: Sequence[str]) -> tuple[Command, Settings]:
     from analysis.checks import nearest
-    from analysis.statistics import METRICS
+    from analysis.metrics import METRICS
     from atesd.commands.side_by_side import Settings, with_ray_value
 
     command = parse_command(Command, with_ray_value(arguments), "atesd compare")

@@ -17,7 +17,7 @@ from atesd_env.config import EnvConfig, preset_of
 from atesd_env.errors import ConfigError
 
 if TYPE_CHECKING:
-    from atesd_env.planning.hours import Device
+    from atesd_env.planning.devices import Device
     from atesd_env.planning.memory import Lengths, MemoryPlan
     from atesd_env.planning.shape import ModelShape
 
@@ -71,7 +71,8 @@ def main(arguments: Sequence[str]) -> None:
         )
 
     # Heavy imports only now, so that --help is quick.
-    from atesd_env.planning.hours import parse_gpus, token_plan
+    from atesd_env.planning.devices import parse_gpus
+    from atesd_env.planning.hours import token_plan
     from atesd_env.planning.memory import memory_plan
     from atesd_env.planning.shape import student_shape
 

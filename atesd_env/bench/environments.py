@@ -36,6 +36,7 @@ class _Drawing:
         instances: The instances that are drawn: those of the split, or the one that was named.
         bench: What was asked for.
         observed: The observation's layout.
+        config: The configuration to begin with, of the first of the instances.
     """
 
     def __init__(self, instances: Instances, fields: dict[str, Any]) -> None:
@@ -48,6 +49,7 @@ class _Drawing:
             self.instances = (self.named(self.bench.instance),)
         self.observed = BenchObservation(self.instance_set.groups, context=self.bench.context)
         self.rewards = {name: getattr(self.bench, name) for name in BenchConfig.names("is_reward")}
+        self.config = self.instance_set.config(self.instances[0].id, **self.rewards)
 
     def named(self, instance_id: str) -> Instance:
         """Returns an instance of the split.
@@ -90,10 +92,6 @@ class _Drawing:
         """Returns K students, to begin with of the first of the instances."""
         return BenchStudents(self.instance_set, self.observed, self.rewards, num_students, self.instances[0].id)
 
-    def spaces(self) -> Spaces:
-        """Returns the spaces of one student, the same for the whole set."""
-        return self.observed.space, Box(0.0, 1.0, (self.instance_set.groups,), dtype=np.float32)
-
 
 def played(config: BenchConfig, seed: int) -> BenchConfig:
     """Returns the configuration of a run with a seed, with the windows of the instance that it plays.
@@ -108,10 +106,20 @@ def played(config: BenchConfig, seed: int) -> BenchConfig:
     return dataclasses.replace(config, windows=windows)
 
 
-class _Known:
-    """What both environments tell of their set."""
+class _DrawsInstances:
+    """What both environments have of their drawing, which they make first of all."""
 
-    instance_set: InstanceSet
+    _drawing: _Drawing
+
+    @property
+    def instance_set(self) -> InstanceSet:
+        """The whole set, all splits."""
+        return self._drawing.instance_set
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """The instances that are drawn."""
+        return self._drawing.instances
 
     def reference(self, instance_id: str) -> pd.DataFrame:
         """Returns what known controllers reach on an instance of the set, and what it cost (``bench.known``).
@@ -122,8 +130,11 @@ class _Known:
         """
         return reference(self.instance_set, instance_id)
 
+    def _make_spaces(self) -> Spaces:
+        return self._drawing.observed.space, Box(0.0, 1.0, (self.instance_set.groups,), dtype=np.float32)
 
-class BenchEnv(_Known, ExposureEnv[BenchStudents]):
+
+class BenchEnv(_DrawsInstances, ExposureEnv[BenchStudents]):
     """Trains a student of an instance for one episode; the next reset draws another instance.
 
     Spaces are the same for all instances of a set. Action: ``Box(0, 1, (groups,))`` with the most groups of an instance; an
@@ -143,8 +154,6 @@ class BenchEnv(_Known, ExposureEnv[BenchStudents]):
 
     Attributes:
         config: The configuration of the present instance.
-        instance_set: The whole set, all splits.
-        instances: The instances that are drawn.
         feature_names: Names of the observation's entries, in order.
 
     Raises:
@@ -155,13 +164,9 @@ class BenchEnv(_Known, ExposureEnv[BenchStudents]):
 
     def __init__(self, instances: Instances = None, render_mode: str | None = None, **fields: Any) -> None:
         self._drawing = _Drawing(instances, fields)
-        self.instance_set, self.instances = self._drawing.instance_set, self._drawing.instances
         self._named: str | None = None
-        super().__init__(self.instance_set.config(self.instances[0].id, **self._drawing.rewards), render_mode)
+        super().__init__(self._drawing.config, render_mode)
         self.feature_names = self._drawing.observed.names
-
-    def _make_spaces(self) -> Spaces:
-        return self._drawing.spaces()
 
     def _make_population(self) -> BenchStudents:
         return self._drawing.students(1)
@@ -199,7 +204,7 @@ class BenchEnv(_Known, ExposureEnv[BenchStudents]):
         self.config = self.population.config_of(0)
 
 
-class BenchVectorEnv(_Known, ExposureVectorEnv[BenchStudents]):
+class BenchVectorEnv(_DrawsInstances, ExposureVectorEnv[BenchStudents]):
     """Trains K students side by side, each in an instance of its own, which changes with each of its resets.
 
     Students that share a base and a batch are trained in one population, others beside it; student k is the scalar environment
@@ -225,14 +230,9 @@ class BenchVectorEnv(_Known, ExposureVectorEnv[BenchStudents]):
         **fields: Any,
     ) -> None:
         self._drawing = _Drawing(instances, fields)
-        self.instance_set, self.instances = self._drawing.instance_set, self._drawing.instances
-        config = self.instance_set.config(self.instances[0].id, **self._drawing.rewards)
-        super().__init__(config, num_envs, render_mode)
+        super().__init__(self._drawing.config, num_envs, render_mode)
         self.feature_names = self._drawing.observed.names
         self._named: list[str | None] = [None] * self.num_envs
-
-    def _make_spaces(self) -> Spaces:
-        return self._drawing.spaces()
 
     def _make_population(self) -> BenchStudents:
         return self._drawing.students(self.num_envs)

@@ -23,9 +23,10 @@ from typing import Any, Self, get_args
 
 from atesd_env.bench.seeds import Split
 from atesd_env.config import BenchConfig, RunConfig, SurrogateConfig, preset
-from atesd_env.errors import ConfigError, DataError, did_you_mean
+from atesd_env.errors import ConfigError, DataError
 from atesd_env.files.atomic import write_atomically
 from atesd_env.files.reading import read_json, reading
+from atesd_env.hints import did_you_mean
 
 ENV_ID = "ATESD-Bench-v0"
 """The id under which Gymnasium knows the bench."""

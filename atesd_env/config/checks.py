@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from atesd_env.errors import ConfigError, nearest, shown
+from atesd_env.errors import ConfigError, shown
+from atesd_env.hints import suggestion
 
 RATIO_TOLERANCE = 1e-6
 """How far from what was meant a reveal ratio may lie and count as rounding of a float32: outside [0, 1], below a step."""
@@ -70,10 +71,9 @@ def checked(field: dataclasses.Field[Any], value: Any) -> Any:
     if "choices" in field.metadata:
         choices = field.metadata["choices"]
         if not isinstance(value, str) or value not in choices:
-            meant = nearest(str(value), choices)
-            suggestion = f" Did you mean {meant!r}?" if meant else ""
             raise ConfigError(
-                f"{field.name}: expected one of {choices}, got {shown(value)}; choose one of these.{suggestion}"
+                f"{field.name}: expected one of {choices}, got {shown(value)}; choose one of these."
+                f"{suggestion(str(value), choices)}"
             )
         return str(value)
     base = annotation.removesuffix(" | None")

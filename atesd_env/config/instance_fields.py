@@ -7,7 +7,8 @@ from typing import Any
 
 from atesd_env.config.language_model import EnvConfig
 from atesd_env.config.run import Leaf
-from atesd_env.errors import ConfigError, did_you_mean
+from atesd_env.errors import ConfigError
+from atesd_env.hints import did_you_mean
 
 INSTANCE_FIELDS = EnvConfig.names("instance")
 """Fields of ``EnvConfig`` that may differ between the students of a population."""

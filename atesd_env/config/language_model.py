@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from atesd_env.config.checks import choice, number, option
 from atesd_env.config.phases import check_phases
 from atesd_env.config.run import RunConfig
-from atesd_env.errors import ConfigError, nearest
+from atesd_env.errors import ConfigError
+from atesd_env.hints import suggestion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,9 +201,7 @@ def check_rollout_engine(engine: str) -> None:
         ConfigError: If it is something else.
     """
     if engine not in ("own", "vllm") and not is_server(engine):
-        meant = nearest(engine, ("own", "vllm"))
-        suggestion = f" Did you mean {meant!r}?" if meant else ""
         raise ConfigError(
             f'rollout_engine: expected "own", "vllm" or the address of a vLLM server such as "http://localhost:8000", got '
-            f"{engine!r}; give one of these.{suggestion}"
+            f"{engine!r}; give one of these.{suggestion(engine, ('own', 'vllm'))}"
         )

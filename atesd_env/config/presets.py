@@ -8,7 +8,8 @@ from atesd_env.config.bench import BenchConfig
 from atesd_env.config.language_model import EnvConfig
 from atesd_env.config.run import Leaf, RunConfig
 from atesd_env.config.simulated import SurrogateConfig, ToyConfig
-from atesd_env.errors import ConfigError, did_you_mean
+from atesd_env.errors import ConfigError
+from atesd_env.hints import did_you_mean
 
 _TINY = EnvConfig()
 _SMOLLM2 = EnvConfig(

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
 from atesd_env.config.checks import checked, choice, number
-from atesd_env.errors import ConfigError, did_you_mean
+from atesd_env.errors import ConfigError
+from atesd_env.hints import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)

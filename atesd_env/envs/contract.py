@@ -20,8 +20,9 @@ from atesd_env.config import RunConfig
 from atesd_env.envs.columns import Row
 from atesd_env.envs.infos import Infos, vector_infos
 from atesd_env.envs.observation import RunningStatistics, observation, observation_bounds
-from atesd_env.errors import ConfigError, did_you_mean, shown
+from atesd_env.errors import ConfigError, shown
 from atesd_env.files.checkpoint import Checkpoint
+from atesd_env.hints import did_you_mean
 
 Observation = NDArray[np.float32]
 """[num_features], scaled statistics of a run; or of K runs, [K, num_features]."""

@@ -5,7 +5,8 @@ from atesd_env.lazy import on_first_use
 __getattr__, __all__ = on_first_use(
     __name__,
     {
-        "hours": ("DEVICES", "Device", "time_plan", "token_plan"),
+        "devices": ("DEVICES", "Device"),
+        "hours": ("time_plan", "token_plan"),
         "memory": ("MemoryPlan", "memory_plan", "remedies"),
         "shape": ("ModelShape", "student_shape"),
     },

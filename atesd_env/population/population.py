@@ -25,6 +25,7 @@ from atesd_env.envs.reward import learning_progress, window_reward
 from atesd_env.errors import NonFiniteError
 from atesd_env.files.checkpoint import Checkpoint
 from atesd_env.population.batch import Batch, make_batch
+from atesd_env.population.collapse import collapse_reason
 from atesd_env.population.instance import Instance, make_instance
 from atesd_env.population.problems import next_problems, problem_at
 from atesd_env.population.run_state import RunState
@@ -224,7 +225,7 @@ class Population(Students):
         probed = self.measure_probe(student, number)
         progress = learning_progress(nll_before, run.probe_nll, config.progress)
         grounded = instance.grounded(student, totals.reveal_ratios, self.learner.teacher_bank)
-        run.broken = run.collapse(config.collapse_nll)
+        run.broken = collapse_reason(run.probe_nll, run.initial_nll, config.collapse_nll)
         reward = -config.collapse_nll if run.broken else window_reward(progress, grounded, config.grounded_weight)
         measured: Row = {
             "window": number,

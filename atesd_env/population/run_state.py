@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from atesd_env.envs.columns import Row
@@ -35,16 +34,3 @@ class RunState:
     def cut(self) -> str | None:
         """Only a student that breaks ends its episode before the last window."""
         return None
-
-    def collapse(self, collapse_nll: float) -> str | None:
-        """Returns why the student counts as broken by its latest probe NLL, or None.
-
-        Args:
-            collapse_nll: By how much the probe NLL may exceed the initial one, in nats a token.
-        """
-        if math.isfinite(self.probe_nll) and self.probe_nll - self.initial_nll <= collapse_nll:
-            return None
-        return (
-            f"collapsed: probe NLL {self.probe_nll:.3f} exceeds the initial {self.initial_nll:.3f} by more than "
-            f"collapse_nll={collapse_nll:g}"
-        )

@@ -16,8 +16,9 @@ from rich.progress import track
 from torch import Tensor
 
 from atesd_env.config import EnvConfig
-from atesd_env.errors import ConfigError, nearest
+from atesd_env.errors import ConfigError
 from atesd_env.exposure import PromptBuilder
+from atesd_env.hints import suggestion
 from atesd_env.pretrain.habits import HABITS, demonstration
 from atesd_env.rollouts.scoring import forced_rollouts, scored_hidden, token_log_probs
 from atesd_env.streams import numpy_stream
@@ -72,10 +73,9 @@ class Recipe:
             )
         for habit in parts[1:3]:
             if habit not in HABITS:
-                meant = nearest(habit, HABITS)
-                suggestion = f" Did you mean {meant!r}?" if meant else ""
                 raise ConfigError(
-                    f"student: expected habits out of {', '.join(HABITS)}, got {habit!r}; choose of these.{suggestion}"
+                    f"student: expected habits out of {', '.join(HABITS)}, got {habit!r}; choose of these."
+                    f"{suggestion(habit, HABITS)}"
                 )
         return cls(parts[1], parts[2], int(parts[3]))
 

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from atesd_env.errors import StudentError, did_you_mean
+from atesd_env.errors import StudentError
+from atesd_env.hints import did_you_mean
 
 _ASSETS = Path(__file__).parents[1] / "assets"
 TINY_DIRECTORY = _ASSETS / "tiny"

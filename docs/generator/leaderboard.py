@@ -65,12 +65,19 @@ def _cells(scores: dict[str, dict[str, Any]]) -> tuple[str, ...]:
     nll = scores["probe/nll"]
     return (
         str(nll["num_runs"]),
-        "-" if gain is None else f"{gain['mean']:.2f} [{gain['low']:.2f}, {gain['high']:.2f}]",
+        _mean(gain, 2),
         "-" if gain is None else f"{gain['iqm']:.2f}",
         "-" if gain is None else f"{gain['optimality_gap']:.2f}",
-        "-" if accuracy is None else f"{accuracy['mean']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]",
+        _mean(accuracy, 3),
         f"{nll['mean']:.3f}",
         f"{nll['num_updates']:.0f}",
         f"{nll['branch_updates']:.0f}",
         "-" if nll["controller_sec"] is None else f"{nll['controller_sec']:.2g}",
     )
+
+
+def _mean(score: dict[str, Any] | None, digits: int) -> str:
+    if score is None:
+        return "-"
+    ends = "-" if score["low"] is None else f"{score['low']:.{digits}f}, {score['high']:.{digits}f}"
+    return f"{score['mean']:.{digits}f} [{ends}]"

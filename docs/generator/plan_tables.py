@@ -10,7 +10,8 @@ from analysis.intervals import num_seeds_for
 from atesd_env.config import preset
 from atesd_env.evaluation.evaluator import CONTEST_PROMPT_TOKENS
 from atesd_env.evaluation.sampling_presets import CONTEST_TOKENS
-from atesd_env.planning.hours import DEVICES, evaluation_batch, evaluation_hours, time_plan
+from atesd_env.planning.devices import DEVICES
+from atesd_env.planning.hours import evaluation_batch, evaluation_hours, time_plan
 from atesd_env.planning.memory import Lengths, memory_plan
 from atesd_env.planning.shape import student_shape
 from docs.generator.markdown import markdown_table

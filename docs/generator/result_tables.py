@@ -198,6 +198,18 @@ def comparisons_table() -> str:
     return markdown_table(headers, rows)
 
 
+def bench_intervals_table() -> str:
+    """Returns how often intervals of a bench's scores cover, on simulated benches."""
+    result = measured("bench_intervals")
+    names = ("mean_after", "mean_before", "iqm_after", "iqm_before")
+    rows = [
+        (line["runs"], str(line["seeds"]), *(f"{line[name]['covered']:.1f}" for name in names))
+        for line in result["lines"]
+    ]
+    headers = ("runs", "seeds", "mean", "mean, percentiles", "interquartile mean", "interquartile mean, percentiles")
+    return f"{markdown_table(headers, rows)}\n\n{source(result)}"
+
+
 def beyond_table() -> str:
     """Returns the same where the claims do not reach."""
     names = ("pair", "reference", "best", "best_fixed")

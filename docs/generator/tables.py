@@ -30,6 +30,7 @@ from docs.generator.public_names import ROOT
 from docs.generator.result_tables import (
     baselines_mixed_table,
     baselines_table,
+    bench_intervals_table,
     beyond_table,
     comparisons_table,
     controllers_table,
@@ -71,6 +72,7 @@ MADE: dict[str, Callable[[], str]] = {
     "baselines": baselines_table,
     "baselines_mixed": baselines_mixed_table,
     "grpo_sweep": grpo_sweep_table,
+    "bench_intervals": bench_intervals_table,
     "comparisons": comparisons_table,
     "comparisons_beyond": beyond_table,
     "plan_of_presets": presets_table,

@@ -111,7 +111,7 @@ def loaded_brain() -> Brain:
 @pytest.fixture
 def brain(loaded_brain: Brain, monkeypatch: pytest.MonkeyPatch) -> Brain:
     """An honest engine's inside, which is asked again at once where it fails."""
-    monkeypatch.setattr("atesd_env.rollouts.engines.external.FIRST_PAUSE_SEC", 0.0)
+    monkeypatch.setattr("atesd_env.rollouts.engines.retries.FIRST_PAUSE_SEC", 0.0)
     loaded_brain.forget()
     return loaded_brain
 

@@ -53,6 +53,7 @@ def test_the_table_has_every_agent_of_every_submission_the_best_first(root: Path
         ("`random`", "first", "mine 1, train", "3"),
         ("`fixed:0.9`", "second", "mine 1, train", "3"),
     }
+    assert {row[header.index("accuracy")].split()[1] for row in rows} == {"[-]"}, "one seed has no interval"
     accuracies = [float(row[header.index("accuracy")].split()[0]) for row in rows]
     assert accuracies == sorted(accuracies, reverse=True)
 

@@ -16,6 +16,7 @@ from atesd_env.envs.contract import Observation, make_spaces
 from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.envs.reward import learning_progress
 from atesd_env.errors import ConfigError, NoEpisodeError
+from atesd_env.population.collapse import collapse_reason
 from atesd_env.population.environments import TeacherExposureEnv
 from atesd_env.population.population import Population
 
@@ -125,7 +126,7 @@ class BaselineEnv(gymnasium.Env[Observation, np.ndarray[Any, Any]]):
         run.num_updates += training.num_updates
         nll_before = run.probe_nll
         probed = population.measure_probe(0, number)
-        run.broken = run.collapse(self.config.collapse_nll)
+        run.broken = collapse_reason(run.probe_nll, run.initial_nll, self.config.collapse_nll)
         row: Row = {column.name: None for column in (*COLUMNS, *group_columns(self.config.groups))}
         return row | {
             "window": number,

@@ -6,7 +6,6 @@ import logging
 import secrets
 import shutil
 import tempfile
-import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,14 +20,12 @@ from atesd_env.rollouts.engines.completions import (
     CompletionRequest,
     check_completion,
 )
+from atesd_env.rollouts.engines.retries import complete
 from atesd_env.rollouts.sampling import Rollouts, SamplingSpec, left_pad, right_pad
 from atesd_env.student.adapters import AdapterStack
 from atesd_env.student.model import Student
 
 _logger = logging.getLogger(__name__)
-
-FIRST_PAUSE_SEC = 1.0
-"""Pause before an engine that failed is asked again the first time."""
 
 
 class ExternalEngine:
@@ -40,7 +37,7 @@ class ExternalEngine:
     Args:
         backend: The way to the engine.
         folder: Where adapters are written for the engine; None is a temporary folder.
-        retries: How often a dead or silent engine is asked again, after pauses that double from ``FIRST_PAUSE_SEC`` on.
+        retries: How often a dead or silent engine is asked again, after pauses (`retries`).
     """
 
     can_fail = True
@@ -96,46 +93,25 @@ class ExternalEngine:
         spec: SamplingSpec,
         students: Sequence[int],
     ) -> list[Completion]:
-        """Asks until every answer has arrived, or too often; what has arrived is not asked for again."""
-        done: dict[int, Completion] = {}
         share = len(prompts) // max(1, len(students))
-        for attempt in range(self.retries + 1):
-            failure: EngineUnavailableError | None = None
-            try:
-                self.backend.begin()
-                names = self._hand_over(student, adapters, students)
-                left = [row for row in range(len(prompts)) if row not in done]
-                requests = [CompletionRequest(prompts[row], seeds[row], names[row // share]) for row in left]
-                answers = self.backend.complete(requests, spec, student.eos_token_ids)
-                if len(answers) != len(requests):
-                    raise EngineError(
-                        f"{self.description}: expected {len(requests)} answers, got {len(answers)}; look at its log."
-                    )
-                for row, answer in zip(left, answers, strict=True):
-                    if isinstance(answer, EngineUnavailableError):
-                        failure = answer
-                        continue
-                    check_completion(answer, spec, student.eos_token_ids, student.vocabulary_size, self.description)
-                    done[row] = answer
-            except EngineUnavailableError as error:
-                failure = error
-            if failure is None:
-                self._rest()
-                return [done[row] for row in range(len(prompts))]
-            self.backend.reset()
-            if attempt < self.retries:
-                _logger.warning(
-                    "%s; %d of %d rollouts have arrived, asking again (%d of %d)",
-                    *(failure, len(done), len(prompts), attempt + 1, self.retries),
+
+        def ask(left: Sequence[int]) -> list[Completion | EngineUnavailableError]:
+            self.backend.begin()
+            names = self._hand_over(student, adapters, students)
+            requests = [CompletionRequest(prompts[row], seeds[row], names[row // share]) for row in left]
+            answers = self.backend.complete(requests, spec, student.eos_token_ids)
+            if len(answers) != len(requests):
+                raise EngineError(
+                    f"{self.description}: expected {len(requests)} answers, got {len(answers)}; look at its log."
                 )
-                time.sleep(FIRST_PAUSE_SEC * 2**attempt)
-            else:
-                raise EngineUnavailableError(
-                    f"{failure} Asked {self.retries + 1} times (engine_retries={self.retries}) it was expected to give {len(prompts)} "
-                    f"rollouts, but {len(done)} arrived. None of them was used: everything is as before them, and --resume goes on from "
-                    "there."
-                ) from failure
-        raise AssertionError("unreachable")
+            for answer in answers:
+                if not isinstance(answer, EngineUnavailableError):
+                    check_completion(answer, spec, student.eos_token_ids, student.vocabulary_size, self.description)
+            return answers
+
+        completions = complete(ask, len(prompts), self.retries, self.backend.reset)
+        self._rest()
+        return completions
 
     def _rest(self) -> None:
         try:

@@ -12,20 +12,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from atesd_env.config import preset
 from atesd_env.errors import ConfigError
+from atesd_env.planning.devices import DEVICES, Device, parse_gpus
 from atesd_env.planning.hours import (
     BACKWARD_LAUNCHES,
-    DEVICES,
     FORWARD_LAUNCHES,
     LAUNCH_SEC,
     MATRIX_SHARE,
     MEMORY_SHARE,
     STEP_LAUNCHES,
     TOKEN_LAUNCHES,
-    Device,
     decode_sec,
     evaluation_batch,
     evaluation_hours,
-    parse_gpus,
     time_plan,
     token_plan,
 )

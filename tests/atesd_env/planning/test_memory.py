@@ -13,7 +13,7 @@ from transformers import LlamaConfig, Qwen3Config, Qwen3ForCausalLM
 
 from atesd_env.config import preset
 from atesd_env.errors import ConfigError, StudentError
-from atesd_env.planning.hours import DEVICES
+from atesd_env.planning.devices import DEVICES
 from atesd_env.planning.memory import Lengths, memory_plan, remedies
 from atesd_env.planning.shape import ModelShape, shape_of, student_shape
 from atesd_env.planning.terms import cache_bytes, divergence_bytes, saved_bytes

@@ -8,8 +8,8 @@ import pytest
 
 from analysis import AnalysisError, agent_means, compare_agents, learning_curves, mismatch_by_ratio, paired_differences
 from analysis.columns import documented_columns
-from analysis.directions import HIGHER_IS_BETTER, bounds, difference_bounds, direction
-from analysis.statistics import COSTS, METRICS
+from analysis.metrics import HIGHER_IS_BETTER, METRICS, bounds, difference_bounds, direction
+from analysis.statistics import COSTS
 
 
 def test_the_table_tells_and_a_contradiction_is_refused() -> None:

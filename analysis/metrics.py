@@ -1,15 +1,15 @@
-"""Which way is better, and how far a measure reaches: what every comparison asks, so that none can be called the wrong way round."""
+"""The measures: by which agents are compared, which way each is better, how far it reaches. So none is called the wrong way round."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.checks import nearest
+from analysis.checks import listed, nearest
 from analysis.columns import unit_of
 from analysis.errors import AnalysisError
 
@@ -37,6 +37,21 @@ HIGHER_IS_BETTER: dict[str, bool] = {
     "run_sec": False,
 }
 """Column of rows or outcomes -> whether more of it is better. What is in neither way better (a length, an entropy) is not here."""
+
+METRICS: dict[str, bool] = {
+    name: HIGHER_IS_BETTER[name]
+    for name in (
+        "probe/accuracy",
+        "probe/nll",
+        "probe/pass_at_k",
+        "probe/grounded",
+        "rollout/success_rate",
+        "student/mismatch",
+        "student/loss",
+        "return",
+    )
+}
+"""What agents can be compared by -> whether more is better; "return" is the sum of a run's rewards."""
 
 
 def direction(
@@ -94,6 +109,17 @@ def difference_bounds(
     """Returns the same of differences between two agents."""
     low, high = bounds(measure, values, outcomes)
     return low - high, high - low
+
+
+def known_metrics(metrics: str | Sequence[str]) -> list[str]:
+    """Returns metrics as a list; AnalysisError, with the nearest known name, if one is unknown."""
+    for metric in listed(metrics):
+        if metric not in METRICS:
+            raise AnalysisError(
+                f"metric: expected one of {', '.join(METRICS)}, got {metric!r}; pass one of these"
+                f"{nearest(metric, METRICS, ' ({})')}."
+            )
+    return listed(metrics)
 
 
 def _told(measure: str, outcomes: pd.DataFrame | None) -> bool | None:
