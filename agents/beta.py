@@ -273,6 +273,9 @@ class BetaController(Agent):
         optimizer = self.optimizer.state_dict()
         for name in (name for name in arrays if name.startswith("optimizer/")):
             _, index, moment = name.split("/")
+            shape = () if moment == "step" else [*self.network.parameters()][int(index)].shape
+            if arrays[name].shape != shape:
+                raise ValueError(f"{name} of shape {arrays[name].shape}, not {tuple(shape)}")
             optimizer["state"].setdefault(int(index), {})[moment] = torch.tensor(arrays[name])
         self.optimizer.load_state_dict(optimizer)
         self.num_updates = int(arrays["num_updates"])

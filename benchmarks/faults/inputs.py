@@ -197,7 +197,11 @@ def _analysis(sound: Path, rng: random.Random, _folder: Path) -> Attempt:
     needed = [one.name for one in parameters.values() if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
     given = {one: _ARGUMENTS.get(one, "probe/nll") for one in needed}
     if change == "sound" and len(parameters) > 1:
-        given[rng.choice(list(parameters)[1:])] = rng.choice(NUMBERS + TEXTS)
+        name_of_one = rng.choice(list(parameters)[1:])
+        usual = parameters[name_of_one].default
+        is_number = isinstance(usual, int | float) or name_of_one in ("threshold", "target", "effect")
+        numbers = [one for one in NUMBERS if isinstance(one, int | float)]
+        given[name_of_one] = rng.choice(numbers if is_number else TEXTS)
     what = f"{name}: {change} {column}; {told(dict(list(given.items())[1:]))}"
     if first:
         given[first] = rng.choice(TEXTS) if first == "path" else changes.get(change, lambda: frame)()

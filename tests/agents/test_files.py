@@ -70,6 +70,8 @@ ODD: dict[str, Edit] = {
     "a matrix of another shape": array("network/", lambda one: np.zeros((3, 3), np.float32)),
     "an array of nobody": lambda arrays, description: arrays.update(other=np.zeros(3)),
     "no number": array("network/", lambda one: np.full_like(one, np.nan)),
+    "a moment of another shape": lambda arrays, description: arrays.update({"optimizer/0/exp_avg": np.zeros(3)}),
+    "a moment of no parameter": lambda arrays, description: arrays.update({"optimizer/9/exp_avg": np.zeros(3)}),
     "a count of nothing": array("num_updates", lambda one: np.zeros((2, 2))),
     "a last observation of another shape": lambda arrays, description: arrays.update(last_observation=np.zeros(3)),
 }
