@@ -71,6 +71,8 @@ class ReplayedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             observations, actions = list(arrays[f"{_PREFIX}observations"]), list(arrays[f"{_PREFIX}actions"])
             rewards = arrays[f"{_PREFIX}rewards"].tolist()
             lengths = len(observations) - 1, len(rewards), len(actions)
+            if not all(np.isfinite(part).all() for part in (*observations, *actions, rewards)):
+                raise ValueError("numbers that are not finite")
             if set(lengths) != {len(infos)} or not infos or observations[0].shape != self.observation_space.shape:
                 raise ValueError(f"observations, rewards and decisions of {lengths} windows, for {len(infos)} rows")
         self._observations, self._rewards, self._actions, self._infos = observations, rewards, actions, infos

@@ -160,9 +160,10 @@ class Evaluator:
             config = self._config
             targets = config.lora_targets if self._engine.can_fail else ()
             return student, AdapterStack(student.model, 1, config.lora_r, config.lora_alpha, targets)
-        lora = _lora_config(adapter)
-        stack = AdapterStack(student.model, 1, lora.r, lora.alpha, sorted(lora.targets))
-        stack.load(0, adapter)
+        with reading(adapter, "an adapter of this base model", StudentError):
+            lora = _lora_config(adapter)
+            stack = AdapterStack(student.model, 1, lora.r, lora.alpha, sorted(lora.targets))
+            stack.load(0, adapter)
         return student, stack
 
     def close(self) -> None:

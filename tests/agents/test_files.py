@@ -70,8 +70,6 @@ ODD: dict[str, Edit] = {
     "a matrix of another shape": array("network/", lambda one: np.zeros((3, 3), np.float32)),
     "an array of nobody": lambda arrays, description: arrays.update(other=np.zeros(3)),
     "no number": array("network/", lambda one: np.full_like(one, np.nan)),
-    "a moment of another shape": lambda arrays, description: arrays.update({"optimizer/0/exp_avg": np.zeros(3)}),
-    "a moment of no parameter": lambda arrays, description: arrays.update({"optimizer/9/exp_avg": np.zeros(3)}),
     "a count of nothing": array("num_updates", lambda one: np.zeros((2, 2))),
     "a last observation of another shape": lambda arrays, description: arrays.update(last_observation=np.zeros(3)),
 }
@@ -95,6 +93,28 @@ def test_an_odd_agent_is_refused_by_name(what: str, parts: Parts, tmp_path: Path
     with pytest.raises(AtesdError, match=r"odd\[bold\]\.safetensors: .*expected") as caught:
         agents.make(str(path), ToyExposureEnv(windows=4))
     assert isinstance(caught.value, RunFilesError | ConfigError)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"exp_avg": np.zeros(3)},
+        {"exp_avg": np.full((32, 6), np.nan)},
+        {"step": np.asarray(np.inf)},
+        {"other": np.zeros(3)},
+        {"exp_avg_sq": None},
+    ],
+)
+def test_odd_moments_of_the_optimizer_are_refused(odd: dict[str, Any], tmp_path: Path):
+    agent = BetaController(ToyExposureEnv(windows=8), seed=0)
+    agent.learn(8)
+    arrays, description = agent.state()
+    assert arrays["optimizer/0/exp_avg"].shape == (32, 6)
+    changed = {**arrays, **{f"optimizer/0/{name}": array for name, array in odd.items()}}
+    kept = {name: array for name, array in changed.items() if array is not None}
+    with pytest.raises(RunFilesError, match="other moments of parameter 0 than Adam's"):
+        BetaController.from_state(kept, description, ToyExposureEnv(windows=8))
+    BetaController.from_state(arrays, description, ToyExposureEnv(windows=8))
 
 
 @pytest.mark.parametrize("entry", AGENTS, ids=lambda entry: entry.name)
