@@ -72,8 +72,8 @@ def _damaged(
         act,
         same_as=right,
         may_accept=is_believed,
-        # Runs that do not go together are told apart by what they say, not by their files.
-        names=() if name == "analysis.compare_agents" else names_of(path, folder / "it"),
+        names=names_of(path, folder / "it"),
+        is_named=name != "analysis.compare_agents",
     )
 
 
