@@ -273,6 +273,11 @@ class BetaController(Agent):
         for name in (name for name in arrays if name.startswith("optimizer/")):
             _, index, moment = name.split("/")
             optimizer["state"].setdefault(int(index), {})[moment] = torch.tensor(arrays[name])
+        for index, moments in optimizer["state"].items():
+            shape = [*self.network.parameters()][index].shape
+            found = {name: (tensor.shape, bool(tensor.isfinite().all())) for name, tensor in moments.items()}
+            if found != {"step": ((), True), "exp_avg": (shape, True), "exp_avg_sq": (shape, True)}:
+                raise ValueError(f"other moments of parameter {index} than Adam's")
         self.optimizer.load_state_dict(optimizer)
         self.num_updates = int(arrays["num_updates"])
         self._last_advantage = float(arrays.get("last_advantage", 0.0))

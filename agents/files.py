@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,15 +9,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import save
 
 from atesd_env.errors import RunFilesError
+from atesd_env.files.checkpoint import Checkpoint, packed, read_checkpoint
 from atesd_env.files.reading import json_value, open_regular, reading
 
 FORMAT_VERSION = 1
 """Version of the layout of an agent's file."""
-_VOUCHED = "vouched_agent"
-"""The one entry of the metadata: JSON with the checksum and the description."""
+_DESCRIPTION = "agent"
+"""Where the description stands, as text: in a checkpoint's description, or in the metadata of a file of before."""
 
 
 def with_suffix(path: str | os.PathLike[str], suffix: str) -> Path:
@@ -29,19 +27,8 @@ def with_suffix(path: str | os.PathLike[str], suffix: str) -> Path:
 
 
 def agent_file(arrays: Mapping[str, NDArray[Any]], description: str) -> bytes:
-    """Returns the content of an agent's file, with the SHA-256 of arrays and description (JSON), which says that it is whole."""
-    vouched = json.dumps({"sha256": _digest(arrays, description), "agent": description})
-    # One entry, as several would be written in an order that changes from process to process.
-    content: bytes = save(dict(arrays), metadata={_VOUCHED: vouched})
-    return content
-
-
-def _digest(arrays: Mapping[str, NDArray[Any]], description: str) -> str:
-    digest = hashlib.sha256(description.encode())
-    for name, array in sorted(arrays.items()):
-        digest.update(f"\0{name} {array.dtype} {array.shape}\0".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+    """Returns the content of an agent's file: a checkpoint, whose SHA-256 says that it is whole, with the description (JSON) as text."""
+    return packed(Checkpoint(dict(arrays), {_DESCRIPTION: description}))
 
 
 def read_agent_file(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -55,15 +42,11 @@ def read_agent_file(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
         open_regular(path).close()  # safetensors itself would wait for a pipe's other end
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        if _VOUCHED in metadata:
-            vouched = json_value(metadata[_VOUCHED])
-            text = vouched["agent"]
-            if vouched.get("sha256") != _digest(arrays, text):
-                raise ValueError("content that does not match its checksum")
-        else:
-            text = metadata["agent"]  # a file of before has no checksum
-        description = json_value(text)
+            if _DESCRIPTION in metadata:  # a file of before has no checksum
+                content = Checkpoint({name: file.get_tensor(name) for name in file.keys()}, metadata)  # noqa: SIM118 (not a mapping)
+            else:
+                content = _vouched(path)
+        description = json_value(content.description[_DESCRIPTION])
         if not isinstance(description, dict):
             raise TypeError(f"{description!r:.60}")
         if description.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
@@ -71,4 +54,11 @@ def read_agent_file(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
                 f"{path}: expected version {FORMAT_VERSION} of an agent's file, got {description['format_version']!r:.40}; use the "
                 "version of atesd-env that wrote it."
             )
-        return arrays, description
+        return content.arrays, description
+
+
+def _vouched(path: Path) -> Checkpoint:
+    try:
+        return read_checkpoint(path)
+    except RunFilesError as error:
+        raise ValueError("content that does not match its checksum") from error

@@ -217,8 +217,9 @@ def _by_seed_and_ratio(
         rows["place"] = rows["ratio"].round(6)
     else:
         edges = STRETCHES if edges is None else edges
-        if len(edges) < 2 or not bool((np.diff(edges) > 0).all()):
-            raise AnalysisError(f"edges: expected at least two increasing numbers, got {list(edges)!r}; sort them.")
+        numbers = np.asarray(edges)
+        if numbers.ndim != 1 or numbers.dtype.kind not in "iuf" or len(numbers) < 2 or not (np.diff(numbers) > 0).all():
+            raise AnalysisError(f"edges: expected at least two increasing numbers, got {edges!r}; sort them.")
         rows["place"] = pd.cut(rows["ratio"], list(edges), right=False, labels=False)
         rows.loc[rows["ratio"] == edges[-1], "place"] = len(edges) - 2
         rows = rows.dropna(subset="place")

@@ -202,7 +202,7 @@ def run_folders(root: Path) -> list[Path]:
     folders = []
     for name, subfolders, files in os.walk(root):
         folder = Path(name)
-        if TRAJECTORY_FILE in files or (CONFIG_FILE in files and _is_run_config(folder / CONFIG_FILE)):
+        if TRAJECTORY_FILE in (*files, *subfolders) or (CONFIG_FILE in files and _is_run_config(folder / CONFIG_FILE)):
             folders.append(folder)
             subfolders.clear()  # what lies inside a run (checkpoints, adapters) is part of it
         subfolders[:] = sorted(subfolder for subfolder in subfolders if not subfolder.startswith("."))

@@ -204,11 +204,12 @@ def _parsed_at_once(content: bytes) -> pa.Table | None:
     if content.count(b"[") + content.count(b"{") > content.count(b"\n") + _MOST_BRACKETS:
         return None
     try:
+        content.decode()  # pyarrow finds out later, when a name or a text is asked for
         table = pyarrow.json.read_json(
             io.BytesIO(content),
             read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=max(len(content) + 1, 1 << 20)),
         )
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except (UnicodeDecodeError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
     names = table.column_names
     is_sound = (

@@ -225,7 +225,7 @@ def _options(spec: str, parts: list[str]) -> dict[str, Any]:
             raise ConfigError(f"agent {spec!r}: expected {reason}, got {part!r}; leave it out.")
         try:
             options[key] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             options[key] = text
     return options
 

@@ -15,7 +15,7 @@ import tyro
 
 from atesd.commands import shared
 from atesd.console import say
-from atesd_env.errors import AtesdError, ConfigError, DataError
+from atesd_env.errors import AtesdError, ConfigError
 from atesd_env.files.atomic import make_parent, write_atomically
 from atesd_env.files.ownership import FolderKind
 
@@ -190,7 +190,9 @@ def _validate(command: Command) -> None:
         runs = check_submission(
             folder,
             command.processes,
-            lambda run: None if command.quiet else say(f"{run.folder}: {run.verdict} {run.reason}"),
+            lambda run: (
+                None if command.quiet and run.verdict != "refused" else say(f"{run.folder}: {run.verdict} {run.reason}")
+            ),
             is_quick=command.quick,
         )
         counts = Counter(run.verdict for run in runs)
@@ -239,12 +241,10 @@ def _one_set(folders: Sequence[Path]) -> tuple[InstanceSet, str]:
 
 
 def _references(instances: InstanceSet) -> pd.DataFrame | None:
-    from atesd_env.bench.known import references
+    from atesd_env.bench.known import references, references_file
 
-    try:
-        return references(instances)
-    except DataError:
-        return None  # gains are then from the runs themselves, as far as they have fixed:1 and the oracle
+    # Without any, gains are from the runs themselves, as far as they have fixed:1 and the oracle.
+    return references(instances) if references_file(instances).exists() else None
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from analysis.load import run_folders
 from analysis.samples import printable
 from atesd.console import console as safe_console
 from atesd_env.errors import ConfigError, RunFilesError
@@ -102,18 +103,8 @@ def run_statuses(root: Path) -> list[RunStatus]:
 
     Damaged or vanishing files never end the watching; such a run is "unreadable".
     """
-    statuses = [_run_status(folder, root) for folder in _run_folders(root)]
+    statuses = [_run_status(folder, root) for folder in run_folders(root)]
     return sorted(statuses, key=lambda status: (_ORDER.index(status.state), status.name))
-
-
-def _run_folders(root: Path) -> list[Path]:
-    found = []
-    for name, subfolders, files in os.walk(root):
-        if TRAJECTORY_FILE in (*files, *subfolders):
-            found.append(Path(name))
-            subfolders.clear()  # what lies inside a run belongs to it
-        subfolders[:] = [subfolder for subfolder in subfolders if not subfolder.startswith(".")]
-    return found
 
 
 def _run_status(folder: Path, root: Path) -> RunStatus:

@@ -37,6 +37,7 @@ class ReplayedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._rewards: list[float] = []
         self._actions: list[NDArray[Any]] = []
         self._infos: Sequence[dict[str, Any]] = ()
+        self._source: object = "checkpoint"
         self._position: int | None = None  # the next window to be shown again; None where everything is new
 
     @property
@@ -57,24 +58,29 @@ class ReplayedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             f"{_PREFIX}actions": np.stack(self._actions),
         }
 
-    def replay(self, arrays: Mapping[str, NDArray[Any]], infos: Sequence[dict[str, Any]]) -> None:
+    def replay(
+        self, arrays: Mapping[str, NDArray[Any]], infos: Sequence[dict[str, Any]], source: object = "checkpoint"
+    ) -> None:
         """Shows recorded windows before new ones are made.
 
         Args:
             arrays: What ``arrays`` returned; others are ignored.
             infos: What stands for the windows' ``info``: their rows, W of them.
+            source: Whose arrays they are, for messages.
 
         Raises:
             RunFilesError: If the arrays are others, or of another number of windows.
         """
-        with reading("checkpoint", "what an agent was shown", remedy="begin anew (--overwrite)"):
+        with reading(source, "what an agent was shown", remedy="begin anew (--overwrite)"):
             observations, actions = list(arrays[f"{_PREFIX}observations"]), list(arrays[f"{_PREFIX}actions"])
             rewards = arrays[f"{_PREFIX}rewards"].tolist()
             lengths = len(observations) - 1, len(rewards), len(actions)
+            if not all(np.isfinite(part).all() for part in (*observations, *actions, rewards)):
+                raise ValueError("numbers that are not finite")
             if set(lengths) != {len(infos)} or not infos or observations[0].shape != self.observation_space.shape:
                 raise ValueError(f"observations, rewards and decisions of {lengths} windows, for {len(infos)} rows")
         self._observations, self._rewards, self._actions, self._infos = observations, rewards, actions, infos
-        self._position = 0
+        self._source, self._position = source, 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets the environment, or shows the recorded first observation again."""
@@ -104,9 +110,9 @@ class ReplayedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         window = self._position
         if not np.array_equal(action, self._actions[window]):
             raise AgentError(
-                f"agent {self._agent_name!r}, window {window + 1}: expected {self._actions[window].tolist()}, which it decided before (to "
-                f"go on, it is shown the recorded windows again), got {action.tolist()}. Make its decisions follow from its seed and "
-                "what it sees, with the same versions of libraries; or pass --overwrite to begin anew."
+                f"agent {self._agent_name!r}, window {window + 1}: expected {self._actions[window].tolist()}, which it decided before, as "
+                f"{self._source} has it (to go on, it is shown the recorded windows again), got {action.tolist()}. Make its decisions "
+                "follow from its seed and what it sees, with the same versions of libraries; or pass --overwrite to begin anew."
             )
         self._position = window + 1 if window + 1 < len(self._actions) else None
         return self._observations[window + 1].copy(), self._rewards[window], False, False, dict(self._infos[window])

@@ -194,8 +194,7 @@ class Run:
         self.report_written()
         if not self._goes_on_in_its_state:
             rows = read_rows(self.spec.folder / TRAJECTORY_FILE)
-            with reading(self.checkpoints.folder, "this run's checkpoints"):
-                self._played.shown.replay(checkpoint.arrays, rows)
+            self._played.shown.replay(checkpoint.arrays, rows, self.checkpoints.folder)
 
     def play(self) -> None:
         """Lets the agent make the windows that are missing.

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pandas.api.types import is_numeric_dtype, is_string_dtype
 
 from atesd_env.bench.instances import PACKAGED, InstanceSet
 from atesd_env.errors import ConfigError, DataError
@@ -34,6 +35,7 @@ COLUMNS = {
 }
 """Columns of the references: name -> meaning."""
 
+_TEXTS = ("instance", "agent", "metric", "seeds")
 _CARD = b"atesd references"
 _CARD_ENTRIES = ("what", "command", "commit", "licence")
 
@@ -113,11 +115,13 @@ def _read(path: Path, fingerprint: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     with reading(path, "references", DataError):
         with open_regular(path) as file:
             table = pq.read_table(pa.BufferReader(file.read()))
-        frame = table.to_pandas()
-    card = json_value((table.schema.metadata or {}).get(_CARD, b"{}"))
-    if card.get("fingerprint") != fingerprint:
-        raise DataError(
-            f"{path}: expected references of this set (fingerprint {fingerprint}), got those of {card.get('fingerprint')}; take the "
-            "version that they were measured on, or measure them again."
-        )
+        frame, card = table.to_pandas(), json_value((table.schema.metadata or {})[_CARD])
+        if card["fingerprint"] != fingerprint:
+            raise DataError(
+                f"{path}: expected references of this set (fingerprint {fingerprint}), got those of {card['fingerprint']}; take the "
+                "version that they were measured on, or measure them again."
+            )
+        odd = [name for name in COLUMNS if not (is_string_dtype if name in _TEXTS else is_numeric_dtype)(frame[name])]
+        if odd:
+            raise TypeError(f"{frame[odd[0]].dtype} in the column {odd[0]}")
     return frame, card

@@ -19,6 +19,7 @@ from atesd_env.evaluation.samples import SampleRow
 from atesd_env.evaluation.sampling_presets import CONTEST_TOKENS, SamplingPreset
 from atesd_env.exposure import PromptBuilder
 from atesd_env.files.reading import open_regular, reading
+from atesd_env.rollouts.engines.checked import check_beginnings
 from atesd_env.rollouts.engines.registry import make_engine
 from atesd_env.rollouts.sampling import Rollouts, SamplingSpec, decode_texts
 from atesd_env.student.adapter_files import WEIGHTS_FILE, AdapterConfig, read_adapter_config
@@ -111,7 +112,8 @@ class Evaluator:
         Raises:
             StudentError: If the adapter does not fit the model.
             DataError: If a problem does not fit the prompt.
-            EngineError: If another rollout engine fails its start-up test, or does not answer.
+            EngineError: If another rollout engine fails its start-up test, does not answer, or tells other log-probabilities than
+                this model's by now.
         """
         if not requests:
             return
@@ -124,6 +126,9 @@ class Evaluator:
                 prompts = [self.builder.student_prompt(request.problem) for request in batch]
                 streams = [torch_stream(self.seed, "evaluation", _stream_index(request)) for request in batch]
                 rollouts = self._engine.sample(student, stack, prompts, self.spec, students, streams)
+                tolerance = self._config.engine_tolerance
+                index = None if adapter is None else 0
+                check_beginnings(self._engine.description, student, stack, index, rollouts, tolerance)
                 texts = decode_texts(student, rollouts)
                 yield from self._judged(label, batch, rollouts, texts, judges)
 
@@ -160,9 +165,10 @@ class Evaluator:
             config = self._config
             targets = config.lora_targets if self._engine.can_fail else ()
             return student, AdapterStack(student.model, 1, config.lora_r, config.lora_alpha, targets)
-        lora = _lora_config(adapter)
-        stack = AdapterStack(student.model, 1, lora.r, lora.alpha, sorted(lora.targets))
-        stack.load(0, adapter)
+        with reading(adapter, "an adapter of this base model", StudentError):
+            lora = _lora_config(adapter)
+            stack = AdapterStack(student.model, 1, lora.r, lora.alpha, sorted(lora.targets))
+            stack.load(0, adapter)
         return student, stack
 
     def close(self) -> None:

@@ -46,7 +46,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
             temporary.replace(path)
-        _sweep_abandoned(path.parent)
+        _sweep(path.parent)
         sync_folder(path.parent)
     except BaseException as error:
         # Ctrl-C too must not leave half a file behind.
@@ -204,55 +204,38 @@ def locked_folder(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = os.fdopen(opened(folder / LOCK_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
     with file:
-        _lock(file.fileno(), folder)
-        _sweep(folder)
+        if _try_to_lock(file.fileno()) is False:
+            raise RunFilesError(
+                f"{folder}: expected a folder that no other process writes to, but one is running this run; wait for it or "
+                "stop it, or choose another folder (--out)."
+            )
+        _sweep(folder, with_inner=True)
         yield
 
 
-def _sweep(folder: Path) -> None:
-    """Deletes what killed writers left in a folder and in the folders in it; the lock says that none is at work."""
+def _sweep(folder: Path, *, with_inner: bool = False) -> None:
+    """Deletes what killed writers left in a folder, and in those in it: what nobody has locked, as others may be at work there."""
     with suppress(OSError):
-        entries = list(os.scandir(folder))
-        for inner in [entry for entry in entries if entry.is_dir(follow_symlinks=False)]:
-            entries += os.scandir(inner)
-        for entry in entries:
-            if re.fullmatch(TEMPORARY, entry.name) and entry.is_file(follow_symlinks=False):
-                os.unlink(entry)
+        for entry in list(os.scandir(folder)):
+            if with_inner and entry.is_dir(follow_symlinks=False):
+                _sweep(Path(entry))
+            elif re.fullmatch(TEMPORARY, entry.name) and entry.is_file(follow_symlinks=False):
+                with os.fdopen(opened(Path(entry), os.O_RDWR), "rb") as file:
+                    if _try_to_lock(file.fileno()):
+                        os.unlink(entry)
 
 
-def _sweep_abandoned(folder: Path) -> None:
-    """Deletes what killed writers left in a folder that others may be writing to: what nobody has locked."""
-    with suppress(OSError):
-        for entry in [entry for entry in os.scandir(folder) if re.fullmatch(TEMPORARY, entry.name)]:
-            with os.fdopen(opened(Path(entry), os.O_RDWR), "rb") as file:
-                if _try_to_lock(file.fileno()):
-                    os.unlink(entry)
-
-
-def _try_to_lock(descriptor: int, *, waits: bool = False) -> bool:
-    """Locks an open file until it is closed; False where another process has it, or the system has no such locks."""
-    with suppress(ImportError, OSError):
+def _try_to_lock(descriptor: int, *, waits: bool = False) -> bool | None:
+    """Locks an open file until it is closed; False where another process has it, None where the system has no such locks."""
+    try:
         import fcntl
 
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-        return True
-    return False
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # a system without such locks
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise RunFilesError(
-            f"{folder}: expected a folder that no other process writes to, but one is running this run; wait for it or "
-            "stop it, or choose another folder (--out)."
-        ) from error
-    except OSError:  # a file system without locks, such as some network shares
-        return
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # OSError: a file system without locks, such as some network shares
+        return None
+    return True
 
 
 @contextmanager

@@ -60,14 +60,23 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         ConfigError: If the description holds something that JSON cannot.
         RunFilesError: If it cannot be written; an older file of the same name then stays as it is.
     """
+    write_atomically(path, packed(checkpoint))
+
+
+def packed(checkpoint: Checkpoint) -> bytes:
+    """Returns the content of a checkpoint's file, the same bytes each time.
+
+    Raises:
+        ConfigError: If the description holds something that JSON cannot.
+    """
     header = {"sha256": _HOLE, "format_version": FORMAT_VERSION, "description": _encoded(checkpoint.description)}
     arrays = {name: np.asarray(array, order="C") for name, array in checkpoint.arrays.items()}
-    content = save(arrays, metadata={_KEY: json.dumps(header, allow_nan=False)})
+    # One entry, as several would be written in an order that changes from process to process.
+    content: bytes = save(arrays, metadata={_KEY: json.dumps(header, allow_nan=False)})
     span = _digest_span(content)
     assert span is not None  # the hole was just made
     start, end = span
-    digest = hashlib.sha256(content).hexdigest().encode()
-    write_atomically(path, content[:start] + digest + content[end:])
+    return content[:start] + hashlib.sha256(content).hexdigest().encode() + content[end:]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

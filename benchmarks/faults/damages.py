@@ -73,6 +73,7 @@ def _damaged(
         same_as=right,
         may_accept=is_believed,
         names=names_of(path, folder / "it"),
+        is_named=name != "analysis.compare_agents",
     )
 
 

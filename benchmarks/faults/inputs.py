@@ -108,18 +108,19 @@ def _vector(rng: random.Random, _folder: Path) -> Attempt:
     line = rng.choice([value(rng), [value(rng)], [0.5]])
     actions = rng.choice([value(rng), [line, [0.5]], [[0.5], line], [line], [[0.5]] * 3])
     options = rng.choice([value(rng), {"reset_mask": value(rng)}, {"nothing": 1}])
-    reset: dict[str, Any] = rng.choice(
-        [{"seed": value(rng)}, {"seed": [value(rng), 0]}, {"options": options}, {"seed": 0}]
-    )
+    is_step = rng.random() < 0.25
+    odd: list[dict[str, Any]] = [{"seed": value(rng)}, {"seed": [value(rng), 0]}, {"options": options}]
+    reset = {"seed": 0} if is_step else rng.choice(odd)
 
     def act() -> str:
         with contextlib.closing(gymnasium.make_vec("ATESD-Toy-v0", num_envs=2)) as env:
             env.reset(**reset)
-            env.step(actions if reset == {"seed": 0} else [[0.5]] * 2)
+            env.step(actions if is_step else [[0.5]] * 2)
         return "stepped"
 
-    what = f"step({told(actions)})" if reset == {"seed": 0} else f"reset({told(reset)})"
-    return Attempt("vector environments", what, act, may_accept=reset.get("options") != {"nothing": 1})
+    what = f"step({told(actions)})" if is_step else f"reset({told(reset)})"
+    is_unknown = isinstance(options, dict) and "nothing" in options
+    return Attempt("vector environments", what, act, may_accept=not ("options" in reset and is_unknown))
 
 
 def _agent(rng: random.Random, _folder: Path) -> Attempt:
@@ -140,7 +141,8 @@ def _agent(rng: random.Random, _folder: Path) -> Attempt:
         f"{rng.choice(TEXTS)}.safetensors",
         f"{rng.choice(TEXTS)}.zip:trust=true",
     )
-    handed: Any = rng.choice([*own, *own, *odd, value(rng)])
+    other = value(rng)  # what a class or a function raises is its author's to see
+    handed: Any = rng.choice([*own, *own, *odd, "" if callable(other) else other])
 
     def act() -> str:
         with contextlib.closing(gymnasium.make("ATESD-Toy-v0", windows=3, disable_env_checker=True)) as env:
@@ -197,7 +199,11 @@ def _analysis(sound: Path, rng: random.Random, _folder: Path) -> Attempt:
     needed = [one.name for one in parameters.values() if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
     given = {one: _ARGUMENTS.get(one, "probe/nll") for one in needed}
     if change == "sound" and len(parameters) > 1:
-        given[rng.choice(list(parameters)[1:])] = rng.choice(NUMBERS + TEXTS)
+        name_of_one = rng.choice(list(parameters)[1:])
+        usual = parameters[name_of_one].default
+        is_number = isinstance(usual, int | float) or name_of_one in ("threshold", "target", "effect")
+        numbers = [one for one in NUMBERS if isinstance(one, int | float)]
+        given[name_of_one] = rng.choice(numbers if is_number else TEXTS)
     what = f"{name}: {change} {column}; {told(dict(list(given.items())[1:]))}"
     if first:
         given[first] = rng.choice(TEXTS) if first == "path" else changes.get(change, lambda: frame)()

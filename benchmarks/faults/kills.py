@@ -149,6 +149,9 @@ def life(name: str, out: Path, instant: float | int | None = None, count: Path |
     if child == 0:
         os.setpgid(0, 0)
         status = 1
+        if instant is not None:  # what its own processes say as they die is not the command's
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(1, 2)
         try:
             operations = _Operations(instant if isinstance(instant, int) else None)
             command(*COMMANDS[name], "--out", out, "--resume")

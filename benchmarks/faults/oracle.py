@@ -81,7 +81,8 @@ class Attempt:
         may_refuse: Whether an error of ours is right.
         may_accept: Whether a result other than ``same_as`` is right.
         documented: Further errors that are right: those of a library whose contract the reader keeps.
-        names: Texts of which a refusal must hold one, such as the damaged file's name; () for none.
+        names: Texts of which a refusal must hold one, such as the damaged file's name, and a warning too; () for none.
+        is_named: False where a refusal need not: runs that do not go together are told apart by what they say.
         kills: Filled by ``act``: the instants at which it killed.
     """
 
@@ -93,6 +94,7 @@ class Attempt:
     may_accept: bool = False
     documented: tuple[type[Exception], ...] = ()
     names: tuple[str, ...] = ()
+    is_named: bool = True
     kills: list[float | int] = field(default_factory=list)
 
 
@@ -126,8 +128,8 @@ class Outcome:
         return self.verdict in RIGHT
 
 
-def command(*arguments: str | os.PathLike[str]) -> None:
-    """Runs ``atesd`` in this process.
+def command(*arguments: str | os.PathLike[str]) -> str:
+    """Runs ``atesd`` in this process; returns what it said.
 
     Raises:
         Refused: If it ends with exit code 1 or 2 and a message on the standard error, as it does for errors of ours.
@@ -139,6 +141,7 @@ def command(*arguments: str | os.PathLike[str]) -> None:
     except SystemExit as end:
         if end.code not in (None, 0):
             raise Refused(_said_since(before)) from end
+    return _said_since(before)
 
 
 def _said_since(start: int) -> str:
@@ -218,7 +221,7 @@ def judged(told: dict[str, Any], said: str, status: int | None, touched: Sequenc
     if end == "refused":
         if not told["may_refuse"]:
             return "silently accepted", f"refused, though nothing was wrong: {message}"
-        if told["names"] and not any(name in message for name in told["names"]):
+        if told["names"] and told["is_named"] and not any(name in message for name in told["names"]):
             return "file not named", message
         return "refused", message
     if told["same_as"] is not None and told["result"] == told["same_as"]:
@@ -274,7 +277,7 @@ def _attempted(rng: random.Random, case: Case, folder: Path) -> None:
         os.chdir(folder / "here")
         plant(folder / "outside")
         attempt = case(rng, folder / "here")
-        fields = ("reader", "what", "same_as", "may_refuse", "may_accept", "names")
+        fields = ("reader", "what", "same_as", "may_refuse", "may_accept", "names", "is_named")
         told = {name: getattr(attempt, name) for name in fields}
         told["foreign"] = foreign_files(folder)
         (folder / "told.json").write_text(json.dumps(told))  # all there is to tell of a case that hangs

@@ -23,6 +23,7 @@ import atesd_env  # noqa: F401  (registers the ids)
 from analysis import compare_agents, final_outcomes, list_runs, load_runs
 from analysis.report.page import write_report
 from atesd.commands.watch import run_statuses
+from atesd_env.bench import InstanceSet, reference_card, references
 from atesd_env.config import EnvConfig
 from atesd_env.tasks.registry import make_task
 from benchmarks.faults.kills import COMMANDS, contents, timeless
@@ -189,6 +190,15 @@ def scored(folder: Path) -> Any:
     command("bench", "score", folder / "runs", "--out", folder / "score")
     told = json.loads((folder / "score" / "score.json").read_bytes())
     return {name: _digest(timeless(part)) for name, part in told.items()}
+
+
+def validated(folder: Path) -> str:
+    return command("bench", "validate", folder / "runs", "--processes", "1", "--quiet").replace(str(folder), "")
+
+
+def referenced(folder: Path) -> Any:
+    instances = InstanceSet.load(folder / "set.json")
+    return [reference_card(instances), _frame(references(instances))]
 
 
 def trained_on(path: Path) -> str:

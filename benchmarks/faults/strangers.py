@@ -24,6 +24,7 @@ import safetensors
 import safetensors.numpy
 
 from agents.files import agent_file
+from atesd_env.bench.known import _CARD
 from atesd_env.files.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from benchmarks.faults.oracle import Attempt, Case
 from benchmarks.faults.subjects import SUBJECTS, Sound, Subject, named_files, names_of
@@ -67,9 +68,8 @@ def _spoilt_subject(subject: Subject, name: str, template: Path, rng: random.Ran
     path = rng.choice([path for path in named_files(subject, name, folder / "it") if path.suffix in _SPOILERS])
     what = f"{path.relative_to(folder / 'it').as_posix()}: {_SPOILERS[path.suffix](path, rng)}"
     act = functools.partial(subject.uses[name].act, folder / "it")
-    # Runs that do not go together are told apart by what they say, not by their files.
-    names = () if name == "analysis.compare_agents" else names_of(path, folder / "it")
-    return Attempt(name, what, act, may_accept=True, names=names)
+    names = names_of(path, folder / "it")
+    return Attempt(name, what, act, may_accept=True, names=names, is_named=name != "analysis.compare_agents")
 
 
 def spoilt(rng: random.Random, sound: Any) -> tuple[Any, str]:
@@ -125,17 +125,19 @@ def _jsonl(path: Path, rng: random.Random) -> str:
 def _safetensors(path: Path, rng: random.Random) -> str:
     with safetensors.safe_open(path, framework="numpy") as file:
         metadata = file.metadata() or {}
-    if "checkpoint" in metadata:
-        content = read_checkpoint(path)
-        arrays, description, what = _spoilt_state(rng, content.arrays, content.description)
+    if "checkpoint" not in metadata:
+        arrays, _, what = _spoilt_state(rng, safetensors.numpy.load_file(path), None)
+        path.write_bytes(safetensors.numpy.save(arrays, metadata=metadata))
+        return what
+    content = read_checkpoint(path)
+    is_agent = list(content.description) == ["agent"]
+    description = json.loads(content.description["agent"]) if is_agent else content.description
+    arrays, description, what = _spoilt_state(rng, content.arrays, description)
+    if is_agent:
+        path.write_bytes(agent_file(arrays, dumped(description)))
+    else:
         path.unlink()
         write_checkpoint(path, Checkpoint(arrays, description))
-        return what
-    arrays = safetensors.numpy.load_file(path)
-    name = "agent" if "agent" in metadata else ""
-    arrays, description, what = _spoilt_state(rng, arrays, json.loads(metadata[name]) if name else None)
-    content = agent_file(arrays, dumped(description)) if name else safetensors.numpy.save(arrays, metadata=metadata)
-    path.write_bytes(content)
     return what
 
 
@@ -176,8 +178,13 @@ def _zip(path: Path, rng: random.Random) -> str:
 
 def _parquet(path: Path, rng: random.Random) -> str:
     kind, value = rng.choice(_COLUMNS)
-    name = rng.choice(["problem", "solution", "answer", "id", "level", "messages"])
     table = pyarrow.parquet.read_table(path)
+    metadata = table.schema.metadata or {}
+    if _CARD in metadata and rng.random() < 0.5:
+        card, what = spoilt(rng, json.loads(metadata[_CARD]))
+        pyarrow.parquet.write_table(table.replace_schema_metadata({**metadata, _CARD: dumped(card)}), path)
+        return f"card{what}"
+    name = rng.choice([*table.column_names, "messages"])
     others = table.drop_columns([name]) if name in table.column_names else table
     pyarrow.parquet.write_table(others.append_column(name, pa.array([value] * len(table), type=kind)), path)
     return f"column {name} of {kind}"

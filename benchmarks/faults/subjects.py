@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
@@ -19,6 +20,7 @@ import atesd_env  # noqa: F401  (registers the ids)
 from atesd.experiments.bench.plan import default_seeds, plan_bench, write_bench_file
 from atesd.experiments.run import execute
 from atesd_env.bench import Instance, InstanceSet
+from atesd_env.bench.known import COLUMNS, write_references
 from atesd_env.student.loading import TINY_DIRECTORY
 from benchmarks.faults import readers
 from benchmarks.faults.kills import COMMANDS, TOY, life, undisturbed
@@ -81,13 +83,20 @@ def _made_surrogate(folder: Path) -> None:
 
 
 def _made_bench(folder: Path) -> None:
-    """Writes an instance set of closed forms, and runs of two agents on it."""
+    """Writes an instance set of closed forms, what is known on it, and runs of two agents on it."""
     folder.mkdir()
     instances = tuple(
         Instance(f"best-{ratio}", split, "A best ratio.", {"toy_best_ratio": 0.1 * ratio})
         for split, ratio in (("train", 1), ("test", 2), ("test", 8))
     )
     InstanceSet("mine", "1", "closed forms", TOY[1], {"windows": 3}, instances).save(folder / "set.json")
+    lines = [
+        (one.id, agent, "probe/accuracy", mean, 0.0, 1.0, 8, "20000-20007", 9, 900)
+        for one in instances
+        for agent, mean in (("fixed:1", 0.0), ("oracle", 0.5))
+    ]
+    card = dict.fromkeys(("what", "command", "commit", "licence"), "none")
+    write_references(InstanceSet.load(folder / "set.json"), pd.DataFrame(lines, columns=list(COLUMNS)), **card)
     given = str(folder / "set.json"), "test"
     write_bench_file(folder / "runs", *given, threads=1)
     for spec in plan_bench(*given, ["fixed:0.5", "fixed:1"], default_seeds("test", quick=True), folder / "runs"):
@@ -133,6 +142,7 @@ READS: dict[str, Use] = {
     "analysis.compare_agents": Use(readers.compared, files=("*/config.json", "*/trajectory.jsonl")),
 }
 _RUN = ("*/config.json", "*/trajectory.jsonl", "*/samples.jsonl", "*/checkpoints/*")
+_SUBMISSION = ("runs/**/config.json", "runs/**/trajectory.jsonl", "runs/bench.json")
 _MODEL = {"student": "@model", **TINY_FIELDS}
 
 SUBJECTS = (
@@ -217,12 +227,14 @@ SUBJECTS = (
     Subject(
         "bench",
         _made_bench,
-        ("set.json", "runs/**/*.json*"),
+        ("set.*", "runs/**/*.json*"),
         {
             "instance set": Use(readers.environment("ATESD-Bench-v0", instances="@set.json"), files=("set.json",)),
-            "bench score": Use(
-                readers.scored, files=("runs/**/config.json", "runs/**/trajectory.jsonl", "runs/bench.json")
-            ),
+            "bench check": Use(lambda folder: command("bench", "check", folder / "set.json"), files=("set.json",)),
+            "references": Use(readers.referenced, files=("set.parquet",)),
+            "bench score": Use(readers.scored, files=("set.parquet", *_SUBMISSION)),
+            "bench validate": Use(readers.validated, files=_SUBMISSION),
+            "bench validate, rows": Use(readers.validated, is_compared=True, files=_SUBMISSION[1:2]),
         },
     ),
     Subject(

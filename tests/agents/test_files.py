@@ -95,6 +95,28 @@ def test_an_odd_agent_is_refused_by_name(what: str, parts: Parts, tmp_path: Path
     assert isinstance(caught.value, RunFilesError | ConfigError)
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"exp_avg": np.zeros(3)},
+        {"exp_avg": np.full((32, 6), np.nan)},
+        {"step": np.asarray(np.inf)},
+        {"other": np.zeros(3)},
+        {"exp_avg_sq": None},
+    ],
+)
+def test_odd_moments_of_the_optimizer_are_refused(odd: dict[str, Any], tmp_path: Path):
+    agent = BetaController(ToyExposureEnv(windows=8), seed=0)
+    agent.learn(8)
+    arrays, description = agent.state()
+    assert arrays["optimizer/0/exp_avg"].shape == (32, 6)
+    changed = {**arrays, **{f"optimizer/0/{name}": array for name, array in odd.items()}}
+    kept = {name: array for name, array in changed.items() if array is not None}
+    with pytest.raises(RunFilesError, match="other moments of parameter 0 than Adam's"):
+        BetaController.from_state(kept, description, ToyExposureEnv(windows=8))
+    BetaController.from_state(arrays, description, ToyExposureEnv(windows=8))
+
+
 @pytest.mark.parametrize("entry", AGENTS, ids=lambda entry: entry.name)
 def test_every_agent_of_ours_is_loaded_as_it_was_saved(entry: Entry, tmp_path: Path):
     factory, _ = resolve(spec := entry.name + ":0.5" * (entry.least or entry.num_ratios))

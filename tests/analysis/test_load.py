@@ -183,11 +183,13 @@ def test_a_last_half_line_is_dropped(tmp_path: Path, tail: bytes) -> None:
         ('{"window": 1}', "expected a window after 1, got 1; is this file made of two runs"),
         ('{"window": 2, "seed": 3}', "expected no column 'seed'"),
         ('{"window": 2, "probe/nll": [1.0]}', "expected one value in column 'probe/nll'"),
+        ('{"window": 2, "pro\udcee/nll": 1.0}', "expected a JSON object"),
+        ('{"window": 2, "text": "\udcee"}', "expected a JSON object"),
     ],
 )
 def test_a_damaged_line_names_file_line_and_trouble(tmp_path: Path, line: str, message: str) -> None:
     folder = write_run(tmp_path / "run", [row(1)])
-    with (folder / "trajectory.jsonl").open("a") as file:
+    with (folder / "trajectory.jsonl").open("a", errors="surrogateescape") as file:
         file.write(line + "\n" + json.dumps(row(3)) + "\n")
     with pytest.raises(DamagedRunError) as caught:
         load_runs(tmp_path)

@@ -21,6 +21,7 @@ from atesd_env.errors import ConfigError
 from atesd_env.files.atomic import make_parent, write_atomically
 from atesd_env.files.description import check_same, read_description
 from atesd_env.files.ownership import FolderKind
+from atesd_env.files.reading import reading
 
 BENCH_FILE = "bench.json"
 """In a submission's folder: of which set its runs are."""
@@ -30,6 +31,7 @@ NUM_SEEDS = 8
 SUBMISSION = FolderKind("submission", BENCH_FILE, (re.escape(BENCH_FILE),), ("bench",))
 """A folder with runs of the bench."""
 
+_MOST_THREADS = 1024
 _IDENTITY = ("set", "version", "fingerprint", "split")
 
 
@@ -106,4 +108,9 @@ def read_bench_file(folder: Path) -> dict[str, Any]:
         RunFilesError: If it holds no ``bench.json`` that can be read.
     """
     told: dict[str, Any] = read_description(folder / BENCH_FILE, "submission", ["bench"])["bench"]
+    with reading(folder / BENCH_FILE, "a submission's description"):
+        kinds = {**dict.fromkeys((*_IDENTITY, "instances"), str), "threads": int}
+        odd = [name for name, kind in kinds.items() if type(told[name]) is not kind]
+        if odd or not 0 < told["threads"] <= _MOST_THREADS:
+            raise TypeError(f"{told[(odd or ['threads'])[0]]!r:.40} as {(odd or ['threads'])[0]}")
     return told

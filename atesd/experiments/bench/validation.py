@@ -22,12 +22,14 @@ from numpy.typing import NDArray
 
 import atesd_env  # noqa: F401  (registers the ids)
 from atesd.experiments.bench.plan import read_bench_file
+from atesd.experiments.logged_runs import ratio_columns
 from atesd.experiments.processes import num_cores
 from atesd_env.bench.instances import ENV_ID, InstanceSet
 from atesd_env.bench.seeds import split_of_seed
 from atesd_env.config import read_config
-from atesd_env.errors import AtesdError, RunFilesError
+from atesd_env.errors import AtesdError, ConfigError, RunFilesError
 from atesd_env.files.description import read_description
+from atesd_env.files.reading import reading
 from atesd_env.files.run_folder import CONFIG_FILE, TRAJECTORY_FILE, package_versions, read_rows
 
 TOLERANCE = 1e-3
@@ -77,17 +79,21 @@ def check_submission(
 
     Raises:
         RunFilesError: If the folder is no submission, or holds no run.
+        ConfigError, DataError: If its instance set is not here, or cannot be used.
     """
     told = read_bench_file(folder)
+    whole = InstanceSet.load(told["instances"])
+    unlike = f"the set is {whole.name} {whole.version} now, with other fields; take the version that was run"
     configs = sorted(folder.glob(f"*/*/{CONFIG_FILE}"))
     if not configs:
         raise RunFilesError(
             f"{folder}: expected runs in folders of instances, found none; pass the folder given to --out."
         )
     if is_quick:
-        configs = list({read_description(config, "run", ["config"])["agent"]: config for config in configs}.values())
+        configs = list({_identity(config)[0]: config for config in configs}.values())
     checked: list[CheckedRun] = []
-    check, folders = partial(_check_run, told=told), [config.parent for config in configs]
+    why_not = "" if whole.fingerprint == told["fingerprint"] else unlike
+    check, folders = partial(_check_run, split=told["split"], why_not=why_not), [config.parent for config in configs]
     processes = min(processes or num_cores(), len(folders))
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         # Processes begin with the first run that they are given: one at a time needs none.
@@ -102,8 +108,8 @@ def missing_runs(folder: Path) -> list[str]:
     told = read_bench_file(folder)
     there: dict[str, set[tuple[str, int]]] = {}
     for config in folder.glob(f"*/*/{CONFIG_FILE}"):
-        run = read_description(config, "run", ["config"])
-        there.setdefault(run["agent"], set()).add((run["config"].get("instance", ""), run["seed"]))
+        agent, instance, seed = _identity(config)
+        there.setdefault(agent, set()).add((instance, seed))
     seeds = {seed for pairs in there.values() for _, seed in pairs}
     ids = [instance.id for instance in InstanceSet.load(told["instances"]).of(told["split"])]
     return [
@@ -115,32 +121,37 @@ def missing_runs(folder: Path) -> list[str]:
     ]
 
 
-def _check_run(folder: Path, told: Mapping[str, Any]) -> CheckedRun:
+def _identity(config: Path) -> tuple[str, str, int]:
+    """Returns the agent, the instance and the seed that a run's description tells."""
+    with reading(config, "a run of the bench"):
+        run = read_description(config, "run", ["config"])
+        return str(run["agent"]), str(run["config"]["instance"]), int(run["seed"])
+
+
+def _check_run(folder: Path, split: str, why_not: str) -> CheckedRun:
     try:
-        run = read_description(folder / CONFIG_FILE, "run", ["config"])
-        rows = read_rows(folder / TRAJECTORY_FILE)
-        fault = _fault_of_description(run, rows, told)
-        if fault:
-            return CheckedRun(folder, "refused", fault)
-        whole = InstanceSet.load(told["instances"])
-        if whole.fingerprint != told["fingerprint"]:
-            return CheckedRun(
-                folder,
-                "not checked",
-                f"the set is {whole.name} {whole.version} now, with other fields; take the version that was run",
-            )
+        with reading(folder, "a run of the bench"):
+            run = read_description(folder / CONFIG_FILE, "run", ["config"])
+            rows = read_rows(folder / TRAJECTORY_FILE)
+            fault = _fault_of_description(run, rows, split)
+        if fault or why_not:
+            return CheckedRun(folder, "refused" if fault else "not checked", fault or why_not)
         return _compare(folder, rows, list(_replayed(run, rows)), is_same=run.get("versions") == package_versions())
     except AtesdError as error:
-        return CheckedRun(folder, "not checked", str(error))
+        # What the files say is the submission's; that a model or a library is not here is this machine's.
+        is_its_own = isinstance(error, RunFilesError | ConfigError)
+        return CheckedRun(folder, "refused" if is_its_own else "not checked", str(error))
 
 
-def _fault_of_description(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> str:
+def _fault_of_description(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], split: str) -> str:
     """Returns what is wrong with a run before it is replayed; empty where nothing is."""
     config, seed = run["config"], run["seed"]
-    if run["env_id"] != ENV_ID or config.get("split") != told["split"]:
-        return f"expected a run of {ENV_ID}, split {told['split']}, got {run['env_id']}, split {config.get('split')}"
-    if split_of_seed(seed) != told["split"]:
-        return f"expected a seed of the split {told['split']}, got {seed}"
+    if run["env_id"] != ENV_ID or config["split"] != split:
+        return f"expected a run of {ENV_ID}, split {split}, got {run['env_id']}, split {config['split']}"
+    if split_of_seed(seed) != split:
+        return f"expected a seed of the split {split}, got {seed}"
+    if [row.get("window") for row in rows] != list(range(1, len(rows) + 1)):
+        return "expected the windows from 1 on, each once, got others"
     if not rows or rows[-1].get("status") not in ("truncated", "terminated"):
         return "expected a run that came to its end, got one that did not"
     return ""
@@ -152,7 +163,7 @@ def _replayed(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iter
     try:
         _, first = env.reset(seed=run["seed"])
         for row in rows:
-            *_, terminated, truncated, info = env.step(_recorded(row, env.num_ratios))
+            *_, terminated, truncated, info = env.step(_recorded(row, env.num_ratios, env.config.groups))
             status = "terminated" if terminated else "truncated" if truncated else "running"
             yield {**info, "probe/nll_before": first["probe/nll"], "status": status}
             if status != "running":
@@ -161,15 +172,15 @@ def _replayed(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iter
         env.close()
 
 
-def _recorded(row: Mapping[str, Any], num_ratios: int) -> NDArray[np.float64]:
+def _recorded(row: Mapping[str, Any], num_ratios: int, groups: int) -> NDArray[np.float64]:
     """Returns the action of a row: a ratio for each group that the instance has, 0 for others.
 
     The one ratio of an instance without groups is logged as a mean over rollouts, which may be off by its last bit; agents decide
     in float32, so the nearest of these is meant.
     """
-    names = [name for name in row if name.startswith("exposure/reveal_ratio_")] or ["exposure/reveal_ratio"]
     action = np.zeros(num_ratios)
-    action[: len(names)] = [row[name] for name in names]
+    with reading(f"window {row['window']}", "a number for each reveal ratio", remedy="restore the row"):
+        action[:groups] = [row[name] for name in ratio_columns(groups)]
     nearest = action.astype(np.float32).astype(np.float64)
     return np.where(np.abs(nearest - action) < 1e-12, nearest, action)
 
@@ -184,10 +195,10 @@ def _compare(
     for row, again in zip(rows, replayed, strict=True):
         if not inexact and (alone := _differs_alone(row, again)):
             return CheckedRun(folder, "refused", f"window {row['window']}: only {alone} differ, which no rounding does")
-        for name, value in row.items():
-            if name.startswith(_NOT_STUDENTS) or (name in _ADDED and name not in again):
+        for name in {**row, **again}:
+            if name.startswith(_NOT_STUDENTS) or (name in _ADDED and not (name in row and name in again)):
                 continue
-            expected = again.get(name)
+            value, expected = row.get(name), again.get(name)
             where = f"window {row['window']}, {name}: {value!r} recorded, {expected!r} replayed"
             if not _is_close(name, value, expected):
                 return CheckedRun(folder, "refused", where)
@@ -207,7 +218,7 @@ def _differs_alone(row: Mapping[str, Any], again: Mapping[str, Any]) -> str:
 
 
 def _is_close(name: str, value: Any, expected: Any) -> bool:
-    if isinstance(value, bool | str | None) or isinstance(expected, bool | str | None):
+    if not all(type(one) in (int, float) for one in (value, expected)):
         return bool(value == expected)
     tolerance = COUNTS if name.startswith(_SAMPLED) else TOLERANCE
     return math.isfinite(value) and abs(value - expected) <= tolerance * max(1.0, abs(expected))

@@ -290,6 +290,13 @@ def _checkpoint_to_resume(spec: TrainSpec) -> Checkpoint | None:
         check_same(spec.folder, "training", there, asked)
     found = spec.folder / CHECKPOINT_FILE
     if not is_own_file(found):
+        # A kill may come between the first evaluation and the first checkpoint, not later.
+        evaluations = spec.folder / EVALUATIONS_FILE
+        if is_own_file(evaluations) and len(read_rows(evaluations)) > 1:
+            raise RunFilesError(
+                f"{found}: expected the checkpoint that the evaluations beside it were written with, found none; restore the file, "
+                "or begin anew (--overwrite)."
+            )
         return None
     checkpoint = read_checkpoint(found)
     _check_evaluations(spec.folder, _rows_of(checkpoint, str(found)))

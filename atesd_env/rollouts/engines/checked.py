@@ -116,13 +116,45 @@ class CheckedEngine:
         self.engine.close()
 
 
-def check_difference(engine: str, difference: float, tolerance: float) -> None:
-    """Refuses rollouts of a window in which the engine's log-probabilities are no longer the trainer's.
+@torch.no_grad()
+def check_beginnings(
+    engine: str, student: Student, adapters: AdapterStack, index: int | None, rollouts: Rollouts, tolerance: float
+) -> None:
+    """Refuses a batch of one student's rollouts by the first tokens of the first of them, which cost the trainer little.
+
+    Answers of an evaluation may be tens of thousands of tokens long, and the trainer has no other use for their log-probabilities.
 
     Args:
         engine: Who sampled, for the message.
-        difference: Mean absolute difference over the window's tokens, in nats.
+        student: The frozen base.
+        adapters: The students' adapters.
+        index: Whose rollouts they are; None is the bare base.
+        rollouts: The batch.
+        tolerance: Largest mean absolute difference that is accepted, in nats a token.
+
+    Raises:
+        EngineError: If it is larger, or no number.
+    """
+    if rollouts.token_log_probs is None:
+        return  # sampled from the trainer's own numbers
+    first = slice(TEST_PROMPTS), slice(TEST_TOKENS)
+    told = rollouts.token_log_probs[first]
+    part = Rollouts(
+        *(rollouts.prompt_ids[first[0]], rollouts.prompt_mask[first[0]]),
+        *(rollouts.completion_ids[first], rollouts.completion_mask[first], rollouts.is_finished[first[0]], told),
+    )
+    trainer = _log_probs(student, adapters, index, part)
+    check_difference(engine, float((trainer - told[part.completion_mask]).abs().mean()), tolerance, "batch")
+
+
+def check_difference(engine: str, difference: float, tolerance: float, what: str = "window") -> None:
+    """Refuses rollouts in which the engine's log-probabilities are no longer the trainer's.
+
+    Args:
+        engine: Who sampled, for the message.
+        difference: Mean absolute difference over their tokens, in nats.
         tolerance: Largest that is accepted.
+        what: What they are, for the message.
 
     Raises:
         EngineError: If it is larger, or no number.
@@ -130,8 +162,8 @@ def check_difference(engine: str, difference: float, tolerance: float) -> None:
     if not difference <= tolerance:
         raise EngineError(
             f"{engine}: expected log-probabilities of the adapters that it was given, to {tolerance:g} nats a token "
-            f"(engine_tolerance), got a mean difference of {difference:.4f} over a window, though it passed its start-up test: it runs "
-            "other weights by now, or rounds more as the student changes. The window is undone; start the engine anew and go on "
+            f"(engine_tolerance), got a mean difference of {difference:.4f} over a {what}, though it passed its start-up test: it runs "
+            f"other weights by now, or rounds more as the student changes. The {what} does not count; start the engine anew and go on "
             "with --resume, or raise the tolerance."
         )
 
@@ -186,10 +218,7 @@ class _Test:
                 size *= 2.0**0.5
 
     def log_probs(self, index: int | None, rollouts: Rollouts) -> Tensor:
-        """Returns the trainer's log-probabilities of the rollouts' tokens, [N]; None is the bare base."""
-        with self.adapters.use(None) if index is None else self.adapters.use("student", [index]):
-            hidden = scored_hidden(self.student, rollouts.prompt_ids, rollouts.prompt_mask, rollouts)
-        return token_log_probs(self.student, hidden, rollouts.completion_ids[rollouts.completion_mask])
+        return _log_probs(self.student, self.adapters, index, rollouts)
 
     def difference(self, rollouts: Rollouts, before: Tensor, weights: str) -> float:
         """Returns the mean absolute difference to the trainer's log-probabilities with some weights, in nats a token."""
@@ -232,6 +261,13 @@ class _Test:
             f"a token (engine_tolerance), got a mean difference of {measured:.4f}: {reason}; correct its settings, or raise the "
             "tolerance."
         )
+
+
+def _log_probs(student: Student, adapters: AdapterStack, index: int | None, rollouts: Rollouts) -> Tensor:
+    """Returns the trainer's log-probabilities of the rollouts' tokens, [N]; None is the bare base."""
+    with adapters.use(None) if index is None else adapters.use("student", [index]):
+        hidden = scored_hidden(student, rollouts.prompt_ids, rollouts.prompt_mask, rollouts)
+    return token_log_probs(student, hidden, rollouts.completion_ids[rollouts.completion_mask])
 
 
 def _check_seeds(engine: str, first: Rollouts, again: Rollouts, other: Rollouts) -> None:

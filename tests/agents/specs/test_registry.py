@@ -233,6 +233,8 @@ def test_options_in_a_spec_are_json_or_text():
     assert agent.options() | {"credit": "one-step", "batch_size": 8, "learning_rate": 0.001} == agent.options()
     assert make("feedback:set_point=null:gain=2", ToyExposureEnv()).options()["set_point"] is None
     assert make("agents.schedules:StagedSchedule:ratios=[0.25,0.5,1]", ToyExposureEnv()).ratios == (0.25, 0.5, 1.0)
+    too_deep = "[" * 100_000
+    assert resolve(f"beta:credit={too_deep}")[1] == {"credit": too_deep}
 
 
 def test_an_argument_of_make_comes_before_the_specs():

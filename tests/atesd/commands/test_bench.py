@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import pandas as pd
 import pytest
 
 from atesd.commands.cli import main
-from atesd.experiments.bench.plan import BENCH_FILE
+from atesd.experiments.bench.plan import BENCH_FILE, read_bench_file
 from atesd.experiments.bench.validation import TOLERANCE, check_submission, missing_runs
 from atesd_env.bench import InstanceSet
 from atesd_env.bench.known import COLUMNS, write_references
+from atesd_env.errors import RunFilesError
 from tests.atesd_env.bench.sets import tiny_set, toy_set
 
 AGENTS = ("fixed:0.1", "fixed:1", "beta")
@@ -95,8 +97,11 @@ def test_gains_are_between_the_sets_references(folder: Path, tmp_path: Path):
         for agent, mean in (("fixed:1", 0.0), ("oracle", 0.5))
     ]
     card = dict.fromkeys(("what", "command", "commit", "licence"), "")
-    write_references(mine, pd.DataFrame(lines, columns=list(COLUMNS)), **card)
+    (folder.parent / "mine.parquet").write_bytes(b"damaged")
     try:
+        with pytest.raises(SystemExit):  # and not as if there were none
+            main(["bench", "score", str(folder), "--out", str(tmp_path)])
+        write_references(mine, pd.DataFrame(lines, columns=list(COLUMNS)), **card)
         main(["bench", "score", str(folder), "--out", str(tmp_path)])
     finally:
         (folder.parent / "mine.parquet").unlink()
@@ -134,6 +139,55 @@ def test_what_was_edited_is_refused(folder: Path, tmp_path: Path, capsys: Any):
     assert (found.verdict, "probe/accuracy" in found.reason) == ("refused", True)
     found = edited(copied(folder, tmp_path / "e"), lambda rows: rows[0].update({"exposure/reveal_ratio": 0.123}))
     assert found.verdict == "refused"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda rows: rows[1].update({"exposure/reveal_ratio": 1.5}), r"in \[0, 1\], got 1\.5"),
+        (lambda rows: rows[1].update({"exposure/reveal_ratio": "x"}), "window 2: expected a number for each"),
+        (lambda rows: rows[1].pop("exposure/reveal_ratio") and None, "got no entry 'exposure/reveal_ratio'"),
+        (lambda rows: rows[1].pop("probe/nll") and None, "probe/nll"),
+        (lambda rows: rows[1].update({"probe/accuracy": []}), r"probe/accuracy: \[\] recorded"),
+        (lambda rows: rows[1].pop("window") and None, "expected the windows from 1 on"),
+    ],
+)
+def test_rows_that_no_run_writes_are_refused(change: Any, reason: str, folder: Path, tmp_path: Path):
+    found = edited(copied(folder, tmp_path), change)
+    assert found.verdict == "refused"
+    assert re.search(reason, found.reason), found.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda run: run.pop("env_id"), "got no entry 'env_id'"),
+        (lambda run: run.update(seed="x"), "expected a seed of the split"),
+        (lambda run: run["config"].update(instance="nothing"), "instance: expected one of"),
+        (lambda run: run["config"].pop("split"), "got no entry 'split'"),
+    ],
+)
+def test_descriptions_that_no_run_has_are_refused(change: Any, reason: str, folder: Path, tmp_path: Path):
+    copy = copied(folder, tmp_path)
+    path = copy / "low" / "beta-seed3" / "config.json"
+    run = json.loads(path.read_text())
+    change(run)
+    path.write_text(json.dumps(run))
+    (found,) = check_submission(copy, 1)
+    assert found.verdict == "refused"
+    assert reason in found.reason
+
+
+@pytest.mark.parametrize("odd", [{"threads": 0}, {"threads": "x"}, {"split": None}, {"set": 1}])
+def test_an_odd_description_of_a_submission_is_refused(odd: Any, folder: Path, tmp_path: Path):
+    copy = copied(folder, tmp_path)
+    told = json.loads((copy / BENCH_FILE).read_text())
+    told["bench"] |= odd
+    (copy / BENCH_FILE).write_text(json.dumps(told))
+    with pytest.raises(
+        RunFilesError, match=rf"bench\.json: expected a submission's description, .*as {next(iter(odd))}"
+    ):
+        read_bench_file(copy)
 
 
 def main_refused(folder: Path, capsys: Any) -> None:

@@ -249,6 +249,14 @@ def test_answers_that_blow_up_cost_themselves_only(tmp_path: Path, monkeypatch: 
     assert pool.num_timeouts == 4, "votes ask about none of them again"
 
 
+def test_an_adapter_of_other_layers_is_named(tmp_path: Path, capsys: Any):
+    folder = save_adapter(tmp_path / "adapter", 0)
+    config = folder / "adapter_config.json"
+    config.write_text(config.read_text().replace("q_proj", "nothing"))
+    said = refusal(capsys, "evaluate", *ARGUMENTS, "--out", tmp_path / "out", "--adapter", folder)
+    assert f"{folder}: lora_targets: expected" in said
+
+
 def test_names_of_adapters():
     methods, adapters = named_adapters(["a=x", "a=y", "z"], with_base=True)
     assert methods == {"base": ["base"], "a": ["a=x", "a=y"], "z": ["z"]}

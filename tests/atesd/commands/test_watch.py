@@ -13,6 +13,9 @@ import pytest
 from rich.console import Console
 
 from atesd.commands.watch import RunStatus, run_statuses, status_table, watch
+from atesd.experiments.run import execute
+from atesd.experiments.specs import plan_runs
+from atesd_env.config import preset
 
 
 def write_run(folder: Path, rows: list[dict[str, Any]], agent: str = "beta", rest: str = "") -> Path:
@@ -113,6 +116,14 @@ def test_a_damaged_run_never_ends_the_watching(tmp_path: Path, name: str, text: 
     (folder / name).write_text(text)
     assert f"bad: {name}: expected" in text_of(run_statuses(tmp_path))
     assert {status.name: status.state for status in run_statuses(tmp_path)} == {"good": "running", "bad": "unreadable"}
+
+
+def test_a_run_without_its_rows_is_seen(tmp_path: Path):
+    (spec,) = plan_runs("ATESD-Toy-v0", preset("ATESD-Toy-v0", windows=1), ["random"], [0], tmp_path)
+    execute(spec)
+    (spec.folder / "trajectory.jsonl").unlink()
+    (status,) = run_statuses(tmp_path)
+    assert (status.name, status.state) == ("random-seed0", "unreadable")
 
 
 def test_names_are_neither_markup_nor_escape_sequences(tmp_path: Path):

@@ -15,7 +15,7 @@ from atesd.experiments.resuming import CHECKPOINT_FOLDER, RunCheckpoints
 from atesd.experiments.run import execute
 from atesd.experiments.specs import RunSpec, plan_runs
 from atesd_env.config import preset
-from atesd_env.errors import AgentError
+from atesd_env.errors import AgentError, RunFilesError
 from atesd_env.files.run_folder import RunWriter
 from atesd_env.simulated.toy import ToyExposureEnv
 
@@ -158,3 +158,14 @@ def test_no_checkpoint_holds_half_of_what_an_agent_saw(tmp_path: Path):
         shown.step(np.asarray([0.5], dtype=np.float32))
         assert checkpoints.write(1, env, agent, shown, writer)
         assert checkpoints.latest() is not None
+
+
+@pytest.mark.parametrize("name", ["observations", "rewards", "actions"])
+def test_what_is_shown_again_are_numbers(name: str):
+    env = ReplayedEnv(ToyExposureEnv(), "agent")
+    env.reset(seed=0)
+    *_, info = env.step(np.asarray([0.5], dtype=np.float32))
+    arrays = env.arrays()
+    env.replay(arrays, [info])
+    with pytest.raises(RunFilesError, match=r"expected what an agent was shown, got .*not finite"):
+        env.replay({**arrays, f"replay/{name}": arrays[f"replay/{name}"] + np.inf}, [info])

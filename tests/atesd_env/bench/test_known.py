@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from atesd_env.bench import Instance, InstanceSet, reference, reference_card, references
-from atesd_env.bench.known import COLUMNS, references_file, write_references
+from atesd_env.bench.known import _CARD, COLUMNS, references_file, write_references
 from atesd_env.errors import ConfigError, DataError
 from tests.atesd_env.bench.sets import toy_set
 
@@ -62,6 +66,31 @@ def test_a_set_without_references_says_so(mine: InstanceSet):
         reference(mine, "low")
     references_file(mine).write_bytes(b"nothing")
     with pytest.raises(DataError, match="expected references, got"):
+        reference(mine, "low")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda table: table.replace_schema_metadata({}), "no entry b'atesd references'"),
+        (lambda table: table.replace_schema_metadata({b"atesd references": b"["}), "got something else"),
+        (lambda table: table.replace_schema_metadata({b"atesd references": b"[]"}), "got something else"),
+        (lambda table: table.drop_columns(["mean"]), "no entry 'mean'"),
+        (lambda table: table.set_column(3, "mean", pa.array(["x"] * len(table))), "in the column mean"),
+        (
+            lambda table: pa.table(
+                {**{name: table[name] for name in COLUMNS}, "instance": [1] * len(table)}
+            ).replace_schema_metadata({_CARD: table.schema.metadata[_CARD]}),
+            "int64 in the column instance",
+        ),
+    ],
+)
+def test_a_damaged_file_is_refused_by_name(change: Any, reason: str, mine: InstanceSet):
+    write_references(mine, frame(), **CARD)
+    pq.write_table(change(pq.read_table(references_file(mine))), references_file(mine))
+    with pytest.raises(
+        DataError, match=r"mine\.parquet: expected references, got .*" + re.escape(reason.removeprefix("got "))
+    ):
         reference(mine, "low")
 
 

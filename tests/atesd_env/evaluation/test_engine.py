@@ -81,6 +81,24 @@ def test_an_engine_that_ignores_adapters_never_answers(
     assert (tmp_path / "out" / "samples.jsonl").read_text() == ""
 
 
+def test_an_engine_that_ignores_adapters_later_is_found_out(
+    server: FakeVllmServer, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    complete, answered = server.complete, []
+
+    def forgetting(body: dict[str, Any]) -> Any:
+        answered.append(body)
+        server.brain.vice = "ignores adapters" if len(answered) > START_UP else ""
+        return complete(body)
+
+    server.complete = forgetting  # type: ignore[method-assign]
+    with pytest.raises(SystemExit):
+        evaluate(tmp_path / "out", adapter, *by_server(server), "--k", "1", "--sampling-tokens", "8")
+    assert "over a batch, though it passed its start-up test" in capsys.readouterr().err
+    kept = [json.loads(line)["adapter"] for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
+    assert kept == ["base"] * PROBLEMS
+
+
 def test_an_engine_that_dies_loses_no_sample(
     server: FakeVllmServer, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -120,6 +120,15 @@ def test_a_training_that_died_before_its_first_evaluation_begins_anew(tmp_path: 
     assert [row["windows"] for row in train(spec(tmp_path), resume=True).rows] == [0, 20, 40, 60]
 
 
+def test_a_training_that_has_lost_its_checkpoint_keeps_its_evaluations(tmp_path: Path):
+    train(spec(tmp_path))
+    (tmp_path / "checkpoint.safetensors").unlink()
+    before = (tmp_path / "evaluations.jsonl").read_bytes()
+    with pytest.raises(RunFilesError, match=r"checkpoint\.safetensors: expected the checkpoint that the evaluations"):
+        train(spec(tmp_path), resume=True)
+    assert (tmp_path / "evaluations.jsonl").read_bytes() == before
+
+
 def test_a_training_can_be_made_longer(tmp_path: Path):
     train(spec(tmp_path))
     longer = train(spec(tmp_path, total_windows=80), resume=True)
