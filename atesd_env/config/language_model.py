@@ -40,8 +40,13 @@ class EnvConfig(RunConfig):
     """Keep the frozen base's linear layers in 4 bits, "nf4" (package bitsandbytes). Runs through the modules (`forward`). [ours]"""
     rank_timeout_sec: float = number(600.0, 0, open_low=True)
     """On several devices: how long a process waits for another one before the run ends with an error. [ours]"""
-    enable_thinking: bool = False
-    """Passed to the chat template (Qwen3's thinking switch; other templates ignore it). [ours]"""
+    student_thinking: bool = False
+    """Thinking switch of the chat template (Qwen3's; other templates ignore it) in the student's prompts, those of the probe too. The
+    probe scores reference solutions where the student would write them: behind an empty think block. [OPSD: off]"""
+    teacher_thinking: bool = False
+    """The same switch in the teacher's prompts; its score of a reference solution stands behind an empty think block too. [OPSD: on]"""
+    evaluation_thinking: bool = False
+    """The same switch in evaluations that sample as the environment does (`atesd evaluate --sampling env` or `greedy`). [OPSD: on]"""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time. [OPSD: on]"""
     lora_r: int = number(8, 1, 4096)

@@ -57,7 +57,7 @@ def make_instance(config: EnvConfig, student: Student, adapters: AdapterStack) -
         DataError: If the data cannot be used.
     """
     task = make_task(config)
-    builder = PromptBuilder(task, student.tokenizer, config.max_prompt_tokens, config.enable_thinking)
+    builder = PromptBuilder.of(config, task, student.tokenizer)
     task.restrict(builder.is_usable)
     probe = Probe(
         student,

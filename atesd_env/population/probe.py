@@ -73,9 +73,11 @@ class Probe:
     def nll(self, index: int) -> float:
         """Returns student ``index``'s negative log-likelihood of the reference solutions, in nats a token.
 
-        The mean over problems of the mean over the solution's tokens, end token included.
+        The mean over problems of the mean over the solution's tokens, end token included. With ``student_thinking`` a solution stands
+        where the student would write it, behind an empty think block.
         """
-        return -self._mean(self._log_probs("student", index, self._student_prompts))
+        prompts = [(*prompt, *self.builder.student_think_ids) for prompt in self._student_prompts]
+        return -self._mean(self._log_probs("student", index, prompts))
 
     def grounded(
         self,
@@ -115,12 +117,13 @@ class Probe:
 
     def num_scored_tokens(self, exposed: Sequence[TeacherPrompt]) -> int:
         """Returns the tokens of a forward pass over the reference solutions behind these prompts."""
-        return sum(len(prompt.token_ids) for prompt in exposed) + sum(map(len, self._references))
+        think = len(self.builder.teacher_think_ids)
+        return sum(len(prompt.token_ids) + think for prompt in exposed) + sum(map(len, self._references))
 
     def _grounded(
         self, index: int, exposed: Sequence[TeacherPrompt], kind: ExposureKind, bank: Bank | None, *, is_fixed: bool
     ) -> list[Tensor]:
-        prompts = [prompt.token_ids for prompt in exposed]
+        prompts = [(*prompt.token_ids, *self.builder.teacher_think_ids) for prompt in exposed]
         if not is_fixed:
             return self._log_probs(bank, index, prompts)
         # Keyed by all prompts together: the score of one prompt depends, in its last bits, on the others in its batch.

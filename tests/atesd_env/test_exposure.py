@@ -191,14 +191,37 @@ def test_letters_beyond_ascii_survive(math_task: MathTask, smollm2_tokenizer: An
         assert "数学" in prompt.text
 
 
-def test_the_thinking_switch_reaches_the_template(qwen_tokenizer: Any, math_task: MathTask):
+@pytest.mark.parametrize("student_thinking", [False, True])
+@pytest.mark.parametrize("teacher_thinking", [False, True])
+@pytest.mark.parametrize("kind", ["reference", "none"])
+def test_each_side_has_its_own_thinking_switch(
+    qwen_tokenizer: Any, math_task: MathTask, student_thinking: bool, teacher_thinking: bool, kind: Any
+):
+    """Both prompts end where the answer begins, so the same tokens are scored behind each; the think block is the only difference."""
     problem = problems_of(math_task)[0]
-    without = PromptBuilder(math_task, qwen_tokenizer, ROOMY, enable_thinking=False)
-    thinking = PromptBuilder(math_task, qwen_tokenizer, ROOMY, enable_thinking=True)
-    assert without.student_text(problem).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
-    assert thinking.student_text(problem).endswith("<|im_start|>assistant\n")
-    assert 151_668 in without.teacher_prompt(problem, 0.5).token_ids
-    assert 151_668 not in thinking.teacher_prompt(problem, 0.5).token_ids
+    builder = PromptBuilder(math_task, qwen_tokenizer, ROOMY, student_thinking, teacher_thinking)
+    endings = {False: "<|im_start|>assistant\n<think>\n\n</think>\n\n", True: "<|im_start|>assistant\n"}
+    teacher = builder.teacher_prompt(problem, 0.5, kind)
+    for token_ids, thinking in (
+        (builder.student_prompt(problem), student_thinking),
+        (teacher.token_ids, teacher_thinking),
+    ):
+        assert decoded(qwen_tokenizer, token_ids).endswith(f"{CLOSING_REQUEST}<|im_end|>\n{endings[thinking]}")
+        assert (151_668 in token_ids) != thinking
+    assert builder.student_text(problem).endswith(endings[student_thinking])
+    assert teacher.text.endswith(endings[teacher_thinking])
+
+
+def test_a_reference_stands_behind_an_empty_think_block(any_tokenizer: Any, math_task: MathTask):
+    """With thinking on, prompt and think block are the prompt with thinking off; a template without the switch has no block."""
+    problem = problems_of(math_task)[0]
+    off, on = (PromptBuilder(math_task, any_tokenizer, ROOMY, thinking, thinking) for thinking in (False, True))
+    assert off.student_think_ids == off.teacher_think_ids == ()
+    assert on.student_think_ids == on.teacher_think_ids
+    assert (*on.student_prompt(problem), *on.student_think_ids) == off.student_prompt(problem)
+    assert (*on.teacher_prompt(problem, 1.0).token_ids, *on.teacher_think_ids) == off.teacher_prompt(
+        problem, 1.0
+    ).token_ids
 
 
 # Controls

@@ -50,6 +50,23 @@ def test_grounded_is_the_exposed_teachers_log_probability(probe: Probe):
         assert ours == pytest.approx(plain_mean_log_prob(probe, prompts), rel=1e-3, abs=1e-6)
 
 
+def test_thinking_scores_references_behind_the_think_block(probe: Probe):
+    """As a template with the switch would have it: each side's reference behind its own block, and rollouts behind none."""
+    assert probe.builder.student_think_ids == probe.builder.teacher_think_ids == ()
+    student, teacher = probe.builder.tokenizer.encode("12"), probe.builder.tokenizer.encode("7")
+    probe.builder.student_think_ids, probe.builder.teacher_think_ids = tuple(student), tuple(teacher)
+    prompts = [(*probe.builder.student_prompt(problem), *student) for problem in probe.problems]
+    assert probe.nll(0) == pytest.approx(-plain_mean_log_prob(probe, prompts), rel=1e-4)
+    exposed = probe.exposed([0.5] * 7, "reference")
+    prompts = [(*prompt.token_ids, *teacher) for prompt in exposed]
+    ours = probe.grounded(0, [0.5] * 7, "reference", None, is_fixed=True)
+    assert ours == pytest.approx(plain_mean_log_prob(probe, prompts), rel=1e-3, abs=1e-6)
+    probe.builder.teacher_think_ids = ()
+    assert probe.num_scored_tokens(exposed) == sum(map(len, prompts)) - 7 * len(teacher) + sum(
+        map(len, probe._references)
+    )
+
+
 def test_grounded_is_higher_with_the_reference_than_without_and_with_an_unrelated_solution(probe: Probe):
     """The packaged teacher is nearly sure at every ratio; what it cannot do is to guess long sums, or to use a wrong hint."""
     shown = {kind: probe.grounded(0, [1.0] * 7, kind, None, is_fixed=True) for kind in ("reference", "none", "other")}
