@@ -127,6 +127,11 @@ class EnvConfig(RunConfig):
     [OPSD]"""
     divergence_top_k: int | None = number(None, 1, instance=True)
     """Keep the teacher's k most likely tokens and one bucket for all others; None is the full vocabulary. [OPSD]"""
+    merge_end_tokens: bool = False
+    """Treat the tokens that end a rollout as one: student and teacher that stop with different ones agree, in loss and statistics.
+    [ours]"""
+    loss_horizon: int | None = number(None, 1)
+    """Score only the first so many tokens of a rollout, in loss and statistics; None is all. [OPSD: all of 1024 to 2048]"""
     divergence_chunk: int = number(128, 1)
     """Scored tokens whose vocabulary is held in memory at once. [ours]"""
 
