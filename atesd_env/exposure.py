@@ -8,23 +8,20 @@ the same switch they end in the same tokens. This module holds no state and no r
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from atesd_env.config import EnvConfig
 from atesd_env.config.checks import RATIO_TOLERANCE
 from atesd_env.errors import ConfigError, DataError, StudentError
 from atesd_env.student.chat_template import think_block, turn_end
 from atesd_env.tasks.base import Problem, Task
-
-ExposureKind = Literal["reference", "none", "other"]
-"""`reference`: the problem's own solution; `none`: no privileged context; `other`: another problem's solution.
-
-The last two are controls: does it matter what the teacher is shown?
-"""
+from atesd_env.tasks.controls import WITH_ANOTHER, ExposureKind, source
 
 
 def num_shown_steps(reveal_ratio: float, num_steps: int) -> int:
@@ -147,31 +144,65 @@ class PromptBuilder:
             problem: The problem that the student solves.
             reveal_ratio: Share of the steps to show, in [0, 1].
             kind: What the context is taken from.
-            other: The problem whose solution is shown if ``kind`` is "other".
+            other: The problem of which something is shown, for the kinds ``WITH_ANOTHER``.
 
         Raises:
             ConfigError: If the ratio is out of range, ``kind`` is unknown, or ``other`` is missing where it is needed.
-            DataError: If the prompt does not fit even with no step shown (with kind "other", the context is then left out
-                altogether, which counts as cut).
+            DataError: If the prompt does not fit even with no step shown (with another problem's answer, the context is then left
+                out altogether, which counts as cut).
         """
         if kind not in get_args(ExposureKind):
             raise ConfigError(f"exposure: expected one of {get_args(ExposureKind)}, got {kind!r}; pass one of these.")
         if kind == "none":
             num_shown_steps(reveal_ratio, 1)  # the same check of the ratio as for the other kinds
             return self._alone(problem, num_asked=0, num_steps=0)
-        source = problem if kind == "reference" else other
-        if source is None:
-            raise ConfigError("other: expected a problem whose solution is shown (kind='other'), got None; pass one.")
-        num_asked = num_shown_steps(reveal_ratio, len(source.steps))
+        if kind in WITH_ANOTHER and other is None:
+            raise ConfigError(
+                f"other: expected a problem of which something is shown (kind={kind!r}), got None; pass one."
+            )
+        if kind == "other_matched":
+            assert other is not None
+            return self._matched(problem, reveal_ratio, other)
+        steps, answer = source(kind, problem, other)
+        num_asked = num_shown_steps(reveal_ratio, len(steps))
         for num_shown in range(num_asked, -1, -1):
-            request = self.task.teacher_request(problem, source.steps[:num_shown], source.answer)
+            if answer is None and num_shown == 0:
+                return self._alone(problem, num_asked, len(steps))
+            request = self.task.teacher_request(problem, steps[:num_shown], answer)
             token_ids, text = self._tokenize(request, self.teacher_thinking)
             if len(token_ids) <= self.max_prompt_tokens:
-                return TeacherPrompt(token_ids, text, num_shown, num_asked, len(source.steps))
-        if kind == "other":
+                return TeacherPrompt(token_ids, text, num_shown, num_asked, len(steps))
+        if kind in WITH_ANOTHER:
             # Which problem comes as the other one is not known when problems are checked, and a control must not end a run.
-            return self._alone(problem, max(1, num_asked), len(source.steps))
+            return self._alone(problem, max(1, num_asked), len(steps))
         raise self._too_long(problem, len(token_ids))
+
+    def _matched(self, problem: Problem, reveal_ratio: float, other: Problem) -> TeacherPrompt:
+        """Returns a prompt with as much of another solution that it has the tokens of the prompt with the reference.
+
+        The other solution is cut at a token, and begins again where it is too short. Token borders shift where texts meet, so that
+        prompts may differ by a token or two.
+        """
+        reference = self.teacher_prompt(problem, reveal_ratio)
+        token_ids = self.tokenizer.encode("".join(other.steps), add_special_tokens=False)
+        num_tokens, wanted = 0, len(reference.token_ids)
+        found = self._with_tokens_of(problem, other, token_ids, 0)
+        for _ in range(3):
+            if len(found[0]) == wanted:
+                break
+            num_tokens = max(0, num_tokens + wanted - len(found[0]))
+            found = self._with_tokens_of(problem, other, token_ids, num_tokens)
+        if len(found[0]) > self.max_prompt_tokens:
+            return self._alone(problem, max(1, reference.num_asked), reference.num_steps)
+        return dataclasses.replace(reference, token_ids=found[0], text=found[1])
+
+    def _with_tokens_of(
+        self, problem: Problem, other: Problem, token_ids: Sequence[int], num_tokens: int
+    ) -> tuple[tuple[int, ...], str]:
+        repeated = itertools.islice(itertools.cycle(token_ids), num_tokens)
+        text = self.tokenizer.decode(list(repeated), clean_up_tokenization_spaces=False)
+        request = self.task.teacher_request(problem, (text,) if text else (), other.answer)
+        return self._tokenize(request, self.teacher_thinking)
 
     def is_usable(self, problem: Problem) -> bool:
         """Returns whether a problem can be trained on.

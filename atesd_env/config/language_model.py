@@ -80,8 +80,10 @@ class EnvConfig(RunConfig):
     """Task arithmetic: how far from its place a change of phase may lie, in shares of the run; drawn from the run's seed. [ours]"""
 
     # Exposure
-    exposure: Literal["reference", "none", "other"] = choice("reference", "reference", "none", "other")
-    """What the teacher is shown: the reference solution, nothing, or another problem's solution (control). [paper]"""
+    exposure: Literal["reference", "none", "other", "other_matched", "wrong_answer", "no_answer", "answer_only"] = (
+        choice("reference", "reference", "none", "other", "other_matched", "wrong_answer", "no_answer", "answer_only")
+    )
+    """What the teacher is shown: the reference solution, or a control in its place ([what each holds](#controls)). [paper: reference]"""
     max_prompt_tokens: int = number(160, 8)
     """Longest prompt in tokens; a longer teacher prompt loses its last shown steps, which a column counts. [ours]"""
 

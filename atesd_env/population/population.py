@@ -183,7 +183,7 @@ class Population(Students):
     def _next_problems(self, student: int) -> tuple[list[Problem], list[Problem]]:
         """Returns this process's share of the next update's problems, and of those that the control ``other`` shows."""
         run, task, size = self.runs[student], self.instances[student].task, self.config.num_rollouts
-        problems, others = next_problems(task, run.seed, run.num_updates * size, size)
+        problems, others = next_problems(task, run.seed, run.num_updates * size, size, self.config.exposure)
         mine = self.student.ranks.share(size)
         return problems[mine], others[mine]
 

@@ -10,13 +10,14 @@ from torch import Tensor
 from atesd_env.config import EnvConfig
 from atesd_env.envs.columns import Row
 from atesd_env.evaluation.estimators import pass_at_k
-from atesd_env.exposure import ExposureKind, PromptBuilder, TeacherPrompt
+from atesd_env.exposure import PromptBuilder, TeacherPrompt
 from atesd_env.rollouts.sampling import SamplingSpec, decode_texts, generate
 from atesd_env.rollouts.scoring import forced_rollouts, scored_hidden, token_log_probs
 from atesd_env.student.adapters import AdapterStack, Bank
 from atesd_env.student.generators import torch_stream
 from atesd_env.student.model import Student
 from atesd_env.tasks.base import Problem
+from atesd_env.tasks.controls import WITH_ANOTHER, ExposureKind, another
 
 
 class Probe:
@@ -47,6 +48,7 @@ class Probe:
         self.batch_size = batch_size
         self._student_prompts = [builder.student_prompt(problem) for problem in problems]
         self._references = [builder.reference_ids(problem, max_tokens) for problem in problems]
+        self._other_problems: dict[ExposureKind, list[Problem]] = {}
         self._grounded_cache: dict[tuple[ExposureKind, tuple[int, ...]], list[Tensor]] = {}
 
     def success_rates(self, index: int, window: int, seed: int, config: EnvConfig) -> Row:
@@ -109,11 +111,22 @@ class Probe:
 
     def exposed(self, reveal_ratios: Sequence[float], kind: ExposureKind) -> list[TeacherPrompt]:
         """Returns the teacher's prompt for each problem, given its ratio."""
-        others = [*self.problems[1:], self.problems[0]]
         return [
             self.builder.teacher_prompt(problem, ratio, kind, other)
-            for problem, ratio, other in zip(self.problems, reveal_ratios, others, strict=True)
+            for problem, ratio, other in zip(self.problems, reveal_ratios, self._others(kind), strict=True)
         ]
+
+    def _others(self, kind: ExposureKind) -> list[Problem]:
+        """Returns for each problem the one of which a control shows something: the next that will do."""
+        if kind not in WITH_ANOTHER:
+            return self.problems
+        if kind not in self._other_problems:
+            task, around = self.builder.task, self.problems * 2
+            self._other_problems[kind] = [
+                another(task, kind, problem, around[place + 1 : place + len(self.problems) + 1])
+                for place, problem in enumerate(self.problems)
+            ]
+        return self._other_problems[kind]
 
     def num_scored_tokens(self, exposed: Sequence[TeacherPrompt]) -> int:
         """Returns the tokens of a forward pass over the reference solutions behind these prompts."""

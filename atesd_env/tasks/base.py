@@ -61,13 +61,13 @@ class Task(ABC):
         """Returns the user message that the student answers (before the chat template)."""
 
     @abstractmethod
-    def teacher_request(self, problem: Problem, shown_steps: tuple[str, ...], shown_answer: str) -> str:
+    def teacher_request(self, problem: Problem, shown_steps: tuple[str, ...], shown_answer: str | None) -> str:
         """Returns the user message that the teacher answers: the problem, what is shown, the same closing words.
 
         Args:
             problem: The problem that the student solves.
             shown_steps: The steps that are shown, possibly none (of this problem, or of another one as a control).
-            shown_answer: The final answer that is always shown.
+            shown_answer: The final answer, which is always shown; None only in the control that withholds it.
         """
 
     @abstractmethod

@@ -171,12 +171,12 @@ class MathTask(Task):
     def student_request(self, problem: Problem) -> str:
         return f"{problem.problem}\n\n{CLOSING_REQUEST}"
 
-    def teacher_request(self, problem: Problem, shown_steps: tuple[str, ...], shown_answer: str) -> str:
+    def teacher_request(self, problem: Problem, shown_steps: tuple[str, ...], shown_answer: str | None) -> str:
         reasoning = "".join(shown_steps).strip()
         reference = [
             _REFERENCE_BEGINS,
             *([reasoning] if reasoning else []),
-            _final_answer(shown_answer),
+            *([] if shown_answer is None else [_final_answer(shown_answer)]),
             _REFERENCE_ENDS,
         ]
         return "\n\n".join([problem.problem, "\n".join(reference), _OWN_WORDS, CLOSING_REQUEST])

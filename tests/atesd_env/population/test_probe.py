@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -65,6 +67,18 @@ def test_thinking_scores_references_behind_the_think_block(probe: Probe):
     assert probe.num_scored_tokens(exposed) == sum(map(len, prompts)) - 7 * len(teacher) + sum(
         map(len, probe._references)
     )
+
+
+@pytest.mark.parametrize("kind", ["other", "other_matched", "wrong_answer"])
+def test_a_control_shows_of_the_probes_next_problem(probe: Probe, kind: Any, monkeypatch: pytest.MonkeyPatch):
+    """Of the next with another answer, where the control needs one."""
+    answers = ["1", "1", "2", "3", "3", "1", "1"]
+    probe.problems = [dataclasses.replace(one, answer=said) for one, said in zip(probe.problems, answers, strict=True)]
+    seen: list[Any] = []
+    monkeypatch.setattr(probe.builder, "teacher_prompt", lambda problem, ratio, kind, other: seen.append(other))
+    probe.exposed([0.5] * 7, kind)
+    places = [2, 2, 3, 5, 5, 2, 2] if kind == "wrong_answer" else [1, 2, 3, 4, 5, 6, 0]
+    assert seen == [probe.problems[place] for place in places]
 
 
 def test_grounded_is_higher_with_the_reference_than_without_and_with_an_unrelated_solution(probe: Probe):
