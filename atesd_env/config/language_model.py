@@ -84,6 +84,13 @@ class EnvConfig(RunConfig):
         choice("reference", "reference", "none", "other", "other_matched", "wrong_answer", "no_answer", "answer_only")
     )
     """What the teacher is shown: the reference solution, or a control in its place ([what each holds](#controls)). [paper: reference]"""
+    view: str | None = None
+    """Task math: which version of the solution stands for the reference, a name in the rows' `views`; None is the solution. [ours]"""
+    action_views: str | None = None
+    """Task math: let the action pick the version in each window, out of these names ("solution" is the solution), such as
+    "gist,solution": one entry more behind the reveal ratios ([how](#more-in-an-action)). [ours]"""
+    action_retire: bool = False
+    """Let the action drop the teacher for a window: one entry more, the last, above 0.5 ([how](#more-in-an-action)). [ours]"""
     max_prompt_tokens: int = number(160, 8)
     """Longest prompt in tokens; a longer teacher prompt loses its last shown steps, which a column counts. [ours]"""
 
@@ -154,6 +161,8 @@ class EnvConfig(RunConfig):
     """Share of its old weights that the "ema" teacher keeps in an update, 0..1. [ours]"""
 
     # Episode
+    collapse_loop_rate: float | None = number(None, 0, 1)
+    """The student also counts as broken when more than this share of a window's rollouts end in a loop; None is off. [ours]"""
     collapse_nll: float = number(3.0, 0, open_low=True)
     """The student counts as broken, and the episode terminates, when its probe NLL exceeds the initial one by this many
     nats a token. [ours]"""
@@ -165,6 +174,16 @@ class EnvConfig(RunConfig):
     """Tokens of a reference solution that probe NLL and teacher-grounded score use. [ours]"""
     probe_batch_size: int = number(128, 1)
     """Probe problems in one forward pass or decoding batch. [ours]"""
+
+    @property
+    def views(self) -> tuple[str | None, ...]:
+        """The versions of a solution that a teacher may be shown; None is the solution itself."""
+        names = self.action_views.split(",") if self.action_views else [self.view]
+        return tuple(None if name is None or name.strip() == "solution" else name.strip() for name in names)
+
+    @property
+    def action_size(self) -> int:
+        return self.groups + (self.action_views is not None) + self.action_retire
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -182,6 +201,15 @@ class EnvConfig(RunConfig):
             raise ConfigError(
                 f"data_path: expected None with task='arithmetic', which generates its problems, got "
                 f"{self.data_path or self.probe_data_path!r}; pass task='math' to train on a file."
+            )
+        if self.task == "arithmetic" and (self.view or self.action_views):
+            raise ConfigError(
+                f"view, action_views: expected None with task='arithmetic', whose solutions have one version, got "
+                f"{self.view or self.action_views!r}; leave them out."
+            )
+        if self.view and self.action_views:
+            raise ConfigError(
+                f"view: expected None where the action picks it (action_views={self.action_views!r}), got {self.view!r}; leave one out."
             )
         if self.phases is not None:
             if self.task == "math":

@@ -36,12 +36,20 @@ class RunState:
         """Only a student that breaks ends its episode before the last window."""
         return None
 
-    def collapse(self, collapse_nll: float) -> str | None:
-        """Returns why the student counts as broken by its latest probe NLL, or None.
+    def collapse(
+        self, collapse_nll: float, most_loops: float | None = None, loop_rate: float | None = None
+    ) -> str | None:
+        """Returns why the student counts as broken by its latest probe NLL or its rollouts, or None.
 
         Args:
             collapse_nll: By how much the probe NLL may exceed the initial one, in nats a token.
+            most_loops: Share of rollouts that may end in a loop; None is any.
+            loop_rate: Share of the window's rollouts that did; None where there were none.
         """
+        if most_loops is not None and loop_rate is not None and loop_rate > most_loops:
+            return (
+                f"collapsed: {loop_rate:.0%} of the rollouts end in a loop, more than collapse_loop_rate={most_loops:g}"
+            )
         if math.isfinite(self.probe_nll) and self.probe_nll - self.initial_nll <= collapse_nll:
             return None
         return (

@@ -256,7 +256,8 @@ def _final_answer(answer: str) -> str:
 def _as_problem(row: DataRow, has_levels: bool) -> Problem:
     steps = split_steps(row.solution)
     difficulty = row.level if has_levels and row.level is not None else float(len(steps))
-    return Problem(id=row.id, problem=row.problem, steps=steps, answer=row.answer, difficulty=difficulty)
+    views = tuple((name, split_steps(text)) for name, text in row.views)
+    return Problem(row.id, row.problem, steps, row.answer, difficulty, views)
 
 
 def _sorted_by_checksum(problems: Iterable[Problem]) -> list[Problem]:
