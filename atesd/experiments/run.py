@@ -236,11 +236,12 @@ class Run:
         self._played.record(writer, self._diagnostics)
 
     def _play_episode(self) -> None:
-        """One episode: an agent that can learn does so; any other only predicts."""
+        """One episode: an agent that can learn does so; any other, and one whose ``learn`` makes no window, only predicts."""
         if hasattr(self.agent, "learn"):
             # The callback is Stable-Baselines3's: False stops. A student that broke would otherwise be followed by a new one.
             self.agent.learn(total_timesteps=self.spec.config.windows, callback=lambda *_: self._after_window())
-            return
+            if self._checked.num_windows or not hasattr(self.agent, "predict"):
+                return
         observation, _ = self._checked.reset(seed=self.spec.seed)
         state, goes_on = None, True
         while goes_on:
