@@ -10,13 +10,14 @@ import yaml
 
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import write_atomically
+from atesd_env.files.ownership import MARKER
 from atesd_env.files.reading import open_regular, reading
 
 FLAG = "--config"
 _MOST_BYTES = 2**20
 # What a run's own file calls what a flag calls otherwise.
 _RUNS_NAMES = {"env_id": "env", "seed": "seeds"}
-_RUNS_OWN = ("format_version", "run", "config", "student_source", "versions")
+_RUNS_OWN = ("format_version", "run", "config", "student_source", "versions", MARKER)
 
 
 def with_file(arguments: Sequence[str]) -> list[str]:

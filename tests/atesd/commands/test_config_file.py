@@ -36,7 +36,7 @@ def test_what_is_no_command_is_refused(content: str, message: str, tmp_path: Pat
     file.write_text(content)
     with pytest.raises(ConfigError, match=message):
         with_file(["--config", str(file)])
-    with pytest.raises(RunFilesError, match="none.yaml: expected a command's file"):
+    with pytest.raises(RunFilesError, match=r"none\.yaml: expected a command's file"):
         with_file([f"--config={tmp_path / 'none.yaml'}"])
     with pytest.raises(ConfigError, match="config: expected a file behind --config, got none"):
         with_file(["--config", "--seeds"])
