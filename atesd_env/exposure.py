@@ -1,28 +1,27 @@
 """Exposure: what a reveal ratio lets the teacher see, and the two prompts that come of it.
 
 At reveal ratio ``a`` the teacher sees the first ``floor(a * m)`` of the reference solution's ``m`` steps, and always
-the final answer (ATESD, "teacher context"). Student and teacher prompts pass through the same chat template and end in
-the same tokens, so a rollout's tokens can be scored behind either. This module holds no state and no randomness.
+the final answer (ATESD, "teacher context"). Student and teacher prompts pass through the same chat template, each with its
+own thinking switch, and end where the assistant's answer begins, so that a rollout's tokens can be scored behind either. With
+the same switch they end in the same tokens. This module holds no state and no randomness.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from atesd_env.config import EnvConfig
 from atesd_env.config.checks import RATIO_TOLERANCE
 from atesd_env.errors import ConfigError, DataError, StudentError
-from atesd_env.student.chat_template import turn_end
+from atesd_env.student.chat_template import think_block, turn_end
 from atesd_env.tasks.base import Problem, Task
-
-ExposureKind = Literal["reference", "none", "other"]
-"""`reference`: the problem's own solution; `none`: no privileged context; `other`: another problem's solution.
-
-The last two are controls: does it matter what the teacher is shown?
-"""
+from atesd_env.tasks.controls import WITH_ANOTHER, ExposureKind, source
 
 
 def num_shown_steps(reveal_ratio: float, num_steps: int) -> int:
@@ -79,13 +78,26 @@ class PromptBuilder:
         tokenizer: A Hugging Face tokenizer with a chat template.
         max_prompt_tokens: Longest allowed prompt, in tokens. An over-long *teacher* prompt loses its last shown steps
             until it fits (the final answer stays); a problem whose shortest prompts do not fit is refused.
-        enable_thinking: Passed to the chat template (Qwen3's switch; other templates ignore it).
+        student_thinking: Passed to the chat template for the student's prompts (Qwen3's switch; other templates ignore it).
+        teacher_thinking: The same for the teacher's.
+
+    Attributes:
+        student_think_ids: What stands between the student's prompt and an answer that it writes without thoughts: the tokens of an
+            empty think block where thinking is on, none elsewhere.
+        teacher_think_ids: The same for the teacher.
 
     Raises:
         StudentError: If the tokenizer has no chat template.
     """
 
-    def __init__(self, task: Task, tokenizer: Any, max_prompt_tokens: int, enable_thinking: bool = False) -> None:
+    def __init__(
+        self,
+        task: Task,
+        tokenizer: Any,
+        max_prompt_tokens: int,
+        student_thinking: bool = False,
+        teacher_thinking: bool = False,
+    ) -> None:
         if not getattr(tokenizer, "chat_template", None):
             raise StudentError(
                 "tokenizer: expected one with a chat template, got none; set `chat_template` in the student's "
@@ -94,11 +106,19 @@ class PromptBuilder:
         self.task = task
         self.tokenizer = tokenizer
         self.max_prompt_tokens = max_prompt_tokens
-        self.enable_thinking = enable_thinking
+        self.student_thinking = student_thinking
+        self.teacher_thinking = teacher_thinking
+        self.student_think_ids = self._think_ids(student_thinking)
+        self.teacher_think_ids = self._think_ids(teacher_thinking)
         end = turn_end(tokenizer)
         self._end_token_id = tokenizer.eos_token_id if end is None else end
         # A probe meets the same few prompts in every window; applying a template costs more than scoring a Tiny one.
         self._tokenize = lru_cache(maxsize=4096)(self._tokenize_uncached)
+
+    @classmethod
+    def of(cls, config: EnvConfig, task: Task, tokenizer: Any) -> PromptBuilder:
+        """Returns the builder of a configuration's prompts."""
+        return cls(task, tokenizer, config.max_prompt_tokens, config.student_thinking, config.teacher_thinking)
 
     def student_prompt(self, problem: Problem) -> tuple[int, ...]:
         """Returns the token ids of the problem-only prompt.
@@ -106,14 +126,14 @@ class PromptBuilder:
         Raises:
             DataError: If the prompt is longer than ``max_prompt_tokens``.
         """
-        token_ids, _ = self._tokenize(self.task.student_request(problem))
+        token_ids, _ = self._tokenize(self.task.student_request(problem), self.student_thinking)
         if len(token_ids) > self.max_prompt_tokens:
             raise self._too_long(problem, len(token_ids))
         return token_ids
 
     def student_text(self, problem: Problem) -> str:
         """Returns the problem-only prompt as text, chat template applied."""
-        return self._tokenize(self.task.student_request(problem))[1]
+        return self._tokenize(self.task.student_request(problem), self.student_thinking)[1]
 
     def teacher_prompt(
         self, problem: Problem, reveal_ratio: float, kind: ExposureKind = "reference", other: Problem | None = None
@@ -124,33 +144,65 @@ class PromptBuilder:
             problem: The problem that the student solves.
             reveal_ratio: Share of the steps to show, in [0, 1].
             kind: What the context is taken from.
-            other: The problem whose solution is shown if ``kind`` is "other".
+            other: The problem of which something is shown, for the kinds ``WITH_ANOTHER``.
 
         Raises:
             ConfigError: If the ratio is out of range, ``kind`` is unknown, or ``other`` is missing where it is needed.
-            DataError: If the prompt does not fit even with no step shown (with kind "other", the context is then left out
-                altogether, which counts as cut).
+            DataError: If the prompt does not fit even with no step shown (with another problem's answer, the context is then left
+                out altogether, which counts as cut).
         """
         if kind not in get_args(ExposureKind):
             raise ConfigError(f"exposure: expected one of {get_args(ExposureKind)}, got {kind!r}; pass one of these.")
         if kind == "none":
             num_shown_steps(reveal_ratio, 1)  # the same check of the ratio as for the other kinds
-            token_ids = self.student_prompt(problem)
-            return TeacherPrompt(token_ids, self.student_text(problem), num_shown=0, num_asked=0, num_steps=0)
-        source = problem if kind == "reference" else other
-        if source is None:
-            raise ConfigError("other: expected a problem whose solution is shown (kind='other'), got None; pass one.")
-        num_asked = num_shown_steps(reveal_ratio, len(source.steps))
+            return self._alone(problem, num_asked=0, num_steps=0)
+        if kind in WITH_ANOTHER and other is None:
+            raise ConfigError(
+                f"other: expected a problem of which something is shown (kind={kind!r}), got None; pass one."
+            )
+        if kind == "other_matched":
+            assert other is not None
+            return self._matched(problem, reveal_ratio, other)
+        steps, answer = source(kind, problem, other)
+        num_asked = num_shown_steps(reveal_ratio, len(steps))
         for num_shown in range(num_asked, -1, -1):
-            request = self.task.teacher_request(problem, source.steps[:num_shown], source.answer)
-            token_ids, text = self._tokenize(request)
+            if answer is None and num_shown == 0:
+                return self._alone(problem, num_asked, len(steps))
+            request = self.task.teacher_request(problem, steps[:num_shown], answer)
+            token_ids, text = self._tokenize(request, self.teacher_thinking)
             if len(token_ids) <= self.max_prompt_tokens:
-                return TeacherPrompt(token_ids, text, num_shown, num_asked, len(source.steps))
-        if kind == "other":
+                return TeacherPrompt(token_ids, text, num_shown, num_asked, len(steps))
+        if kind in WITH_ANOTHER:
             # Which problem comes as the other one is not known when problems are checked, and a control must not end a run.
-            token_ids, text = self.student_prompt(problem), self.student_text(problem)
-            return TeacherPrompt(token_ids, text, num_shown=0, num_asked=max(1, num_asked), num_steps=len(source.steps))
+            return self._alone(problem, max(1, num_asked), len(steps))
         raise self._too_long(problem, len(token_ids))
+
+    def _matched(self, problem: Problem, reveal_ratio: float, other: Problem) -> TeacherPrompt:
+        """Returns a prompt with as much of another solution that it has the tokens of the prompt with the reference.
+
+        The other solution is cut at a token, and begins again where it is too short. Token borders shift where texts meet, so that
+        prompts may differ by a token or two.
+        """
+        reference = self.teacher_prompt(problem, reveal_ratio)
+        token_ids = self.tokenizer.encode("".join(other.steps), add_special_tokens=False)
+        num_tokens, wanted = 0, len(reference.token_ids)
+        found = self._with_tokens_of(problem, other, token_ids, 0)
+        for _ in range(3):
+            if len(found[0]) == wanted:
+                break
+            num_tokens = max(0, num_tokens + wanted - len(found[0]))
+            found = self._with_tokens_of(problem, other, token_ids, num_tokens)
+        if len(found[0]) > self.max_prompt_tokens:
+            return self._alone(problem, max(1, reference.num_asked), reference.num_steps)
+        return dataclasses.replace(reference, token_ids=found[0], text=found[1])
+
+    def _with_tokens_of(
+        self, problem: Problem, other: Problem, token_ids: Sequence[int], num_tokens: int
+    ) -> tuple[tuple[int, ...], str]:
+        repeated = itertools.islice(itertools.cycle(token_ids), num_tokens)
+        text = self.tokenizer.decode(list(repeated), clean_up_tokenization_spaces=False)
+        request = self.task.teacher_request(problem, (text,) if text else (), other.answer)
+        return self._tokenize(request, self.teacher_thinking)
 
     def is_usable(self, problem: Problem) -> bool:
         """Returns whether a problem can be trained on.
@@ -161,20 +213,33 @@ class PromptBuilder:
         texts = (problem.problem, problem.answer, *problem.steps)
         if any(token in text for token in self.tokenizer.all_special_tokens for text in texts):
             return False
-        requests = (self.task.student_request(problem), self.task.teacher_request(problem, (), problem.answer))
-        return all(len(self._tokenize_uncached(request)[0]) <= self.max_prompt_tokens for request in requests)
+        prompts = (
+            self._tokenize_uncached(self.task.student_request(problem), self.student_thinking),
+            self._tokenize_uncached(self.task.teacher_request(problem, (), problem.answer), self.teacher_thinking),
+        )
+        return all(len(token_ids) <= self.max_prompt_tokens for token_ids, _ in prompts)
 
     def reference_ids(self, problem: Problem, max_tokens: int) -> tuple[int, ...]:
         """Returns the reference solution as an assistant's answer, end token included, at most ``max_tokens`` long."""
         token_ids = self.tokenizer.encode(self.task.reference_completion(problem), add_special_tokens=False)
         return tuple([*token_ids, self._end_token_id][:max_tokens])
 
-    def _tokenize_uncached(self, request: str) -> tuple[tuple[int, ...], str]:
+    def _alone(self, problem: Problem, num_asked: int, num_steps: int) -> TeacherPrompt:
+        """Returns the teacher's prompt without a reference: the student's request."""
+        token_ids, text = self._tokenize(self.task.student_request(problem), self.teacher_thinking)
+        if len(token_ids) > self.max_prompt_tokens:
+            raise self._too_long(problem, len(token_ids))
+        return TeacherPrompt(token_ids, text, 0, num_asked, num_steps)
+
+    def _think_ids(self, thinking: bool) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(think_block(self.tokenizer, thinking), add_special_tokens=False))
+
+    def _tokenize_uncached(self, request: str, thinking: bool) -> tuple[tuple[int, ...], str]:
         text = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": request}],
             tokenize=False,
             add_generation_prompt=True,
-            enable_thinking=self.enable_thinking,
+            enable_thinking=thinking,
         )
         return tuple(self.tokenizer.encode(text, add_special_tokens=False)), text
 

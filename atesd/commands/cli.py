@@ -9,12 +9,13 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.metadata import version
 
 import tyro
 
 from atesd.commands.verbs import VERBS, Verb, overview
 from atesd.console import log_harmlessly, say
-from atesd_env.errors import AgentError, AtesdError, ConfigError
+from atesd_env.errors import AgentError, AtesdError, ConfigError, did_you_mean
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,12 +24,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         say(overview())
         return
+    if arguments[0] == "--version":
+        say(f"atesd-env {version('atesd-env')}")
+        return
     if arguments[0].startswith("--tyro-"):
         _complete(arguments)
         return
     name, *rest = arguments
     if name not in VERBS:
-        say(f"atesd: expected one of the verbs {', '.join(VERBS)}, got {name!r}.\n\n{overview()}", error=True)
+        hint = did_you_mean(name, VERBS, "`atesd` lists what each does.")
+        say(f"atesd: expected one of the verbs {', '.join(VERBS)}, got {name!r}; {hint}", error=True)
         sys.exit(2)
     verb = VERBS[name]
     if {"-h", "--help"} & set(rest):

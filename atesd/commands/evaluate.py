@@ -156,8 +156,8 @@ def _sampled_with(command: Command, directories: dict[str, Path | None]) -> tupl
     # The configuration's checks of these fields apply here too.
     checked = command.config.replace(**given)
     spec = dataclasses.replace(chosen.spec, **{name: getattr(checked, name) for name in given})
-    thinking = chosen.enable_thinking if command.thinking is None else command.thinking
-    chosen = dataclasses.replace(chosen, spec=spec, enable_thinking=thinking)
+    thinking = chosen.thinking if command.thinking is None else command.thinking
+    chosen = dataclasses.replace(chosen, spec=spec, thinking=thinking)
     adapters = [directory for directory in directories.values() if directory is not None]
     return evaluation_config(command.config, chosen, adapters), spec
 
@@ -181,7 +181,7 @@ def _settings(
         "task": config.task,
         "max_prompt_tokens": config.max_prompt_tokens,
         "sampling": dataclasses.asdict(spec),
-        "enable_thinking": config.enable_thinking,
+        "enable_thinking": config.student_thinking,
         "seed": command.seed,
         "num_samples": command.k,
         "adapters": {label: adapter_checksum(path) for label, path in directories.items()},

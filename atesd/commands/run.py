@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from agents.credit import Credit
-from atesd.commands import shared
+from atesd.commands import config_file, shared
 from atesd.commands.environment import parse_command
 from atesd.console import say
 from atesd_env.config import RunConfig, preset
@@ -58,13 +58,21 @@ class Command:
     """Send each window's numbers to this tool too (needs its package)."""
     quiet: bool = False
     """Show no progress."""
+    config_file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
+    """A file (YAML, JSON, or a run's config.json) with any of these options by name; flags go before it."""
+    save_config: Path | None = None
+    """Write all options to this file, for --config, and end."""
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=partial(preset, shared.DEFAULT_ENV))
     """The environment's configuration."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """``atesd run``."""
-    command = parse_command(Command, arguments, "atesd run")
+    command = parse_command(Command, config_file.with_file(arguments), "atesd run")
+    if command.save_config is not None:
+        config_file.save(command.save_config, _entries(command))
+        say(f"options: {command.save_config}")
+        return
     shared.check_resume_or_overwrite(resume=command.resume, overwrite=command.overwrite)
     shared.find_own_classes()
     from agents.specs.registry import trusted, with_option
@@ -89,6 +97,12 @@ def main(arguments: Sequence[str]) -> None:
         quiet=command.quiet,
     )
     _show_results(command.out, specs)
+
+
+def _entries(command: Command) -> dict[str, Any]:
+    """Returns the options of a command by name, as far as they say what is run."""
+    about = {"out": str(command.out), "agent": command.agent, "env": command.env, "seeds": command.seeds}
+    return about | ({"credit": command.credit} if command.credit else {}) | command.config.keywords()
 
 
 def _show_results(out: Path, specs: Sequence[RunSpec]) -> None:

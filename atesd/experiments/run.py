@@ -235,11 +235,12 @@ class Run:
         self._played.record(writer, self._diagnostics)
 
     def _play_episode(self) -> None:
-        """One episode: an agent that can learn does so; any other only predicts."""
+        """One episode: an agent that can learn does so; any other, and one whose ``learn`` makes no window, only predicts."""
         if hasattr(self.agent, "learn"):
             # The callback is Stable-Baselines3's: False stops. A student that broke would otherwise be followed by a new one.
             self.agent.learn(total_timesteps=self.spec.config.windows, callback=lambda *_: self._after_window())
-            return
+            if self._checked.num_windows:
+                return
         observation, _ = self._checked.reset(seed=self.spec.seed)
         state, goes_on = None, True
         while goes_on:
@@ -285,10 +286,9 @@ class Run:
         if self._played.is_finished:
             return
         num_windows, windows = self.writer.num_rows, self.spec.config.windows
-        what = f"came back after {num_windows}" if num_windows else "made none in the environment that it was given"
         raise AgentError(
-            f"agent {self.spec.agent_name!r}: expected learn({windows}) to make {windows} windows, but it {what}; step that "
-            "environment until the callback returns False."
+            f"agent {self.spec.agent_name!r}: expected learn({windows}) to make {windows} windows, but it came back after "
+            f"{num_windows}; step the environment until the callback returns False."
         )
 
 

@@ -28,7 +28,8 @@ _BASE_FIELDS = (
     "dtype",
     "base_quantization",
     "forward",
-    "enable_thinking",
+    "student_thinking",
+    "teacher_thinking",
     "gradient_checkpointing",
 )
 _INSTANCE = "instance"

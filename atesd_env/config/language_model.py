@@ -41,8 +41,13 @@ class EnvConfig(RunConfig):
     """Keep the frozen base's linear layers in 4 bits, "nf4" (package bitsandbytes). Runs through the modules (`forward`). [ours]"""
     rank_timeout_sec: float = number(600.0, 0, open_low=True)
     """On several devices: how long a process waits for another one before the run ends with an error. [ours]"""
-    enable_thinking: bool = False
-    """Passed to the chat template (Qwen3's thinking switch; other templates ignore it). [ours]"""
+    student_thinking: bool = False
+    """Thinking switch of the chat template (Qwen3's; other templates ignore it) in the student's prompts, those of the probe too. The
+    probe scores reference solutions where the student would write them: behind an empty think block. [OPSD: off]"""
+    teacher_thinking: bool = False
+    """The same switch in the teacher's prompts; its score of a reference solution stands behind an empty think block too. [OPSD: on]"""
+    evaluation_thinking: bool = False
+    """The same switch in evaluations that sample as the environment does (`atesd evaluate --sampling env` or `greedy`). [OPSD: on]"""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time. [OPSD: on]"""
     lora_r: int = number(8, 1, 4096)
@@ -76,8 +81,17 @@ class EnvConfig(RunConfig):
     """Task arithmetic: how far from its place a change of phase may lie, in shares of the run; drawn from the run's seed. [ours]"""
 
     # Exposure
-    exposure: Literal["reference", "none", "other"] = choice("reference", "reference", "none", "other")
-    """What the teacher is shown: the reference solution, nothing, or another problem's solution (control). [paper]"""
+    exposure: Literal["reference", "none", "other", "other_matched", "wrong_answer", "no_answer", "answer_only"] = (
+        choice("reference", "reference", "none", "other", "other_matched", "wrong_answer", "no_answer", "answer_only")
+    )
+    """What the teacher is shown: the reference solution, or a control in its place ([what each holds](#controls)). [paper: reference]"""
+    view: str | None = None
+    """Task math: which version of the solution stands for the reference, a name in the rows' `views`; None is the solution. [ours]"""
+    action_views: str | None = None
+    """Task math: let the action pick the version in each window, out of these names ("solution" is the solution), such as
+    "gist,solution": one entry more behind the reveal ratios ([how](#more-in-an-action)). [ours]"""
+    action_retire: bool = False
+    """Let the action drop the teacher for a window: one entry more, the last, above 0.5 ([how](#more-in-an-action)). [ours]"""
     max_prompt_tokens: int = number(160, 8)
     """Longest prompt in tokens; a longer teacher prompt loses its last shown steps, which a column counts. [ours]"""
 
@@ -123,6 +137,11 @@ class EnvConfig(RunConfig):
     [OPSD]"""
     divergence_top_k: int | None = number(None, 1, instance=True)
     """Keep the teacher's k most likely tokens and one bucket for all others; None is the full vocabulary. [OPSD]"""
+    merge_end_tokens: bool = False
+    """Treat the tokens that end a rollout as one: student and teacher that stop with different ones agree, in loss and statistics.
+    [ours]"""
+    loss_horizon: int | None = number(None, 1)
+    """Score only the first so many tokens of a rollout, in loss and statistics; None is all. [OPSD: all of 1024 to 2048]"""
     divergence_chunk: int = number(128, 1)
     """Scored tokens whose vocabulary is held in memory at once. [ours]"""
 
@@ -143,6 +162,8 @@ class EnvConfig(RunConfig):
     """Share of its old weights that the "ema" teacher keeps in an update, 0..1. [ours]"""
 
     # Episode
+    collapse_loop_rate: float | None = number(None, 0, 1)
+    """The student also counts as broken when more than this share of a window's rollouts end in a loop; None is off. [ours]"""
     collapse_nll: float = number(3.0, 0, open_low=True)
     """The student counts as broken, and the episode terminates, when its probe NLL exceeds the initial one by this many
     nats a token. [ours]"""
@@ -154,6 +175,16 @@ class EnvConfig(RunConfig):
     """Tokens of a reference solution that probe NLL and teacher-grounded score use. [ours]"""
     probe_batch_size: int = number(128, 1)
     """Probe problems in one forward pass or decoding batch. [ours]"""
+
+    @property
+    def views(self) -> tuple[str | None, ...]:
+        """The versions of a solution that a teacher may be shown; None is the solution itself."""
+        names = self.action_views.split(",") if self.action_views else [self.view]
+        return tuple(None if name is None or name.strip() == "solution" else name.strip() for name in names)
+
+    @property
+    def action_size(self) -> int:
+        return self.groups + (self.action_views is not None) + self.action_retire
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -171,6 +202,15 @@ class EnvConfig(RunConfig):
             raise ConfigError(
                 f"data_path: expected None with task='arithmetic', which generates its problems, got "
                 f"{self.data_path or self.probe_data_path!r}; pass task='math' to train on a file."
+            )
+        if self.task == "arithmetic" and (self.view or self.action_views):
+            raise ConfigError(
+                f"view, action_views: expected None with task='arithmetic', whose solutions have one version, got "
+                f"{self.view or self.action_views!r}; leave them out."
+            )
+        if self.view and self.action_views:
+            raise ConfigError(
+                f"view: expected None where the action picks it (action_views={self.action_views!r}), got {self.view!r}; leave one out."
             )
         if self.phases is not None:
             if self.task == "math":

@@ -70,6 +70,11 @@ class RunConfig:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
 
+    @property
+    def action_size(self) -> int:
+        """Entries of an action, each in [0, 1]: the reveal ratios, then whatever else it decides."""
+        return self.groups
+
     @classmethod
     def names(cls, mark: str | None = None) -> tuple[str, ...]:
         """Returns the names of the fields, or of those that carry a mark (``config.checks``), in order."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from atesd_env.distillation.closed_forms import closed_form, closed_form_top_k, dot
+from atesd_env.distillation.closed_forms import closed_form, closed_form_top_k, dot, merge_words
 from atesd_env.distillation.divergence import DivergenceSpec
 from atesd_env.errors import ConfigError, NonFiniteError
 
@@ -190,11 +190,13 @@ def _measure_block(
     log_probs, probs, spare = scratch[:, : len(tokens)].chunk(3)  # each [2, n, V]: the student's, the teacher's
     torch.log_softmax(student_logits.to(scratch.dtype), dim=-1, out=log_probs[0])
     torch.log_softmax(teacher_logits.to(scratch.dtype), dim=-1, out=log_probs[1])
+    log_prob = log_probs.gather(-1, tokens.view(1, -1, 1).expand(2, -1, 1)).squeeze(-1)
+    ends = torch.tensor(spec.end_tokens, device=tokens.device)
+    share_of_ends = merge_words(log_probs, ends)[0] if len(ends) > 1 else None
     torch.exp(log_probs, out=probs)
     (student_log_probs, teacher_log_probs), (student_probs, teacher_probs) = log_probs, probs
 
     student_entropy, teacher_entropy = -dot(probs, log_probs, spare)
-    student_log_prob, teacher_log_prob = log_probs.gather(-1, tokens.view(1, -1, 1).expand(2, -1, 1)).squeeze(-1)
     teacher_top = teacher_log_probs.max(dim=-1, keepdim=True).indices
     student_at_teacher_top = student_log_probs.gather(-1, teacher_top).squeeze(-1)
     disagreement = (student_at_teacher_top < student_log_probs.amax(dim=-1)).to(scratch.dtype)
@@ -212,6 +214,8 @@ def _measure_block(
     )
     if in_top_k:
         loss, gradient = closed_form_top_k(student_log_probs, teacher_log_probs, spec, needs_gradient)
+    if gradient is not None and share_of_ends is not None:
+        gradient[:, ends] = gradient[:, ends[:1]] * share_of_ends
     if spec.token_clip is not None:
         if gradient is not None:
             gradient.masked_fill_((loss > spec.token_clip).unsqueeze(-1), 0.0)
@@ -222,8 +226,8 @@ def _measure_block(
         student_entropy=student_entropy,
         teacher_entropy=teacher_entropy,
         top1_disagreement=disagreement,
-        student_log_prob=student_log_prob,
-        teacher_log_prob=teacher_log_prob,
+        student_log_prob=log_prob[0],
+        teacher_log_prob=log_prob[1],
     )
     return values, gradient
 

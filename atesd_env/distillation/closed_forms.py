@@ -10,6 +10,8 @@ from atesd_env.distillation.divergence import DivergenceSpec
 
 # exp() of more than this is not needed: a word this much likelier for the teacher has p_S below 1e-34.
 _LARGEST_LOG_RATIO = 80.0
+# exp() of this is 0 in float64 too.
+_NO_MASS = -1e4
 
 
 def closed_form(
@@ -72,6 +74,24 @@ def closed_form_top_k(
     share_of_tail = student_log_probs.sub_(student_tail).exp_()
     gradient = share_of_tail.mul_(bucket_gradient[:, -1:])
     return loss, gradient.scatter_(-1, top_words, bucket_gradient[:, :-1])
+
+
+def merge_words(log_probs: Tensor, words: Tensor) -> Tensor:
+    """Gives the first of some words the mass of all of them, in log-probabilities [..., V]; the others keep none worth a number.
+
+    Args:
+        log_probs: [..., V], overwritten.
+        words: [E] long.
+
+    Returns:
+        Each word's share of the merged mass, [..., E]: how the derivative of the merged word's logit is shared out among theirs.
+    """
+    theirs = log_probs[..., words]
+    merged = theirs.logsumexp(dim=-1, keepdim=True)
+    # Finite, so that a ratio of two such words is 1 and not undefined.
+    log_probs[..., words] = _NO_MASS
+    log_probs[..., words[:1]] = merged
+    return (theirs - merged).exp()
 
 
 def dot(left: Tensor, right: Tensor, product: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ in `closed_forms` and walks over the tokens in `chunked`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -48,6 +49,8 @@ class DivergenceSpec:
         top_k: None for the full vocabulary; else the loss is between distributions over the teacher's `top_k` likeliest
             words and one tail bucket that holds all the rest of the mass, the student's and the teacher's. The tail is
             never dropped. At most the full loss; equal to it for ``top_k >= V``.
+        end_tokens: Tokens whose mass is one word's in loss and statistics, the first one's; for fewer than two nothing changes. A
+            log-probability of a sampled token stays that token's own.
         chunk_size: Scored tokens whose logits exist at the same time, at least. Memory is at most
             ``2 * chunk_size * V`` numbers for logits and, on a CPU, 7 MiB a thread (or 7 V numbers) for scratch: with
             Qwen3's vocabulary in float32 and two threads about 160 MiB. Larger chunks are faster, by little. Where one
@@ -63,12 +66,14 @@ class DivergenceSpec:
     token_clip: float | None = None
     top_k: int | None = None
     chunk_size: int = 128
+    end_tokens: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, config: EnvConfig) -> DivergenceSpec:
-        """Returns the loss of a configuration."""
+    def of(cls, config: EnvConfig, end_tokens: Sequence[int]) -> DivergenceSpec:
+        """Returns the loss of a configuration, for a student whose rollouts these tokens end."""
         clip, top_k = config.token_clip, config.divergence_top_k
-        return cls(config.divergence, config.jsd_beta, clip, top_k, config.divergence_chunk)
+        merged = tuple(end_tokens) if config.merge_end_tokens else ()
+        return cls(config.divergence, config.jsd_beta, clip, top_k, config.divergence_chunk, merged)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be used."""

@@ -113,6 +113,7 @@ class Learner:
         config = self.configs[index]
         gradient = self.adapters.flat_grad[index].zero_()
         membership = self._membership(index, groups, len(teacher_prompts))
+        rollouts = rollouts.beginning(config.loss_horizon)
         totals, agreed = self._accumulate_together(index, rollouts, teacher_prompts, num_rollouts, membership)
         grad_norm = float(torch.linalg.vector_norm(gradient))
         if not torch.isfinite(torch.tensor([grad_norm, float(totals[0])])).all():
@@ -241,7 +242,7 @@ class Learner:
                 teacher_hidden,
                 self.student.head_weight,
                 rollouts.completion_ids[rollouts.completion_mask],
-                DivergenceSpec.of(config),
+                DivergenceSpec.of(config, self.student.eos_token_ids),
                 head_bias=self.student.head_bias,
                 rows_owner=f"student {index}",
             )
@@ -284,6 +285,7 @@ class Learner:
             rollouts: Its B rollouts behind the problem-only prompts.
             exposures: For each of them B teacher prompts of token ids, row by row.
         """
+        rollouts = rollouts.beginning(self.configs[index].loss_horizon)
         num_rows = len(rollouts.prompt_ids)
         size = self.configs[index].micro_batch_size or num_rows
         parts = [slice(start, start + size) for start in range(0, num_rows, size)]
@@ -303,7 +305,7 @@ class Learner:
                 self._teacher_hidden(index, rollouts, teacher_prompts),
                 self.student.head_weight,
                 rollouts.completion_ids[mask],
-                DivergenceSpec.of(self.configs[index]),
+                DivergenceSpec.of(self.configs[index], self.student.eos_token_ids),
                 head_bias=self.student.head_bias,
                 rows_owner=f"student {index}",
             )

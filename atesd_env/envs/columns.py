@@ -159,6 +159,39 @@ def group_statistics(groups: int) -> tuple[Column, ...]:
     )
 
 
+HEALTH_COLUMNS: tuple[Column, ...] = (
+    Column(
+        "rollout/loop_rate",
+        "0..1",
+        "Share of rollouts that end in a loop: 2 to 50 tokens, three times or more, up to the last token.",
+        type="float or null",
+    ),
+    Column(
+        "rollout/repetition",
+        "0..1",
+        "Share of a rollout's runs of four tokens that came before in it, mean over the rollouts.",
+        type="float or null",
+    ),
+    Column("rollout/length_p10", "tokens", "Length that a tenth of the rollouts do not exceed.", type="float or null"),
+    Column("rollout/length_p50", "tokens", "Median length of the rollouts.", type="float or null"),
+    Column(
+        "rollout/length_p90", "tokens", "Length that nine tenths of the rollouts do not exceed.", type="float or null"
+    ),
+)
+"""Columns that only rows of language models have: how healthy their rollouts are, each one looked at."""
+
+CHOICE_COLUMNS: tuple[Column, ...] = (
+    Column("exposure/view", "", "With action_views: which of them the teacher was shown, from 0.", type="int"),
+    Column(
+        "exposure/retired",
+        "0 or 1",
+        "With action_retire: whether the window had no teacher, and so no update.",
+        type="int",
+    ),
+)
+"""Columns that a row has only where the action decides more than reveal ratios."""
+
+
 ENGINE_COLUMNS: tuple[Column, ...] = (
     Column(
         "engine/log_prob_difference",

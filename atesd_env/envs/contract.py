@@ -283,7 +283,7 @@ def group_means(values: NDArray[np.float64], groups: NDArray[np.int64], num_grou
 def make_spaces(config: RunConfig) -> Spaces:
     """Returns the spaces of one student: observation [num_features], and action [groups] in [0, 1]."""
     low, high = observation_bounds()
-    return spaces.Box(low, high, dtype=np.float32), spaces.Box(0.0, 1.0, (config.groups,), dtype=np.float32)
+    return spaces.Box(low, high, dtype=np.float32), spaces.Box(0.0, 1.0, (config.action_size,), dtype=np.float32)
 
 
 def checked_render_mode(render_mode: str | None) -> str | None:

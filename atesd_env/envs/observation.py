@@ -6,6 +6,7 @@ a controller can move from one student to another.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
 from collections.abc import Callable, Mapping
@@ -209,6 +210,17 @@ def advance(
         truncation_rate=row["rollout/truncation_rate"],
         learning_progress=row["reward/progress"],
     )
+
+
+def without_updates(before: RunningStatistics, progress: float) -> RunningStatistics:
+    """Returns the statistics after a window in which the student was not trained: what was measured last still holds.
+
+    Args:
+        before: Statistics before the window, of one run.
+        progress: Windows done / windows of the episode.
+    """
+    still = {"loss_slope": 0.0, "mismatch_slope": 0.0, "probe_nll_slope": 0.0, "learning_progress": 0.0}
+    return dataclasses.replace(before, num_windows=before.num_windows + 1, progress=progress, **still)
 
 
 def _log_norm(norm: Any) -> Any:

@@ -10,11 +10,14 @@ from typing import Any
 
 import gymnasium
 
-from atesd_env.envs.columns import COLUMNS, GROUP_STATISTICS
+from atesd_env.envs.columns import CHOICE_COLUMNS, COLUMNS, GROUP_STATISTICS, HEALTH_COLUMNS
 from atesd_env.errors import ConfigError
 from atesd_env.files.run_folder import RunWriter
 
-_EXTRA_COLUMN = re.compile(rf"(exposure/reveal_ratio|{'|'.join(GROUP_STATISTICS)})_\d+|toy/\w+|engine/\w+|instance")
+_BY_NAME = "|".join(column.name for column in (*HEALTH_COLUMNS, *CHOICE_COLUMNS))
+_EXTRA_COLUMN = re.compile(
+    rf"(exposure/reveal_ratio|{'|'.join(GROUP_STATISTICS)})_\d+|toy/\w+|engine/\w+|instance|{_BY_NAME}"
+)
 
 
 class RecordTrajectory(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -63,7 +63,7 @@ def evaluation_config(config: EnvConfig, preset: SamplingPreset, adapters: Itera
         max_prompt_tokens=prompt_tokens,
         max_new_tokens=preset.spec.max_new_tokens,
         probe_max_tokens=1,
-        enable_thinking=preset.enable_thinking,
+        student_thinking=preset.thinking,
         gradient_checkpointing=False,
         lora_r=max([config.lora_r, *(_lora_config(adapter).r for adapter in adapters)]),
         engine_sleep=False,  # nothing is trained between two batches
@@ -97,7 +97,7 @@ class Evaluator:
         self.seed = seed
         self.batch_size = batch_size
         self.base = load_student(config)
-        self.builder = PromptBuilder(task, self.base.tokenizer, config.max_prompt_tokens, config.enable_thinking)
+        self.builder = PromptBuilder.of(config, task, self.base.tokenizer)
         self._config = config
         self._engine = make_engine(config)
 

@@ -18,23 +18,23 @@ class SamplingPreset:
 
     Attributes:
         spec: Temperature, top-p, top-k and the token budget.
-        enable_thinking: Passed to the chat template.
+        thinking: Thinking switch of the chat template.
     """
 
     spec: SamplingSpec
-    enable_thinking: bool
+    thinking: bool
 
 
 SAMPLING_PRESETS = {
     # The defaults of OPSD's published evaluation script (thinking on, no top-k); ATESD's own
     # settings are not published and are taken to be these.
-    "paper": SamplingPreset(SamplingSpec(CONTEST_TOKENS, temperature=1.0, top_p=0.95), enable_thinking=True),
+    "paper": SamplingPreset(SamplingSpec(CONTEST_TOKENS, temperature=1.0, top_p=0.95), thinking=True),
     # Qwen3's model card, "best practices".
     "qwen3-thinking": SamplingPreset(
-        SamplingSpec(CONTEST_TOKENS, temperature=0.6, top_p=0.95, top_k=20), enable_thinking=True
+        SamplingSpec(CONTEST_TOKENS, temperature=0.6, top_p=0.95, top_k=20), thinking=True
     ),
     "qwen3-instruct": SamplingPreset(
-        SamplingSpec(CONTEST_TOKENS, temperature=0.7, top_p=0.8, top_k=20), enable_thinking=False
+        SamplingSpec(CONTEST_TOKENS, temperature=0.7, top_p=0.8, top_k=20), thinking=False
     ),
 }
 """By name; "env" (an environment's rollout settings) and "greedy" come from the configuration, see ``sampling_preset``."""
@@ -55,9 +55,9 @@ def sampling_preset(name: str, config: EnvConfig) -> SamplingPreset:
     """
     if name == "env":
         spec = SamplingSpec.of(config)
-        return SamplingPreset(spec, config.enable_thinking)
+        return SamplingPreset(spec, config.evaluation_thinking)
     if name == "greedy":
-        return SamplingPreset(SamplingSpec(config.max_new_tokens, temperature=0.0), config.enable_thinking)
+        return SamplingPreset(SamplingSpec(config.max_new_tokens, temperature=0.0), config.evaluation_thinking)
     if name not in SAMPLING_PRESETS:
         raise ConfigError(f"sampling: expected one of {', '.join(PRESET_NAMES)}, got {name!r}; pass one of these.")
     return SAMPLING_PRESETS[name]

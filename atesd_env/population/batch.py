@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from atesd_env.exposure import TeacherPrompt
+from atesd_env.population.decision import Decision
 from atesd_env.population.instance import Instance
 from atesd_env.rollouts.sampling import Rollouts
 from atesd_env.tasks.base import Problem
@@ -41,7 +39,7 @@ def make_batch(
     instance: Instance,
     problems: Sequence[Problem],
     others: Sequence[Problem],
-    reveal_ratios: NDArray[np.float64],
+    decision: Decision,
     rollouts: Rollouts,
     texts: Sequence[str],
 ) -> Batch:
@@ -51,19 +49,20 @@ def make_batch(
         instance: The student's.
         problems: B problems.
         others: For each of them another one.
-        reveal_ratios: [groups], the window's action.
+        decision: The window's.
         rollouts: B answers to the problems.
         texts: The same as text.
     """
     groups = [instance.groups.group(problem) for problem in problems]
-    ratios = [float(reveal_ratios[group]) for group in groups]
+    ratios = [float(decision.reveal_ratios[group]) for group in groups]
     kind, builder = instance.config.exposure, instance.builder
+    view = instance.config.views[decision.view]
     return Batch(
         problems,
         groups,
         ratios,
         [
-            builder.teacher_prompt(problem, ratio, kind, other)
+            builder.teacher_prompt(problem.seen_as(view), ratio, kind, other.seen_as(view))
             for problem, ratio, other in zip(problems, ratios, others, strict=True)
         ],
         rollouts,

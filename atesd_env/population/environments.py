@@ -42,6 +42,11 @@ class TeacherExposureEnv(ExposureEnv[Population]):
     def _make_population(self) -> Population:
         return make_population(self.config)
 
+    @property
+    def num_trained_tokens(self) -> int | None:
+        """Tokens that the last window's updates learned from; None before the first."""
+        return self.population.num_trained_tokens.get(0)
+
     def save_adapter(self, directory: Path) -> None:
         """Writes the student's adapter as a plain peft adapter directory."""
         self.population.save_adapter(0, directory)

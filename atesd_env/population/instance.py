@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from atesd_env.config import EnvConfig
 from atesd_env.exposure import PromptBuilder
+from atesd_env.population.decision import Decision
 from atesd_env.population.probe import Probe
 from atesd_env.student.adapters import AdapterStack, Bank
 from atesd_env.student.model import Student
@@ -39,14 +37,15 @@ class Instance:
     groups: DifficultyGroups
     probe: Probe
 
-    def grounded(self, index: int, reveal_ratios: NDArray[np.float64], teacher_bank: Bank | None) -> float:
-        """Returns the teacher-grounded score of student ``index`` (``Probe.grounded``) at a window's action, [groups]."""
+    def grounded(self, index: int, decision: Decision, teacher_bank: Bank | None) -> float:
+        """Returns the teacher-grounded score of student ``index`` (``Probe.grounded``) under a window's decision."""
         return self.probe.grounded(
             index,
-            self.groups.ratios(self.probe.problems, reveal_ratios),
+            self.groups.ratios(self.probe.problems, decision.reveal_ratios),
             self.config.exposure,
             teacher_bank,
             is_fixed=self.config.teacher == "initial",
+            view=self.config.views[decision.view],
         )
 
 
@@ -54,11 +53,11 @@ def make_instance(config: EnvConfig, student: Student, adapters: AdapterStack) -
     """Reads an instance's data and tokenizes its probe.
 
     Raises:
-        DataError: If the data cannot be used.
+        DataError: If the data cannot be used, or lacks a view that is asked for.
     """
     task = make_task(config)
-    builder = PromptBuilder(task, student.tokenizer, config.max_prompt_tokens, config.enable_thinking)
-    task.restrict(builder.is_usable)
+    builder = PromptBuilder.of(config, task, student.tokenizer)
+    task.restrict(lambda problem: all(builder.is_usable(problem.seen_as(view)) for view in config.views))
     probe = Probe(
         student,
         adapters,

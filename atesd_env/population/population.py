@@ -20,12 +20,13 @@ from atesd_env.config import EnvConfig, RunConfig, instance_configs
 from atesd_env.distillation.update import Learner
 from atesd_env.envs.columns import Row
 from atesd_env.envs.contract import ExposureScores, Students, group_means
-from atesd_env.envs.observation import RunningStatistics, advance, initial_statistics
+from atesd_env.envs.observation import RunningStatistics, advance, initial_statistics, without_updates
 from atesd_env.envs.reward import learning_progress, window_reward
 from atesd_env.errors import NonFiniteError
 from atesd_env.files.checkpoint import Checkpoint
 from atesd_env.population.batch import Batch, make_batch
 from atesd_env.population.collapse import collapse_reason
+from atesd_env.population.decision import decide
 from atesd_env.population.instance import Instance, make_instance
 from atesd_env.population.problems import next_problems, problem_at
 from atesd_env.population.run_state import RunState
@@ -67,6 +68,7 @@ class Population(Students):
         instances: Each student's problems and settings; equal ones are one object.
         runs: The state of each student's run.
         batches: Each student's last update, once it has made one.
+        num_trained_tokens: Tokens that each student's updates of its last window learned from.
         timings: Seconds that the last window spent on rollouts, updates and probe, by column name.
 
     Raises:
@@ -104,6 +106,7 @@ class Population(Students):
         self.sampling = SamplingSpec.of(config)
         self.runs: list[RunState] = [RunState(seed=0) for _ in range(num_students)]
         self.batches: dict[int, Batch] = {}
+        self.num_trained_tokens: dict[int, int] = {}
         self.timings: dict[str, float] = {}
 
     def config_of(self, index: int) -> EnvConfig:
@@ -143,7 +146,8 @@ class Population(Students):
         """Trains students for one hold window: ``hold_window`` times sampled and updated, then measured.
 
         Args:
-            reveal_ratios: [S, groups] in [0, 1], one line for each student that takes part.
+            reveal_ratios: [S, action_size] in [0, 1], one line for each student that takes part: its ratios, and what else
+                its action decides (``decision``).
             students: Which S students take part; None is all of them.
 
         Returns:
@@ -154,11 +158,13 @@ class Population(Students):
             EngineError: If the rollout engine fails; the students are as before the window, which can be made again.
         """
         students = list(range(self.num_students)) if students is None else list(students)
-        totals = {student: WindowTotals(reveal_ratios[place]) for place, student in enumerate(students)}
+        decisions = [decide(self.config, action) for action in reveal_ratios]
+        totals = {student: WindowTotals(decision) for student, decision in zip(students, decisions, strict=True)}
+        taught = [student for student in students if not totals[student].decision.is_retired]
         self.timings = dict.fromkeys(("time/rollout_sec", "time/update_sec", "time/probe_sec"), 0.0)
-        with undone_if_engine_fails(self, students if self.engine.can_fail else ()):
+        with undone_if_engine_fails(self, taught if self.engine.can_fail else ()):
             for _ in range(self.config.hold_window):
-                going = [student for student in students if self.runs[student].broken is None]
+                going = [student for student in taught if self.runs[student].broken is None]
                 if going:
                     self._update(going, totals)
             for total in totals.values():
@@ -177,14 +183,14 @@ class Population(Students):
         with self._timed("time/update_sec"):
             for place, (student, (problems, others)) in enumerate(zip(students, drawn, strict=True)):
                 rows = slice(place * len(problems), (place + 1) * len(problems))
-                ratios = totals[student].reveal_ratios
-                instance, part = self.instances[student], rollouts.rows(rows)
-                self._learn(student, make_batch(instance, problems, others, ratios, part, texts[rows]), totals[student])
+                instance, part, decision = self.instances[student], rollouts.rows(rows), totals[student].decision
+                batch = make_batch(instance, problems, others, decision, part, texts[rows])
+                self._learn(student, batch, totals[student])
 
     def _next_problems(self, student: int) -> tuple[list[Problem], list[Problem]]:
         """Returns this process's share of the next update's problems, and of those that the control ``other`` shows."""
         run, task, size = self.runs[student], self.instances[student].task, self.config.num_rollouts
-        problems, others = next_problems(task, run.seed, run.num_updates * size, size)
+        problems, others = next_problems(task, run.seed, run.num_updates * size, size, self.config.exposure)
         mine = self.student.ranks.share(size)
         return problems[mine], others[mine]
 
@@ -219,31 +225,38 @@ class Population(Students):
         config, run, instance = self.config, self.runs[student], self.instances[student]
         number = len(run.rows) + 1
         if run.broken is not None:
-            run.rows.append(broken_row(number, run.num_updates, totals.reveal_ratios, config))
+            run.rows.append(broken_row(number, run.num_updates, totals.decision, config))
             return run.rows[-1]
         nll_before = run.probe_nll
         probed = self.measure_probe(student, number)
         progress = learning_progress(nll_before, run.probe_nll, config.progress)
-        grounded = instance.grounded(student, totals.reveal_ratios, self.learner.teacher_bank)
-        run.broken = collapse_reason(run.probe_nll, run.initial_nll, config.collapse_nll)
+        grounded = instance.grounded(student, totals.decision, self.learner.teacher_bank)
+        means = totals.means(config)
+        run.broken = collapse_reason(
+            run.probe_nll, run.initial_nll, config.collapse_nll, means["rollout/loop_rate"], config.collapse_loop_rate
+        )
         reward = -config.collapse_nll if run.broken else window_reward(progress, grounded, config.grounded_weight)
         measured: Row = {
+            **means,
             "window": number,
             "update": run.num_updates,
-            **totals.means(),
             **probed,
             "probe/grounded": grounded,
             "reward/progress": progress,
             "reward/total": reward,
         }
         run.rows.append(finished_row(config, measured))
-        run.statistics = advance(
-            run.statistics,
-            run.rows[-1],
-            windows=config.windows,
-            max_new_tokens=config.max_new_tokens,
-            ema_coefficient=config.ema_coefficient,
-        )
+        if totals.decision.is_retired:
+            run.statistics = without_updates(run.statistics, number / config.windows)
+        else:
+            run.statistics = advance(
+                run.statistics,
+                run.rows[-1],
+                windows=config.windows,
+                max_new_tokens=config.max_new_tokens,
+                ema_coefficient=config.ema_coefficient,
+            )
+        self.num_trained_tokens[student] = totals.num_trained_tokens(config.loss_horizon)
         return run.rows[-1]
 
     def measure_probe(self, student: int, window: int) -> Row:
@@ -266,8 +279,9 @@ class Population(Students):
         """Returns what ratios [N] show student ``index`` (``Students.exposure_scores``), by passes of the models and no update."""
         instance, bank = self.instances[index], self.learner.teacher_bank
         probe, kind, is_fixed = instance.probe, instance.config.exposure, instance.config.teacher == "initial"
-        exposed = [probe.exposed([float(ratio)] * len(probe.problems), kind) for ratio in ratios]
-        grounded = [probe.grounded_by_problem(index, one, kind, bank, is_fixed=is_fixed) for one in exposed]
+        view = instance.config.views[0]
+        exposed = [probe.exposed([float(ratio)] * len(probe.problems), kind, view) for ratio in ratios]
+        grounded = [probe.grounded_by_problem(index, one, kind, bank, is_fixed=is_fixed, view=view) for one in exposed]
         num_sampled, num_scored = 0, sum(map(probe.num_scored_tokens, exposed))
         mismatches = np.full((len(ratios), 0), np.nan)
         if with_mismatch:

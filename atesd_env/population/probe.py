@@ -10,13 +10,17 @@ from torch import Tensor
 from atesd_env.config import EnvConfig
 from atesd_env.envs.columns import Row
 from atesd_env.evaluation.estimators import pass_at_k
-from atesd_env.exposure import ExposureKind, PromptBuilder, TeacherPrompt
+from atesd_env.exposure import PromptBuilder, TeacherPrompt
 from atesd_env.rollouts.sampling import SamplingSpec, decode_texts, generate
 from atesd_env.rollouts.scoring import forced_rollouts, scored_hidden, token_log_probs
 from atesd_env.student.adapters import AdapterStack, Bank
 from atesd_env.student.generators import torch_stream
 from atesd_env.student.model import Student
 from atesd_env.tasks.base import Problem
+from atesd_env.tasks.controls import WITH_ANOTHER, ExposureKind, another
+
+Shown = tuple[ExposureKind, str | None]
+"""What the teacher is shown a part of: the kind of exposure, and the version of the solution."""
 
 
 class Probe:
@@ -47,7 +51,8 @@ class Probe:
         self.batch_size = batch_size
         self._student_prompts = [builder.student_prompt(problem) for problem in problems]
         self._references = [builder.reference_ids(problem, max_tokens) for problem in problems]
-        self._grounded_cache: dict[tuple[ExposureKind, tuple[int, ...]], list[Tensor]] = {}
+        self._other_problems: dict[ExposureKind, list[Problem]] = {}
+        self._grounded_cache: dict[tuple[Shown, tuple[int, ...]], list[Tensor]] = {}
 
     def success_rates(self, index: int, window: int, seed: int, config: EnvConfig) -> Row:
         """Returns how many problems student ``index`` solves, as far as it is due after a window.
@@ -73,9 +78,11 @@ class Probe:
     def nll(self, index: int) -> float:
         """Returns student ``index``'s negative log-likelihood of the reference solutions, in nats a token.
 
-        The mean over problems of the mean over the solution's tokens, end token included.
+        The mean over problems of the mean over the solution's tokens, end token included. With ``student_thinking`` a solution stands
+        where the student would write it, behind an empty think block.
         """
-        return -self._mean(self._log_probs("student", index, self._student_prompts))
+        prompts = [(*prompt, *self.builder.student_think_ids) for prompt in self._student_prompts]
+        return -self._mean(self._log_probs("student", index, prompts))
 
     def grounded(
         self,
@@ -85,6 +92,7 @@ class Probe:
         teacher_bank: Bank | None,
         *,
         is_fixed: bool,
+        view: str | None = None,
     ) -> float:
         """Returns the teacher-grounded score: the exposed teacher's mean log-probability of the reference solutions.
 
@@ -94,38 +102,60 @@ class Probe:
             kind: What the teacher is shown.
             teacher_bank: Its adapters, or None for the bare base model.
             is_fixed: The teacher never changes, so a score that was computed before may be used again.
+            view: Which version of the solutions it is shown.
         """
-        exposed = self.exposed(reveal_ratios, kind)
-        return self._mean(self._grounded(index, exposed, kind, teacher_bank, is_fixed=is_fixed))
+        exposed = self.exposed(reveal_ratios, kind, view)
+        return self._mean(self._grounded(index, exposed, (kind, view), teacher_bank, is_fixed=is_fixed))
 
     def grounded_by_problem(
-        self, index: int, exposed: Sequence[TeacherPrompt], kind: ExposureKind, bank: Bank | None, *, is_fixed: bool
+        self,
+        index: int,
+        exposed: Sequence[TeacherPrompt],
+        kind: ExposureKind,
+        bank: Bank | None,
+        *,
+        is_fixed: bool,
+        view: str | None = None,
     ) -> list[float]:
         """Returns the same of each problem, of what ``exposed`` returned."""
-        scores = self._grounded(index, exposed, kind, bank, is_fixed=is_fixed)
+        scores = self._grounded(index, exposed, (kind, view), bank, is_fixed=is_fixed)
         return [score for batch in scores for score in self.student.ranks.gathered(batch.tolist())]
 
-    def exposed(self, reveal_ratios: Sequence[float], kind: ExposureKind) -> list[TeacherPrompt]:
+    def exposed(
+        self, reveal_ratios: Sequence[float], kind: ExposureKind, view: str | None = None
+    ) -> list[TeacherPrompt]:
         """Returns the teacher's prompt for each problem, given its ratio."""
-        others = [*self.problems[1:], self.problems[0]]
         return [
-            self.builder.teacher_prompt(problem, ratio, kind, other)
-            for problem, ratio, other in zip(self.problems, reveal_ratios, others, strict=True)
+            self.builder.teacher_prompt(problem.seen_as(view), ratio, kind, other.seen_as(view))
+            for problem, ratio, other in zip(self.problems, reveal_ratios, self._others(kind), strict=True)
         ]
+
+    def _others(self, kind: ExposureKind) -> list[Problem]:
+        """Returns for each problem the one of which a control shows something: the next that will do."""
+        if kind not in WITH_ANOTHER:
+            return self.problems
+        if kind not in self._other_problems:
+            task, around = self.builder.task, self.problems * 2
+            self._other_problems[kind] = [
+                another(task, kind, problem, around[place + 1 : place + len(self.problems) + 1])
+                for place, problem in enumerate(self.problems)
+            ]
+        return self._other_problems[kind]
 
     def num_scored_tokens(self, exposed: Sequence[TeacherPrompt]) -> int:
         """Returns the tokens of a forward pass over the reference solutions behind these prompts."""
-        return sum(len(prompt.token_ids) for prompt in exposed) + sum(map(len, self._references))
+        think = len(self.builder.teacher_think_ids)
+        return sum(len(prompt.token_ids) + think for prompt in exposed) + sum(map(len, self._references))
 
     def _grounded(
-        self, index: int, exposed: Sequence[TeacherPrompt], kind: ExposureKind, bank: Bank | None, *, is_fixed: bool
+        self, index: int, exposed: Sequence[TeacherPrompt], shown: Shown, bank: Bank | None, *, is_fixed: bool
     ) -> list[Tensor]:
-        prompts = [prompt.token_ids for prompt in exposed]
+        prompts = [(*prompt.token_ids, *self.builder.teacher_think_ids) for prompt in exposed]
         if not is_fixed:
             return self._log_probs(bank, index, prompts)
         # Keyed by all prompts together: the score of one prompt depends, in its last bits, on the others in its batch.
         # What is shown of each problem determines the prompts, and unlike their tokens it is small enough to keep.
-        key = kind, tuple(prompt.num_shown for prompt in exposed)
+        key = shown, tuple(prompt.num_shown for prompt in exposed)
         if key not in self._grounded_cache:
             self._grounded_cache[key] = self._log_probs(bank, index, prompts)
         return self._grounded_cache[key]

@@ -7,13 +7,23 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from atesd_env.config import EnvConfig
 from atesd_env.distillation.importance import Agreement
 from atesd_env.distillation.update import UpdateStatistics
-from atesd_env.envs.columns import COLUMNS, Column, Row, engine_columns, group_columns, group_statistics
+from atesd_env.envs.columns import (
+    CHOICE_COLUMNS,
+    COLUMNS,
+    HEALTH_COLUMNS,
+    Column,
+    Row,
+    engine_columns,
+    group_columns,
+    group_statistics,
+)
 from atesd_env.population.batch import Batch
+from atesd_env.population.decision import Decision
+from atesd_env.rollouts.health import ends_in_a_loop, repetition
 
 
 class RolloutRow(NamedTuple):
@@ -26,21 +36,35 @@ class RolloutRow(NamedTuple):
     length: float
     truncation_rate: float
     group: float
+    loop_rate: float
+    repetition: float
 
 
 def rollout_rows(batch: Batch) -> list[RolloutRow]:
     """Returns what a row sums up of each of a batch's rollouts."""
     lengths = batch.rollouts.lengths.tolist()
     is_truncated = (~batch.rollouts.is_finished).tolist()
+    answers = [ids[:length] for ids, length in zip(batch.rollouts.completion_ids.tolist(), lengths, strict=True)]
     return [
-        RolloutRow(ratio, prompt.shown_ratio, prompt.is_cut, is_correct, length, truncated, group)
-        for ratio, prompt, is_correct, length, truncated, group in zip(
+        RolloutRow(
+            ratio,
+            prompt.shown_ratio,
+            prompt.is_cut,
+            is_correct,
+            length,
+            truncated,
+            group,
+            ends_in_a_loop(token_ids),
+            repetition(token_ids),
+        )
+        for ratio, prompt, is_correct, length, truncated, group, token_ids in zip(
             batch.reveal_ratios,
             batch.teacher_prompts,
             batch.is_correct,
             lengths,
             is_truncated,
             batch.groups,
+            answers,
             strict=True,
         )
     ]
@@ -50,11 +74,11 @@ class WindowTotals:
     """Sums up the updates of one student's window.
 
     Args:
-        reveal_ratios: [groups], the window's action.
+        decision: The window's.
     """
 
-    def __init__(self, reveal_ratios: NDArray[np.float64]) -> None:
-        self.reveal_ratios = reveal_ratios
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
         self._updates: list[UpdateStatistics] = []
         self._rollouts: list[RolloutRow] = []
 
@@ -69,8 +93,19 @@ class WindowTotals:
         agreements = [update.agreement for update in self._updates if update.agreement is not None]
         return sum(agreements, Agreement())
 
-    def means(self) -> Row:
-        """Returns the row's columns on exposure, student, teacher, rollouts and (for those that have them) engine."""
+    def num_trained_tokens(self, loss_horizon: int | None) -> int:
+        """Returns the tokens that the updates learned from: the rollouts', up to the horizon."""
+        return int(sum(min(row.length, loss_horizon or row.length) for row in self._rollouts))
+
+    def means(self, config: EnvConfig) -> Row:
+        """Returns the row's columns on exposure, student, teacher, rollouts and (for those that have them) engine.
+
+        Of a window without a teacher, which has made no update, they say what was asked for; what updates measure is None.
+        """
+        if not self._updates:
+            asked: Row = {"exposure/reveal_ratio": float(self.decision.reveal_ratios.mean()), "rollout/num_tokens": 0}
+            nothing: Row = dict.fromkeys(column.name for column in _columns(config))
+            return nothing | asked | self._ratios() | self.decision.columns
         updates = {
             name: float(np.mean([getattr(update, name) for update in self._updates]))
             for name in (entry.name for entry in dataclasses.fields(UpdateStatistics))
@@ -92,10 +127,24 @@ class WindowTotals:
             "rollout/length": rollouts.length,
             "rollout/truncation_rate": rollouts.truncation_rate,
             "rollout/num_tokens": int(sum(rollout.length for rollout in self._rollouts)),
-            **{f"exposure/reveal_ratio_{group}": float(ratio) for group, ratio in enumerate(self.reveal_ratios)},
+            **self._ratios(),
             **self._by_group(),
+            **self._health(),
+            **self.decision.columns,
             **self.agreement.means(),
         }
+
+    def _ratios(self) -> Row:
+        """Returns the ratio of each group, whether the row has such columns or not."""
+        ratios = enumerate(self.decision.reveal_ratios)
+        return {f"exposure/reveal_ratio_{group}": float(ratio) for group, ratio in ratios}
+
+    def _health(self) -> Row:
+        """Returns ``HEALTH_COLUMNS``."""
+        rows = np.array([(row.loop_rate, row.repetition, row.length) for row in self._rollouts])
+        tenths = np.quantile(rows[:, 2], (0.1, 0.5, 0.9), method="lower")
+        values = [*rows[:, :2].mean(axis=0).tolist(), *tenths.tolist()]
+        return {column.name: value for column, value in zip(HEALTH_COLUMNS, values, strict=True)}
 
     def _by_group(self) -> Row:
         """Returns ``GROUP_STATISTICS`` of each group; nothing where there is one."""
@@ -111,7 +160,9 @@ class WindowTotals:
 
 def _columns(config: EnvConfig) -> list[Column]:
     by_group = (*group_columns(config.groups), *group_statistics(config.groups))
-    return [*COLUMNS, *by_group, *engine_columns(config.rollout_engine)]
+    chosen = [*CHOICE_COLUMNS[:1]] if config.action_views is not None else []
+    chosen += CHOICE_COLUMNS[1:] if config.action_retire else ()
+    return [*COLUMNS, *by_group, *HEALTH_COLUMNS, *chosen, *engine_columns(config.rollout_engine)]
 
 
 def finished_row(config: EnvConfig, measured: Row) -> Row:
@@ -119,12 +170,12 @@ def finished_row(config: EnvConfig, measured: Row) -> Row:
     return {column.name: measured[column.name] for column in _columns(config)}
 
 
-def broken_row(number: int, num_updates: int, reveal_ratios: NDArray[np.float64], config: EnvConfig) -> Row:
+def broken_row(number: int, num_updates: int, decision: Decision, config: EnvConfig) -> Row:
     """Returns the row of a window in which the loss was not finite: nothing measured, the reward a penalty."""
     row: Row = {column.name: None for column in _columns(config)}
-    row |= {"window": number, "update": num_updates, "exposure/reveal_ratio": float(reveal_ratios.mean())}
-    row |= {
-        column.name: float(ratio) for column, ratio in zip(group_columns(config.groups), reveal_ratios, strict=False)
-    }
+    ratios = decision.reveal_ratios
+    row |= {"window": number, "update": num_updates, "exposure/reveal_ratio": float(ratios.mean())}
+    row |= {column.name: float(ratio) for column, ratio in zip(group_columns(config.groups), ratios, strict=False)}
+    row |= decision.columns
     row["reward/total"] = -config.collapse_nll
     return row

@@ -6,6 +6,7 @@ rows nor on when those end, and the caller's generator advances by the same amou
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,6 +70,15 @@ class Rollouts:
     def lengths(self) -> Tensor:
         """[R] long, tokens of each answer."""
         return self.completion_mask.sum(dim=1)
+
+    def beginning(self, num_tokens: int | None) -> Rollouts:
+        """Returns the answers' first tokens, at most so many of each; None is all."""
+        return dataclasses.replace(
+            self,
+            completion_ids=self.completion_ids[:, :num_tokens],
+            completion_mask=self.completion_mask[:, :num_tokens],
+            token_log_probs=None if self.token_log_probs is None else self.token_log_probs[:, :num_tokens],
+        )
 
     def rows(self, selection: slice) -> Rollouts:
         """Returns some of the rows, without completion columns that none of them uses."""

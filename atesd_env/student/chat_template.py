@@ -74,6 +74,21 @@ def turn_end(tokenizer: Any, source: str = "tokenizer") -> int | None:
     )
 
 
+def think_block(tokenizer: Any, enable_thinking: bool) -> str:
+    """Returns what the template writes between the head of the assistant's turn and an answer that comes without thoughts.
+
+    Args:
+        tokenizer: A tokenizer with a template.
+        enable_thinking: As in the prompt. Qwen3's template writes an empty block where it is on; where it is off the prompt ends in
+            that block already, and "" stands between them, as in every template that knows no thinking.
+    """
+    messages = [{"role": "user", "content": _REQUEST}, {"role": "assistant", "content": _ANSWER}]
+    options = {"enable_thinking": enable_thinking}
+    prompt = _rendered(tokenizer, "tokenizer", messages[:1], add_generation_prompt=True, **options)
+    before = _rendered(tokenizer, "tokenizer", messages, **options).rpartition(_ANSWER)[0]
+    return before[len(prompt) :] if before.startswith(prompt) else ""
+
+
 def _rendered(tokenizer: Any, source: str, messages: list[dict[str, str]], **options: Any) -> str:
     try:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))

@@ -82,7 +82,8 @@ def wrap_student(model: PreTrainedModel, tokenizer: Any, source: str, config: En
             f"student {source}: expected a model with a row for each of the tokenizer's {num_tokens} tokens, got "
             f"{head.weight.shape[0]} rows; use the tokenizer that the model was trained with."
         )
-    check_chat_template(tokenizer, source, config.enable_thinking)
+    for thinking in {config.student_thinking, config.teacher_thinking}:
+        check_chat_template(tokenizer, source, thinking)
     text_config = model.config.get_text_config()
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(text_config, name, None) not in (None, 1, 1.0):

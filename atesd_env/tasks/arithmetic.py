@@ -94,8 +94,9 @@ class ArithmeticTask(Task):
     def student_request(self, problem: Problem) -> str:
         return problem.problem
 
-    def teacher_request(self, problem: Problem, shown_steps: tuple[str, ...], shown_answer: str) -> str:
-        return f"{problem.problem}|{''.join(shown_steps)}#{shown_answer}"
+    def teacher_request(self, problem: Problem, shown_steps: tuple[str, ...], shown_answer: str | None) -> str:
+        answer = "" if shown_answer is None else f"#{shown_answer}"
+        return f"{problem.problem}|{''.join(shown_steps)}{answer}"
 
     def reference_completion(self, problem: Problem) -> str:
         return f"{''.join(problem.steps)}#{problem.answer}"

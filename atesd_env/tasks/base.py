@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from atesd_env.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class Problem:
         answer: The final answer, without ``\boxed{}`` or other decoration.
         difficulty: Larger is harder; only its order matters (arithmetic: number of addends; math: level, or number of
             steps where the data has no level).
+        views: Other versions of the reference, (name, steps) each, such as a gist; most data has none.
     """
 
     id: str
@@ -25,6 +29,23 @@ class Problem:
     steps: tuple[str, ...]
     answer: str
     difficulty: float
+    views: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    def seen_as(self, view: str | None) -> Problem:
+        """Returns the problem with another version of the reference in the place of its steps; None is the reference itself.
+
+        Raises:
+            DataError: If it has no view of that name.
+        """
+        if view is None:
+            return self
+        steps = dict(self.views).get(view)
+        if steps is None:
+            raise DataError(
+                f"problem {self.id!r}: expected a view {view!r} of its solution (view, action_views), got {[*dict(self.views)]}; add it to "
+                "the row's `views`, or name another."
+            )
+        return dataclasses.replace(self, steps=steps)
 
 
 class Task(ABC):
@@ -61,13 +82,13 @@ class Task(ABC):
         """Returns the user message that the student answers (before the chat template)."""
 
     @abstractmethod
-    def teacher_request(self, problem: Problem, shown_steps: tuple[str, ...], shown_answer: str) -> str:
+    def teacher_request(self, problem: Problem, shown_steps: tuple[str, ...], shown_answer: str | None) -> str:
         """Returns the user message that the teacher answers: the problem, what is shown, the same closing words.
 
         Args:
             problem: The problem that the student solves.
             shown_steps: The steps that are shown, possibly none (of this problem, or of another one as a control).
-            shown_answer: The final answer that is always shown.
+            shown_answer: The final answer, which is always shown; None only in the control that withholds it.
         """
 
     @abstractmethod

@@ -171,12 +171,12 @@ class MathTask(Task):
     def student_request(self, problem: Problem) -> str:
         return f"{problem.problem}\n\n{CLOSING_REQUEST}"
 
-    def teacher_request(self, problem: Problem, shown_steps: tuple[str, ...], shown_answer: str) -> str:
+    def teacher_request(self, problem: Problem, shown_steps: tuple[str, ...], shown_answer: str | None) -> str:
         reasoning = "".join(shown_steps).strip()
         reference = [
             _REFERENCE_BEGINS,
             *([reasoning] if reasoning else []),
-            _final_answer(shown_answer),
+            *([] if shown_answer is None else [_final_answer(shown_answer)]),
             _REFERENCE_ENDS,
         ]
         return "\n\n".join([problem.problem, "\n".join(reference), _OWN_WORDS, CLOSING_REQUEST])
@@ -256,7 +256,8 @@ def _final_answer(answer: str) -> str:
 def _as_problem(row: DataRow, has_levels: bool) -> Problem:
     steps = split_steps(row.solution)
     difficulty = row.level if has_levels and row.level is not None else float(len(steps))
-    return Problem(id=row.id, problem=row.problem, steps=steps, answer=row.answer, difficulty=difficulty)
+    views = tuple((name, split_steps(text)) for name, text in row.views)
+    return Problem(row.id, row.problem, steps, row.answer, difficulty, views)
 
 
 def _sorted_by_checksum(problems: Iterable[Problem]) -> list[Problem]:

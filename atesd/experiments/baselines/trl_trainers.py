@@ -232,7 +232,7 @@ class Grpo(TrlBaseline):
                 temperature=config.temperature,
                 top_p=config.top_p,
                 top_k=config.top_k,
-                chat_template_kwargs={"enable_thinking": config.enable_thinking},
+                chat_template_kwargs={"enable_thinking": config.student_thinking},
             ),
             train_dataset=Dataset.from_dict({"prompt": requests, "number": list(range(len(problems)))}),
             processing_class=student.tokenizer,

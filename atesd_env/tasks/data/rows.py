@@ -46,6 +46,7 @@ class DataRow:
         solution: The worked solution, not blank.
         answer: The final answer, without ``\boxed{}``.
         level: Difficulty as given, or None.
+        views: Other versions of the solution, (name, text) each.
     """
 
     line: int
@@ -54,6 +55,7 @@ class DataRow:
     solution: str
     answer: str
     level: float | None
+    views: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,7 @@ def parse_row(
         solution=solution,
         answer=_answer_field(path, line, fields, solution, there),
         level=_level_field(path, line, fields) if needs_solution else None,
+        views=_views_field(path, line, fields) if needs_solution else (),
     )
 
 
@@ -310,6 +313,17 @@ def _level_field(path: Path, line: int, fields: dict[str, Any]) -> float | None:
     elif value is None or _is_number(value):
         return None if value is None else float(value)
     raise _refused(path, line, "level", "a number or 'Level 3'", _shown(value), "mend it or leave it out")
+
+
+def _views_field(path: Path, line: int, fields: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    views = fields.get("views")
+    if views is None:
+        return ()
+    if not isinstance(views, Mapping) or not all(isinstance(text, str) and text.strip() for text in views.values()):
+        raise _refused(
+            path, line, "views", "an object of texts that are not blank", _shown(views), "mend it or leave it out"
+        )
+    return tuple((str(name), _valid_text(path, line, "views", text)) for name, text in views.items())
 
 
 def _is_number(value: Any) -> bool:

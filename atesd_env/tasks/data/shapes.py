@@ -16,7 +16,7 @@ from typing import Any
 from atesd_env.errors import ConfigError
 from atesd_env.tasks.grading.answers import last_boxed
 
-FIELDS = ("problem", "solution", "answer", "id", "level", "messages")
+FIELDS = ("problem", "solution", "answer", "id", "level", "views", "messages")
 """What a row is made of; each may come from a column of another name."""
 ANSWER_MARKER = "####"
 """Behind its last one GSM8K's solutions give the final answer."""

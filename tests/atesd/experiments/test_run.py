@@ -160,18 +160,29 @@ class EarlyBack(RandomSchedule):
         return super().learn(2, *arguments, **options)
 
 
-class Elsewhere(RandomSchedule):
-    def learn(self, total_timesteps: int, *arguments: Any, **options: Any) -> Any:
-        self.env = ToyExposureEnv()
-        return super().learn(total_timesteps)
+class LearnsNothing:
+    """A class of the user's own whose ``learn`` is there for the contract alone."""
+
+    def __init__(self, env: Any, seed: int = 0) -> None:
+        pass
+
+    def learn(self, total_timesteps: int, callback: Any = None) -> None:
+        pass
+
+    def predict(self, observation: Any, **_: Any) -> tuple[Any, None]:
+        return np.array([0.25], dtype=np.float32), None
 
 
 def test_an_agent_that_does_not_make_the_windows_is_named(tmp_path: Path):
-    early, elsewhere = plan_runs("ATESD-Toy-v0", TOY, [EarlyBack, Elsewhere], [0], tmp_path)
+    (early,) = plan_runs("ATESD-Toy-v0", TOY, [EarlyBack], [0], tmp_path)
     with pytest.raises(AgentError, match=r"expected learn\(3\) to make 3 windows, but it came back after 2"):
         execute(early)
-    with pytest.raises(AgentError, match="it made none in the environment that it was given"):
-        execute(elsewhere)
+
+
+def test_a_class_whose_learn_makes_no_window_is_played_by_its_predict(tmp_path: Path):
+    (spec,) = plan_runs("ATESD-Toy-v0", TOY, [LearnsNothing], [0], tmp_path)
+    execute(spec)
+    assert [row["exposure/reveal_ratio"] for row in rows_of(spec.folder)] == [0.25] * 3
 
 
 def test_an_agent_that_cannot_be_made_leaves_an_old_run_as_it_is(tmp_path: Path):

@@ -91,7 +91,7 @@ def test_the_documentation_reaches_the_command_line(leaf: type[RunConfig], capsy
 
 
 def test_fields_come_back_from_the_command_line():
-    arguments = "--lora-targets q_proj v_proj --lora-alpha 4 --token-clip None --no-enable-thinking"
+    arguments = "--lora-targets q_proj v_proj --lora-alpha 4 --token-clip None --no-student-thinking"
     config = tyro.cli(EnvConfig, args=arguments.split())
     assert config == EnvConfig(lora_targets=("q_proj", "v_proj"), lora_alpha=4.0)
 
@@ -296,12 +296,12 @@ def test_lists_paths_and_numpy_switches_become_plain():
         task="math",
         data_path=Path("data") / "problems.jsonl",  # type: ignore[arg-type]
         student=Path("models") / "mine",  # type: ignore[arg-type]
-        enable_thinking=np.bool_(True),  # type: ignore[arg-type]
+        student_thinking=np.bool_(True),  # type: ignore[arg-type]
     )
     assert config.lora_targets == ("q_proj", "v_proj")
     assert config.data_path == str(Path("data") / "problems.jsonl")
     assert config.student == str(Path("models") / "mine")
-    assert config.enable_thinking is True
+    assert config.student_thinking is True
 
 
 @pytest.mark.parametrize("env_id", PRESETS)

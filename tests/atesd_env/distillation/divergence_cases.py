@@ -22,11 +22,14 @@ SPECS = [
     DivergenceSpec("jsd", jsd_beta=0.7, top_k=1),
     DivergenceSpec("forward_kl", token_clip=0.4),
     DivergenceSpec("reverse_kl", token_clip=0.4, top_k=4),
+    DivergenceSpec("forward_kl", end_tokens=(3, 1)),
+    DivergenceSpec("reverse_kl", end_tokens=(0, 4, 2)),
+    DivergenceSpec("jsd", jsd_beta=0.3, top_k=2, end_tokens=(4, 0)),
 ]
 
 
 def spec_name(spec: DivergenceSpec) -> str:
-    return f"{spec.kind}-beta{spec.jsd_beta}-top{spec.top_k}-clip{spec.token_clip}"
+    return f"{spec.kind}-beta{spec.jsd_beta}-top{spec.top_k}-clip{spec.token_clip}-ends{len(spec.end_tokens)}"
 
 
 every_spec = pytest.mark.parametrize("spec", SPECS, ids=spec_name)
@@ -50,8 +53,18 @@ def make_inputs(
     return student.to(dtype), teacher.to(dtype), head.to(dtype), tokens
 
 
+def merged(log_probs: Tensor, spec: DivergenceSpec) -> Tensor:
+    """The vocabulary with its end tokens as one word, before all others."""
+    if not spec.end_tokens:
+        return log_probs
+    others = [word for word in range(log_probs.shape[1]) if word not in spec.end_tokens]
+    end = log_probs[:, list(spec.end_tokens)].logsumexp(dim=1, keepdim=True)
+    return torch.cat([end, log_probs[:, others]], dim=1)
+
+
 def plain_loss(student_log_probs: Tensor, teacher_log_probs: Tensor, spec: DivergenceSpec) -> Tensor:
     """The definition, by differentiable steps only."""
+    student_log_probs, teacher_log_probs = (merged(one, spec) for one in (student_log_probs, teacher_log_probs))
     if spec.top_k is not None:
         top = torch.zeros_like(teacher_log_probs, dtype=torch.bool)
         top.scatter_(1, teacher_log_probs.topk(spec.top_k, dim=1).indices, True)

@@ -19,6 +19,7 @@ from tests.atesd_env.distillation.divergence_cases import (
     by_token_divergence,
     every_spec,
     make_inputs,
+    merged,
     plain_loss,
     relative_error,
     spec_name,
@@ -92,14 +93,15 @@ def test_float32_keeps_more_digits_than_the_plain_definition(kind: Any) -> None:
 
 def test_statistics_equal_their_definitions() -> None:
     student, teacher, head, tokens = make_inputs(30, 8, 50)
-    student_log_probs, teacher_log_probs = ((h @ head.T).log_softmax(1) for h in (student, teacher))
+    of_words = [(h @ head.T).log_softmax(1) for h in (student, teacher)]
     for spec in SPECS:
         result = token_divergence(student, teacher, head, tokens, spec)
+        student_log_probs, teacher_log_probs = (merged(log_probs, spec) for log_probs in of_words)
         torch.testing.assert_close(result.mismatch, forward_kl(student_log_probs, teacher_log_probs))
         torch.testing.assert_close(result.student_entropy, torch.special.entr(student_log_probs.exp()).sum(1))
         torch.testing.assert_close(result.teacher_entropy, torch.special.entr(teacher_log_probs.exp()).sum(1))
-        torch.testing.assert_close(result.student_log_prob, student_log_probs[range(30), tokens])
-        torch.testing.assert_close(result.teacher_log_prob, teacher_log_probs[range(30), tokens])
+        torch.testing.assert_close(result.student_log_prob, of_words[0][range(30), tokens])
+        torch.testing.assert_close(result.teacher_log_prob, of_words[1][range(30), tokens])
         disagreement = (student_log_probs.argmax(1) != teacher_log_probs.argmax(1)).double()
         assert 0 < disagreement.sum() < 30
         torch.testing.assert_close(result.top1_disagreement, disagreement)
@@ -205,6 +207,48 @@ def test_clipped_tokens_have_the_bound_as_loss_and_no_gradient(kind: Any) -> Non
     torch.testing.assert_close(result.loss[~above], free.loss[~above], rtol=0, atol=0)
     torch.testing.assert_close(gradient[~above], free_gradient[~above], rtol=0, atol=0)
     torch.testing.assert_close(result.mismatch, free.mismatch, rtol=0, atol=0)  # the statistic is never clipped
+
+
+def test_end_tokens_that_disagree_are_no_loss_once_they_are_one() -> None:
+    """Student and teacher stop as surely, with different tokens: by hand, and in every statistic but the sampled token's own."""
+    student = torch.tensor([[0.5, 0.1, 0.4]], dtype=torch.float64).log()
+    teacher = torch.tensor([[0.2, 0.4, 0.4]], dtype=torch.float64).log()
+    head, tokens = torch.eye(3, dtype=torch.float64), torch.tensor([1])
+    apart, _ = by_token_divergence(student, teacher, head, tokens, DivergenceSpec())
+    as_one, gradient = by_token_divergence(student, teacher, head, tokens, DivergenceSpec(end_tokens=(0, 1)))
+    assert apart.loss.item() > 0.3
+    assert apart.top1_disagreement.item() == 1.0
+    assert [as_one.loss.item(), as_one.mismatch.item()] == pytest.approx([0.0, 0.0], abs=1e-12)
+    assert gradient[0].tolist() == pytest.approx([0.0] * 3, abs=1e-12)
+    assert as_one.top1_disagreement.item() == 0.0
+    entropy = -0.6 * math.log(0.6) - 0.4 * math.log(0.4)
+    assert [as_one.student_entropy.item(), as_one.teacher_entropy.item()] == pytest.approx([entropy] * 2, rel=1e-12)
+    assert as_one.student_log_prob.item() == pytest.approx(math.log(0.1), rel=1e-12)
+    alone, _ = by_token_divergence(student, teacher, head, tokens, DivergenceSpec(end_tokens=(1,)))
+    assert torch.equal(alone.loss, apart.loss)
+
+
+def test_a_clip_of_tokens_never_reverses_a_gradient_and_a_clip_of_entries_does() -> None:
+    """The derivation of docs/method.md: the teacher wants word 0, and clipping its entry alone pushes the student away from it."""
+    student = torch.tensor([[0.1, 0.9]], dtype=torch.float64).log()
+    teacher = torch.tensor([[0.55, 0.45]], dtype=torch.float64).log()
+    head, tokens, clip = torch.eye(2, dtype=torch.float64), torch.tensor([0]), 0.2
+    leaf = student.clone().requires_grad_()
+    entries = teacher.exp() * (teacher - leaf.log_softmax(dim=1))
+    by_entry = entries.clamp(max=clip).sum()
+    by_entry.backward()
+    assert by_entry.item() == pytest.approx(clip + 0.45 * math.log(0.5), rel=1e-12)
+    assert by_entry.item() < 0, "no divergence any more"
+    assert leaf.grad is not None
+    assert leaf.grad[0, 0].item() == pytest.approx(0.1 * 0.45, rel=1e-12), "down, though the teacher wants more of it"
+    _, free = by_token_divergence(student, teacher, head, tokens, DivergenceSpec())
+    assert free[0, 0].item() == pytest.approx(0.1 - 0.55, rel=1e-12), "up"
+    hidden = make_inputs(200, 6, 13, gap=2.0)
+    _, free = by_token_divergence(*hidden, DivergenceSpec())
+    result, clipped = by_token_divergence(*hidden, DivergenceSpec(token_clip=clip))
+    assert 0 < int((result.loss == clip).sum()) < 200
+    assert ((clipped * free) >= 0).all()
+    assert (result.loss >= 0).all()
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

@@ -299,6 +299,41 @@ def test_scored_positions_are_those_that_predict_the_answer(make_learner, batch)
     )
 
 
+@pytest.mark.parametrize("with_engine", [False, True])
+def test_a_loss_horizon_scores_the_rollouts_beginnings(make_learner, batch, with_engine: bool):
+    """The same gradient, statistics and mismatches as of rollouts that were cut there; a horizon beyond all of them changes nothing."""
+    rollouts, shown = batch
+    if with_engine:
+        engine = torch.randn(rollouts.completion_ids.shape, generator=torch.Generator().manual_seed(3)) - 3
+        rollouts = dataclasses.replace(rollouts, token_log_probs=engine)
+    cut = dataclasses.replace(
+        rollouts,
+        completion_ids=rollouts.completion_ids[:, :3],
+        completion_mask=rollouts.completion_mask[:, :3],
+        token_log_probs=rollouts.token_log_probs[:, :3] if rollouts.token_log_probs is not None else None,
+    )
+    assert int(cut.lengths.min()) < 3 < int(rollouts.lengths.max()), "some rollouts end before it"
+    for given, horizon in ((cut, 3), (rollouts, 99)):
+        ours, plain = make_learner(loss_horizon=horizon), make_learner()
+        before = ours.mismatches(0, rollouts, [shown]), plain.mismatches(0, given, [shown])
+        np.testing.assert_array_equal(*before)
+        assert ours.update(0, rollouts, shown) == plain.update(0, given, shown)
+        assert torch.equal(ours.adapters.flat, plain.adapters.flat)
+
+
+def test_end_tokens_are_merged_where_it_is_asked_for(make_learner, batch):
+    """The student's own end tokens: several of them change the loss, one alone does not."""
+    rollouts, shown = batch
+    losses = {}
+    for ends in ((3,), (3, 5, 8)):
+        for merged in (False, True):
+            learner = make_learner(merge_end_tokens=merged)
+            learner.student = dataclasses.replace(learner.student, eos_token_ids=ends)
+            losses[len(ends), merged] = learner.update(0, rollouts, shown).loss
+    assert losses[1, False] == losses[1, True] == losses[3, False]
+    assert losses[3, True] < losses[3, False], "merging words cannot add divergence"
+
+
 @pytest.mark.parametrize("micro_batch_size", [None, 2])
 def test_mismatches_under_several_exposures_are_those_of_updates(make_learner, batch, make_prompts, micro_batch_size):
     """The mean over rollouts is what an update measures before its step; adapters and gradients stay as they are."""

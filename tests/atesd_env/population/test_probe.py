@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -48,6 +50,35 @@ def test_grounded_is_the_exposed_teachers_log_probability(probe: Probe):
         prompts = [probe.builder.teacher_prompt(problem, ratio).token_ids for problem in probe.problems]
         ours = probe.grounded(0, [ratio] * 7, "reference", None, is_fixed=True)
         assert ours == pytest.approx(plain_mean_log_prob(probe, prompts), rel=1e-3, abs=1e-6)
+
+
+def test_thinking_scores_references_behind_the_think_block(probe: Probe):
+    """As a template with the switch would have it: each side's reference behind its own block, and rollouts behind none."""
+    assert probe.builder.student_think_ids == probe.builder.teacher_think_ids == ()
+    student, teacher = probe.builder.tokenizer.encode("12"), probe.builder.tokenizer.encode("7")
+    probe.builder.student_think_ids, probe.builder.teacher_think_ids = tuple(student), tuple(teacher)
+    prompts = [(*probe.builder.student_prompt(problem), *student) for problem in probe.problems]
+    assert probe.nll(0) == pytest.approx(-plain_mean_log_prob(probe, prompts), rel=1e-4)
+    exposed = probe.exposed([0.5] * 7, "reference")
+    prompts = [(*prompt.token_ids, *teacher) for prompt in exposed]
+    ours = probe.grounded(0, [0.5] * 7, "reference", None, is_fixed=True)
+    assert ours == pytest.approx(plain_mean_log_prob(probe, prompts), rel=1e-3, abs=1e-6)
+    probe.builder.teacher_think_ids = ()
+    assert probe.num_scored_tokens(exposed) == sum(map(len, prompts)) - 7 * len(teacher) + sum(
+        map(len, probe._references)
+    )
+
+
+@pytest.mark.parametrize("kind", ["other", "other_matched", "wrong_answer"])
+def test_a_control_shows_of_the_probes_next_problem(probe: Probe, kind: Any, monkeypatch: pytest.MonkeyPatch):
+    """Of the next with another answer, where the control needs one."""
+    answers = ["1", "1", "2", "3", "3", "1", "1"]
+    probe.problems = [dataclasses.replace(one, answer=said) for one, said in zip(probe.problems, answers, strict=True)]
+    seen: list[Any] = []
+    monkeypatch.setattr(probe.builder, "teacher_prompt", lambda problem, ratio, kind, other: seen.append(other))
+    probe.exposed([0.5] * 7, kind)
+    places = [2, 2, 3, 5, 5, 2, 2] if kind == "wrong_answer" else [1, 2, 3, 4, 5, 6, 0]
+    assert seen == [probe.problems[place] for place in places]
 
 
 def test_grounded_is_higher_with_the_reference_than_without_and_with_an_unrelated_solution(probe: Probe):
