@@ -15,7 +15,8 @@ import tyro
 
 from atesd.commands.verbs import VERBS, Verb, overview
 from atesd.console import log_harmlessly, say
-from atesd_env.errors import AgentError, AtesdError, ConfigError, did_you_mean
+from atesd_env.errors import AgentError, AtesdError, ConfigError
+from atesd_env.hints import did_you_mean
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
