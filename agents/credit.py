@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from agents.base import Transition
 from agents.checking import config_of
+from agents.options import checked_choice
 from atesd_env.errors import ConfigError
 
 Credit = Literal["one-step", "delayed", "discounted", "grounded"]
@@ -64,8 +65,7 @@ def credit_settings(credit: Credit, *, gamma: float, lookahead: int, grounded_we
     >>> credit_settings("delayed", gamma=0.9, lookahead=3, grounded_weight=0.1)
     {'gamma': 1.0, 'lookahead': 3, 'grounded_weight': 0.0}
     """
-    if credit not in get_args(Credit):
-        raise ConfigError(f"credit: expected one of {', '.join(get_args(Credit))}, got {credit!r}; pass one of these.")
+    checked_choice("credit", credit, get_args(Credit))
     if credit == "one-step":
         return {"gamma": gamma, "lookahead": 1, "grounded_weight": 0.0}
     return {

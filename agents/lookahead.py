@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.credit import learning_progress_return
-from agents.options import checked_count, checked_number
+from agents.options import checked_choice, checked_count, checked_number
 from agents.planner import Planner, checked_ratios_to_try
+from agents.scored import balance, best_places
 from atesd_env.config import RunConfig
-from atesd_env.envs.branch import branches
+from atesd_env.envs.branch import branches, exposure_scores
 
 
 class Branch(NamedTuple):
@@ -86,9 +87,14 @@ class LookaheadController(Planner):
     With several groups, the first look compares the ratios for all groups together, then each look tries every group's
     ratios in turn, the easiest first, while the others keep theirs.
 
+    With ``candidates="scores"`` only the ratios are tried that the teacher's scores favour, at most three a group: the one
+    with the highest grounded score, the one with the lowest mismatch, and the best balance of both (``agents.scored``).
+    Where they are the same ratio, no branch is needed.
+
     Cost of a look: at most ``len(ratios) * windows`` windows of a student; with G > 1 groups up to G times this,
     in the first look G + 1 times. ``diagnostics`` tells it, and the run's rows have it as ``agent/branch_updates``
-    (updates made on branches) and ``agent/branch_tokens`` (tokens sampled there, which those updates learned from).
+    (updates made on branches) and ``agent/branch_tokens`` (tokens sampled there, which those updates learned from); that of
+    the scores as ``agent/sampled_tokens`` and ``agent/scored_tokens``.
 
     Args:
         env: The environment, one of ours.
@@ -99,13 +105,14 @@ class LookaheadController(Planner):
         gamma: Discount in [0, 1]; None takes the environment's.
         race: After each window, a branch whose drop of the probe NLL is below this share of the best one's is given up,
             in [0, 1]; None follows all to the end. [ours]
+        candidates: Which of the ratios are tried, "all" or "scores". [ours]
         **options: Those of ``Planner``: ``start`` and ``initial_ratio``.
 
     Raises:
         ConfigError: If an argument is out of range, or the environment is not one of ours.
     """
 
-    cost_names = ("branches", "branch_updates", "branch_tokens")
+    cost_names = ("branches", "branch_updates", "branch_tokens", "sampled_tokens", "scored_tokens")
 
     def __init__(
         self,
@@ -117,6 +124,7 @@ class LookaheadController(Planner):
         every: int = 9,
         gamma: float | None = None,
         race: float | None = 0.7,
+        candidates: Literal["all", "scores"] = "all",
         **options: Any,
     ) -> None:
         super().__init__(env, seed, every=every, **options)
@@ -124,6 +132,7 @@ class LookaheadController(Planner):
         self.windows = checked_count("windows", windows, least=1)
         self.gamma = None if gamma is None else checked_number("gamma", gamma, least=0.0, most=1.0)
         self.race = None if race is None else checked_number("race", race, least=0.0, most=1.0)
+        self.candidates = checked_choice("candidates", candidates, ("all", "scores"))
 
     def plan(self, student: int, ratios: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns the ratios whose branch is best from here, [groups]."""
@@ -131,14 +140,25 @@ class LookaheadController(Planner):
         groups = self._config(student).groups
         tried: dict[tuple[float, ...], Branch] = {}
         best = tuple(ratios.tolist())
+        to_try = self._ratios_to_try(student, groups)
         if np.isnan(ratios).any():
-            best = self._best(student, [(ratio,) * self.groups for ratio in self.ratios], tried)
+            of_any = [ratio for ratio in self.ratios if any(ratio in its for its in to_try)]
+            best = self._best(student, [(ratio,) * self.groups for ratio in of_any], tried)
             if groups == 1:
                 return np.array(best)
-        for group in range(groups):
-            turns = [(*best[:group], ratio, *best[group + 1 :]) for ratio in self.ratios]
+        for group, its in enumerate(to_try):
+            turns = [(*best[:group], ratio, *best[group + 1 :]) for ratio in its]
             best = self._best(student, list(dict.fromkeys([best, *turns])), tried)
         return np.array(best)
+
+    def _ratios_to_try(self, student: int, groups: int) -> list[list[float]]:
+        """Returns the candidates of each group, in the order of ``ratios``."""
+        if self.candidates == "all":
+            return [list(self.ratios)] * groups
+        scores = exposure_scores(self.env, self.ratios, student=student)
+        self.count(sampled_tokens=scores.num_sampled_tokens, scored_tokens=scores.num_scored_tokens)
+        places = np.stack([best_places(values) for values in (scores.grounded, -scores.mismatch, balance(scores))])
+        return [[self.ratios[place] for place in np.unique(places[:, group])] for group in range(groups)]
 
     def _config(self, student: int) -> RunConfig:
         config: RunConfig = self.env.unwrapped.population.config_of(student)  # type: ignore[attr-defined]
@@ -148,6 +168,8 @@ class LookaheadController(Planner):
         self, student: int, candidates: list[tuple[float, ...]], tried: dict[tuple[float, ...], Branch]
     ) -> tuple[float, ...]:
         """Returns the best of some ratios; those that are not among the ``tried`` are tried first."""
+        if len(candidates) == 1:
+            return candidates[0]
         new = [ratios for ratios in candidates if ratios not in tried]
         if new:
             tried |= zip(new, self._followed(student, np.array(new), list(tried.values())), strict=True)

@@ -83,6 +83,17 @@ def checked_ratio(name: str, value: float) -> float:
     return float(value)
 
 
+def checked_choice(name: str, value: Any, choices: tuple[str, ...]) -> Any:
+    """Returns an option that must be one of some names.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if value not in choices:
+        raise ConfigError(f"{name}: expected one of {', '.join(choices)}, got {value!r}; pass one of these.")
+    return value
+
+
 def checked_limits(a_min: float, a_max: float) -> tuple[float, float]:
     """Returns the smallest and the largest ratio that a controller gives.
 

@@ -23,6 +23,25 @@ GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Ratios of the default grid, the paper's fixed sweep."""
 
 
+WEIGHT = 0.05
+"""What a nat of mismatch weighs against a nat of the grounded score. [ours; provisional, until it is fixed on train instances]"""
+
+
+def best_places(values: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Returns the place of the best ratio for each group, [groups], of values [N, groups]; among equals the first.
+
+    For a group without values, which has no probe problems, it is the best of all groups together.
+    """
+    together = np.nanmean(values, axis=1, keepdims=True)
+    best: NDArray[np.intp] = np.argmax(np.where(np.isnan(values), together, values), axis=0)
+    return best
+
+
+def balance(scores: ExposureScores, weight: float = WEIGHT) -> NDArray[np.float64]:
+    """Returns the teacher-grounded score minus ``weight`` times the mismatch, [N, groups]."""
+    return scores.grounded - weight * scores.mismatch
+
+
 class GroundedController(Planner):
     """Shows each difficulty group the ratio of a grid with the highest teacher-grounded score.
 
@@ -69,10 +88,7 @@ class GroundedController(Planner):
             num_problems=self.problems or None,
         )
         self.count(sampled_tokens=scores.num_sampled_tokens, scored_tokens=scores.num_scored_tokens)
-        values = self.values(scores)
-        together = np.nanmean(values, axis=1, keepdims=True)
-        best = np.argmax(np.where(np.isnan(values), together, values), axis=0)
-        return np.array([self.ratios[position] for position in best])
+        return np.array([self.ratios[place] for place in best_places(self.values(scores))])
 
 
 class MismatchController(GroundedController):
@@ -105,17 +121,17 @@ class BalanceController(MismatchController):
     Args:
         env: The environment.
         seed: Seed of the run.
-        weight: Of the mismatch, at least 0. [ours; provisional, until it is fixed on train instances]
+        weight: Of the mismatch, at least 0.
         **options: Those of ``MismatchController``.
 
     Raises:
         ConfigError: If an argument is out of range, or the environment is not one of ours.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], seed: int = 0, *, weight: float = 0.05, **options: Any) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], seed: int = 0, *, weight: float = WEIGHT, **options: Any) -> None:
         super().__init__(env, seed, **options)
         self.weight = checked_number("weight", weight, least=0.0)
 
     def values(self, scores: ExposureScores) -> NDArray[np.float64]:
         """Returns one term against the other, [N, groups]."""
-        return scores.grounded - self.weight * scores.mismatch
+        return balance(scores, self.weight)

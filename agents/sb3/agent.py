@@ -24,7 +24,7 @@ from stable_baselines3.common.noise import VectorizedActionNoise
 from agents.beta import policy_numbers
 from agents.checking import num_groups
 from agents.files import with_suffix
-from agents.options import checked_count
+from agents.options import checked_choice, checked_count
 from agents.sb3.algorithms import ALGORITHMS, Scale, action_map, arguments, check_options
 from agents.sb3.callbacks import StartEndedAfter, as_callback
 from agents.sb3.files import (
@@ -185,8 +185,7 @@ def make(
     Raises:
         ConfigError: If an argument or the environment cannot be used.
     """
-    if name not in ALGORITHMS:
-        raise ConfigError(f"agent: expected one of {', '.join(ALGORITHMS)}, got {name!r}; pass one of these.")
+    checked_choice("agent", name, tuple(ALGORITHMS))
     seed = checked_seed(seed)
     if seed >= 2**32:
         raise ConfigError(

@@ -18,6 +18,7 @@ from analysis import load_runs
 from atesd.experiments.run import execute
 from atesd.experiments.specs import plan_runs
 from atesd_env.config import EnvConfig, preset
+from atesd_env.envs.contract import ExposureScores
 from atesd_env.errors import AtesdError, ConfigError
 from atesd_env.population.environments import TeacherExposureEnv
 from atesd_env.simulated.toy import ToyExposureEnv
@@ -125,6 +126,33 @@ def test_with_groups_the_race_is_against_all_that_were_tried_before():
     agent = agents.make("lookahead:race=0.9:every=0", toy(groups=2, toy_best_ratio=0.4), ratios=[0.0, 0.4])
     np.testing.assert_allclose(chosen(agent, 1), [[0.4, 0.4]])
     assert agent.diagnostics()["branch_updates"] == (3 + 1 + 1 + 1) * preset("ATESD-Toy-v0").hold_window
+
+
+def test_only_ratios_that_the_scores_favour_are_tried(monkeypatch: pytest.MonkeyPatch):
+    """The scores favour 0.8 (grounded), 0.2 (mismatch) and 0.6 (both); of the first group, of the second 0.4 alone."""
+    grounded = np.array([[-0.9, -0.9], [-0.5, -0.5], [-0.4, -0.1], [-0.10, -0.9], [-0.09, -0.9], [-0.5, -0.9]])
+    mismatch = np.array([[0.9, 0.9], [0.1, 0.9], [0.9, 0.1], [0.3, 0.9], [0.9, 0.9], [0.9, 0.9]])
+    scores = ExposureScores(grounded, mismatch, num_sampled_tokens=7, num_scored_tokens=11)
+    monkeypatch.setattr("agents.lookahead.exposure_scores", lambda *_, **__: scores)
+    followed: list[list[float]] = []
+
+    class Watched(LookaheadController):
+        def _followed(self, student: int, ratios: Any, rivals: Any) -> list[Branch]:
+            followed.extend(ratios.tolist())
+            return super()._followed(student, ratios, rivals)
+
+    env = toy(groups=2, toy_best_ratio=0.5)
+    agent = Watched(env, ratios=GRID, candidates="scores", windows=1, every=0)
+    agent.learn(1)
+    assert followed[:4] == [[0.2, 0.2], [0.4, 0.4], [0.6, 0.6], [0.8, 0.8]], "any group's, together"
+    assert {tuple(one) for one in followed[4:]} <= {(a, b) for a in (0.2, 0.6, 0.8) for b in (0.2, 0.4, 0.6, 0.8)}
+    assert (agent.diagnostics()["sampled_tokens"], agent.diagnostics()["scored_tokens"]) == (7, 11)
+
+    alone = ExposureScores(-mismatch[:, 1:], mismatch[:, 1:], 7, 11)
+    monkeypatch.setattr("agents.lookahead.exposure_scores", lambda *_, **__: alone)
+    single = LookaheadController(toy(), ratios=GRID, candidates="scores")
+    assert chosen(single, 1) == [0.4]
+    assert single.diagnostics()["branches"] == 0, "where the scores agree there is nothing to try"
 
 
 def test_ratios_that_somebody_else_chose_are_kept_where_they_are_better():
@@ -339,6 +367,7 @@ def test_in_a_vector_of_students_it_does_not_learn():
         ({"initial_ratio": 2}, r"initial_ratio: expected a reveal ratio in \[0, 1\], got 2"),
         ({"gamma": 1.1}, r"gamma: expected a number from 0 to 1, got 1\.1"),
         ({"race": -0.1}, r"race: expected a number from 0 to 1, got -0\.1"),
+        ({"candidates": "some"}, r"candidates: expected one of all, scores, got 'some'"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], message: str):
