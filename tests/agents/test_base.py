@@ -207,7 +207,8 @@ ASKING = [
 
 def test_no_agent_is_left_out():
     own = {entry.name for entry in AGENTS if not entry.target.startswith("agents.sb3")}
-    assert {spec.partition(":")[0] for spec in (*SPECS, *ASKING)} == own
+    on_the_bench_alone = {"oracle"}  # test_oracle
+    assert {spec.partition(":")[0] for spec in (*SPECS, *ASKING)} == own - on_the_bench_alone
 
 
 @pytest.mark.parametrize("groups", [1, 3])

