@@ -19,7 +19,7 @@ from atesd_env.distillation.update import Learner
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import LOCK_FILE, locked_folder
 from atesd_env.files.checkpoint import write_checkpoint
-from tests.programs import ATESD, atesd, ran, started, wait_until
+from tests.programs import ATESD, ran, started, typed, wait_until
 
 TINY = {"windows": 4, "hold_window": 2, "num_rollouts": 2, "probe_size": 3, "probe_accuracy_every": 2, "lookahead": 2}
 TOY = {"windows": 120, "toy_noise": 0.1}
@@ -79,9 +79,9 @@ def test_killed_tiny_runs_end_with_the_same_files(tmp_path: Path):
 
 
 def test_sigterm_says_how_to_go_on_and_the_command_does(tmp_path: Path):
-    arguments = ["run", "--env", "ATESD-Toy-v0", "--agent", "beta", "--windows", "1500"]
-    arguments += ["--checkpoint-every", "50", "--out"]
-    assert atesd(*arguments, tmp_path / "alone").returncode == 0
+    arguments = ["run", "--env", "ATESD-Toy-v0", "--agent", "beta", "--windows", "800"]
+    arguments += ["--checkpoint-every", "20", "--out"]
+    assert typed(*arguments, tmp_path / "alone").returncode == 0
     process = started(ATESD, *arguments, tmp_path / "ended")
     folder = tmp_path / "ended" / "beta-seed0" / CHECKPOINT_FOLDER
     wait_until(lambda: any(folder.glob("window-*")))
@@ -90,7 +90,7 @@ def test_sigterm_says_how_to_go_on_and_the_command_does(tmp_path: Path):
     assert process.returncode == 143
     assert "interrupted; the windows written so far can be read. The same arguments and --resume" in errors
     assert folder.exists(), "it was stopped in the middle"
-    assert atesd(*arguments, tmp_path / "ended", "--resume").returncode == 0
+    assert typed(*arguments, tmp_path / "ended", "--resume").returncode == 0
     for picture in tmp_path.glob("*/exposure.png"):
         picture.unlink()
     assert_same_runs(tmp_path / "alone", tmp_path / "ended")
@@ -313,7 +313,7 @@ def test_a_second_process_on_a_run_is_refused(tmp_path: Path):
     arguments = ["run", "--env", "ATESD-Toy-v0", "--agent", "beta", "--windows", "20", "--out", str(tmp_path)]
     with locked_folder(spec.folder):
         for how in ("--resume", "--overwrite"):
-            refused = atesd(*arguments, how)
+            refused = typed(*arguments, how)
             assert refused.returncode == 1
             assert "no other process writes to" in refused.stderr
     assert final_files(tmp_path) == before
@@ -321,6 +321,6 @@ def test_a_second_process_on_a_run_is_refused(tmp_path: Path):
 
 def test_resume_and_overwrite_exclude_each_other(tmp_path: Path):
     arguments = ["run", "--agent", "random", "--out", str(tmp_path), "--resume", "--overwrite"]
-    refused = atesd(*arguments)
+    refused = typed(*arguments)
     assert refused.returncode == 2
     assert "expected either --resume or --overwrite" in refused.stderr
