@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -185,7 +186,9 @@ def test_the_bench_is_run_on_both_nodes_even_after_a_worker_was_killed(nodes: No
 
 def test_files_come_back_from_a_machine_that_does_not_see_the_folder(tmp_path: Path) -> None:
     (spec,) = plan_runs("ATESD-Toy-v0", preset("ATESD-Toy-v0", windows=3), ["fixed:0.5"], [0], tmp_path / "far")
-    reason, details, files = _run(spec, {"overwrite": False, "resume": False}, str(tmp_path / "no-such-mark"))
+    reason, details, files = _run(
+        spec, {"overwrite": False, "resume": False}, str(tmp_path / "no-such-mark"), os.getcwd()
+    )
 
     assert (reason, details) == ("", "")
     assert not spec.folder.exists()
