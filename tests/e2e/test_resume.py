@@ -48,21 +48,28 @@ def assert_same_runs(first: Path, second: Path) -> None:
     assert [name for name in left if left[name] != right[name]] == []
 
 
-def killed_runs(out: Path, *arguments: object) -> dict[str, Any]:
-    finished = ran(sys.executable, Path(__file__).with_name("killed_runs.py"), "--out", out, *arguments)
+def killed_runs(out: Path, env_id: str, fields: dict[str, Any], *, kills: int, lives: int) -> list[int]:
+    """Makes the runs of beta and random undisturbed and killed (killed_runs.py); returns how many windows there were at each kill."""
+    program = (
+        Path(__file__).with_name("killed_runs.py"),
+        "--out",
+        out,
+        "--env",
+        env_id,
+        "--fields",
+        json.dumps(fields),
+    )
+    finished = ran(sys.executable, *program, "--kills", kills, "--lives", lives)
     assert finished.returncode == 0, finished.stderr
-    result: dict[str, Any] = json.loads(finished.stdout)
+    result: list[int] = json.loads(finished.stdout)
     return result
 
 
 def test_killed_toy_runs_end_with_the_same_files(tmp_path: Path):
     """Both agents, checkpoints after every window, up to 40 kills at random moments."""
-    arguments = ("--env", "ATESD-Toy-v0", "--fields", json.dumps(TOY), "--agents", "beta", "random")
-    alone = killed_runs(tmp_path / "alone", *arguments)
-    longest = alone["sec"] / 6
-    killed = killed_runs(tmp_path / "killed", *arguments, "--kills", 40, "--longest-life-sec", longest)
-    assert killed["kills"] >= 3
-    assert any(0 < windows < 2 * TOY["windows"] for windows in killed["windows_at_kill"]), "killed in the middle"
+    windows_at_kill = killed_runs(tmp_path, "ATESD-Toy-v0", TOY, kills=40, lives=6)
+    assert len(windows_at_kill) >= 3
+    assert any(0 < windows < 2 * TOY["windows"] for windows in windows_at_kill), "killed in the middle"
     assert_same_runs(tmp_path / "alone", tmp_path / "killed")
     assert len(final_files(tmp_path / "alone")) == 8, "two runs of config, trajectory, samples, agent"
     assert load_runs(tmp_path / "killed")["window"].tolist() == [*range(1, 121), *range(1, 121)]
@@ -70,10 +77,7 @@ def test_killed_toy_runs_end_with_the_same_files(tmp_path: Path):
 
 def test_killed_tiny_runs_end_with_the_same_files(tmp_path: Path):
     """Both agents on the packaged student, up to 6 kills at random moments."""
-    arguments = ("--env", "ATESD-Tiny-v0", "--fields", json.dumps(TINY), "--agents", "beta", "random")
-    alone = killed_runs(tmp_path / "alone", *arguments)
-    killed = killed_runs(tmp_path / "killed", *arguments, "--kills", 6, "--longest-life-sec", alone["sec"] / 2)
-    assert killed["kills"] >= 1
+    assert len(killed_runs(tmp_path, "ATESD-Tiny-v0", TINY, kills=6, lives=2)) >= 1
     assert_same_runs(tmp_path / "alone", tmp_path / "killed")
     assert "beta-seed0/adapter/adapter_model.safetensors" in final_files(tmp_path / "alone")
 
