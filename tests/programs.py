@@ -13,14 +13,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from atesd.commands.cli import main
+from atesd.experiments.processes import FailedRun, attempt
+from atesd.experiments.specs import RunSpec
 
 ROOT = Path(__file__).parents[1]
 ATESD = str(Path(sys.executable).parent / "atesd")
@@ -68,6 +70,19 @@ def typed(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedPr
         if cwd and str(getattr(sys.modules[name], "__file__", None)).startswith(str(cwd)):
             del sys.modules[name]
     return subprocess.CompletedProcess(arguments, status, out.getvalue(), errors.getvalue())
+
+
+@contextmanager
+def without_processes() -> Iterator[None]:
+    """Lets the verbs that make many runs make them in this process, one after the other."""
+
+    def execute_all(specs: Sequence[RunSpec], *, processes: int, report: Any, **options: bool) -> list[FailedRun]:
+        told = [(spec, *attempt(spec, options, None)) for spec in specs]
+        return [FailedRun(spec, reason, details) for spec, reason, details in told if reason]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("atesd.commands.side_by_side.execute_all", execute_all)
+        yield
 
 
 def started(*command: object, **keywords: Any) -> subprocess.Popen[str]:

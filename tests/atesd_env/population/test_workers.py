@@ -100,7 +100,7 @@ def test_a_process_that_dies_is_named_and_the_others_end(spread: ParallelPopulat
 
 def test_an_error_of_a_process_reaches_the_caller_with_its_place(short_config: EnvConfig):
     with pytest.raises(AtesdError, match="no-such-student") as caught:
-        ParallelPopulation(short_config.replace(student="./no-such-student"), 2, 2)
+        ParallelPopulation(short_config.replace(student="./no-such-student"), 1, 1)
     assert any("in the process of a worker" in note for note in caught.value.__notes__)
 
 
