@@ -1,23 +1,28 @@
 """Programs in processes of their own: the installed command, or a Python that finds the packages of this checkout.
 
-And the command in this process, where it is only to say what is wrong.
+And the command in this process, which spares the seconds that libraries take to load: where processes are not what is tested.
 """
 
 from __future__ import annotations
 
+import importlib
+import io
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from atesd.commands.cli import main
+from atesd.experiments.processes import FailedRun, attempt
+from atesd.experiments.specs import RunSpec
 
 ROOT = Path(__file__).parents[1]
 ATESD = str(Path(sys.executable).parent / "atesd")
@@ -45,6 +50,39 @@ def ran(*command: object, cwd: Path | None = None, **environment: str) -> subpro
 def atesd(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Runs the installed console command."""
     return ran(ATESD, *arguments, cwd=cwd)
+
+
+def typed(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Gives the command its arguments in this process; what it says and how it ends are told as of ``atesd``.
+
+    Modules that it found in the folder are forgotten: the next folder has others of the same name.
+    """
+    out, errors, status, before = io.StringIO(), io.StringIO(), 0, set(sys.modules)
+    importlib.invalidate_caches()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(errors):
+        patch.setattr(sys, "path", sys.path.copy())  # classes of one's own are looked for in the folder
+        patch.chdir(cwd or ".")
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = int(end.code or 0)
+    for name in sys.modules.keys() - before:
+        if cwd and str(getattr(sys.modules[name], "__file__", None)).startswith(str(cwd)):
+            del sys.modules[name]
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), errors.getvalue())
+
+
+@contextmanager
+def without_processes() -> Iterator[None]:
+    """Lets the verbs that make many runs make them in this process, one after the other."""
+
+    def execute_all(specs: Sequence[RunSpec], *, processes: int, report: Any, **options: bool) -> list[FailedRun]:
+        told = [(spec, *attempt(spec, options, None)) for spec in specs]
+        return [FailedRun(spec, reason, details) for spec, reason, details in told if reason]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("atesd.commands.side_by_side.execute_all", execute_all)
+        yield
 
 
 def started(*command: object, **keywords: Any) -> subprocess.Popen[str]:

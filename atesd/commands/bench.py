@@ -132,8 +132,8 @@ def _run(command: Command) -> None:
 
 def _score(command: Command) -> None:
     """Prints the tables of all agents in the folders, and writes the files."""
-    from analysis import load_runs
     from analysis.bench import GAIN, MEASURES, at_equal_compute, by_instance, improvements, score_agents, with_gains
+    from analysis.load import load_runs
     from analysis.plots.bench import plot_bench
 
     instances, split = _one_set(command.folders)

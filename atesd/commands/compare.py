@@ -138,7 +138,7 @@ def _parsed(arguments: Sequence[str]) -> tuple[Command, Settings]:
 def _evaluate(command: Command, names: set[str], facts: dict[str, Any]) -> None:
     """Compares the runs, writes the files and prints the tables."""
     from agents.specs.registry import label
-    from analysis import load_runs
+    from analysis.load import load_runs
     from analysis.plots.comparison import plot_comparison
     from analysis.statistics import compare_agents, final_outcomes
     from analysis.verdict import judge

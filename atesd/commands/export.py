@@ -37,7 +37,7 @@ class Command:
 def main(arguments: Sequence[str]) -> None:
     """``atesd export``."""
     command = tyro.cli(Command, args=list(arguments), prog="atesd export")
-    from analysis import load_runs
+    from analysis.load import load_runs
     from atesd.experiments.export import export_minari, export_table, shared_config
 
     if command.name is not None and command.to != "minari":

@@ -106,7 +106,8 @@ def _entries(command: Command) -> dict[str, Any]:
 
 
 def _show_results(out: Path, specs: Sequence[RunSpec]) -> None:
-    from analysis import load_runs, plot_exposure
+    from analysis.load import load_runs
+    from analysis.plots.comparison import plot_exposure
 
     frame = load_runs(out)
     frame = frame[frame["run"].isin([spec.folder.name for spec in specs])]

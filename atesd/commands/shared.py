@@ -35,7 +35,7 @@ def find_own_classes() -> None:
 @contextmanager
 def analysis_errors() -> Iterator[None]:
     """Lets what ``analysis`` refuses end the command with a message, like the project's own errors."""
-    from analysis import AnalysisError
+    from analysis.errors import AnalysisError
 
     try:
         yield

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from agents.specs.registry import Spec
-from analysis import load_runs
+from analysis.load import load_runs
 from atesd.experiments.progress import live_progress, window_report
 from atesd.experiments.run import execute
 from atesd.experiments.specs import RunSpec, check_folders, plan_runs

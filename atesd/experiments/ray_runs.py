@@ -87,7 +87,7 @@ def execute_on_ray(
             "resume": resume or again,
             "checkpoint_every": checkpoint_every,
         }
-        return remote.remote(replace(spec, folder=spec.folder.resolve()), options, str(mark))
+        return remote.remote(replace(spec, folder=spec.folder.resolve()), options, str(mark), os.getcwd())
 
     failed: list[FailedRun] = []
     running = {begin(spec, again=False): _Task(spec) for spec in specs}
@@ -162,8 +162,13 @@ def _connected(settings: RaySettings) -> Any:
     return ray
 
 
-def _run(spec: RunSpec, options: dict[str, Any], mark: str) -> tuple[str, str, _Files]:
-    """Executes one run in a worker; returns (reason of a failure or "", its traceback, files that have to be sent)."""
+def _run(spec: RunSpec, options: dict[str, Any], mark: str, here: str) -> tuple[str, str, _Files]:
+    """Executes one run in a worker; returns (reason of a failure or "", its traceback, files that have to be sent).
+
+    Where the machine sees the folder ``here`` that the command was typed in, relative paths (of data, instance sets, agents) begin there.
+    """
+    if os.path.isdir(here):
+        os.chdir(here)  # the process is the task's own
     if Path(mark).exists():
         return (*attempt(spec, options, None), {})
     local = Path(tempfile.mkdtemp(prefix="atesd-"))

@@ -14,7 +14,7 @@ from atesd.commands.shared import show, table_of
 from atesd.console import console, log_harmlessly, say
 from atesd.experiments.progress import live_progress
 from atesd_env.files.run_folder import RunWriter
-from tests.programs import atesd
+from tests.programs import typed
 
 ROOT = Path(__file__).parents[2]
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m[bold]x[/red]\u202e\ud800"
@@ -117,7 +117,7 @@ def test_folders_agents_and_data_of_strangers_reach_no_terminal(tmp_path: Path):
         ["report", tmp_path / f"run{evil}".replace("/", "-")],
         ["run", "--env", "ATESD-Toy-v0", "--agent", f"be{evil}ta", "--out", tmp_path / "out"],
     ):
-        result = atesd(*arguments)
+        result = typed(*arguments)
         assert is_harmless(result.stdout + result.stderr), arguments
         assert "Traceback" not in result.stderr, arguments
 
@@ -131,6 +131,6 @@ def test_an_agents_path_with_brackets_comes_to_the_end(tmp_path: Path):
     agents.make("beta", ToyExposureEnv(windows=2), seed=0).save(folder / "agent.safetensors")
     path = "[red]agents[/bold]/agent.safetensors"
     arguments = ("--env", "ATESD-Toy-v0", "--windows", 2, "--agent", path, "--out", "runs")
-    result = atesd("run", *arguments, cwd=tmp_path)
+    result = typed("run", *arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert path in result.stdout

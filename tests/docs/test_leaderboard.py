@@ -10,6 +10,7 @@ from atesd.commands.cli import main
 from atesd.experiments.bench.validation import check_submission, missing_runs
 from docs.generator.leaderboard import leaderboard_table, submissions
 from tests.atesd_env.bench.sets import toy_set
+from tests.programs import without_processes
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toy_set().save(base / "mine.json")
     for name, agents in (("first", ("fixed:0.1", "random")), ("second", ("fixed:0.9",))):
         where = ["--instances", str(base / "mine.json"), "--split", "train", "--out", str(base / name)]
-        main(["bench", "run", "--agent", *agents, *where, "--seeds", "3", "--processes", "1", "--quiet"])
+        with without_processes():
+            main(["bench", "run", "--agent", *agents, *where, "--seeds", "3", "--quiet"])
         main(["bench", "score", str(base / name)])
     return base
 

@@ -14,7 +14,6 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import gymnasium
 import torch
@@ -26,16 +25,16 @@ from atesd_env.config import preset
 from atesd_env.population.population import Population
 
 
-def life(arguments: argparse.Namespace, *, kill_after_sec: float | None) -> int:
+def life(arguments: argparse.Namespace, out: Path, *, kill_after_sec: float | None) -> int:
     """Executes or resumes all runs in a child; returns its exit status, or minus the signal that ended it."""
     config = preset(arguments.env, **json.loads(arguments.fields))
-    specs = plan_runs(arguments.env, config, arguments.agents, [0], arguments.out)
+    specs = plan_runs(arguments.env, config, ["beta", "random"], [0], out)
     child = os.fork()
     if child == 0:
         status = 1
         try:
             for spec in specs:
-                execute(spec, resume=True, checkpoint_every=arguments.checkpoint_every)
+                execute(spec, resume=True, checkpoint_every=1)
             status = 0
         finally:
             os._exit(status)
@@ -46,37 +45,33 @@ def life(arguments: argparse.Namespace, *, kill_after_sec: float | None) -> int:
 
 
 def main() -> None:
-    """Kills children at random moments until one comes to the end by itself, at most ``--kills`` of them."""
+    """Makes the runs in "alone", and again in "killed", where children die at random moments until one comes to the end."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--env", required=True)
-    parser.add_argument("--fields", default="{}")
-    parser.add_argument("--agents", nargs="+", required=True)
+    parser.add_argument("--fields", required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--kills", type=int, default=0)
-    parser.add_argument("--longest-life-sec", type=float, default=1.0)
-    parser.add_argument("--checkpoint-every", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, required=True, help="most of them")
+    parser.add_argument(
+        "--lives", type=int, required=True, help="the longest life has this part of the undisturbed time"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     # Whatever is imported late (torch's optimizers import half of it) is imported here, once.
     agents.make("beta", gymnasium.make("ATESD-Toy-v0"))
     Population(preset("ATESD-Tiny-v0"))
-    rng = random.Random(arguments.seed)
-    result: dict[str, Any] = {"kills": 0, "windows_at_kill": []}
     started = time.perf_counter()
-    status = 1
-    for _ in range(arguments.kills):
-        status = life(arguments, kill_after_sec=rng.uniform(0.0, arguments.longest_life_sec))
+    status = life(arguments, arguments.out / "alone", kill_after_sec=None)
+    longest_life_sec = (time.perf_counter() - started) / arguments.lives
+    rng, killed = random.Random(0), arguments.out / "killed"
+    windows_at_kill: list[int] = []
+    for _ in range(arguments.kills if status == 0 else 0):
+        status = life(arguments, killed, kill_after_sec=rng.uniform(0.0, longest_life_sec))
         if status != -signal.SIGKILL:
             break
-        result["kills"] += 1
-        result["windows_at_kill"].append(
-            sum(path.read_bytes().count(b"\n") for path in arguments.out.glob("*/trajectory.jsonl"))
-        )
-    if status != 0:
-        status = life(arguments, kill_after_sec=None)
-    result["sec"] = time.perf_counter() - started
-    sys.stdout.write(json.dumps(result))
+        windows_at_kill.append(sum(path.read_bytes().count(b"\n") for path in killed.glob("*/trajectory.jsonl")))
+    if status == -signal.SIGKILL:
+        status = life(arguments, killed, kill_after_sec=None)
+    sys.stdout.write(json.dumps(windows_at_kill))
     sys.exit(status)
 
 

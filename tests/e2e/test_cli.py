@@ -14,7 +14,7 @@ from peft import PeftConfig
 from agents.specs.registry import available
 from analysis import load_runs
 from atesd.experiments.baselines.registry import NAMES
-from tests.programs import ATESD, atesd, interrupted, num_lines, progress_lines, started, wait_until
+from tests.programs import ATESD, atesd, interrupted, num_lines, progress_lines, started, typed, wait_until
 
 SHORT_TINY = shlex.split("--windows 2 --hold-window 1 --num-rollouts 2 --probe-size 2 --probe-accuracy-every 1")
 TOY_RUN = ("run", "--env", "ATESD-Toy-v0", "--windows", 4, "--out")
@@ -84,7 +84,7 @@ def test_same_seed_means_same_problems_for_every_agent(tiny_runs):
 def test_existing_runs_are_not_overwritten_without_being_asked(tiny_runs):
     out, _ = tiny_runs
     before = (out / "beta-seed0" / "trajectory.jsonl").read_text()
-    result = atesd("run", "--agent", "random", "beta", "--out", out, *SHORT_TINY)
+    result = typed("run", "--agent", "random", "beta", "--out", out, *SHORT_TINY)
     assert result.returncode == 1
     assert "--overwrite" in result.stderr
     assert (out / "beta-seed0" / "trajectory.jsonl").read_text() == before
@@ -93,8 +93,8 @@ def test_existing_runs_are_not_overwritten_without_being_asked(tiny_runs):
 
 def test_overwrite_replaces_a_run_and_quiet_says_nothing(tmp_path: Path):
     arguments = (*TOY_RUN, tmp_path, "--agent", "random")
-    assert atesd(*arguments).returncode == 0
-    again = atesd(*arguments, "--windows", 3, "--overwrite", "--quiet")
+    assert typed(*arguments).returncode == 0
+    again = typed(*arguments, "--windows", 3, "--overwrite", "--quiet")
     assert again.returncode == 0
     assert again.stderr == ""
     assert len(load_runs(tmp_path)) == 3
@@ -102,7 +102,7 @@ def test_overwrite_replaces_a_run_and_quiet_says_nothing(tmp_path: Path):
 
 def test_users_own_class_by_path(tmp_path: Path):
     (tmp_path / "mine.py").write_text(OWN_AGENT.format("0.5"))
-    result = atesd(*TOY_RUN, "runs", "--agent", "mine:Own", cwd=tmp_path)
+    result = typed(*TOY_RUN, "runs", "--agent", "mine:Own", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (load_runs(tmp_path / "runs")["exposure/reveal_ratio"] == 0.5).all()
 
@@ -126,7 +126,7 @@ def test_users_own_class_by_path(tmp_path: Path):
 )
 def test_wrong_arguments_say_what_to_do(tmp_path: Path, arguments: list[str], message: str):
     default = [] if "--agent" in arguments else ["--agent", "random"]
-    result = atesd("run", *default, "--out", tmp_path / "runs", *arguments)
+    result = typed("run", *default, "--out", tmp_path / "runs", *arguments)
     assert result.returncode in (1, 2)
     assert message in result.stderr + result.stdout
     assert "Traceback" not in result.stderr
@@ -153,7 +153,7 @@ def test_interrupt_says_that_the_rows_can_be_read(tmp_path: Path):
 
 
 def test_agents_are_listed_with_a_line_each():
-    result = atesd("agents")
+    result = typed("agents")
     assert result.returncode == 0, result.stderr
     for form in available(NAMES):
         assert form in result.stdout
@@ -161,33 +161,33 @@ def test_agents_are_listed_with_a_line_each():
 
 
 def test_options_of_an_agent_are_listed():
-    result = atesd("agents", "beta")
+    result = typed("agents", "beta")
     assert result.returncode == 0, result.stderr
     for text in ("credit", "grounded", "batch_size", "learning_rate"):
         assert text in result.stdout
-    wrong = atesd("agents", "betta")
+    wrong = typed("agents", "betta")
     assert wrong.returncode == 2
     assert "did you mean beta?" in wrong.stderr
 
 
 def test_credit_goes_to_the_agents_that_take_it(tmp_path: Path):
     arguments = (*TOY_RUN, tmp_path, "--credit", "one-step", "--agent", "fixed:1")
-    result = atesd(*arguments, "beta")
+    result = typed(*arguments, "beta")
     assert result.returncode == 0, result.stderr
     configs = [json.loads((folder / "config.json").read_text())["agent"] for folder in sorted(tmp_path.glob("*-seed0"))]
     assert configs == ["beta:credit=one-step", "fixed:1"]
-    refused = atesd(*arguments)
+    refused = typed(*arguments)
     assert refused.returncode == 2
     assert "credit: expected an agent with the option 'credit' (such as beta), got only fixed:1" in refused.stderr
 
 
 def test_a_mistake_in_the_users_agent_is_shown_with_its_way_and_the_rows_stay(tmp_path: Path):
     (tmp_path / "mine.py").write_text(OWN_AGENT.format("1 / (0.5 - observation[0])"))
-    result = atesd(*TOY_RUN, "runs", "--agent", "mine:Own", cwd=tmp_path)
+    result = typed(*TOY_RUN, "runs", "--agent", "mine:Own", cwd=tmp_path)
     assert result.returncode == 1
     assert "agent 'mine:Own', window 1: its decision cannot be used" in result.stderr
     (tmp_path / "mine.py").write_text(OWN_AGENT.format("0.5 if observation[0] < 0.5 else missing_name"))
-    result = atesd(*TOY_RUN, "second", "--agent", "mine:Own", cwd=tmp_path)
+    result = typed(*TOY_RUN, "second", "--agent", "mine:Own", cwd=tmp_path)
     assert result.returncode == 1
     assert "Traceback" in result.stderr
     assert "agent 'mine:Own': expected it to go on after window 2, but it raised NameError" in result.stderr
@@ -195,6 +195,6 @@ def test_a_mistake_in_the_users_agent_is_shown_with_its_way_and_the_rows_stay(tm
 
 
 def test_unknown_verb_is_refused():
-    result = atesd("rnu")
+    result = typed("rnu")
     assert result.returncode == 2
     assert "expected one of the verbs run" in result.stderr

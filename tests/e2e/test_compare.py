@@ -14,13 +14,9 @@ import pandas as pd
 import pytest
 
 from analysis import load_runs
-from tests.programs import ATESD, atesd, ended, num_lines, progress_lines, refusal, started, wait_until
+from tests.programs import ATESD, atesd, ended, num_lines, progress_lines, refusal, started, typed, wait_until
 
 TOY = ["--env", "ATESD-Toy-v0", "--windows", "10", "--hold-window", "5"]
-
-
-def compare(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return atesd("compare", *arguments, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +24,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
     """Four agents and three seeds in two processes."""
     out = tmp_path_factory.mktemp("compare") / "runs"
     agents = ("random", "fixed:0.4", "fixed:0.8", "fixed:1")
-    result = compare("--agents", *agents, "--seeds", 0, 1, 2, "--processes", 2, "--out", out, *TOY)
+    result = atesd("compare", "--agents", *agents, "--seeds", 0, 1, 2, "--processes", 2, "--out", out, *TOY)
     assert result.returncode == 0, result.stderr
     return out, result
 
@@ -77,8 +73,21 @@ def test_resuming_finished_runs_compares_them_again_by_other_metrics(
     compared: tuple[Path, subprocess.CompletedProcess[str]],
 ):
     out, _ = compared
-    again = compare(
-        "--agents", "random", "fixed:1", "--seeds", 0, 1, 2, "--out", out, *TOY, "--resume", "--metric", "return"
+    again = typed(
+        "compare",
+        "--agents",
+        "random",
+        "fixed:1",
+        "--seeds",
+        0,
+        1,
+        2,
+        "--out",
+        out,
+        *TOY,
+        "--resume",
+        "--metric",
+        "return",
     )
     assert again.returncode == 0, again.stderr
     assert pd.read_csv(out / "comparison.csv")["metric"].unique().tolist() == ["return"]
@@ -114,9 +123,8 @@ def test_a_failed_run_is_named_at_the_end_and_the_others_are_compared(tmp_path: 
         "    def predict(self, observation, state=None, episode_start=None, deterministic=False):\n"
         "        raise ValueError('no idea')\n"
     )
-    result = compare(
-        "--agents", "mine:Wrong", "fixed:1", "--seeds", 0, "--out", "runs", "--processes", 1, *TOY, cwd=tmp_path
-    )
+    arguments = ("--agents", "mine:Wrong", "fixed:1", "--seeds", 0, "--out", "runs", "--processes", 1)
+    result = atesd("compare", *arguments, *TOY, cwd=tmp_path)
     assert result.returncode == 1
     assert "expected 2 runs to come to their end, but 1 failed" in result.stderr
     assert "ValueError: no idea" in result.stderr

@@ -19,7 +19,7 @@ from atesd_env.distillation.update import Learner
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import LOCK_FILE, locked_folder
 from atesd_env.files.checkpoint import write_checkpoint
-from tests.programs import ATESD, atesd, ran, started, wait_until
+from tests.programs import ATESD, ran, started, typed, wait_until
 
 TINY = {"windows": 4, "hold_window": 2, "num_rollouts": 2, "probe_size": 3, "probe_accuracy_every": 2, "lookahead": 2}
 TOY = {"windows": 120, "toy_noise": 0.1}
@@ -48,21 +48,28 @@ def assert_same_runs(first: Path, second: Path) -> None:
     assert [name for name in left if left[name] != right[name]] == []
 
 
-def killed_runs(out: Path, *arguments: object) -> dict[str, Any]:
-    finished = ran(sys.executable, Path(__file__).with_name("killed_runs.py"), "--out", out, *arguments)
+def killed_runs(out: Path, env_id: str, fields: dict[str, Any], *, kills: int, lives: int) -> list[int]:
+    """Makes the runs of beta and random undisturbed and killed (killed_runs.py); returns how many windows there were at each kill."""
+    program = (
+        Path(__file__).with_name("killed_runs.py"),
+        "--out",
+        out,
+        "--env",
+        env_id,
+        "--fields",
+        json.dumps(fields),
+    )
+    finished = ran(sys.executable, *program, "--kills", kills, "--lives", lives)
     assert finished.returncode == 0, finished.stderr
-    result: dict[str, Any] = json.loads(finished.stdout)
+    result: list[int] = json.loads(finished.stdout)
     return result
 
 
 def test_killed_toy_runs_end_with_the_same_files(tmp_path: Path):
     """Both agents, checkpoints after every window, up to 40 kills at random moments."""
-    arguments = ("--env", "ATESD-Toy-v0", "--fields", json.dumps(TOY), "--agents", "beta", "random")
-    alone = killed_runs(tmp_path / "alone", *arguments)
-    longest = alone["sec"] / 6
-    killed = killed_runs(tmp_path / "killed", *arguments, "--kills", 40, "--longest-life-sec", longest)
-    assert killed["kills"] >= 3
-    assert any(0 < windows < 2 * TOY["windows"] for windows in killed["windows_at_kill"]), "killed in the middle"
+    windows_at_kill = killed_runs(tmp_path, "ATESD-Toy-v0", TOY, kills=40, lives=6)
+    assert len(windows_at_kill) >= 3
+    assert any(0 < windows < 2 * TOY["windows"] for windows in windows_at_kill), "killed in the middle"
     assert_same_runs(tmp_path / "alone", tmp_path / "killed")
     assert len(final_files(tmp_path / "alone")) == 8, "two runs of config, trajectory, samples, agent"
     assert load_runs(tmp_path / "killed")["window"].tolist() == [*range(1, 121), *range(1, 121)]
@@ -70,18 +77,15 @@ def test_killed_toy_runs_end_with_the_same_files(tmp_path: Path):
 
 def test_killed_tiny_runs_end_with_the_same_files(tmp_path: Path):
     """Both agents on the packaged student, up to 6 kills at random moments."""
-    arguments = ("--env", "ATESD-Tiny-v0", "--fields", json.dumps(TINY), "--agents", "beta", "random")
-    alone = killed_runs(tmp_path / "alone", *arguments)
-    killed = killed_runs(tmp_path / "killed", *arguments, "--kills", 6, "--longest-life-sec", alone["sec"] / 2)
-    assert killed["kills"] >= 1
+    assert len(killed_runs(tmp_path, "ATESD-Tiny-v0", TINY, kills=6, lives=2)) >= 1
     assert_same_runs(tmp_path / "alone", tmp_path / "killed")
     assert "beta-seed0/adapter/adapter_model.safetensors" in final_files(tmp_path / "alone")
 
 
 def test_sigterm_says_how_to_go_on_and_the_command_does(tmp_path: Path):
-    arguments = ["run", "--env", "ATESD-Toy-v0", "--agent", "beta", "--windows", "1500"]
-    arguments += ["--checkpoint-every", "50", "--out"]
-    assert atesd(*arguments, tmp_path / "alone").returncode == 0
+    arguments = ["run", "--env", "ATESD-Toy-v0", "--agent", "beta", "--windows", "800"]
+    arguments += ["--checkpoint-every", "20", "--out"]
+    assert typed(*arguments, tmp_path / "alone").returncode == 0
     process = started(ATESD, *arguments, tmp_path / "ended")
     folder = tmp_path / "ended" / "beta-seed0" / CHECKPOINT_FOLDER
     wait_until(lambda: any(folder.glob("window-*")))
@@ -90,7 +94,7 @@ def test_sigterm_says_how_to_go_on_and_the_command_does(tmp_path: Path):
     assert process.returncode == 143
     assert "interrupted; the windows written so far can be read. The same arguments and --resume" in errors
     assert folder.exists(), "it was stopped in the middle"
-    assert atesd(*arguments, tmp_path / "ended", "--resume").returncode == 0
+    assert typed(*arguments, tmp_path / "ended", "--resume").returncode == 0
     for picture in tmp_path.glob("*/exposure.png"):
         picture.unlink()
     assert_same_runs(tmp_path / "alone", tmp_path / "ended")
@@ -313,7 +317,7 @@ def test_a_second_process_on_a_run_is_refused(tmp_path: Path):
     arguments = ["run", "--env", "ATESD-Toy-v0", "--agent", "beta", "--windows", "20", "--out", str(tmp_path)]
     with locked_folder(spec.folder):
         for how in ("--resume", "--overwrite"):
-            refused = atesd(*arguments, how)
+            refused = typed(*arguments, how)
             assert refused.returncode == 1
             assert "no other process writes to" in refused.stderr
     assert final_files(tmp_path) == before
@@ -321,6 +325,6 @@ def test_a_second_process_on_a_run_is_refused(tmp_path: Path):
 
 def test_resume_and_overwrite_exclude_each_other(tmp_path: Path):
     arguments = ["run", "--agent", "random", "--out", str(tmp_path), "--resume", "--overwrite"]
-    refused = atesd(*arguments)
+    refused = typed(*arguments)
     assert refused.returncode == 2
     assert "expected either --resume or --overwrite" in refused.stderr

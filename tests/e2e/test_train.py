@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from analysis import load_runs
-from tests.programs import STRICT_PYTHON, interrupted, num_lines, progress_lines, ran, started, wait_until
+from tests.programs import STRICT_PYTHON, interrupted, num_lines, progress_lines, started, typed, wait_until
 
 COMMAND = [*STRICT_PYTHON, "-m", "atesd"]
 SHORT = ["--windows", "5", "--num-envs", "2", "--eval-every", "20", "--eval-seeds", "0", "1"]
-
-
-def atesd(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return ran(*COMMAND, *arguments, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short training of PPO."""
     out = tmp_path_factory.mktemp("trained") / "ppo"
-    result = atesd("train", "--agent", "ppo", "--total-windows", 40, "--out", out, *SHORT)
+    result = typed("train", "--agent", "ppo", "--total-windows", 40, "--out", out, *SHORT)
     assert result.returncode == 0, result.stderr
     lines = progress_lines(result.stderr)
     assert [line for line in lines if not re.fullmatch(r"windows: \d+/40  return -?\d\.\d{3} after \d+", line)] == []
@@ -51,7 +46,7 @@ def test_a_function_of_ones_own_deploys_the_agent_frozen(trained: Path, tmp_path
         f"    return load_agent({str(trained / 'best_agent.zip')!r}, env, learn=True, seed=seed, trust=True)\n"
     )
     arguments = ["--env", "ATESD-Toy-v0", "--windows", "10", "--out", "runs"]
-    result = atesd("run", "--agent", "deploying:frozen", "deploying:learning", *arguments, cwd=tmp_path)
+    result = typed("run", "--agent", "deploying:frozen", "deploying:learning", *arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     frame = load_runs(tmp_path / "runs")
     assert (frame.groupby("run", observed=True)["window"].max() == 10).all()
@@ -61,14 +56,14 @@ def test_a_function_of_ones_own_deploys_the_agent_frozen(trained: Path, tmp_path
 
 def test_run_takes_the_file(trained: Path, tmp_path: Path):
     arguments = ("--env", "ATESD-Toy-v0", "--windows", 5, "--agent", trained / "best_agent.zip", "--trust-pickle")
-    result = atesd("run", *arguments, "--out", tmp_path / "runs")
+    result = typed("run", *arguments, "--out", tmp_path / "runs")
     assert result.returncode == 0, result.stderr
     assert len(load_runs(tmp_path / "runs")) == 5
 
 
 def test_an_existing_training_stays_as_it_is(trained: Path):
     before = (trained / "evaluations.jsonl").read_bytes()
-    result = atesd("train", "--agent", "ppo", "--total-windows", 40, "--out", trained, *SHORT)
+    result = typed("train", "--agent", "ppo", "--total-windows", 40, "--out", trained, *SHORT)
     assert result.returncode == 1
     assert "--resume" in result.stderr
     assert (trained / "evaluations.jsonl").read_bytes() == before
@@ -85,7 +80,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path):
     done = len(evaluations.read_text().splitlines())
     windows = json.loads(evaluations.read_text().splitlines()[-1])["windows"] + 20
     arguments[4] = str(windows)
-    result = atesd(*arguments, "--resume")
+    result = typed(*arguments, "--resume")
     assert result.returncode == 0, result.stderr
     assert len(evaluations.read_text().splitlines()) == done + 1
 
@@ -103,7 +98,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path):
 )
 def test_wrong_arguments_say_what_to_do(tmp_path: Path, arguments: list[str], message: str):
     default = [] if "--agent" in arguments else ["--agent", "ppo"]
-    result = atesd("train", *default, "--out", tmp_path / "out", *arguments)
+    result = typed("train", *default, "--out", tmp_path / "out", *arguments)
     assert result.returncode in (1, 2)
     assert message in result.stderr + result.stdout
     assert "Traceback" not in result.stderr

@@ -20,7 +20,7 @@ from agents.sb3.state import restored_agent, state_arrays
 from agents.specs.registry import label, resolve, trusted
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.simulated.toy import ToyExposureEnv
-from tests.programs import atesd
+from tests.programs import typed
 
 
 class Trap:
@@ -111,7 +111,7 @@ def test_trust_is_no_part_of_an_agents_name():
 )
 def test_every_verb_refuses_before_anything_is_made(verb: list[str], trapped: Path, tmp_path: Path):
     spec = f"{trapped}:learn=true" if verb[0] == "train" else str(trapped)
-    result = atesd(*verb, spec, "--out", tmp_path / "out")
+    result = typed(*verb, spec, "--out", tmp_path / "out")
     assert result.returncode == 2, result.stderr
     assert "expected trust=true" in result.stderr
     assert "Traceback" not in result.stderr
@@ -164,7 +164,7 @@ def test_odd_members_are_our_errors(member: str, content: bytes, saved: Path, tm
 
 
 def test_a_zip_that_unpacks_without_end_is_refused(saved: Path, tmp_path: Path):
-    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as bomb:
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bomb:
         bomb.writestr("atesd.json", "{}")
         with bomb.open("zeros", "w") as member:
             for _ in range(1025):

@@ -17,6 +17,7 @@ from atesd_env.bench import InstanceSet
 from atesd_env.bench.known import COLUMNS, write_references
 from atesd_env.errors import RunFilesError
 from tests.atesd_env.bench.sets import tiny_set, toy_set
+from tests.programs import without_processes
 
 AGENTS = ("fixed:0.1", "fixed:1", "beta")
 
@@ -27,7 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("bench")
     toy_set().save(base / "mine.json")
     ran(base, *AGENTS[:2])
-    ran(base, AGENTS[2])
+    with without_processes():
+        ran(base, AGENTS[2])
     return base / "out"
 
 

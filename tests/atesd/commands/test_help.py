@@ -45,8 +45,8 @@ def test_no_verb_has_flags_of_the_configuration_behind_a_prefix():
 
 
 def test_the_module_is_the_command():
-    command, module = (ran(*start, "agents", "beta") for start in ([ATESD], MODULE))
-    assert "credit" in command.stdout
+    command, module = (ran(*start, "watch", "--help") for start in ([ATESD], MODULE))
+    assert "usage: atesd watch" in command.stdout
     assert command.stdout == module.stdout
 
 

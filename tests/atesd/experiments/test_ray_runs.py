@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from atesd.commands.cli import main
 from atesd.commands.side_by_side import with_ray_value
+from atesd.experiments.bench.plan import plan_bench
+from atesd.experiments.bench.validation import missing_runs
 from atesd.experiments.processes import FailedRun, Progress
 from atesd.experiments.ray_runs import RaySettings, _run, _write, execute_on_ray
 from atesd.experiments.run import execute
 from atesd.experiments.specs import RunSpec, plan_runs
 from atesd_env.config import preset
 from atesd_env.errors import ConfigError
+from tests.atesd_env.bench.sets import toy_set
 from tests.runs import rows_of, rows_without_times
 
 OWN_AGENTS = '''
@@ -60,23 +66,33 @@ class DiesTwice(Meets):
 class Raises(Meets):
     def predict(self, observation, state=None, episode_start=None, deterministic=False):
         raise RuntimeError("on purpose")
+
+
+class Judged(Meets):
+    folder = Meets.folder / "bench"
+
+
+class JudgedAndDies(Judged):
+    kills = 1
 '''
+
+
+class Nodes(NamedTuple):
+    """A cluster's address, and the folder in which its nodes find agents."""
+
+    address: str
+    folder: Path
 
 
 OnRay = tuple[Path, list[FailedRun], dict[str, int]]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnRay]:
-    """Four runs on a cluster of two nodes of one core each: (folder of the agents, failed ones, windows reported by run)."""
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """A cluster of two nodes of one core each."""
     cluster_utils = pytest.importorskip("ray.cluster_utils", reason="the package 'ray' is not installed")
     folder = tmp_path_factory.mktemp("ray")
     (folder / "own_agents_on_ray.py").write_text(OWN_AGENTS)
-    windows: dict[str, int] = {}
-
-    def report(progress: Progress) -> None:
-        windows[progress.spec.folder.name] = windows.get(progress.spec.folder.name, 0) + progress.num_windows
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", str(folder), prepend=":")
@@ -85,11 +101,22 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnRay]:
         cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=node)
         try:
             cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-            settings = RaySettings(cluster.address, retries=1)
-            failed = execute_on_ray(plan(folder / "runs"), settings, checkpoint_every=1, report=report)
+            yield Nodes(cluster.address, folder)
         finally:
             cluster.shutdown()
-        yield folder, failed, windows
+
+
+@pytest.fixture(scope="module")
+def runs(nodes: Nodes) -> OnRay:
+    """Four runs on the cluster: (folder of the agents, failed ones, windows reported by run)."""
+    windows: dict[str, int] = {}
+
+    def report(progress: Progress) -> None:
+        windows[progress.spec.folder.name] = windows.get(progress.spec.folder.name, 0) + progress.num_windows
+
+    settings = RaySettings(nodes.address, retries=1)
+    failed = execute_on_ray(plan(nodes.folder / "runs"), settings, checkpoint_every=1, report=report)
+    return nodes.folder, failed, windows
 
 
 def plan(out: Path) -> list[RunSpec]:
@@ -138,9 +165,30 @@ def test_failures_are_reported_and_leave_the_others_alone(runs: OnRay) -> None:
     assert not list((runs[0] / "runs").glob(".shared-*"))
 
 
+def test_the_bench_is_run_on_both_nodes_even_after_a_worker_was_killed(nodes: Nodes, monkeypatch: pytest.MonkeyPatch):
+    """``atesd bench run --ray``: what comes out is what one process makes, and its folder can be scored."""
+    bench = nodes.folder / "bench"
+    bench.mkdir()
+    monkeypatch.chdir(bench)
+    toy_set(windows=6).save("mine.json")
+    agents = tuple(f"own_agents_on_ray:{name}" for name in ("Judged", "JudgedAndDies"))
+    where = ("--instances", "mine.json", "--split", "test", "--seeds", "20000", "--out", "out", "--quiet")
+    main(["bench", "run", "--agent", *agents, *where, "--ray", nodes.address, "--ray-retries", "1"])
+    assert len({(bench / f"met-{name}").read_text() for name in ("Judged", "JudgedAndDies")}) == 2
+    assert len(list(bench.glob("deaths-JudgedAndDies-*"))) == 1
+    for spec in plan_bench("mine.json", "test", agents, [20_000], bench / "alone"):
+        execute(spec)
+        assert rows_without_times(bench / "out" / spec.folder.relative_to(bench / "alone")) == rows_without_times(
+            spec.folder
+        )
+    assert missing_runs(bench / "out") == []
+
+
 def test_files_come_back_from_a_machine_that_does_not_see_the_folder(tmp_path: Path) -> None:
     (spec,) = plan_runs("ATESD-Toy-v0", preset("ATESD-Toy-v0", windows=3), ["fixed:0.5"], [0], tmp_path / "far")
-    reason, details, files = _run(spec, {"overwrite": False, "resume": False}, str(tmp_path / "no-such-mark"))
+    reason, details, files = _run(
+        spec, {"overwrite": False, "resume": False}, str(tmp_path / "no-such-mark"), os.getcwd()
+    )
 
     assert (reason, details) == ("", "")
     assert not spec.folder.exists()

@@ -23,14 +23,15 @@ CLOSE = {"rtol": 1e-3, "atol": 1e-5}
 """Batches of other sizes round differently; the tolerance of the population's own tests."""
 
 
-@pytest.fixture
-def short_config(tiny_config: EnvConfig) -> EnvConfig:
-    return tiny_config.replace(windows=2, hold_window=1, probe_accuracy_every=1)
+@pytest.fixture(scope="module")
+def short_config() -> EnvConfig:
+    fields = {"num_rollouts": 4, "probe_size": 6, "max_new_tokens": 40, "probe_accuracy_every": 1}
+    return preset("ATESD-Tiny-v0", windows=2, hold_window=1, **fields)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def spread(short_config: EnvConfig):
-    """Three students in two processes, of two and one."""
+    """Three students in two processes, of two and one; every test begins with their resets, and the last one kills a process."""
     population = ParallelPopulation(short_config, 3, 2)
     yield population
     population.close()
@@ -85,12 +86,6 @@ def test_snapshots_move_between_processes_and_repeat_bit_for_bit(spread: Paralle
     np.testing.assert_allclose(moved["probe/nll"], first[0]["probe/nll"], **CLOSE)
 
 
-def test_an_error_of_a_process_reaches_the_caller_with_its_place(short_config: EnvConfig):
-    with pytest.raises(AtesdError, match="no-such-student") as caught:
-        ParallelPopulation(short_config.replace(student="./no-such-student"), 2, 2)
-    assert any("in the process of a worker" in note for note in caught.value.__notes__)
-
-
 def test_a_process_that_dies_is_named_and_the_others_end(spread: ParallelPopulation):
     for index in range(3):
         spread.reset(index, seed=index)
@@ -101,6 +96,12 @@ def test_a_process_that_dies_is_named_and_the_others_end(spread: ParallelPopulat
     assert all(process.poll() is not None for process in processes)
     with pytest.raises(AtesdError, match="make a new environment"):
         spread.window(np.full((3, 1), 0.5))
+
+
+def test_an_error_of_a_process_reaches_the_caller_with_its_place(short_config: EnvConfig):
+    with pytest.raises(AtesdError, match="no-such-student") as caught:
+        ParallelPopulation(short_config.replace(student="./no-such-student"), 1, 1)
+    assert any("in the process of a worker" in note for note in caught.value.__notes__)
 
 
 @pytest.mark.parametrize("workers", [0, 4, True, 1.5])
