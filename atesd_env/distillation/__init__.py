@@ -8,6 +8,7 @@ __getattr__, __all__ = on_first_use(
         "chunked": ("token_divergence",),
         "divergence": ("DivergenceSpec", "forward_kl", "jsd", "reverse_kl"),
         "importance": ("Agreement", "importance_weights"),
-        "update": ("Learner", "UpdateStatistics"),
+        "statistics": ("UpdateStatistics", "mean_columns", "measured_update"),
+        "update": ("Learner",),
     },
 )
