@@ -94,10 +94,9 @@ class LoopStatistics:
                     f"{name}: expected a number that was measured in the window, got {measured.get(name)!r}; measure all of "
                     f"{', '.join(MEASURED)} (docs/your_own_loop.md)."
                 )
-        numbers = {name: float(value) for name, value in measured.items() if isinstance(value, int | float | np.number)}
-        window: Row = {"window": self.running.num_windows + 1}
+        numbers = {name: float(measured[name]) for name in MEASURED}
         paid = reward_parts(self.probe_nll, numbers["probe/nll"], numbers["probe/grounded"], self.config)
-        row = {**measured, **window, **numbers, **paid} | window
+        row = {**measured, **numbers, **paid, "window": self.running.num_windows + 1}
         running = advance(
             self.running,
             row,
