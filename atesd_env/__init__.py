@@ -28,6 +28,7 @@ from atesd_env.lazy import on_first_use
 if TYPE_CHECKING:
     from atesd_env.envs.branch import counterfactual, exposure_scores
     from atesd_env.envs.recording import RecordTrajectory
+    from atesd_env.exposure import PromptBuilder
     from atesd_env.population.environments import TeacherExposureEnv, TeacherExposureVectorEnv
     from atesd_env.simulated.surrogate import SurrogateExposureEnv, SurrogateExposureVectorEnv
     from atesd_env.simulated.toy import ToyExposureEnv, ToyExposureVectorEnv
@@ -37,6 +38,7 @@ else:
         {
             "envs.branch": ("counterfactual", "exposure_scores"),
             "envs.recording": ("RecordTrajectory",),
+            "exposure": ("PromptBuilder",),
             "population.environments": ("TeacherExposureEnv", "TeacherExposureVectorEnv"),
             "simulated.surrogate": ("SurrogateExposureEnv", "SurrogateExposureVectorEnv"),
             "simulated.toy": ("ToyExposureEnv", "ToyExposureVectorEnv"),
@@ -57,6 +59,7 @@ __all__ = [
     "ExtrapolationError",
     "NoEpisodeError",
     "NonFiniteError",
+    "PromptBuilder",
     "RankError",
     "RecordTrajectory",
     "RunFilesError",

@@ -24,13 +24,16 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+from gymnasium import spaces
 
 from agents.base import Agent, AgentProtocol
 from agents.options import GIVEN_BY_MAKE, option_parameters
+from agents.own_loop import NoEnvironment, OwnLoop
 from agents.sb3.files import check_trusted
 from agents.specs.construct import Factory, call_form, construct, import_target
 from agents.specs.saved import SUFFIXES, Frozen, load_own
 from agents.specs.table import AGENTS, Entry, Table
+from atesd_env.config import RunConfig
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.hints import nearest
 
@@ -68,24 +71,43 @@ def available(table: Table = AGENTS) -> dict[str, str]:
     }
 
 
-def make(spec: Spec, env: gymnasium.Env[Any, Any], seed: int = 0, **options: Any) -> Any:
-    """Returns an agent for an environment.
+def make(
+    spec: Spec,
+    env: gymnasium.Env[Any, Any] | None = None,
+    seed: int = 0,
+    *,
+    space: spaces.Box[Any] | None = None,
+    config: RunConfig | None = None,
+    **options: Any,
+) -> Any:
+    """Returns an agent for an environment, or for a training loop of one's own.
 
     Args:
         spec: One of ``available()``, with options if need be: "beta", "fixed:0.5", "beta:credit=one-step",
             "package.module:Class", "agent.safetensors". Or a class, or a function of the same arguments. Or an agent,
             which is returned as it is.
-        env: The environment that it decides in.
+        env: The environment that it decides in; None where ``space`` is given.
+        space: Actions of a loop without an environment, ``Box(0, 1, (groups,))``.
+        config: The loop's windows and reward, which learning controllers read; None is those of every run.
         seed: Seed of the run and of the agent.
         **options: Further arguments of the agent's constructor; they come before those of the spec.
 
     Returns:
-        An object with ``predict``, and perhaps ``learn``, ``save`` and ``diagnostics`` (agents/base.py).
+        An object with ``predict``, and perhaps ``learn``, ``save`` and ``diagnostics`` (agents/base.py); for a loop without an
+        environment one with ``decide`` and ``observe`` (agents/own_loop.py).
 
     Raises:
-        ConfigError: If the spec is not understood, cannot be imported, or its class takes other arguments.
+        ConfigError: If the spec is not understood, cannot be imported, or its class takes other arguments; if there is neither
+            environment nor space, or both.
         RunFilesError: If the file of a saved agent is missing or damaged.
     """
+    if space is not None and env is None:
+        alone = NoEnvironment(space, config or RunConfig(groups=space.shape[0]))
+        return OwnLoop(make(spec, alone, seed, **options), space.shape[0])
+    if env is None or space is not None:
+        raise ConfigError(
+            "make: expected an environment, or space= for a loop without one, got both or neither; pass one of them."
+        )
     if is_agent(spec):
         if options:
             raise ConfigError(

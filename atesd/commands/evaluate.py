@@ -53,9 +53,9 @@ class Command:
     method."""
     k: int = 12
     """Samples of each problem."""
-    sampling: str = "paper"
+    sampling: str | None = None
     """Sampling preset: paper, qwen3-thinking, qwen3-instruct, env (as the environment's rollouts) or greedy. The paper's
-    needs a context of 40,960 tokens."""
+    needs a context of 40,960 tokens; None is the paper's where the student has it, else env."""
     sampling_temperature: float | None = None
     """Instead of the preset's temperature."""
     sampling_top_p: float | None = None
@@ -142,10 +142,15 @@ def _parsed(arguments: Sequence[str]) -> Command:
 
 def _sampled_with(command: Command, directories: dict[str, Path | None]) -> tuple[EnvConfig, SamplingSpec]:
     """Returns the configuration of the evaluation, and how answers are sampled: the preset's way with the flags' changes."""
-    from atesd_env.evaluation.evaluator import evaluation_config
+    from atesd_env.evaluation.evaluator import CONTEST_CONTEXT, evaluation_config
     from atesd_env.evaluation.sampling_presets import sampling_preset
+    from atesd_env.student.loading import load_tokenizer
 
-    chosen = sampling_preset(command.sampling, command.config)
+    name = command.sampling
+    if name is None:
+        context = load_tokenizer(command.config.student)[1]
+        name = "paper" if context is None or context >= CONTEST_CONTEXT else "env"
+    chosen = sampling_preset(name, command.config)
     overrides: dict[str, Any] = {
         "temperature": command.sampling_temperature,
         "top_p": command.sampling_top_p,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from agents.credit import Credit
-from atesd.commands import config_file, shared
+from atesd.commands import config_file, defaults, shared
 from atesd.commands.environment import parse_command
 from atesd.console import say
 from atesd_env.config import RunConfig, preset
@@ -68,7 +69,9 @@ class Command:
 
 def main(arguments: Sequence[str]) -> None:
     """``atesd run``."""
-    command = parse_command(Command, config_file.with_file(arguments), "atesd run")
+    arguments = config_file.with_file(arguments)
+    command = parse_command(Command, arguments, "atesd run")
+    command = dataclasses.replace(command, config=defaults.fitted(command.config, arguments))
     if command.save_config is not None:
         config_file.save(command.save_config, _entries(command))
         say(f"options: {command.save_config}")

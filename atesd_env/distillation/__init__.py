@@ -6,8 +6,9 @@ __getattr__, __all__ = on_first_use(
     __name__,
     {
         "chunked": ("token_divergence",),
-        "divergence": ("DivergenceSpec", "forward_kl", "jsd", "reverse_kl"),
+        "divergence": ("DivergenceSpec", "forward_kl", "jsd", "reverse_kl", "rollout_weights"),
         "importance": ("Agreement", "importance_weights"),
-        "update": ("Learner", "UpdateStatistics"),
+        "statistics": ("UpdateStatistics", "mean_columns", "measured_update"),
+        "update": ("Learner",),
     },
 )

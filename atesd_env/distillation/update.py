@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from atesd_env.config import EnvConfig
 from atesd_env.distillation.chunked import token_divergence
 from atesd_env.distillation.divergence import DivergenceSpec, rollout_weights
 from atesd_env.distillation.importance import Agreement, agreement, importance_weights
+from atesd_env.distillation.statistics import UpdateStatistics
 from atesd_env.errors import NonFiniteError
 from atesd_env.rollouts.sampling import Rollouts, left_pad
 from atesd_env.rollouts.scoring import scored_hidden
@@ -27,34 +27,6 @@ from atesd_env.student.model import Student
 
 _MEANS = 6
 """Means over tokens among the statistics of an update."""
-
-
-@dataclass(frozen=True)
-class UpdateStatistics:
-    """Means over the rollouts of one update, each rollout a mean over its tokens; before the step. Units: nats a token.
-
-    Attributes:
-        loss: What was minimised.
-        mismatch: KL(teacher||student), whatever the loss.
-        student_entropy: Of the next-token distribution.
-        teacher_entropy: Likewise.
-        top1_disagreement: Share of tokens where the two prefer different ones, 0..1.
-        log_confidence: Student's log-probability of its own tokens.
-        grad_norm: Before clipping.
-        agreement: Of another engine's log-probabilities with the student's; None where the own loop sampled.
-        by_group: Sums over the rollouts of each difficulty group, [3, groups] float64: of the rollouts' weights, and of entropy and
-            mismatch times these; None where nobody said which rollout is in which.
-    """
-
-    loss: float
-    mismatch: float
-    student_entropy: float
-    teacher_entropy: float
-    top1_disagreement: float
-    log_confidence: float
-    grad_norm: float
-    agreement: Agreement | None = None
-    by_group: NDArray[np.float64] | None = None
 
 
 class Learner:

@@ -10,6 +10,7 @@ __getattr__, __all__ = on_first_use(
         "contract": ("Students",),
         "env": ("ExposureEnv",),
         "observation": ("FEATURES", "FEATURE_NAMES", "RunningStatistics"),
+        "own_loop": ("MEASURED", "LoopStatistics"),
         "recording": ("RecordTrajectory",),
         "vector": ("ExposureVectorEnv",),
     },

@@ -33,6 +33,8 @@ from atesd_env.tasks.grading.verification import MAX_WORKERS
 
 CONTEST_PROMPT_TOKENS = 2048
 """Longest prompt beside a contest's token budget."""
+CONTEST_CONTEXT = CONTEST_PROMPT_TOKENS + CONTEST_TOKENS
+"""Context that a contest needs, in tokens."""
 
 
 @dataclass(frozen=True)

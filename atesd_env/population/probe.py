@@ -17,7 +17,7 @@ from atesd_env.student.adapters import AdapterStack, Bank
 from atesd_env.student.generators import torch_stream
 from atesd_env.student.model import Student
 from atesd_env.tasks.base import Problem
-from atesd_env.tasks.controls import WITH_ANOTHER, ExposureKind, another
+from atesd_env.tasks.controls import ExposureKind, others_around
 
 Shown = tuple[ExposureKind, str | None]
 """What the teacher is shown a part of: the kind of exposure, and the version of the solution."""
@@ -131,15 +131,8 @@ class Probe:
         ]
 
     def _others(self, kind: ExposureKind) -> list[Problem]:
-        """Returns for each problem the one of which a control shows something: the next that will do."""
-        if kind not in WITH_ANOTHER:
-            return self.problems
         if kind not in self._other_problems:
-            task, around = self.builder.task, self.problems * 2
-            self._other_problems[kind] = [
-                another(task, kind, problem, around[place + 1 : place + len(self.problems) + 1])
-                for place, problem in enumerate(self.problems)
-            ]
+            self._other_problems[kind] = others_around(self.builder.task, kind, self.problems)
         return self._other_problems[kind]
 
     def num_scored_tokens(self, exposed: Sequence[TeacherPrompt]) -> int:

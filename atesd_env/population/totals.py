@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from atesd_env.config import EnvConfig
 from atesd_env.distillation.importance import Agreement
-from atesd_env.distillation.update import UpdateStatistics
+from atesd_env.distillation.statistics import UpdateStatistics, mean_columns
 from atesd_env.envs.columns import (
     CHOICE_COLUMNS,
     COLUMNS,
@@ -106,23 +105,12 @@ class WindowTotals:
             asked: Row = {"exposure/reveal_ratio": float(self.decision.reveal_ratios.mean()), "rollout/num_tokens": 0}
             nothing: Row = dict.fromkeys(column.name for column in _columns(config))
             return nothing | asked | self._ratios() | self.decision.columns
-        updates = {
-            name: float(np.mean([getattr(update, name) for update in self._updates]))
-            for name in (entry.name for entry in dataclasses.fields(UpdateStatistics))
-            if name not in ("agreement", "by_group")
-        }
         rollouts = RolloutRow(*np.asarray(self._rollouts, dtype=np.float64).mean(axis=0).tolist())
         return {
             "exposure/reveal_ratio": rollouts.reveal_ratio,
             "exposure/shown_ratio": rollouts.shown_ratio,
             "exposure/cut_rate": rollouts.cut_rate,
-            "student/loss": updates["loss"],
-            "student/mismatch": updates["mismatch"],
-            "student/self_confidence": float(np.exp(updates["log_confidence"])),
-            "student/entropy": updates["student_entropy"],
-            "student/top1_disagreement": updates["top1_disagreement"],
-            "student/grad_norm": updates["grad_norm"],
-            "teacher/entropy": updates["teacher_entropy"],
+            **mean_columns(self._updates),
             "rollout/success_rate": rollouts.success_rate,
             "rollout/length": rollouts.length,
             "rollout/truncation_rate": rollouts.truncation_rate,

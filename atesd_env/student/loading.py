@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from atesd_env.config import EnvConfig
@@ -58,6 +58,17 @@ def load_student(config: EnvConfig, ranks: Ranks = ALONE) -> Student:
         f"student {source}", "a causal language model with its tokenizer", StudentError, remedy=remedy, names_it=False
     ):
         return dataclasses.replace(wrap_student(model, tokenizer, source, config), ranks=ranks)
+
+
+def load_tokenizer(name: str) -> tuple[Any, int | None]:
+    """Returns the tokenizer of a base model, and its context in tokens (None: no limit is known), without loading its weights.
+
+    Raises:
+        StudentError: If it cannot be found.
+    """
+    directory, _ = _locate(name)
+    tokenizer, config = (_from_pretrained(factory, directory, name) for factory in (AutoTokenizer, AutoConfig))
+    return tokenizer, getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def model_directory(name: str) -> str:

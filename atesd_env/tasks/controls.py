@@ -6,7 +6,7 @@ Every control keeps the reveal ratio's meaning, the share of the steps that may 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from atesd_env.errors import DataError
@@ -94,3 +94,18 @@ def another(task: Task, kind: ExposureKind, problem: Problem, candidates: Iterab
             "again and again; choose another control."
         )
     return last
+
+
+def others_around(task: Task, kind: ExposureKind, problems: Sequence[Problem]) -> list[Problem]:
+    """Returns for each of some fixed problems the one of which a control shows something: the next that will do, in a circle.
+
+    Raises:
+        DataError: As ``another`` does.
+    """
+    if kind not in WITH_ANOTHER:
+        return list(problems)
+    around = [*problems, *problems]
+    return [
+        another(task, kind, problem, around[place + 1 : place + len(problems) + 1])
+        for place, problem in enumerate(problems)
+    ]

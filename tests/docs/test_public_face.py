@@ -17,8 +17,14 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").r
 NAMES = {
     "agents": {"Agent"},
     "analysis": {"load_runs", "plot_exposure"},
-    "atesd_env": {"counterfactual", "exposure_scores"},
+    "atesd": {"ExposureCallback"},
+    "atesd_env": {"PromptBuilder", "counterfactual", "exposure_scores", "preset"},
     "atesd_env.bench": {"InstanceSet", "check_instance_set"},
+    "atesd_env.distillation": {"mean_columns", "measured_update", "rollout_weights"},
+    "atesd_env.envs": {"LoopStatistics"},
+    "atesd_env.rollouts": {"SamplingSpec", "generate"},
+    "atesd_env.student": {"load_student"},
+    "atesd_env.tasks": {"ArithmeticTask"},
 }
 """Package or room -> the names that pages import from it; whoever uses another one on a page adds it here."""
 

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from atesd_env.config import BenchConfig, EnvConfig, RunConfig, SurrogateConfig, ToyConfig
-from atesd_env.envs.columns import COLUMNS, ENGINE_COLUMNS, LOG_COLUMNS, TIME_COLUMNS, TOY_COLUMNS
+from atesd_env.envs.columns import (
+    CHOICE_COLUMNS,
+    COLUMNS,
+    ENGINE_COLUMNS,
+    HEALTH_COLUMNS,
+    LOG_COLUMNS,
+    TIME_COLUMNS,
+    TOY_COLUMNS,
+)
 from atesd_env.envs.observation import FEATURE_NAMES, FEATURES
 from docs.generator.code_tables import columns_json, columns_table, features_table, field_texts, fields_table
 from docs.generator.markdown import markdown_table
@@ -30,7 +38,9 @@ def test_the_columns_table_has_every_column_once():
     logged = [[f"`{c.name}`", c.type, c.unit, "log", c.meaning] for c in (*TIME_COLUMNS, *LOG_COLUMNS)]
     toys = [[f"`{c.name}`", c.type, c.unit, "toy: info, log", c.meaning] for c in TOY_COLUMNS]
     engines = [[f"`{c.name}`", c.type, c.unit, "engine: info, log", c.meaning] for c in ENGINE_COLUMNS]
-    assert rows == in_info + engines + toys + logged
+    where, of_models = "language models: info, log", (*HEALTH_COLUMNS, *CHOICE_COLUMNS)
+    models = [[f"`{c.name}`", c.type, c.unit, where, c.meaning] for c in of_models]
+    assert rows == in_info + models + engines + toys + logged
     assert len({row[0] for row in rows}) == len(rows)
 
 

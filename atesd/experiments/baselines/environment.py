@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 
 from atesd_env.config import EnvConfig
-from atesd_env.envs.columns import COLUMNS, Row, group_columns
+from atesd_env.envs.columns import COLUMNS, HEALTH_COLUMNS, Row, group_columns
 from atesd_env.envs.contract import Observation, make_spaces
 from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.envs.reward import learning_progress
@@ -127,7 +127,7 @@ class BaselineEnv(gymnasium.Env[Observation, np.ndarray[Any, Any]]):
         nll_before = run.probe_nll
         probed = population.measure_probe(0, number)
         run.broken = collapse_reason(run.probe_nll, run.initial_nll, self.config.collapse_nll)
-        row: Row = {column.name: None for column in (*COLUMNS, *group_columns(self.config.groups))}
+        row: Row = {column.name: None for column in (*COLUMNS, *group_columns(self.config.groups), *HEALTH_COLUMNS)}
         return row | {
             "window": number,
             "update": run.num_updates,

@@ -1,8 +1,10 @@
-"""Row after row through a file of JSON lines or a Parquet file; the file is never in memory as a whole."""
+"""Row after row through a file: JSON lines, Parquet and CSV are never in memory as a whole, an array of JSON is."""
 
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from atesd_env.errors import DataError
 from atesd_env.files.reading import cause_of, json_value, lines_of, open_regular
 
 _BATCH_ROWS = 256
+# Of a file, enough to see what it begins with.
+_BEGINNING = 256
 
 
 def jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
@@ -30,6 +34,47 @@ def jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
         raise
     except (OSError, ValueError) as error:
         raise unreadable(path, "JSONL", error) from error
+
+
+def json_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yields (line or number, fields) of each row of a ``.json`` file: an array of rows, numbered from 1, or rows line by line.
+
+    Raises:
+        DataError: If the file cannot be read, or is neither.
+    """
+    if not _is_array(path):
+        yield from jsonl_rows(path)
+        return
+    try:
+        with open_regular(path) as file:
+            rows = json_value(file.read().removeprefix(codecs.BOM_UTF8))
+    except (OSError, ValueError) as error:
+        raise unreadable(path, "JSON", error) from error
+    yield from enumerate(rows, start=1)
+
+
+def _is_array(path: Path) -> bool:
+    try:
+        with open_regular(path) as file:
+            return file.read(_BEGINNING).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"["
+    except OSError as error:
+        raise unreadable(path, "JSON", error) from error
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yields (number from 1, fields) of each row of a CSV file whose first line names the columns.
+
+    Raises:
+        DataError: If the file cannot be read, is not UTF-8, or a row has more fields than there are columns.
+    """
+    try:
+        with open_regular(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+            for number, fields in enumerate(csv.DictReader(text, strict=True), start=1):
+                if None in fields:
+                    raise ValueError(f"more fields than columns in row {number}")
+                yield number, {name: value for name, value in fields.items() if value not in (None, "")}
+    except (OSError, ValueError, csv.Error) as error:
+        raise unreadable(path, "CSV", error) from error
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:

@@ -3,6 +3,7 @@ r"""Which shapes of rows are read: whatever a row looks like, it becomes one of 
 - Columns that were named (``problem=question``) go first; then ``problem``, ``solution``, ``answer`` by their own names.
 - ``question`` is read as the problem where there is no ``problem``, ``Answer`` (OPSD's spelling) as the answer.
 - ``messages``: a chat of one user's message, the problem, and one assistant's message, the solution.
+- ``prompt`` and ``completion`` (TRL's), texts or messages: the problem and the solution.
 - Without a ``solution``, an answer that is a worked solution (GSM8K's ``answer``) is both: what stands behind its last ``####``
   or in its last ``\boxed{}`` is the answer, the rest the solution.
 """
@@ -80,6 +81,8 @@ def as_our_fields(theirs: Mapping[str, Any], columns: Mapping[str, str]) -> dict
             fields[ours] = theirs[other]
     if "problem" not in fields and "messages" in fields:
         fields |= _chat(fields["messages"])
+    if "problem" not in fields and "prompt" in fields and "completion" in fields:
+        fields |= _chat([*_turns(fields["prompt"], "user"), *_turns(fields["completion"], "assistant")])
     if "solution" not in fields and isinstance(fields.get("answer"), str):
         answer, solution = final_answer(fields["answer"])
         if solution or ANSWER_MARKER in fields["answer"]:
@@ -126,6 +129,11 @@ def _chat(messages: Any) -> dict[str, str]:
         raise ShapeError("messages", expected, got, "keep one turn, or save the row as problem and solution")
     solution = {"solution": said["assistant"][0]} if said["assistant"] else {}
     return {"problem": said["user"][0], **solution}
+
+
+def _turns(said: Any, role: str) -> list[Any]:
+    """Returns a prompt or a completion of TRL's as messages: a text, or messages already."""
+    return [{"role": role, "content": said}] if isinstance(said, str) else list(said or ())
 
 
 def _text(content: Any) -> str:

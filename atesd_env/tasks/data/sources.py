@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from atesd_env.errors import DataError
-from atesd_env.tasks.data.readers import jsonl_rows, missing_package, parquet_rows
+from atesd_env.tasks.data.readers import csv_rows, json_rows, jsonl_rows, missing_package, parquet_rows
 from atesd_env.tasks.data.shapes import final_answer
 
 Use = Literal["training", "measuring"]
@@ -27,7 +27,13 @@ Use = Literal["training", "measuring"]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SPLIT = r"[\w.-]+(?:\[[^\[\]]*\])?"
 _NAMED = re.compile(rf"(?P<id>[^:]+)(?::(?P<config>[\w.-]+))??(?::(?P<split>{_SPLIT}(?:\+{_SPLIT})*))?")
-_FILE_SUFFIXES = (".jsonl", ".json", ".parquet")
+_READERS: dict[str, Callable[[Path], Iterator[tuple[int, Any]]]] = {
+    ".jsonl": jsonl_rows,
+    ".json": json_rows,
+    ".csv": csv_rows,
+    ".parquet": parquet_rows,
+}
+_FILE_SUFFIXES = tuple(_READERS)
 
 
 def _gsm8k(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,10 +166,8 @@ def raw_rows(source: str | Path, use: Use = "training") -> Iterator[tuple[int, A
     if is_data_set(source):
         data_set = find_data_set(source, use)
         yield from ((line, data_set.row(theirs)) for line, theirs in enumerate(_loaded(data_set), start=1))
-    elif is_parquet(source):
-        yield from parquet_rows(Path(source))
     else:
-        yield from jsonl_rows(Path(source))
+        yield from _READERS.get(Path(source).suffix.lower(), jsonl_rows)(Path(source))
 
 
 def _loaded(data_set: HubDataSet) -> Iterable[Mapping[str, Any]]:

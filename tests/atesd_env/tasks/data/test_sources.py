@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import shutil
@@ -223,3 +224,67 @@ def test_a_folder_of_files_is_read_by_the_library(tmp_path: Path, monkeypatch: p
     assert [row.problem for row in rows] == [row.problem for row in read_rows(SAMPLE)[0]]
     with pytest.raises(DataError, match=r"name another split \(.*:SPLIT or"):
         read_rows(f"{tmp_path / 'data'}:dev")
+
+
+SHAPES: dict[str, Any] = {
+    "ours": {"problem": "1+1?", "solution": "1+1\n=2", "answer": "2"},
+    "GSM8K's": {"question": "1+1?", "answer": "1+1\n=2\n#### 2"},
+    "TRL's": {"prompt": "1+1?", "completion": "1+1\n=\\boxed{2}"},
+    "TRL's messages": {
+        "prompt": [{"role": "system", "content": "Count."}, {"role": "user", "content": "1+1?"}],
+        "completion": [{"role": "assistant", "content": "1+1\n=\\boxed{2}"}],
+    },
+    "a number": {"problem": "1+1?", "solution": "1+1\n=2", "answer": 2},
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("kind", ["jsonl", "json array", "json lines", "csv", "parquet"])
+def test_every_shape_is_read_from_every_kind_of_file(name: str, kind: str, tmp_path: Path):
+    row, path = SHAPES[name], tmp_path / f"rows.{kind.split()[0]}"
+    if kind == "csv":
+        if not all(isinstance(value, str | int) for value in row.values()):
+            pytest.skip("a cell holds no list")
+        with path.open("w", newline="", encoding="utf-8-sig") as file:
+            writer = csv.DictWriter(file, [*row, "empty"])
+            writer.writeheader()
+            writer.writerow(row)
+    elif kind == "parquet":
+        datasets.Dataset.from_list([row]).to_parquet(path)
+    else:
+        path.write_text(json.dumps([row], indent=1) if kind == "json array" else json.dumps(row) + "\n")
+    (read,), report = read_rows(path)
+    assert (read.problem, read.answer) == ("1+1?", "2")
+    assert read.solution.startswith("1+1\n=")
+    assert (read.views, report.num_usable) == ((), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "rows.csv",
+            b"problem,answer\n1,2,3\n",
+            r"expected a readable CSV file, got .*more fields than columns in row 1",
+        ),
+        ("rows.csv", b"problem,answer\n\xff,2\n", "expected a readable CSV file"),
+        ("rows.json", b"[1, 2", "expected a readable JSON file"),
+        ("rows.json", b"[1]", "line 1: expected a JSON object"),
+        (
+            "rows.csv",
+            b"task,answer\n1,2\n",
+            r"field 'solution': .*only the columns 'task', 'answer'\); .*--data-columns",
+        ),
+        (
+            "rows.jsonl",
+            b'{"problem": "1", "solution": "1\\n2", "answer": "2", "views": ["x"]}',
+            "field 'views': expected an object",
+        ),
+        ("none.csv", None, "expected a readable CSV file, got No such file"),
+    ],
+)
+def test_files_that_hold_no_rows_are_refused(name: str, content: bytes | None, message: str, tmp_path: Path):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_rows(tmp_path / name)
