@@ -61,7 +61,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "dtype": "bfloat16",
             "num_rollouts": 256,
             "max_new_tokens": 4,
-            "micro_batch_size": 8,
+            "micro_batch_size": 32,
+            "gradient_checkpointing": True,  # what is trained must need less than what reads the prompts
         },
     ),
     "narrow Qwen3, modules": ("ATESD-Tiny-v0", {**_SUMS, **_NARROW, "hold_window": 1, "forward": "modules"}),

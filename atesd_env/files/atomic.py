@@ -247,6 +247,8 @@ def failing(path: Path, expected: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise failure(path, expected, error) from error
+    except UnicodeEncodeError as error:
+        raise failure(path, expected, OSError(errno.EILSEQ, "a name that no file can have")) from error
 
 
 def failure(path: Path, expected: str, error: OSError, consequence: str = "") -> RunFilesError:

@@ -244,11 +244,12 @@ def difference(expected: Any, found: Any) -> str:
 def _waited(child: int, limit_sec: float) -> int | None:
     """Waits for a case's process; returns its exit status, or None if it had to be killed.
 
-    It hangs where it takes longer than the limit, or waits for ``STILL_SEC`` without working or being worked for.
+    It hangs where it works for longer than the limit, waits for ``STILL_SEC`` without working or being worked for, or takes ten times
+    the limit: other programs may work on this machine.
     """
     began = changed = time.monotonic()
-    worked = -1
-    while time.monotonic() - began < limit_sec and time.monotonic() - changed < STILL_SEC:
+    most, worked = limit_sec * os.sysconf("SC_CLK_TCK"), -1
+    while worked < most and time.monotonic() - began < 10 * limit_sec and time.monotonic() - changed < STILL_SEC:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)

@@ -106,6 +106,8 @@ def test_ratios_are_put_into_stretches_whose_last_is_closed() -> None:
     assert table["num_windows"].tolist() == [2, 3]
     with pytest.raises(AnalysisError, match=r"increasing numbers, got \[1\.0, 0\.0\]"):
         mismatch_by_ratio(frame_of({("a", 0): [0.5]}), edges=[1.0, 0.0])
+    with pytest.raises(AnalysisError, match="increasing numbers, got '0, 1'"):
+        mismatch_by_ratio(frame_of({("a", 0): [0.5]}), edges="0, 1")  # type: ignore[arg-type]
 
 
 def test_a_trend_that_every_seed_shows_is_found() -> None:

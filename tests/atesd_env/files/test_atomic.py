@@ -171,7 +171,7 @@ def test_a_folder_made_by_another_library_is_whole_or_not_there(tmp_path: Path):
         pass
 
 
-@pytest.mark.parametrize("path", ["file/run", "file/deeper/run", "x" * 300, "new/" + "x" * 300 + "/run"])
+@pytest.mark.parametrize("path", ["file/run", "file/deeper/run", "x" * 300, "new/" + "x" * 300 + "/run", "\ud800"])
 def test_what_cannot_be_written_is_refused_before_the_work(path: str, tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFilesError, match="expected a path that can be written, got"):
