@@ -19,7 +19,7 @@ HOSTILE = {
     "reads a file": _if_done("open('/etc/passwd').read()"),
     "reads the environment": _if_done("assert os.environ['HOME'] or os.environ['PATH']", imports="import os"),
     "reads by pathlib": _if_done("pathlib.Path('/etc/hostname').read_text()", imports="import pathlib"),
-    "writes a file": _if_done("open('/tmp/hostile', 'w').write('x')"),
+    "writes a file": _if_done("open('/var/hostile', 'w').write('x')"),
     "writes where it stands": _if_done("open('hostile', 'w').write('x')"),
     "fills shared memory": _if_done("open('/dev/shm/hostile', 'w').write('x' * 10**9)"),
     "changes the system": _if_done("os.mkdir('/usr/hostile')", imports="import os"),

@@ -16,7 +16,7 @@ pytest.importorskip("pydantic_monty", reason="the sandbox is missing: pip instal
 
 STAGE_SEC = 0.5
 needs_bubblewrap = pytest.mark.skipif(not is_usable(), reason="bubblewrap is not installed, or may not make namespaces")
-BARE_MARK = Path("/tmp") / "hostile"
+BARE_MARK = Path("/var/hostile")
 
 
 def test_there_are_many_hostile_programs():
