@@ -26,6 +26,7 @@ _NUMBERS = {
     "pretraining": 22,
     "phases": 23,  # the seed of a task
     "habits": 24,
+    "options": 25,  # the seed of a task
     # Of the bench: which instance a run's seed draws.
     "instance": 31,
     # Of an agent: its decisions, its first weights, and the runs of each leg of its training.

@@ -18,6 +18,7 @@ from atesd.console import say
 from atesd.experiments.progress import live_progress
 from atesd_env.config import EnvConfig, preset_of
 from atesd_env.config.checks import checked_seed
+from atesd_env.config.task import ROW_TASKS
 from atesd_env.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ class Command:
     out: Path
     """Folder of the evaluation: evaluation.json, samples.jsonl, summary.json."""
     benchmark: str
-    """aime24, aime25, hmmt25, math500, gsm8k (data sets of the hub), a hub id, a JSONL or Parquet file of problem and
-    answer, or "heldout": the environment's own held-out problems."""
+    """aime24, aime25, hmmt25, math500, gsm8k, with task code humaneval, mbppplus (data sets of the hub), a hub id, a JSONL or
+    Parquet file of problem and answer, or "heldout": the environment's own held-out problems."""
     benchmark_columns: str | None = None
     """Which columns of the benchmark hold problem, answer or id, where their names differ: problem=question,answer=final."""
     env: str = shared.DEFAULT_ENV
@@ -229,7 +230,7 @@ def _benchmark(command: Command, task: Any) -> Benchmark:
     if command.benchmark == "heldout":
         return make_benchmark("heldout", task.heldout_problems(command.max_problems or 64))
     columns = parse_columns(command.benchmark_columns, "benchmark_columns")
-    return read_benchmark(command.benchmark, command.max_problems, columns=columns)
+    return read_benchmark(command.benchmark, command.max_problems, columns=columns, task=command.config.task)
 
 
 def _contaminated(command: Command, benchmark: Benchmark) -> list[str]:
@@ -237,13 +238,14 @@ def _contaminated(command: Command, benchmark: Benchmark) -> list[str]:
     from atesd_env.evaluation.contamination import find_overlaps
     from atesd_env.tasks.data.rows import read_rows
     from atesd_env.tasks.data.shapes import parse_columns
-    from atesd_env.tasks.registry import PACKAGED_DATA
+    from atesd_env.tasks.registry import PACKAGED_DATA, rows_task
 
-    source = command.training_data or (command.config.data_path if command.config.task == "math" else None)
+    source = command.training_data or (command.config.data_path if command.config.task in ROW_TASKS else None)
     if source is None:
         return []
     columns = None if command.training_data else parse_columns(command.config.data_columns)
-    rows, _ = read_rows(PACKAGED_DATA / "train.jsonl" if source == "gsm8k" else source, columns=columns)
+    parse = rows_task(command.config.task).parse
+    rows, _ = read_rows(PACKAGED_DATA / "train.jsonl" if source == "gsm8k" else source, columns=columns, parse=parse)
     texts = {problem.id: problem.problem for problem in benchmark.problems}
     overlaps = find_overlaps(((row.id, row.problem) for row in rows), texts)
     if overlaps:
@@ -314,8 +316,8 @@ def _summary(
         if summary.timeouts:
             listed = ", ".join(f"{problem} sample {sample}" for problem, sample in summary.timeouts)
             say(
-                f"{label}: {len(summary.timeouts)} answers could not be checked (time, memory or a crash) and count as wrong: "
-                f"{listed}"
+                f"{label}: {len(summary.timeouts)} answers could not be checked (time, memory, a crash, or a program that "
+                f"no sandbox here runs) and count as wrong: {listed}"
             )
     return {
         "summaries": {label: summary.as_json() for label, summary in summaries.items()},

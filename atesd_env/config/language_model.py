@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from atesd_env.config.checks import choice, number, option
 from atesd_env.config.phases import check_phases
 from atesd_env.config.run import RunConfig
+from atesd_env.config.task import check_task
 from atesd_env.errors import ConfigError
 from atesd_env.hints import suggestion
 
@@ -58,18 +59,26 @@ class EnvConfig(RunConfig):
     """Names (or name endings) of the linear layers that get an adapter. [OPSD]"""
 
     # Task
-    task: Literal["arithmetic", "math"] = choice("arithmetic", "arithmetic", "math", instance=True)
-    """Where problems come from: generated running sums, or JSONL rows of problem, solution, answer. [ours]"""
+    task: str = option("arithmetic", instance=True)
+    """Where problems come from: generated ("arithmetic", "facts", "engram", "reasoning_gym"), rows of a file ("math", "code", "choice"),
+    or a class of your own as package.module:Class. [ours]"""
     data_path: str | None = option(None, instance=True)
-    """Task math: training problems, a JSONL or Parquet file or a data set of the hub by its id; "gsm8k" is a packaged sample of
-    GSM8K. [ours]"""
+    """Tasks math, code, choice: training problems, a JSONL or Parquet file or a data set of the hub by its id; "gsm8k" is a packaged
+    sample of GSM8K. [ours]"""
     probe_data_path: str | None = option(None, instance=True)
-    """Task math: JSONL file of probe problems; None sets apart problems of data_path. [ours]"""
+    """Tasks math, code, choice: JSONL file of probe problems; None sets apart problems of data_path. [ours]"""
     data_columns: str | None = option(None, instance=True)
-    """Task math: which columns hold problem, solution, answer, id or level, where their names differ: "problem=question,answer=final".
-    [ours]"""
+    """Tasks math, code, choice: which columns hold problem, solution, answer, id or level, where their names differ:
+    "problem=question,answer=final". [ours]"""
     train_on_benchmark: bool = option(False, instance=True)
-    """Task math: accept a data_path whose split a known benchmark measures on. [ours]"""
+    """Tasks math, code, choice: accept a data_path whose split a known benchmark measures on. [ours]"""
+    code_answer: Literal["examples", "nothing"] = choice("examples", "examples", "nothing", instance=True)
+    """Task code: what every reveal ratio shows in the place of a final answer, the function's signature and the examples that its
+    problem shows, or nothing. [ours]"""
+    min_level: int = number(1, 1, 20, instance=True)
+    """Tasks facts, engram: easiest problems, in hops or tiers. [ours]"""
+    max_level: int = number(3, 1, 20, instance=True)
+    """Tasks facts, engram: hardest problems, in hops or tiers. [ours]"""
     min_addends: int = number(4, 2, 20, instance=True)
     """Task arithmetic: fewest numbers in a sum. [ours]"""
     max_addends: int = number(5, 2, 20, instance=True)
@@ -198,11 +207,7 @@ class EnvConfig(RunConfig):
             raise ConfigError(
                 f"min_addends: expected at most max_addends ({self.max_addends}), got {self.min_addends}; set both."
             )
-        if self.task == "arithmetic" and (self.data_path or self.probe_data_path):
-            raise ConfigError(
-                f"data_path: expected None with task='arithmetic', which generates its problems, got "
-                f"{self.data_path or self.probe_data_path!r}; pass task='math' to train on a file."
-            )
+        check_task(self.task, self.data_path, self.probe_data_path, self.phases)
         if self.task == "arithmetic" and (self.view or self.action_views):
             raise ConfigError(
                 f"view, action_views: expected None with task='arithmetic', whose solutions have one version, got "
@@ -213,16 +218,7 @@ class EnvConfig(RunConfig):
                 f"view: expected None where the action picks it (action_views={self.action_views!r}), got {self.view!r}; leave one out."
             )
         if self.phases is not None:
-            if self.task == "math":
-                raise ConfigError(
-                    f"phases: expected None with task='math', whose problems have no addends, got {self.phases!r}; leave it out."
-                )
             check_phases(self.phases, self.min_addends, self.max_addends, self.phase_jitter)
-        if self.task == "math" and not self.data_path:
-            raise ConfigError(
-                "data_path: expected a JSONL file of problem, solution, answer (task='math'), got none; pass "
-                "data_path='problems.jsonl'."
-            )
 
 
 def is_server(engine: str) -> bool:

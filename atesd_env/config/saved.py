@@ -15,6 +15,7 @@ from atesd_env.config.bench import BenchConfig
 from atesd_env.config.language_model import EnvConfig, is_server
 from atesd_env.config.run import RunConfig
 from atesd_env.config.simulated import SurrogateConfig, ToyConfig
+from atesd_env.config.task import check_read_task
 from atesd_env.errors import ConfigError
 
 _LEAVES = (EnvConfig, ToyConfig, SurrogateConfig, BenchConfig)
@@ -30,6 +31,7 @@ def read_config(fields: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: If a value is refused.
     """
+    check_read_task(fields.get("task"))
     leaf = _leaf(fields)
     return leaf(**{name: fields[name] for name in leaf.names() if name in fields})
 

@@ -5,7 +5,6 @@ A subclass says which students it has (``_make_population``) and how it is made;
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -161,7 +160,7 @@ class ExposureEnv(gymnasium.Env[Observation, NDArray[np.float32]], ABC, Generic[
 
     def samples(self, num_samples: int = 1) -> list[dict[str, Any]]:
         """Returns rollouts of the last update with both prompts, at most ``num_samples``; none where students write none."""
-        return [dataclasses.asdict(sample) for sample in self.population.samples(0, num_samples)]
+        return [sample.as_row() for sample in self.population.samples(0, num_samples)]
 
     def close(self) -> None:
         """Lets go of the rollout engine's memory and processes; a later step would start it again."""

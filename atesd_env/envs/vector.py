@@ -6,7 +6,6 @@ the students', as in the scalar environment; a subclass says which students they
 
 from __future__ import annotations
 
-import dataclasses
 import numbers
 import os
 from abc import ABC, abstractmethod
@@ -258,7 +257,7 @@ class ExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]], ABC, Generic[Stud
 
     def samples(self, index: int, num_samples: int = 1) -> list[dict[str, Any]]:
         """Returns rollouts of student ``index``'s last update with both prompts; none where students write none."""
-        return [dataclasses.asdict(sample) for sample in self.population.samples(index, num_samples)]
+        return [sample.as_row() for sample in self.population.samples(index, num_samples)]
 
     def save_adapter(self, index: int, directory: Path) -> None:
         """Writes student ``index``'s adapter as a plain peft adapter directory.

@@ -6,13 +6,15 @@ rules as those to train on.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from atesd_env.errors import DataError
+from atesd_env.errors import ConfigError, DataError
 from atesd_env.tasks.base import Problem
 from atesd_env.tasks.data.rows import log_report, read_rows
+from atesd_env.tasks.registry import rows_task
 
 BENCHMARKS = {
     "aime24": "HuggingFaceH4/aime_2024",
@@ -20,8 +22,12 @@ BENCHMARKS = {
     "hmmt25": "MathArena/hmmt_feb_2025",
     "math500": "HuggingFaceH4/MATH-500",
     "gsm8k": "openai/gsm8k",
+    "humaneval": "openai/openai_humaneval",
+    "mbppplus": "evalplus/mbppplus",
 }
 """Data set of the hub behind each name."""
+CODE_BENCHMARKS = ("humaneval", "mbppplus")
+"""Those whose answers are programs."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Benchmark:
     Attributes:
         name: As it was asked for.
         problems: In the order of the source; ``steps`` are empty.
-        fingerprint: SHA-256 of ids, problems and answers: two evaluations with the same one asked the same.
+        fingerprint: SHA-256 of ids, problems and answers (of programs, their tests): two evaluations with the same one asked the same.
     """
 
     name: str
@@ -49,13 +55,13 @@ def make_benchmark(name: str, problems: list[Problem]) -> Benchmark:
         raise DataError(f"benchmark {name}: expected at least one problem, got none; check the file.")
     checksum = hashlib.sha256()
     for problem in problems:
-        for text in (problem.id, problem.problem, problem.answer):
+        for text in (problem.id, problem.problem, *problem.what_counts):
             checksum.update(f"{len(text)}:{text}".encode())
     return Benchmark(name, tuple(problems), checksum.hexdigest())
 
 
 def read_benchmark(
-    name: str, max_problems: int | None = None, *, columns: Mapping[str, str] | None = None
+    name: str, max_problems: int | None = None, *, columns: Mapping[str, str] | None = None, task: str = "math"
 ) -> Benchmark:
     """Reads a benchmark by its name, hub id or file.
 
@@ -65,14 +71,23 @@ def read_benchmark(
         name: One of ``BENCHMARKS``, a hub id, or a JSONL or Parquet file with problem and answer (and perhaps id).
         max_problems: Only the first ones; None takes all.
         columns: Our field -> theirs, where they differ (`shapes.parse_columns`).
+        task: Whose rows they are: "code", "choice", or any other for problems with a final answer.
 
     Raises:
+        ConfigError: If the benchmark is another task's.
         DataError: If it cannot be read, a row is malformed, or an id stands twice.
     """
-    rows, report = read_rows(BENCHMARKS.get(name, name), "measuring", needs_solution=False, columns=columns)
+    if (name in CODE_BENCHMARKS) != (task == "code") and name in BENCHMARKS:
+        raise ConfigError(
+            f"benchmark: expected one that task {task!r} can judge, got {name!r}; pass --task "
+            f"{'code' if name in CODE_BENCHMARKS else 'math'} with its --data-path, or another benchmark."
+        )
+    kind = rows_task(task)
+    source = BENCHMARKS.get(name, name)
+    rows, report = read_rows(source, "measuring", needs_solution=False, columns=columns, parse=kind.parse)
     log_report(report)
     problems = [
-        Problem(id=row.id, problem=row.problem, steps=(), answer=row.answer, difficulty=0.0)
+        dataclasses.replace(kind.as_problem(row, has_levels=False), steps=(), difficulty=0.0)
         for row in rows[:max_problems]
     ]
     return make_benchmark(name, problems)

@@ -29,7 +29,7 @@ from atesd_env.student.loading import load_student
 from atesd_env.student.model import Student, bare_copy
 from atesd_env.tasks.base import Problem, Task
 from atesd_env.tasks.data.rows import normalised_problem
-from atesd_env.tasks.grading.verification import MAX_WORKERS
+from atesd_env.tasks.grading.workers import MAX_WORKERS
 
 CONTEST_PROMPT_TOKENS = 2048
 """Longest prompt beside a contest's token budget."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from atesd_env.exposure import PromptBuilder
 from atesd_env.population.batch import Batch
@@ -23,6 +25,7 @@ class Sample:
         rollout: The student's text.
         answer: The right answer.
         is_correct: Whether the rollout's answer is right.
+        remark: Why, where the task says more (a program's failing test); "" else.
     """
 
     problem_id: str
@@ -35,6 +38,12 @@ class Sample:
     rollout: str
     answer: str
     is_correct: bool
+    remark: str = ""
+
+    def as_row(self) -> dict[str, Any]:
+        """Returns its fields; a remark that says nothing is left out."""
+        row = dataclasses.asdict(self)
+        return row if self.remark else {name: value for name, value in row.items() if name != "remark"}
 
 
 def readable(batch: Batch, builder: PromptBuilder, num_samples: int) -> list[Sample]:
@@ -52,6 +61,7 @@ def readable(batch: Batch, builder: PromptBuilder, num_samples: int) -> list[Sam
             rollout=text,
             answer=problem.answer,
             is_correct=is_correct,
+            remark=builder.task.remark(text, problem),
         )
         for problem, ratio, prompt, text, is_correct in list(rows)[:num_samples]
     ]

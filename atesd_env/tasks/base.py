@@ -47,6 +47,11 @@ class Problem:
             )
         return dataclasses.replace(self, steps=steps)
 
+    @property
+    def what_counts(self) -> tuple[str, ...]:
+        """Returns what a rollout is compared with."""
+        return (self.answer,)
+
 
 class Task(ABC):
     """A source of problems, the wording of both requests, and a judge of answers.
@@ -106,6 +111,10 @@ class Task(ABC):
     def judge(self, text: str, problem: Problem) -> bool | None:
         """Returns what ``is_correct`` does, and None where it would give False because the comparison took too long."""
         return self.is_correct(text, problem)
+
+    def remark(self, text: str, problem: Problem) -> str:
+        """Returns why a rollout is judged as it is, for people (of a program its failing test); "" where there is no more to say."""
+        return ""
 
     def same_answer(self, first: str, second: str) -> bool:
         """Returns whether two final answers mean the same, as a majority vote counts them."""

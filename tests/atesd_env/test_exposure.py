@@ -19,8 +19,9 @@ from atesd_env.errors import ConfigError, DataError, StudentError
 from atesd_env.exposure import PromptBuilder, common_suffix_length, num_shown_steps
 from atesd_env.tasks.arithmetic import ArithmeticTask, running_sum
 from atesd_env.tasks.base import Problem, Task
+from atesd_env.tasks.boxed import CLOSING_REQUEST
 from atesd_env.tasks.controls import WITH_ANOTHER, ExposureKind
-from atesd_env.tasks.math import CLOSING_REQUEST, MathTask
+from atesd_env.tasks.math import MathTask
 
 ROOMY = 100_000
 RATIOS = (0.0, 0.24, 0.25, 0.5, 0.75, 1.0)

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from atesd_env.errors import DataError, shown
 from atesd_env.tasks.data.shapes import ANSWER_MARKER, ShapeError, as_our_fields, final_answer, listed
@@ -120,8 +120,27 @@ def problem_checksum(problem: str) -> bytes:
     return hashlib.sha256(normalised_problem(problem).encode()).digest()
 
 
+class ParseRow(Protocol):
+    """Makes a checked row of the fields of one: ``parse_row``, or another task's."""
+
+    def __call__(
+        self,
+        path: str | Path,
+        line: int,
+        fields: Any,
+        *,
+        columns: Mapping[str, str] | None = None,
+        needs_solution: bool = True,
+    ) -> DataRow: ...
+
+
 def read_rows(
-    path: str | Path, use: Use = "training", *, needs_solution: bool = True, columns: Mapping[str, str] | None = None
+    path: str | Path,
+    use: Use = "training",
+    *,
+    needs_solution: bool = True,
+    columns: Mapping[str, str] | None = None,
+    parse: ParseRow | None = None,
 ) -> tuple[list[DataRow], DataReport]:
     """Reads a file or a data set (see `sources`) and leaves out what is of no use (see the report; logs nothing).
 
@@ -130,6 +149,7 @@ def read_rows(
         use: Which entry of a known data set is meant.
         needs_solution: Whether rows without a worked solution are of no use.
         columns: Our field -> theirs, where they differ.
+        parse: Makes a row; None is ``parse_row``.
 
     Raises:
         DataError: If the source cannot be read, a row is malformed, or no row can be used.
@@ -143,7 +163,7 @@ def read_rows(
     for line, fields in raw_rows(path, use):
         num_rows += 1
         try:
-            row = parse_row(path, line, fields, columns=columns, needs_solution=needs_solution)
+            row = (parse or parse_row)(path, line, fields, columns=columns, needs_solution=needs_solution)
         except MissingAnswerError:
             if not is_made_by_others:
                 raise
@@ -161,7 +181,7 @@ def read_rows(
         id_line = lines_of_id.setdefault(row.id, line)
         if id_line != line:
             got = f"{row.id!r} as in line {id_line}"
-            raise _refused(Path(path), line, "id", "an id of its own", got, "rename it")
+            raise refused(Path(path), line, "id", "an id of its own", got, "rename it")
     rows = list(first_of.values())
     if not rows:
         reason = "all with an empty solution" if empty_solutions else "none with a final answer"
@@ -223,18 +243,18 @@ def parse_row(
     try:
         fields = as_our_fields(fields, columns or {})
     except ShapeError as error:
-        raise _refused(path, line, error.field, error.expected, error.got, error.remedy) from error
+        raise refused(path, line, error.field, error.expected, error.got, error.remedy) from error
     # What is not used is not looked at: a benchmark's spelling of it must not stop an evaluation.
     is_used = needs_solution or isinstance(fields.get("solution"), str)
-    solution = _text_field(path, line, fields, "solution", there, may_be_blank=True) if is_used else ""
+    solution = text_field(path, line, fields, "solution", there, may_be_blank=True) if is_used else ""
     return DataRow(
         line=line,
-        id=_id_field(path, line, fields),
-        problem=_text_field(path, line, fields, "problem", there).strip(),
+        id=id_field(path, line, fields),
+        problem=text_field(path, line, fields, "problem", there).strip(),
         solution=solution,
         answer=_answer_field(path, line, fields, solution, there),
-        level=_level_field(path, line, fields) if needs_solution else None,
-        views=_views_field(path, line, fields) if needs_solution else (),
+        level=level_field(path, line, fields) if needs_solution else None,
+        views=views_field(path, line, fields) if needs_solution else (),
     )
 
 
@@ -249,16 +269,16 @@ def _answer_field(path: Path, line: int, fields: dict[str, Any], solution: str, 
         if not answer:
             expected = "text, here or in a \\boxed{} of the solution"
             got = "neither" if "answer" in fields or solution.strip() else f"only {there}"
-            raise _refused(path, line, "answer", expected, got, "add the field", MissingAnswerError)
+            raise refused(path, line, "answer", expected, got, "add the field", MissingAnswerError)
     else:
-        answer = final_answer(_text_field(path, line, fields, "answer", there))[0]
+        answer = final_answer(text_field(path, line, fields, "answer", there))[0]
     if "\\begin" in answer:
         answer = " ".join(answer.split())
     num_lines = len(answer.splitlines())
     if not answer or num_lines > 1 or len(answer) > MAX_ANSWER_LENGTH:
         got = f"{len(answer)} characters on {num_lines} lines" if answer else "nothing behind it"
         expected = f"a final answer on one line of at most {MAX_ANSWER_LENGTH} characters"
-        raise _refused(
+        raise refused(
             path, line, "answer", expected, got, "write the answer alone, or in \\boxed{}", MissingAnswerError
         )
     return answer
@@ -273,37 +293,52 @@ def _says_no_more_than_the_answer(row: DataRow) -> bool:
     return not solution or (len(solution) > 1 and "".join(solution) in "".join(answer))
 
 
-def _text_field(
-    path: Path, line: int, fields: dict[str, Any], field: str, there: str, *, may_be_blank: bool = False
+def text_field(
+    path: Path, line: int, fields: Mapping[str, Any], field: str, there: str, *, may_be_blank: bool = False
 ) -> str:
+    """Returns a field that must be text, for those who parse rows.
+
+    Raises:
+        DataError: If it is missing, no text, blank, or no valid Unicode.
+    """
     if field not in fields:
         remedy = f"add or rename it, or name the column that holds it (--data-columns {field}=COLUMN, of a benchmark --benchmark-columns)"
-        raise _refused(path, line, field, "text", f"no such field (only {there})", remedy)
+        raise refused(path, line, field, "text", f"no such field (only {there})", remedy)
     value = fields[field]
     if not isinstance(value, str):
-        raise _refused(path, line, field, "text", _shown(value), "write it as a JSON string")
+        raise refused(path, line, field, "text", _shown(value), "write it as a JSON string")
     if not may_be_blank and not value.strip():
-        raise _refused(path, line, field, "text that is not blank", _shown(value), "fill it in or remove the line")
+        raise refused(path, line, field, "text that is not blank", _shown(value), "fill it in or remove the line")
     return _valid_text(path, line, field, value)
 
 
 def _valid_text(path: Path, line: int, field: str, value: str) -> str:
     if any("\ud800" <= char <= "\udfff" for char in value):
         # JSON can spell half of a character pair, which no tokenizer takes.
-        raise _refused(path, line, field, "valid Unicode", "half of a surrogate pair", "mend the \\u escape")
+        raise refused(path, line, field, "valid Unicode", "half of a surrogate pair", "mend the \\u escape")
     return value
 
 
-def _id_field(path: Path, line: int, fields: dict[str, Any]) -> str:
+def id_field(path: Path, line: int, fields: Mapping[str, Any]) -> str:
+    """Returns a row's id: as given, or file and line.
+
+    Raises:
+        DataError: If it is neither a text nor an integer.
+    """
     value = fields.get("id")
     if value is None:
         return f"{path.stem}:{line}"
     if not (isinstance(value, str) or _is_number(value)) or isinstance(value, float) or not str(value).strip():
-        raise _refused(path, line, "id", "a string or an integer", _shown(value), "mend it or leave it out")
+        raise refused(path, line, "id", "a string or an integer", _shown(value), "mend it or leave it out")
     return _valid_text(path, line, "id", str(value))
 
 
-def _level_field(path: Path, line: int, fields: dict[str, Any]) -> float | None:
+def level_field(path: Path, line: int, fields: Mapping[str, Any]) -> float | None:
+    """Returns a row's difficulty, or None where there is none.
+
+    Raises:
+        DataError: If it is neither a number nor "Level 3".
+    """
     value = fields.get("level")
     if isinstance(value, str):
         if match := _LEVEL.fullmatch(value):
@@ -312,15 +347,20 @@ def _level_field(path: Path, line: int, fields: dict[str, Any]) -> float | None:
             return None
     elif value is None or _is_number(value):
         return None if value is None else float(value)
-    raise _refused(path, line, "level", "a number or 'Level 3'", _shown(value), "mend it or leave it out")
+    raise refused(path, line, "level", "a number or 'Level 3'", _shown(value), "mend it or leave it out")
 
 
-def _views_field(path: Path, line: int, fields: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+def views_field(path: Path, line: int, fields: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Returns a row's other versions of the solution, (name, text) each.
+
+    Raises:
+        DataError: If they are no object of texts that are not blank.
+    """
     views = fields.get("views")
     if views is None:
         return ()
     if not isinstance(views, Mapping) or not all(isinstance(text, str) and text.strip() for text in views.values()):
-        raise _refused(
+        raise refused(
             path, line, "views", "an object of texts that are not blank", _shown(views), "mend it or leave it out"
         )
     return tuple((str(name), _valid_text(path, line, "views", text)) for name, text in views.items())
@@ -332,9 +372,10 @@ def _is_number(value: Any) -> bool:
     return is_number and abs(value) <= sys.float_info.max  # NaN is not
 
 
-def _refused(
+def refused(
     path: Path, line: int, field: str, expected: str, got: str, remedy: str, kind: type[DataError] = DataError
 ) -> DataError:
+    """Returns what to raise about a field of a row."""
     return kind(f"{path}, line {line}, field {field!r}: expected {expected}, got {got}; {remedy}.")
 
 

@@ -42,6 +42,12 @@ def _gsm8k(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"problem": row["question"], "solution": solution, "answer": answer}
 
 
+def _mbppplus(row: Mapping[str, Any]) -> dict[str, Any]:
+    """MBPP+ keeps its short tests in a list, and what they import in another."""
+    tests = "\n".join([*row["test_imports"], *row["test_list"]])
+    return {"id": f"Mbpp/{row['task_id']}", "problem": row["prompt"], "solution": row["code"], "answer": tests}
+
+
 @dataclass(frozen=True)
 class HubDataSet:
     """A data set of the hub (or a folder of files), and how its rows become ours.
@@ -84,6 +90,7 @@ def _by_id(*data_sets: HubDataSet) -> dict[str, HubDataSet]:
 TRAINING_SETS = _by_id(
     HubDataSet("siyanzhao/Openthoughts_math_30k_opsd"),
     HubDataSet("openai/gsm8k", config="main", convert=_gsm8k),
+    HubDataSet("deepmind/aqua_rat", config="raw", names={"solution": "rationale", "answer": "correct"}),
 )
 """Data sets to train on whose split and fields are known."""
 BENCHMARK_SETS = _by_id(
@@ -92,6 +99,12 @@ BENCHMARK_SETS = _by_id(
     HubDataSet("MathArena/hmmt_feb_2025", names={"id": "problem_idx"}),
     HubDataSet("HuggingFaceH4/MATH-500", split="test", names={"id": "unique_id"}),
     HubDataSet("openai/gsm8k", split="test", config="main", convert=_gsm8k),
+    HubDataSet(
+        "openai/openai_humaneval",
+        split="test",
+        names={"id": "task_id", "problem": "prompt", "solution": "canonical_solution", "answer": "test"},
+    ),
+    HubDataSet("evalplus/mbppplus", split="test", convert=_mbppplus),
 )
 """Data sets to measure on; their split is never trained on unless that is said."""
 

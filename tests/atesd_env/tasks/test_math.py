@@ -13,8 +13,9 @@ import pytest
 
 from atesd_env.errors import ConfigError, DataError
 from atesd_env.tasks.base import Problem
+from atesd_env.tasks.boxed import CLOSING_REQUEST
 from atesd_env.tasks.data.rows import read_rows
-from atesd_env.tasks.math import CLOSING_REQUEST, MathTask
+from atesd_env.tasks.math import MathTask
 from atesd_env.tasks.segmentation import protected_spans, split_steps, without_annotations
 
 SAMPLES = Path(__file__).parents[2] / "data"

@@ -235,7 +235,7 @@ def test_without_math_verify_the_error_says_so(monkeypatch: pytest.MonkeyPatch) 
         pytest.skip("needs a program that ends at once")
     monkeypatch.setattr(sys, "executable", false)
     with pytest.raises(AtesdError, match=r"expected math-verify .*got: .*import math_verify"):
-        verification._Worker().verify("1", "2")
+        verification._Pool(1).verify("1", "2")
 
 
 def test_works_in_scripts_without_main_guard_in_forked_and_daemonic_processes() -> None:
