@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import sys
 
-import pytest
-
 from tests.programs import ran
 
 PLANTED = """
@@ -57,25 +55,31 @@ assert all(campaign.tried(kind, found) >= 4 for kind, found in outcomes.items())
 sys.exit(bool(campaign.summary(outcomes)["failures"]))
 """
 
-BROKEN_READER = """
-import dataclasses, sys
+BROKEN_READERS = """
+import dataclasses, json
 from analysis import AnalysisError
 from benchmarks.faults import __main__ as campaign, damages, subjects
 
 (runs,) = (subject for subject in subjects.SUBJECTS if subject.name == "runs")
 sound = runs.uses["load_runs"]
-
-def broken(folder):
-    try:
-        return sound.act(folder)
-    except AnalysisError:
-        PLANT
-
-damages.SUBJECTS = (dataclasses.replace(runs, uses={"load_runs": dataclasses.replace(sound, act=broken)}),)
 campaign.KINDS = {"damages": (*campaign.KINDS["damages"][:2], 8)}
-outcomes = campaign.campaign(0, seed=0, kinds=["damages"])
-print({one.verdict for one in outcomes["damages"] if not one.is_right})
-sys.exit(bool(campaign.summary(outcomes)["failures"]))
+
+def raises():
+    raise KeyError("window")
+
+def found(plant):
+    def broken(folder):
+        try:
+            return sound.act(folder)
+        except AnalysisError:
+            return plant()
+
+    damages.SUBJECTS = (dataclasses.replace(runs, uses={"load_runs": dataclasses.replace(sound, act=broken)}),)
+    outcomes = campaign.campaign(0, seed=0, kinds=["damages"])
+    wrong = {one.verdict for one in outcomes["damages"] if not one.is_right}
+    return [*wrong, bool(campaign.summary(outcomes)["failures"])]
+
+print(json.dumps([found(dict), found(raises)]))
 """
 
 
@@ -97,14 +101,10 @@ def test_what_is_planted_is_found():
     }
 
 
-@pytest.mark.parametrize(
-    ("plant", "verdict"),
-    [("return {}", "silently accepted"), ("raise KeyError('window')", "raw traceback")],
-)
-def test_a_campaign_fails_where_a_reader_is_broken(plant: str, verdict: str):
-    done = ran(sys.executable, "-c", BROKEN_READER.replace("PLANT", plant))
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == str({verdict})
+def test_a_campaign_fails_where_a_reader_is_broken():
+    done = ran(sys.executable, "-c", BROKEN_READERS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [["silently accepted", True], ["raw traceback", True]]
 
 
 def test_a_handful_of_each_kind_is_survived():
