@@ -30,7 +30,11 @@ def hostile(prefix: str) -> dict[str, dict[str, Any]]:
     for name, program in HOSTILE.items():
         start = time.perf_counter()
         verdict = programs.run_tests(prefix + program, "", TESTS, "f")
-        found[name] = {"outcome": verdict.outcome, "reason": verdict.reason, "sec": round(time.perf_counter() - start, 2)}
+        found[name] = {
+            "outcome": verdict.outcome,
+            "reason": verdict.reason,
+            "sec": round(time.perf_counter() - start, 2),
+        }
     return found
 
 

@@ -299,7 +299,9 @@ def _sample_text(sample: Mapping[str, Any]) -> SampleText:
             f"reveal ratio {ratio_text}, {sample.get('num_shown', '?')} of {sample.get('num_steps', '?')} steps shown",
             200,
         ),
-        outcome=printable("; ".join(filter(None, (verdict, sample.get("remark"), f"the answer is {sample.get('answer', '?')}"))), 900),
+        outcome=printable(
+            "; ".join(filter(None, (verdict, sample.get("remark"), f"the answer is {sample.get('answer', '?')}"))), 900
+        ),
         student_prompt=printable(sample["student_prompt"]),
         teacher_prompt=Revealed(printable(part.before), printable(part.revealed), printable(part.after)),
         rollout=printable(sample["rollout"]),
