@@ -185,10 +185,7 @@ def read_rows(
     rows = list(first_of.values())
     if not rows:
         reason = "all with an empty solution" if empty_solutions else "none with a final answer"
-        raise DataError(
-            f"{path}: expected at least one row with problem, {'solution ' if needs_solution else ''}and answer, got "
-            f"{f'{num_rows} rows, {reason}' if num_rows else 'an empty file'}; check the file."
-        )
+        raise _nothing_of_use(path, f"{num_rows} rows, {reason}" if num_rows else "an empty file", needs_solution)
     missing_levels = [row.line for row in rows if row.level is None] if needs_solution else []
     return rows, DataReport(
         path=str(path),
@@ -199,6 +196,12 @@ def read_rows(
         empty_solutions=tuple(empty_solutions),
         missing_levels=tuple(missing_levels) if len(missing_levels) < len(rows) else (),
         missing_answers=tuple(missing_answers),
+    )
+
+
+def _nothing_of_use(path: str | Path, got: str, needs_solution: bool) -> DataError:
+    return DataError(
+        f"{path}: expected at least one row with problem, {'solution ' if needs_solution else ''}and answer, got {got}; check the file."
     )
 
 
