@@ -181,7 +181,10 @@ class Exp3sBandit(GridBandit):
 
     def set_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         super().set_arrays(arrays)
-        self.arm_weights = np.array(arrays["arm_weights"])
+        arm_weights = np.array(arrays["arm_weights"])
+        if arm_weights.shape != self.arm_weights.shape or not (np.isfinite(arm_weights) & (arm_weights >= 0.0)).all():
+            raise ValueError("weights of arms that such an agent has not")
+        self.arm_weights = arm_weights
 
 
 def _features(observation: NDArray[np.float64]) -> NDArray[np.float64]:

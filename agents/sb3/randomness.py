@@ -63,14 +63,24 @@ class PrivateGenerators:
         }
 
     def set_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Takes over what ``arrays`` returned."""
+        """Takes over what ``arrays`` returned.
+
+        Raises:
+            ValueError, TypeError, OverflowError, LookupError, RuntimeError: If it is something else.
+        """
         version, gauss = arrays["python_gauss"].tolist()
         position, has_gauss, cached_gauss = arrays["numpy_gauss"].tolist()
-        self._states = _States(
+        states = _States(
             (int(version), tuple(arrays["python"].tolist()), None if np.isnan(gauss) else gauss),
             ("MT19937", arrays["numpy"].astype(np.uint32), int(position), int(has_gauss), cached_gauss),
             torch.from_numpy(arrays["torch"].copy()),
         )
+        outside = _read()
+        try:
+            _write(states)  # which finds out what is odd
+        finally:
+            _write(outside)
+        self._states = states
 
 
 def _read() -> _States:

@@ -178,6 +178,8 @@ ODD_BANDIT: dict[str, Edit] = {
     "arms of other groups": array("history/arms", lambda one: np.concatenate([one, one], axis=1)),
     "waiting contexts of another size": array("pending/contexts", lambda one: np.concatenate([one, one], axis=1)),
     "waiting numbers without a number": array("pending/numbers", lambda one: np.full_like(one, np.nan)),
+    "weights of other arms": array("arm_weights", lambda one: one[:, 1:]),
+    "weights without a number": array("arm_weights", lambda one: np.full_like(one, np.nan)),
 }
 
 

@@ -84,7 +84,9 @@ def check_submission(
     told = read_bench_file(folder)
     whole = InstanceSet.load(told["instances"])
     unlike = f"the set is {whole.name} {whole.version} now, with other fields; take the version that was run"
-    configs = sorted(folder.glob(f"*/*/{CONFIG_FILE}"))
+    # A run that has lost its description, or shows a link to nothing there, is one all the same.
+    found = {path.parent for path in folder.glob("*/*/*") if path.name in (CONFIG_FILE, TRAJECTORY_FILE)}
+    configs = [one / CONFIG_FILE for one in sorted(found)]
     if not configs:
         raise RunFilesError(
             f"{folder}: expected runs in folders of instances, found none; pass the folder given to --out."

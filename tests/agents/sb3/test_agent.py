@@ -21,6 +21,7 @@ from agents.base import AgentProtocol
 from agents.sb3.agent import SB3Agent, load_agent
 from agents.sb3.algorithms import ALGORITHMS
 from agents.sb3.files import described
+from agents.sb3.randomness import PrivateGenerators
 from atesd.experiments.run import execute
 from atesd.experiments.specs import RunSpec
 from atesd.experiments.training.evaluation import evaluate
@@ -411,3 +412,19 @@ def test_noise_for_many_students_fits_one(tmp_path: Path):
     one = load_agent(tmp_path / "agent", single(), learn=True, trust=True)
     one.learn(WINDOWS)
     assert one.algorithm.replay_buffer.actions[:WINDOWS].shape == (WINDOWS, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "odd"),
+    [("python", np.zeros(0)), ("python_gauss", np.full(2, np.inf)), ("numpy", np.zeros(3)), ("torch", np.zeros(9))],
+)
+def test_odd_states_of_generators_are_found_at_once_and_change_nothing(name: str, odd: np.ndarray):
+    generators = PrivateGenerators()
+    arrays = generators.arrays()
+    before = random.getstate(), torch.get_rng_state()
+    with pytest.raises((ValueError, TypeError, OverflowError, LookupError, RuntimeError)):
+        generators.set_arrays({**arrays, name: odd})
+    assert all(np.array_equal(one, arrays[key], equal_nan=True) for key, one in generators.arrays().items())
+    assert random.getstate() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+    generators.set_arrays(arrays)

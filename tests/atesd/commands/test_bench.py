@@ -180,6 +180,14 @@ def test_descriptions_that_no_run_has_are_refused(change: Any, reason: str, fold
     assert reason in found.reason
 
 
+def test_a_run_without_its_description_is_refused(folder: Path, tmp_path: Path):
+    copy = copied(folder, tmp_path)
+    (copy / "low" / "beta-seed3" / "config.json").unlink()
+    (found,) = check_submission(copy, 1)
+    assert found.verdict == "refused"
+    assert "config.json: expected a readable file" in found.reason
+
+
 @pytest.mark.parametrize("odd", [{"threads": 0}, {"threads": "x"}, {"split": None}, {"set": 1}])
 def test_an_odd_description_of_a_submission_is_refused(odd: Any, folder: Path, tmp_path: Path):
     copy = copied(folder, tmp_path)
