@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from atesd.commands import shared
+from atesd.commands import defaults, shared
 from atesd.commands.environment import parse_command
 from atesd.console import say
 from atesd_env.config import RunConfig, preset
@@ -99,7 +99,8 @@ def main(arguments: Sequence[str]) -> None:
     from atesd.experiments.specs import check_folders, plan_runs
 
     agents = trusted(command.agents) if command.trust_pickle else command.agents
-    specs = plan_runs(command.env, command.config, agents, command.seeds, command.out)
+    config = defaults.fitted(command.config, arguments)
+    specs = plan_runs(command.env, config, agents, command.seeds, command.out)
     check_folders(specs, resume=command.resume, overwrite=command.overwrite)
     COMPARISON.check(command.out)
     began_sec = time.perf_counter()

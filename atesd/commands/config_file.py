@@ -13,7 +13,7 @@ from atesd_env.files.atomic import write_atomically
 from atesd_env.files.ownership import MARKER
 from atesd_env.files.reading import open_regular, reading
 
-FLAG = "--config"
+_FLAG = "--config"
 _MOST_BYTES = 2**20
 # What a run's own file calls what a flag calls otherwise.
 _RUNS_NAMES = {"env_id": "env", "seed": "seeds"}
@@ -51,10 +51,10 @@ def with_file(arguments: Sequence[str]) -> list[str]:
 def _path(arguments: Sequence[str]) -> Path | None:
     for place, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
-        if name == FLAG:
+        if name == _FLAG:
             following = value if equals else next(iter(arguments[place + 1 :]), "")
             if not following or following.startswith("--"):
-                raise ConfigError(f"config: expected a file behind {FLAG}, got none; name a YAML or JSON file.")
+                raise ConfigError(f"config: expected a file behind {_FLAG}, got none; name a YAML or JSON file.")
             return Path(following)
     return None
 

@@ -93,14 +93,14 @@ class EnvConfig(RunConfig):
     exposure: Literal["reference", "none", "other", "other_matched", "wrong_answer", "no_answer", "answer_only"] = (
         choice("reference", "reference", "none", "other", "other_matched", "wrong_answer", "no_answer", "answer_only")
     )
-    """What the teacher is shown: the reference solution, or a control in its place ([what each holds](#controls)). [paper: reference]"""
+    """What the teacher is shown: the reference solution, or a control in its place, such as another problem's. [paper: reference]"""
     view: str | None = None
     """Task math: which version of the solution stands for the reference, a name in the rows' `views`; None is the solution. [ours]"""
     action_views: str | None = None
     """Task math: let the action pick the version in each window, out of these names ("solution" is the solution), such as
-    "gist,solution": one entry more behind the reveal ratios ([how](#more-in-an-action)). [ours]"""
+    "gist,solution": one entry more behind the reveal ratios. [ours]"""
     action_retire: bool = False
-    """Let the action drop the teacher for a window: one entry more, the last, above 0.5 ([how](#more-in-an-action)). [ours]"""
+    """Let the action drop the teacher for a window: one entry more, the last, above 0.5. [ours]"""
     max_prompt_tokens: int = number(160, 8)
     """Longest prompt in tokens; a longer teacher prompt loses its last shown steps, which a column counts. [ours]"""
 

@@ -45,13 +45,9 @@ def views_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """The packaged student reads letter by letter: requests must be short to fit its context."""
-    for name, words in {
-        "_REFERENCE_BEGINS": "=",
-        "_OWN_WORDS": "!",
-        "_REFERENCE_ENDS": "=",
-        "CLOSING_REQUEST": "?",
-    }.items():
-        monkeypatch.setattr(f"atesd_env.tasks.math.{name}", words)
+    for name, words in {"_REFERENCE_BEGINS": "=", "_OWN_WORDS": "!", "_REFERENCE_ENDS": "="}.items():
+        monkeypatch.setattr(f"atesd_env.tasks.wording.{name}", words)
+    monkeypatch.setattr("atesd_env.tasks.math.MathTask.closing_request", "?")
 
 
 def with_views(path: Path, **fields: Any) -> gym.Env[Any, Any]:
