@@ -57,6 +57,11 @@ class DataRow:
     level: float | None
     views: tuple[tuple[str, str], ...] = ()
 
+    def as_fields(self) -> dict[str, Any]:
+        """Returns what it is read from, without id and level."""
+        views = {"views": dict(self.views)} if self.views else {}
+        return {"problem": self.problem, "solution": self.solution, "answer": self.answer, **views}
+
 
 @dataclass(frozen=True)
 class DataReport:
