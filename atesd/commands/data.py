@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from atesd.console import say
+from atesd_env.config.task import OWN_TASK, ROW_TASKS, TASKS
 from atesd_env.errors import ConfigError, DataError
 from atesd_env.files.atomic import check_writable, is_own_file, make_parent, write_atomically
 
 if TYPE_CHECKING:
+    from atesd_env.tasks.base import Problem
     from atesd_env.tasks.data.rows import DataRow
 
 _RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _BAR_WIDTH = 40
+_NUM_GENERATED = 200
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,10 @@ class Command:
 
     source: Annotated[str, tyro.conf.Positional]
     """JSONL or Parquet file of problem, solution and answer, or a data set of the hub by its id, perhaps with a split
-    (openai/gsm8k:train, openai/gsm8k:main:train); "gsm8k" is packaged."""
+    (openai/gsm8k:train, openai/gsm8k:main:train); "gsm8k" is packaged. Or a task whose problems are generated (arithmetic, facts, engram,
+    reasoning_gym, package.module:Class), of which 200 are looked at."""
+    task: str = "math"
+    """Whose rows they are: math, code or choice."""
     data_columns: str | None = None
     """Which columns hold problem, solution, answer, id or level, where their names differ: problem=question,answer=final."""
     student: str | None = None
@@ -71,15 +77,19 @@ def main(arguments: Sequence[str]) -> None:
     from atesd_env.tasks.data.filters import LengthLimits, measured
     from atesd_env.tasks.data.rows import read_rows
     from atesd_env.tasks.data.shapes import parse_columns
-    from atesd_env.tasks.registry import PACKAGED_DATA
+    from atesd_env.tasks.registry import PACKAGED_DATA, rows_task
 
+    if _is_generated(command.source):
+        _show_generated(command)
+        return
+    kind = rows_task(command.task)
     source = PACKAGED_DATA / "train.jsonl" if command.source == "gsm8k" else command.source
-    rows, report = read_rows(source, columns=parse_columns(command.data_columns))
+    rows, report = read_rows(source, columns=parse_columns(command.data_columns), parse=kind.parse)
     say(report)
     limits = LengthLimits(command.min_steps, command.max_steps, command.max_problem_tokens, command.max_solution_tokens)
     kept = []
     dropped: dict[str, int] = {}
-    for row, lengths in measured(rows, _token_counter(command.student)):
+    for row, lengths in measured(rows, _token_counter(command.student), kind.steps):
         breach = lengths.breach(limits)
         if breach is None:
             kept.append((row, lengths))
@@ -88,7 +98,7 @@ def main(arguments: Sequence[str]) -> None:
     for name, count in dropped.items():
         say(f"left out by {name}: {count}")
     for name in command.benchmark:
-        texts = {problem.id: problem.problem for problem in read_benchmark(name).problems}
+        texts = {problem.id: problem.problem for problem in read_benchmark(name, task=command.task).problems}
         overlaps = find_overlaps(((row.id, row.problem) for row, _ in kept), texts)
         say(f"shares 13 words in a row with {name}: {len(overlaps)}")
         for overlap in overlaps[:10]:
@@ -107,7 +117,7 @@ def main(arguments: Sequence[str]) -> None:
     ):
         say(f"\n{title}\n{histogram(values)}")
     for row, _ in kept[: command.examples]:
-        say(f"\n{_example(row.id, row.problem, row.solution, row.answer)}")
+        say(f"\n{_example(kind.as_problem(row, has_levels=False))}")
     if command.out is not None:
         _write(command.out, [row for row, _ in kept])
         say(f"\nwritten: {command.out}")
@@ -137,13 +147,38 @@ def histogram(values: Sequence[int], num_bins: int = 10) -> str:
     return "\n".join(lines)
 
 
-def _example(id_: str, problem: str, solution: str, answer: str) -> str:
+def _is_generated(source: str) -> bool:
+    return (
+        not os.path.exists(source)
+        and source not in ROW_TASKS
+        and (source in TASKS or OWN_TASK.fullmatch(source) is not None)
+    )
+
+
+def _show_generated(command: Command) -> None:
+    """Shows what a task generates: its first training problems under seed 0."""
+    from atesd_env.config import EnvConfig
+    from atesd_env.tasks.registry import make_task
+
+    if command.out is not None or command.benchmark:
+        raise ConfigError(
+            f"source: expected a file for --out and --benchmark, got {command.source!r}, whose problems are generated without end; "
+            "leave them out."
+        )
+    task = make_task(EnvConfig(task=command.source))
+    problems = [task.training_problem(0, index) for index in range(_NUM_GENERATED)]
+    say(f"{command.source}: {len({problem.problem for problem in problems})} different problems of {_NUM_GENERATED}")
+    say(f"\nsteps of a solution\n{histogram([len(problem.steps) for problem in problems])}")
+    for problem in problems[: command.examples]:
+        say(f"\n{_example(problem)}")
+
+
+def _example(problem: Problem) -> str:
     """Returns what each reveal ratio shows of one problem."""
     from atesd_env.exposure import num_shown_steps
-    from atesd_env.tasks.segmentation import split_steps
 
-    steps = split_steps(solution)
-    lines = [f"{id_}: {problem}"]
+    steps, answer = problem.steps, problem.answer.replace("\n", "; ")
+    lines = [f"{problem.id}: {problem.problem}"]
     lines += [f"  step {number}: {step.strip()!r}" for number, step in enumerate(steps, start=1)]
     for ratio in _RATIOS:
         num_shown = num_shown_steps(ratio, len(steps))
@@ -178,8 +213,7 @@ def _write(path: Path, rows: Iterable[DataRow]) -> None:
     """Writes the rows as a whole file, or not at all."""
     lines = []
     for row in rows:
-        fields = {"id": row.id, "problem": row.problem, "solution": row.solution, "answer": row.answer}
         level = {} if row.level is None else {"level": row.level}
-        lines.append(json.dumps(fields | level) + "\n")
+        lines.append(json.dumps({"id": row.id, **row.as_fields(), **level}) + "\n")
     make_parent(path)
     write_atomically(path, "".join(lines).encode())

@@ -56,6 +56,9 @@ class ChoiceRow(DataRow):
 
     options: tuple[str, ...]
 
+    def as_fields(self) -> dict[str, Any]:
+        return {**super().as_fields(), "options": list(self.options)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceProblem(Problem):
@@ -172,7 +175,7 @@ class ChoiceTask(RowsTask):
     @classmethod
     def as_problem(cls, row: DataRow, has_levels: bool) -> ChoiceProblem:
         assert isinstance(row, ChoiceRow)
-        steps = split_steps(row.solution)
+        steps = cls.steps(row.solution)
         return ChoiceProblem(
             id=row.id,
             problem=with_options(row.problem, row.options),

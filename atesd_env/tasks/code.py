@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from atesd_env.tasks.base import Problem
 from atesd_env.tasks.data.code_rows import CodeRow, parse_code_row
 from atesd_env.tasks.data.rows import DataRow, ParseRow
-from atesd_env.tasks.from_rows import RowsTask, difficulty_of
+from atesd_env.tasks.from_rows import CutSteps, RowsTask, difficulty_of
 from atesd_env.tasks.grading.programs import Verdict, check_installed, run_tests
 from atesd_env.tasks.programs import program_of, split_program
 from atesd_env.tasks.wording import student_request, teacher_request
@@ -60,6 +60,7 @@ class CodeTask(RowsTask):
     """
 
     parse: ClassVar[ParseRow] = staticmethod(parse_code_row)
+    steps: ClassVar[CutSteps] = staticmethod(split_program)
 
     def __init__(
         self,

@@ -27,11 +27,16 @@ from atesd_env.tasks.data.rows import (
 )
 from atesd_env.tasks.data.sources import Use, is_benchmark
 from atesd_env.tasks.ordering import row_at
+from atesd_env.tasks.segmentation import split_steps
 
 _logger = logging.getLogger(__name__)
 
 _RESERVING = ("probe", "heldout", "training")
 """A problem belongs to the probe before it belongs to the held-out problems, and to training last."""
+
+
+CutSteps = Callable[[str], tuple[str, ...]]
+"""Cuts a solution into steps."""
 
 
 class RowsTask(Task):
@@ -54,6 +59,7 @@ class RowsTask(Task):
 
     Attributes:
         parse: How a row is read.
+        steps: How a solution is cut into steps.
         reports: What was read and left out, by "training", "probe" and "heldout" (of the files that were given). What
             was left out is also logged as a warning.
 
@@ -63,6 +69,7 @@ class RowsTask(Task):
     """
 
     parse: ClassVar[ParseRow] = staticmethod(parse_row)
+    steps: ClassVar[CutSteps] = staticmethod(split_steps)
 
     def __init__(
         self,

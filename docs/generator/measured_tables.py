@@ -46,3 +46,45 @@ def surrogate_table() -> str:
         for name, speed in result["windows_a_second"].items()
     ]
     return f"{markdown_table(('environment', 'windows a second', 'range'), rows)}\n\n{source(result)}"
+
+
+def hostile_table() -> str:
+    """Returns what the judge of programs says of hostile ones, as measured."""
+    result = measured("grading_programs")
+    alone = result["hostile_in_bubblewrap"]
+    rows = [
+        (
+            name,
+            _shortened(verdict["reason"]),
+            _shortened(alone[name]["reason"]),
+            f"{max(verdict['sec'], alone[name]['sec']):.2f}",
+        )
+        for name, verdict in result["hostile_in_monty"].items()
+    ]
+    return f"{markdown_table(('the program', 'Monty first', 'CPython in bubblewrap', 'seconds at most'), rows)}\n\n{source(result)}"
+
+
+def programs_table() -> str:
+    """Returns what comes of reference programs, and how many a second, as measured."""
+    result = measured("grading_programs")
+    names = {"humaneval_164": "HumanEval", "mbppplus": "MBPP+"}
+    rows = [
+        (
+            names[name],
+            str(found["rows"]),
+            ", ".join(f"{count} {what}" for what, count in found["outcomes"].items()),
+            str(found["checks_a_second"]),
+        )
+        for name, found in result["references"].items()
+    ]
+    return f"{markdown_table(('references of', 'programs', 'what comes of them', 'checks a second'), rows)}\n\n{source(result)}"
+
+
+def _shortened(reason: str, longest: int = 70) -> str:
+    told = (
+        reason.removeprefix("assert f(2) == 4: ")
+        .removeprefix("the program itself: ")
+        .replace("|", "or")
+        .replace("`", "'")
+    )
+    return f"{told[:longest]}..." if len(told) > longest else told

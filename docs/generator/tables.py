@@ -24,7 +24,7 @@ from docs.generator.code_tables import (
     student_fields_table,
 )
 from docs.generator.leaderboard import leaderboard_table
-from docs.generator.measured_tables import scaling_table, surrogate_table, trl_table
+from docs.generator.measured_tables import hostile_table, programs_table, scaling_table, surrogate_table, trl_table
 from docs.generator.plan_tables import measured_table, presets_table, seeds_table
 from docs.generator.public_names import ROOT
 from docs.generator.result_tables import (
@@ -46,6 +46,8 @@ COLUMNS_FILE = ROOT / "analysis" / "columns.json"
 
 MADE: dict[str, Callable[[], str]] = {
     "features": features_table,
+    "hostile": hostile_table,
+    "programs": programs_table,
     "columns": columns_table,
     "run_fields": lambda: fields_table(RunConfig),
     "language_model_fields": lambda: fields_table(EnvConfig),

@@ -24,7 +24,7 @@ NAMES = {
     "atesd_env.envs": {"LoopStatistics"},
     "atesd_env.rollouts": {"SamplingSpec", "generate"},
     "atesd_env.student": {"load_student"},
-    "atesd_env.tasks": {"ArithmeticTask"},
+    "atesd_env.tasks": {"ArithmeticTask", "GeneratedTask", "Problem"},
 }
 """Package or room -> the names that pages import from it; whoever uses another one on a page adds it here."""
 

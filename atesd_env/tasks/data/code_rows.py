@@ -37,6 +37,14 @@ class CodeRow(DataRow):
     tests: str
     entry_point: str
 
+    def as_fields(self) -> dict[str, Any]:
+        return {
+            **super().as_fields(),
+            "problem": self.context or self.problem,
+            "answer": self.tests,
+            "entry_point": self.entry_point,
+        }
+
 
 def parse_code_row(
     path: str | Path,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from atesd_env.tasks.data.rows import DataRow
@@ -57,15 +57,20 @@ class RowLengths:
         )
 
 
-def measured(rows: Iterable[DataRow], count_tokens: Callable[[str], int]) -> Iterator[tuple[DataRow, RowLengths]]:
+def measured(
+    rows: Iterable[DataRow],
+    count_tokens: Callable[[str], int],
+    steps: Callable[[str], Sequence[str]] = split_steps,
+) -> Iterator[tuple[DataRow, RowLengths]]:
     """Yields each row with its lengths.
 
     Args:
         rows: The rows.
         count_tokens: Tokens of a text.
+        steps: Cuts a solution.
     """
     for row in rows:
         yield (
             row,
-            RowLengths(len(split_steps(row.solution)), count_tokens(row.problem), count_tokens(row.solution)),
+            RowLengths(len(steps(row.solution)), count_tokens(row.problem), count_tokens(row.solution)),
         )

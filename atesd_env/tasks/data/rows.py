@@ -57,6 +57,11 @@ class DataRow:
     level: float | None
     views: tuple[tuple[str, str], ...] = ()
 
+    def as_fields(self) -> dict[str, Any]:
+        """Returns what it is read from, without id and level."""
+        views = {"views": dict(self.views)} if self.views else {}
+        return {"problem": self.problem, "solution": self.solution, "answer": self.answer, **views}
+
 
 @dataclass(frozen=True)
 class DataReport:
@@ -178,14 +183,11 @@ def read_rows(
             if first.answer != row.answer and not answers_match(row.answer, first.answer):
                 conflicts.append(line)
             continue
-        id_line = lines_of_id.setdefault(row.id, line)
-        if id_line != line:
-            got = f"{row.id!r} as in line {id_line}"
-            raise refused(Path(path), line, "id", "an id of its own", got, "rename it")
+        if (id_line := lines_of_id.setdefault(row.id, line)) != line:
+            raise refused(Path(path), line, "id", "an id of its own", f"{row.id!r} as in line {id_line}", "rename it")
     rows = list(first_of.values())
     if not rows:
-        reason = "all with an empty solution" if empty_solutions else "none with a final answer"
-        raise _nothing_of_use(path, f"{num_rows} rows, {reason}" if num_rows else "an empty file", needs_solution)
+        raise _nothing_of_use(path, num_rows, len(empty_solutions), needs_solution)
     missing_levels = [row.line for row in rows if row.level is None] if needs_solution else []
     return rows, DataReport(
         path=str(path),
@@ -199,7 +201,9 @@ def read_rows(
     )
 
 
-def _nothing_of_use(path: str | Path, got: str, needs_solution: bool) -> DataError:
+def _nothing_of_use(path: str | Path, num_rows: int, num_empty: int, needs_solution: bool) -> DataError:
+    reason = "all with an empty solution" if num_empty else "none with a final answer"
+    got = f"{num_rows} rows, {reason}" if num_rows else "an empty file"
     return DataError(
         f"{path}: expected at least one row with problem, {'solution ' if needs_solution else ''}and answer, got {got}; check the file."
     )

@@ -355,3 +355,13 @@ def test_a_real_browser_opens_the_file_itself_and_finds_no_fault(runs: Path, tmp
     picture = tmp_path / "page.png"
     browse(page, tmp_path / "profile", "--window-size=1280,2000", f"--screenshot={picture}")
     assert picture.stat().st_size > 20_000
+
+
+def test_a_remark_says_which_test_failed_and_is_text(tmp_path: Path, without_pictures: None):
+    write_run(tmp_path / "run", "fixed:1", 0, windows=1)
+    path = tmp_path / "run" / "samples.jsonl"
+    sample = json.loads(path.read_text().splitlines()[0])
+    sample |= {"is_correct": False, "remark": "failed: assert f(2) < 4: <b>", "answer": "def f(x)"}
+    path.write_text(json.dumps(sample) + "\n")
+    text = render_report(tmp_path)
+    assert "Rollout: wrong; failed: assert f(2) &lt; 4: &lt;b&gt;; the answer is def f(x)." in text

@@ -1,6 +1,7 @@
 """Task code: where programs are cut, what both requests say, and that references pass while everything else fails."""
 
 import ast
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from hypothesis import strategies as st
 from atesd_env.config import EnvConfig
 from atesd_env.errors import ConfigError, DataError
 from atesd_env.evaluation.benchmarks import read_benchmark
+from atesd_env.population.samples import Sample
+from atesd_env.tasks.choice import ChoiceTask
 from atesd_env.tasks.code import CodeTask
 from atesd_env.tasks.data.rows import read_rows
 from atesd_env.tasks.data.sources import find_data_set
+from atesd_env.tasks.from_rows import RowsTask
 from atesd_env.tasks.programs import program_of, split_program, visible_examples
 from atesd_env.tasks.registry import make_task
 
@@ -22,6 +26,7 @@ pytest.importorskip("pydantic_monty", reason="the sandbox is missing: pip instal
 SAMPLES = Path(__file__).parents[2] / "data"
 HUMANEVAL = SAMPLES / "humaneval_sample.jsonl"
 MBPPPLUS = SAMPLES / "mbppplus_sample.jsonl"
+AQUA = SAMPLES / "aqua_sample.jsonl"
 
 
 @pytest.fixture(scope="module", params=[HUMANEVAL, MBPPPLUS], ids=["humaneval", "mbppplus"])
@@ -259,3 +264,19 @@ def test_the_hubs_rows_become_ours():
     }
     row = CodeTask.parse("x", 1, find_data_set("openai/openai_humaneval", "measuring").row(there))
     assert (row.id, row.solution) == ("HumanEval/0", "def f(x):\n    return x\n")
+
+
+@pytest.mark.parametrize(("path", "kind"), [(HUMANEVAL, CodeTask), (MBPPPLUS, CodeTask), (AQUA, ChoiceTask)])
+def test_rows_that_are_written_are_read_as_they_were(path: Path, kind: type[RowsTask]):
+    rows, _ = read_rows(path, parse=kind.parse)
+    assert [
+        kind.parse(path, row.line, {"id": row.id, **json.loads(json.dumps(row.as_fields()))}) for row in rows
+    ] == rows
+
+
+def test_a_sample_has_a_remark_only_where_there_is_one():
+    fields = dict.fromkeys(("problem_id", "problem", "student_prompt", "teacher_prompt", "rollout", "answer"), "")
+    numbers = {"reveal_ratio": 0.5, "num_shown": 1, "num_steps": 2, "is_correct": False}
+    sample = Sample(**fields, **numbers, remark="failed: assert f(2) == 4")
+    assert sample.as_row()["remark"] == "failed: assert f(2) == 4"
+    assert "remark" not in dataclasses.replace(sample, remark="").as_row()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from atesd.commands import data
 from atesd_env.config import EnvConfig
 from atesd_env.config.saved import read_config
 from atesd_env.errors import ConfigError
@@ -166,3 +167,12 @@ def test_too_few_problems_for_a_split_are_refused(monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(ConfigError, match=r"probe problems: expected 30 different ones of Few"):
         Few().probe_problems(30)
+
+
+def test_the_command_data_shows_what_is_generated(capsys: pytest.CaptureFixture[str]):
+    data.main(["arithmetic", "--examples", "1"])
+    shown = capsys.readouterr().out
+    assert "arithmetic: 200 different problems of 200" in shown
+    assert "reveal ratio 0.50: steps 1 to 2 of 4, and the answer 207" in shown
+    with pytest.raises(ConfigError, match="source: expected a file for --out"):
+        data.main(["arithmetic", "--out", "file.jsonl"])
