@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 	$(BIN)/atesd run --env ATESD-Bench-v0 --instance terse-slip-groups --agent fixed:1 fixed:0.25 grounded --seeds 0 1 2 --out demo --overwrite
 
 test: $(VENV)/installed-test check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 docs: $(VENV)/installed-docs notebooks
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean

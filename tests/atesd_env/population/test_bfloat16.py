@@ -16,6 +16,7 @@ import torch
 
 from atesd_env.config import preset
 from atesd_env.evaluation.evaluator import Evaluator, Request
+from atesd_env.population.decision import Decision
 from atesd_env.population.population import Population
 from atesd_env.rollouts.decoding import begin_decoding
 from atesd_env.rollouts.sampling import Rollouts, SamplingSpec, generate, left_pad
@@ -156,7 +157,7 @@ def test_probe(both: tuple[Population, Population]) -> None:
     for index in range(2):
         measured = [one.instances[index].probe.nll(index) for one in both]
         assert measured[0] == pytest.approx(measured[1], abs=NATS)
-        grounded = [one.instances[index].grounded(index, [0.5], "teacher") for one in both]
+        grounded = [one.instances[index].grounded(index, Decision(HALF[0]), "teacher") for one in both]
         assert grounded[0] == pytest.approx(grounded[1], abs=NATS)
     assert abs(half.instances[0].probe.nll(0) - half.instances[1].probe.nll(1)) > NATS, "each student has its own"
 

@@ -11,7 +11,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 import atesd_env  # noqa: F401  (registers the ids)
 from atesd_env.config import EnvConfig, preset
-from atesd_env.envs.columns import COLUMNS
+from atesd_env.envs.columns import COLUMNS, HEALTH_COLUMNS
 from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.errors import AtesdError
 from atesd_env.population.environments import TeacherExposureEnv
@@ -74,7 +74,7 @@ def test_row_has_every_column_and_accuracy_only_when_measured(env: TeacherExposu
     steps = play(env, 0, [0.5, 0.5, 0.5])
     for number, step in enumerate(steps[1:], start=1):
         info = step[4]
-        assert set(info) == {column.name for column in COLUMNS}
+        assert set(info) == {column.name for column in (*COLUMNS, *HEALTH_COLUMNS)}
         assert info["window"] == number
         assert info["update"] == 2 * number
         assert (info["probe/accuracy"] is None) == (number == 1), "every second window, and the last"

@@ -21,7 +21,7 @@ import torch
 
 from atesd.commands.cli import main
 from atesd_env.config import EnvConfig
-from atesd_env.envs.columns import COLUMNS, ENGINE_COLUMNS
+from atesd_env.envs.columns import COLUMNS, ENGINE_COLUMNS, HEALTH_COLUMNS
 from atesd_env.errors import ConfigError, EngineError, EngineUnavailableError
 from atesd_env.files.run_folder import read_rows
 from atesd_env.population.population import Population
@@ -89,7 +89,7 @@ def test_the_own_engine_adds_no_columns(config: EnvConfig):
     own = Population(config)
     own.reset(0, 3)
     (row,) = own.window(HALF)
-    assert list(row) == [column.name for column in COLUMNS]
+    assert list(row) == [column.name for column in (*COLUMNS, *HEALTH_COLUMNS)]
 
 
 # A server
@@ -98,7 +98,7 @@ def test_the_own_engine_adds_no_columns(config: EnvConfig):
 def test_a_server_samples_and_its_log_probabilities_agree(population: Population, server: FakeVllmServer):
     rows = [population.window(HALF)[0] for _ in range(2)]
     for row in rows:
-        assert list(row) == [column.name for column in (*COLUMNS, *ENGINE_COLUMNS)]
+        assert list(row) == [column.name for column in (*COLUMNS, *HEALTH_COLUMNS, *ENGINE_COLUMNS)]
         assert row["engine/log_prob_difference"] < 1e-4
         assert row["engine/log_prob_difference"] <= row["engine/log_prob_difference_max"] < 1e-3
         assert row["engine/importance_weight"] == 1.0
