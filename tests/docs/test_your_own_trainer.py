@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -42,18 +43,21 @@ def test_trls_trainer_in_two_processes(tmp_path: Path):
     for typed, smaller in small.items():
         assert typed in program
         program = program.replace(typed, smaller)
+    # Into a file each: what two processes print may stand in one another's lines.
     program += (
-        "\nprint('at the end', exposure.decision.reveal_ratios.tolist(), exposure.statistics.probe_nll, flush=True)\n"
+        "\nimport json, os, pathlib\n"
+        "known = [*exposure.decision.reveal_ratios.tolist(), exposure.statistics.probe_nll]\n"
+        "pathlib.Path(f\"end-{os.environ['RANK']}.json\").write_text(json.dumps(known))\n"
     )
     (tmp_path / "program.py").write_text(program)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "program.py"]
     command = [sys.executable, "-W", "ignore", *launch]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
-    first, second = (line for line in result.stdout.splitlines() if line.startswith("at the end"))
+    first, second = (json.loads((tmp_path / f"end-{rank}.json").read_text()) for rank in range(2))
     assert first == second
     (row,) = load_runs(tmp_path / "runs" / "trl").to_dict("records")
-    assert row["exposure/reveal_ratio"] == pytest.approx(float(first.split("[")[1].split("]")[0]))
+    assert row["exposure/reveal_ratio"] == pytest.approx(first[0])
     assert row["rollout/length"] * 4 == pytest.approx(row["rollout/num_tokens"]), "rollouts of both processes"
 
 
