@@ -5,7 +5,7 @@ that difference leaves out 0; the intervals of all ratios hold together and know
 where the one fixed ratio that is best over all its instances ends at least ``LEAST`` below the best one of each. Beside that stands what
 four cheap signals of the first window would choose, and how far below the best ratio that choice ends.
 
-Runs are kept one file an instance, so that a measurement which was broken off goes on where it stopped.
+Runs are kept one file an instance; those that are there are not made again.
 
 Example: python -m benchmarks.admission --runs admission-runs --workers 2
 """
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from analysis.contrasts import to_best
 from atesd_env.bench.instances import InstanceSet
 from atesd_env.files.atomic import write_atomically
-from benchmarks.common import mean_with_interval, num_seeds, provenance, save
+from benchmarks.common import RESULTS, mean_with_interval, num_seeds, provenance, save
 from benchmarks.landscapes import RATIOS, landscape
 
 LEAST = 0.10
@@ -115,13 +115,16 @@ def single_ratio(instances: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--instances", default="atesd-bench", help="a packaged set, or a .json file")
-    parser.add_argument("--runs", type=Path, required=True, help="folder that gets a file for each instance")
+    parser.add_argument("--runs", type=Path, default=RESULTS / "admission", help="folder of a file for each instance")
     parser.add_argument("--seeds", type=num_seeds, default=8, help="how many, from 0 on")
     parser.add_argument("--heldout", type=int, default=500, help="held-out problems")
     parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
+    parser.add_argument("--sum-up", action="store_true", help="play nothing: take the instances that were played")
     arguments = parser.parse_args()
     arguments.runs.mkdir(parents=True, exist_ok=True)
-    instances = InstanceSet.load(arguments.instances)
+    whole = InstanceSet.load(arguments.instances)
+    is_played = {instance.id: (arguments.runs / f"{instance.id}.json").exists() for instance in whole}
+    instances = [instance for instance in whole if is_played[instance.id] or not arguments.sum_up]
     ids = [instance.id for instance in instances]
     one = partial(play, arguments.instances, arguments.runs, range(arguments.seeds), arguments.heldout)
     found: dict[str, dict[str, Any]] = {}
@@ -134,9 +137,9 @@ def main() -> None:
     save(
         "admission",
         {
-            "set": instances.name,
-            "version": instances.version,
-            "fingerprint": instances.fingerprint,
+            "set": whole.name,
+            "version": whole.version,
+            "fingerprint": whole.fingerprint,
             "seeds": list(range(arguments.seeds)),
             "num_heldout": arguments.heldout,
             "least": LEAST,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from atesd_env.config import BenchConfig, EnvConfig, RunConfig, SurrogateConfig, ToyConfig
 from docs.generator.base_tables import bases_table, habit_parameters_table, habits_table
+from docs.generator.bench_tables import admission_table, signals_table
 from docs.generator.code_tables import (
     agents_table,
     columns_json,
@@ -74,6 +75,8 @@ MADE: dict[str, Callable[[], str]] = {
     "baselines": baselines_table,
     "baselines_mixed": baselines_mixed_table,
     "grpo_sweep": grpo_sweep_table,
+    "admission": admission_table,
+    "signals": signals_table,
     "bench_intervals": bench_intervals_table,
     "comparisons": comparisons_table,
     "comparisons_beyond": beyond_table,
