@@ -133,7 +133,8 @@ def main() -> None:
             told = {"split": instance.split, "commit": played["commit"], "cpu_sec_a_run": played["cpu_sec_a_run"]}
             found[instance.id] = {**told, **admitted(played["runs"])}
             print(instance.id, json.dumps(found[instance.id]["best_minus_worst"]), flush=True)
-    splits = {instance.split for instance in instances}
+    unknown = {instance.split for instance in whole if instance.id not in found}
+    splits = {instance.split for instance in whole} - unknown
     save(
         "admission",
         {
