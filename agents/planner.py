@@ -49,6 +49,11 @@ class Planner(PassesOptionsOn, Agent):
         self.start = checked_count("start", start, least=0)
         self.initial_ratio = checked_ratio("initial_ratio", initial_ratio)
         config_of(env)  # refuses what is none of ours
+        if not hasattr(env.unwrapped, "population"):
+            raise ConfigError(
+                f"{type(self).__name__}: expected an environment that can be asked, got a loop of one's own; take a controller that only "
+                "observes (`atesd agents` lists them), or make it with the environment."
+            )
         self._planned: NDArray[np.float64] | None = None
         self._costs = dict.fromkeys(self.cost_names, 0)
 
