@@ -26,6 +26,7 @@ class OracleSchedule(Planner):
 
     def __init__(self, env: gymnasium.Env[Any, Any], seed: int = 0) -> None:
         super().__init__(env, seed, every=1)
+        self._schedules: dict[str, NDArray[np.float64]] = {}  # of the instances that were met
         if not hasattr(env.unwrapped, "instance_set"):
             raise ConfigError(
                 f"oracle: expected an environment of the bench, got {type(env.unwrapped).__name__}; make ATESD-Bench-v0, or give a "
@@ -35,6 +36,8 @@ class OracleSchedule(Planner):
     def plan(self, student: int, ratios: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns the ratios of the student's next window, [groups]; those of groups that its instance lacks are 0."""
         env: Any = self.env.unwrapped
-        schedule = oracle_schedule(env.instance_set, env.population.instance_of(student))
-        now = schedule[len(env.population.runs[student].rows)]
+        instance = env.population.instance_of(student)
+        if instance not in self._schedules:
+            self._schedules[instance] = oracle_schedule(env.instance_set, instance)
+        now = self._schedules[instance][len(env.population.runs[student].rows)]
         return np.pad(now, (0, self.groups - len(now)))

@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 
 from analysis.contrasts import to_best
 from atesd_env.bench.instances import InstanceSet
-from atesd_env.files.atomic import write_atomically
-from benchmarks.common import RESULTS, mean_with_interval, num_seeds, provenance, save
+from benchmarks.common import RESULTS, kept, mean_with_interval, num_seeds, save
 from benchmarks.landscapes import RATIOS, landscape
 
 LEAST = 0.10
@@ -45,24 +44,17 @@ SIGNALS = {
 def play(set_name: str, folder: Path, seeds: Sequence[int], num_heldout: int, instance_id: str) -> dict[str, Any]:
     """Returns the runs of an instance at each fixed ratio and at random ones, from its file in ``folder`` where there is one."""
     instances = InstanceSet.load(set_name)
-    asked = {
-        "fields": {**instances.fields, **instances[instance_id].fields},
-        "seeds": list(seeds),
-        "num_heldout": num_heldout,
-    }
-    path = folder / f"{instance_id}.json"
-    if not path.exists():
+    fields = {**instances.fields, **instances[instance_id].fields}
+
+    def played() -> dict[str, Any]:
         torch.set_num_threads(1)
         started = time.process_time()
         config = instances.config(instance_id).replace(probe_accuracy_every=0)  # measured once, on more problems
         runs = landscape(config, SCHEDULES, seeds, num_heldout)
-        cpu_sec = (time.process_time() - started) / len(runs)
-        content = {**provenance(), **asked, "cpu_sec_a_run": round(cpu_sec, 2), "runs": runs}
-        write_atomically(path, json.dumps(content).encode())
-    content = json.loads(path.read_text())
-    if any(content[name] != value for name, value in asked.items()):
-        raise SystemExit(f"{path}: expected runs of {asked}, got those of others; take another folder for --runs.")
-    return content
+        return {"cpu_sec_a_run": round((time.process_time() - started) / len(runs), 2), "runs": runs}
+
+    asked = {"fields": fields, "seeds": list(seeds), "num_heldout": num_heldout}
+    return kept(folder / f"{instance_id}.json", asked, played)
 
 
 def outcomes(runs: Sequence[dict[str, Any]], schedule: str) -> NDArray[np.float64]:

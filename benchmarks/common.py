@@ -9,7 +9,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from analysis.contrasts import to_reference
 from analysis.intervals import mean_interval
+from atesd_env.files.atomic import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -58,6 +59,22 @@ def save(name: str, result: dict[str, Any]) -> None:
     text = json.dumps({**_PROVENANCE, **result}, indent=2)
     print(text)
     (RESULTS / f"{name}.json").write_text(text + "\n")
+
+
+def kept(path: Path, asked: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Returns a part of a measurement from its file, which is made first where there is none: what was broken off goes on there.
+
+    Args:
+        path: The file.
+        asked: What the part depends on, as JSON holds it; a file of something else is refused.
+        make: Makes the part.
+    """
+    if not path.exists():
+        write_atomically(path, json.dumps({**_PROVENANCE, **asked, **make()}).encode())
+    content: dict[str, Any] = json.loads(path.read_text())
+    if any(content.get(name) != value for name, value in asked.items()):
+        raise SystemExit(f"{path}: expected what belongs to {asked}, got something else; take another folder.")
+    return content
 
 
 def mean_with_interval(values: ArrayLike) -> dict[str, float]:

@@ -9,7 +9,6 @@ Example: python -m benchmarks.oracle --found oracle-runs --workers 2
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -21,9 +20,8 @@ import torch
 from atesd_env.bench.environments import BenchEnv
 from atesd_env.bench.instances import InstanceSet
 from atesd_env.bench.oracle import best_schedule, grid_of_actions
-from atesd_env.bench.schedules import schedules_file, write_schedules
-from atesd_env.files.atomic import write_atomically
-from benchmarks.common import provenance
+from atesd_env.bench.schedules import CARD, schedules_file, write_schedules
+from benchmarks.common import kept
 from benchmarks.landscapes import RATIOS
 
 COARSE = (0.0, 0.5, 1.0)
@@ -32,21 +30,21 @@ COARSE = (0.0, 0.5, 1.0)
 
 def search(set_name: str, folder: Path, seeds: Sequence[int], width: int, instance_id: str) -> dict[str, Any]:
     """Returns what was found for an instance, from its file in ``folder`` where there is one."""
-    path = folder / f"{instance_id}.json"
-    if not path.exists():
+    instances = InstanceSet.load(set_name)
+
+    def found() -> dict[str, Any]:
         torch.set_num_threads(1)
-        instances = InstanceSet.load(set_name)
         config = instances.config(instance_id)
         env = BenchEnv(instances, split=instances[instance_id].split, instance=instance_id)
         env.reset(options={"instance": instance_id})
         stages = 3 if config.phases is None else 4  # a change within a run needs an end of a stage near it
         actions = grid_of_actions(RATIOS if config.groups == 1 else COARSE, config.groups)
         schedule, spent = best_schedule(env.population, actions, seeds, stages=stages, width=width)
-        told = {name: provenance()[name] for name in ("command", "commit")}
-        content = {"ratios": schedule.ratios, **told, "seeds": list(seeds), "windows_spent": spent}
-        write_atomically(path, json.dumps(content).encode())
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+        return {"ratios": schedule.ratios, "windows_spent": spent}
+
+    asked = {"fields": {**instances.fields, **instances[instance_id].fields}, "seeds": list(seeds), "width": width}
+    told = kept(folder / f"{instance_id}.json", asked, found)
+    return {name: told[name] for name in ("ratios", *CARD)}
 
 
 def main() -> None:
