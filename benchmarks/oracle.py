@@ -37,7 +37,9 @@ def search(set_name: str, folder: Path, seeds: Sequence[int], width: int, instan
         config = instances.config(instance_id)
         env = BenchEnv(instances, split=instances[instance_id].split, instance=instance_id)
         env.reset(options={"instance": instance_id})
-        stages = 3 if config.phases is None else 4  # a change within a run needs an end of a stage near it
+        stages = (
+            3 if getattr(config, "phases", None) is None else 4
+        )  # a change within a run needs an end of a stage near it
         actions = grid_of_actions(RATIOS if config.groups == 1 else COARSE, config.groups)
         schedule, spent = best_schedule(env.population, actions, seeds, stages=stages, width=width)
         return {"ratios": schedule.ratios, "windows_spent": spent}

@@ -16,8 +16,8 @@ from atesd_env.config import EnvConfig, preset
 from atesd_env.distillation.statistics import UpdateStatistics
 from atesd_env.errors import ConfigError
 from atesd_env.population.population import Population
-from atesd_env.rollouts.sampling import Rollouts
 from atesd_env.student.model import bare_copy
+from tests.trl_batches import rollouts_of
 
 pytest.importorskip("trl", reason="needs the package trl (pip install atesd-env[trl])")
 
@@ -110,14 +110,7 @@ def own_update(population: Population, step: int, batch: Any, ratio: float) -> U
     """Our own loop's update on TRL's rollouts; at a learning rate of 0 the adapter stays."""
     problems = [population.training_problem(0, 4 * step + place) for place in range(4)]
     prompts = [population.instances[0].builder.teacher_prompt(problem, ratio).token_ids for problem in problems]
-    mask = batch["completion_mask"].bool()
-    rollouts = Rollouts(
-        batch["prompt_ids"],
-        batch["prompt_mask"].bool(),
-        batch["completion_ids"],
-        mask,
-        torch.ones(4, dtype=torch.bool),
-    )
+    rollouts = rollouts_of(batch)
     return population.learner.update(0, rollouts, prompts)
 
 

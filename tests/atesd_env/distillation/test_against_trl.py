@@ -20,8 +20,8 @@ from atesd_env.config import EnvConfig, preset
 from atesd_env.distillation.chunked import token_divergence
 from atesd_env.distillation.divergence import DivergenceSpec
 from atesd_env.population.population import Population
-from atesd_env.rollouts.sampling import Rollouts
 from atesd_env.student.model import bare_copy
+from tests.trl_batches import rollouts_of
 
 pytest.importorskip("trl", reason="needs the package trl (pip install atesd-env[trl])")
 
@@ -80,14 +80,7 @@ def compared(folder: Path) -> dict[str, Any]:
     trainer.train()
 
     prompts = [instance.builder.teacher_prompt(problem, 1.0).token_ids for problem in problems]
-    mask = batch["completion_mask"].bool()
-    rollouts = Rollouts(
-        batch["prompt_ids"],
-        batch["prompt_mask"].bool(),
-        batch["completion_ids"],
-        mask,
-        torch.ones(NUM_ROWS, dtype=torch.bool),
-    )
+    rollouts = rollouts_of(batch)
     statistics = population.learner.update(0, rollouts, prompts)
     return {
         "population": population,
