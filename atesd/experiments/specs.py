@@ -73,8 +73,9 @@ def plan_runs(env_id: str, config: RunConfig, agents: Sequence[Spec], seeds: Seq
     seeds = [checked_seed(seed, "seeds") for seed in seeds]
     for agent in agents:  # all first: a misspelt second agent must not be found out after the first one's run
         _check_agent(agent, env_id, config, seeds)
+    configs = {seed: _of_seed(config, seed) for seed in seeds}
     specs = [
-        RunSpec(env_id, _of_seed(config, seed), agent, seed, out / f"{_folder_name(label(agent))}-seed{seed}")
+        RunSpec(env_id, configs[seed], agent, seed, out / f"{_folder_name(label(agent))}-seed{seed}")
         for seed in seeds
         for agent in agents
     ]

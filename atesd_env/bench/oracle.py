@@ -6,7 +6,7 @@ on other seeds like any controller. (A search within one run, on its own random 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise, product
 from typing import Any, NamedTuple
 
@@ -61,7 +61,6 @@ def best_schedule(
     *,
     stages: int,
     width: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Schedule, int]:
     """Searches for the schedule that ends best: a beam over stages, on common random numbers.
 
@@ -75,7 +74,6 @@ def best_schedule(
         seeds: Seeds to search on, at least one.
         stages: Parts of the run in which the action is kept, from 1 to its windows.
         width: Prefixes that are kept, at least 1.
-        progress: Is told the windows of a student that are done, and how many there will be at most.
 
     Returns:
         The schedule, and the windows of a student that the search took.
@@ -90,7 +88,6 @@ def best_schedule(
             f"{width} and {stages}; correct these."
         )
     lengths = stage_lengths(windows, stages)
-    total = len(actions) * len(seeds) * (lengths[0] + min(width, len(actions)) * sum(lengths[1:]))
     beam = [Prefix((), _started(students, seeds))]
     found: list[Schedule] = []
     spent = 0
@@ -102,7 +99,6 @@ def best_schedule(
             if len(prefix.ratios) + length == windows:
                 found += _ended(followed, grown[-len(actions) :])
             spent += sum(len(run.rows) - len(prefix.ratios) for run in followed.runs)
-            progress(spent, total)
         beam = kept(grown, width)
     return best_of(found), spent
 
