@@ -87,9 +87,9 @@ class LookaheadController(Planner):
     With several groups, the first look compares the ratios for all groups together, then each look tries every group's
     ratios in turn, the easiest first, while the others keep theirs.
 
-    With ``candidates="scores"`` only the ratios are tried that the teacher's scores favour, at most three a group: the one
-    with the highest grounded score, the one with the lowest mismatch, and the best balance of both (``agents.scored``).
-    Where they are the same ratio, no branch is needed.
+    With ``candidates="scores"`` only the ratios are tried that the teacher's scores favour, at most two a group: the one with
+    the highest grounded score, and the best balance of that and the mismatch (``agents.scored``). Where they are the same
+    ratio, no branch is needed.
 
     Cost of a look: at most ``len(ratios) * windows`` windows of a student; with G > 1 groups up to G times this,
     in the first look G + 1 times. ``diagnostics`` tells it, and the run's rows have it as ``agent/branch_updates``
@@ -157,7 +157,7 @@ class LookaheadController(Planner):
             return [list(self.ratios)] * groups
         scores = exposure_scores(self.env, self.ratios, student=student)
         self.count(sampled_tokens=scores.num_sampled_tokens, scored_tokens=scores.num_scored_tokens)
-        places = np.stack([best_places(values) for values in (scores.grounded, -scores.mismatch, balance(scores))])
+        places = np.stack([best_places(values) for values in (scores.grounded, balance(scores))])
         return [[self.ratios[place] for place in np.unique(places[:, group])] for group in range(groups)]
 
     def _config(self, student: int) -> RunConfig:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from atesd_env.config.checks import is_finite
 from atesd_env.errors import ConfigError
 
 GIVEN_BY_MAKE = ("self", "env", "seed")
@@ -53,7 +54,7 @@ def checked_number(
         ConfigError: If it is not.
     """
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if is_number and math.isfinite(value) and least <= value <= most and value > above:
+    if is_number and is_finite(value) and least <= value <= most and value > above:
         return float(value)
     low = f" above {above:g}" if math.isfinite(above) else f" from {least:g}" if math.isfinite(least) else ""
     high = f" to {most:g}" if math.isfinite(most) else ""

@@ -35,7 +35,7 @@ def num_shown_steps(reveal_ratio: float, num_steps: int) -> int:
     >>> [num_shown_steps(ratio, 4) for ratio in (0.0, 0.24, 0.25, 0.99, 1.0)]
     [0, 0, 1, 3, 4]
     """
-    if not (math.isfinite(reveal_ratio) and 0.0 <= reveal_ratio <= 1.0):
+    if not 0.0 <= reveal_ratio <= 1.0:
         raise ConfigError(f"reveal ratio: expected a number in [0, 1], got {reveal_ratio}; clip it before acting.")
     # Actions arrive as float32, where 0.7 * 10 is 6.9999999: without the tolerance an asked-for step would be hidden.
     return min(num_steps, math.floor((reveal_ratio + RATIO_TOLERANCE) * num_steps))

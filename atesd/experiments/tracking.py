@@ -9,12 +9,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from atesd_env.config.checks import is_finite
 from atesd_env.errors import ConfigError
 from atesd_env.files.atomic import is_own_file, make_own_folder
 from atesd_env.files.run_folder import TRAJECTORY_FILE, RunWriter, read_rows
@@ -177,4 +177,4 @@ def tracker(name: str) -> MakeTracker:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and is_finite(value)

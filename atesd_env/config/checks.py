@@ -13,6 +13,7 @@ import dataclasses
 import math
 import numbers
 import os
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +35,7 @@ class Bounds:
     open_low: bool = False
 
     def __contains__(self, value: float) -> bool:
-        # A whole number is finite; asking a very long one would overflow.
-        if not (isinstance(value, int) or math.isfinite(value)):
+        if not (isinstance(value, int) or math.isfinite(value)):  # a whole number is compared as such, however long
             return False
         above = self.low is None or (value > self.low if self.open_low else value >= self.low)
         return above and (self.high is None or value <= self.high)
@@ -111,6 +111,11 @@ def checked_seed(seed: Any, name: str = "seed") -> int:
             f"{name}: expected {what} from 0 to 2^63 - 1, got {str(seed)[:40]}; pass such (--{name.replace('_', '-')})."
         )
     return int(seed)
+
+
+def is_finite(value: float) -> bool:
+    """Whether a number is finite as a float: no NaN, no infinity, and no whole number that is too long for one."""
+    return abs(value) <= sys.float_info.max
 
 
 def _plain(base: str, value: Any) -> str | bool | int | float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atesd_env.config import ToyConfig, check_same_config
+from atesd_env.config.checks import is_finite
 from atesd_env.envs.columns import Columns, Row, check_rows, rows_of
 from atesd_env.envs.contract import ExposureScores, HeldRuns, Observation, Students, WindowResults
 from atesd_env.envs.infos import Infos, column_infos
@@ -253,7 +253,7 @@ class ToyPopulation(Students):
         if (
             len(state.nll) != self.config.groups
             or len(state.skill) != self.config.groups
-            or not all(map(math.isfinite, levels))
+            or not all(map(is_finite, levels))
         ):
             raise ValueError(f"{levels!r:.60} as probe NLL and skill of {self.config.groups} group(s)")
         return state

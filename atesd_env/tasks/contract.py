@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 
+from atesd_env.config.checks import is_finite
 from atesd_env.errors import ConfigError
 from atesd_env.tasks.base import Problem, Task
 
@@ -60,7 +60,7 @@ def _of_problem(task: Task, problem: Problem, control_tokens: Iterable[str]) -> 
     texts = (problem.problem, problem.answer, *problem.steps)
     if not problem.problem.strip() or not problem.steps or not all(step.strip() for step in problem.steps):
         yield "expected a problem and steps that are not blank, got a blank one, or no step"
-    if not math.isfinite(problem.difficulty):
+    if not is_finite(problem.difficulty):
         yield f"expected a finite difficulty, got {problem.difficulty}"
     for token in control_tokens:
         if any(token in text for text in texts):

@@ -7,7 +7,6 @@ tolerance.
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -27,6 +26,7 @@ from atesd.experiments.processes import num_cores
 from atesd_env.bench.instances import ENV_ID, InstanceSet
 from atesd_env.bench.seeds import split_of_seed
 from atesd_env.config import read_config
+from atesd_env.config.checks import is_finite
 from atesd_env.errors import AtesdError, ConfigError, RunFilesError
 from atesd_env.files.description import read_description
 from atesd_env.files.reading import reading
@@ -223,4 +223,4 @@ def _is_close(name: str, value: Any, expected: Any) -> bool:
     if not all(type(one) in (int, float) for one in (value, expected)):
         return bool(value == expected)
     tolerance = COUNTS if name.startswith(_SAMPLED) else TOLERANCE
-    return math.isfinite(value) and abs(value - expected) <= tolerance * max(1.0, abs(expected))
+    return is_finite(value) and abs(value - expected) <= tolerance * max(1.0, abs(expected))
