@@ -6,13 +6,13 @@ In means an instance counts as much as any other, however many seeds it has. Int
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.checks import CONFIGURATION, DIFFERING, require_columns
+from analysis.checks import CONFIGURATION, DIFFERING, require_columns, require_texts, with_numbers
 from analysis.curves import area_under_curve
 from analysis.errors import AnalysisError
 from analysis.intervals import (
@@ -55,6 +55,8 @@ def bench_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
         AnalysisError: If the runs are none of the bench, or an agent has two runs of an instance at one seed.
     """
     require_columns(frame, ("instance", "probe/nll"), "rows of runs of the bench, as load_runs returns them")
+    require_texts(frame, [name for name in ("instance", "agent", "env_id") if name in frame])
+    frame = with_numbers(frame, [name for name in ("window", "update", "seed") if name in frame])
     parts = [_of_instance(str(name), rows) for name, rows in frame.groupby("instance", sort=True)]
     return pd.concat(parts, ignore_index=True)
 
@@ -117,6 +119,7 @@ def with_gains(outcomes: pd.DataFrame, references: pd.DataFrame | None = None) -
         outcomes: What ``bench_outcomes`` returns; left as it is.
         references: Lines of known controllers with the columns instance, agent, metric, mean; or None.
     """
+    outcomes = _checked(outcomes, MEASURES[:1])
     known = outcomes.groupby(["instance", "agent"])[MEASURES[0]].mean()
     if references is not None:
         lines = references[references["metric"] == MEASURES[0]]
@@ -138,9 +141,9 @@ def by_instance(outcomes: pd.DataFrame, *, confidence: float = CONFIDENCE) -> pd
     Returns:
         Columns instance, agent, measure, mean, low, high, num_seeds.
     """
-    lines = []
-    for (instance, agent), runs in outcomes.groupby(["instance", "agent"], sort=True):
-        for measure in (name for name in (*MEASURES, GAIN) if name in runs):
+    measures, lines = [name for name in (*MEASURES, GAIN) if name in outcomes], []
+    for (instance, agent), runs in _checked(outcomes, measures).groupby(["instance", "agent"], sort=True):
+        for measure in measures:
             values = runs[measure].dropna().to_numpy(dtype=np.float64)
             interval = np.clip(mean_interval(values, confidence=confidence), *_reach(measure, values))
             lines.append((instance, agent, measure, *map(float, interval), len(values)))
@@ -165,6 +168,7 @@ def score_agents(outcomes: pd.DataFrame, measure: str, *, confidence: float = CO
         AnalysisError: If an agent lacks an instance that another one has: their means would be of other things.
     """
     is_higher_better = _is_higher_better(measure)
+    outcomes = _checked(outcomes, (measure, "is_broken", *_COSTS))
     strata = _strata(outcomes, measure)
     lines = []
     for agent, samples in strata.items():
@@ -221,6 +225,13 @@ def profiles(outcomes: pd.DataFrame, measure: str, thresholds: Sequence[float]) 
     return pd.DataFrame(lines, columns=["agent", "measure", "threshold", "share"])
 
 
+def _checked(outcomes: pd.DataFrame, numbers: Iterable[str]) -> pd.DataFrame:
+    """Returns outcomes with these columns as numbers, instances and agents being texts."""
+    require_columns(outcomes, ("instance", "agent", *numbers), "what bench_outcomes returns")
+    require_texts(outcomes, ("instance", "agent"))
+    return with_numbers(outcomes, numbers)
+
+
 def _is_higher_better(measure: str) -> bool:
     return measure == GAIN or HIGHER_IS_BETTER[measure.removeprefix("area/")]
 
@@ -232,7 +243,7 @@ def _reach(measure: str, values: NDArray[np.float64]) -> tuple[float, float]:
 
 def _strata(outcomes: pd.DataFrame, measure: str) -> dict[str, list[NDArray[np.float64]]]:
     """Returns each agent's samples, one for each instance that has the measure, in the same order for all."""
-    there = outcomes.dropna(subset=measure)
+    there = _checked(outcomes, (measure,)).dropna(subset=measure)
     if there.empty:
         raise AnalysisError(f"measure: expected {measure} in the outcomes, got only nulls; choose another measure.")
     instances = sorted(there["instance"].unique())

@@ -69,6 +69,23 @@ def require_finite(frame: pd.DataFrame, names: Iterable[str]) -> None:
             )
 
 
+def require_texts(frame: pd.DataFrame, names: Iterable[str]) -> None:
+    """Raises AnalysisError if a column that names things holds anything but texts."""
+    for name in names:
+        odd = [value for value in frame[name].unique() if not isinstance(value, str)]
+        if odd:
+            raise AnalysisError(
+                f"frame: expected texts in the column {name}, got {odd[0]!r}; pass what load_runs or final_outcomes returns."
+            )
+
+
+def with_numbers(frame: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
+    """Returns a frame some of whose columns are numbers, whatever held them; what ``require_finite`` refuses is refused."""
+    names = tuple(names)
+    require_finite(frame, names)
+    return frame.assign(**{name: pd.to_numeric(frame[name]) for name in names})
+
+
 def require_measured(frame: pd.DataFrame, names: Iterable[str]) -> None:
     """Raises AnalysisError if a column holds nothing but nulls, or what ``require_finite`` refuses."""
     names = tuple(names)

@@ -21,6 +21,8 @@ from analysis.checks import (
     require_finite,
     require_one_environment,
     require_seeds,
+    require_texts,
+    with_numbers,
 )
 from analysis.contrasts import Contrast, to_best, to_best_fixed, to_reference
 from analysis.errors import AnalysisError
@@ -186,6 +188,8 @@ def compare_agents(
         raise AnalysisError(f"metrics: expected at least one, got none; pass one of {', '.join(METRICS)}.")
     require_columns(outcomes, ("agent", "seed", "is_broken", *COSTS, *metrics), "what final_outcomes returns")
     require_confidence(confidence)
+    require_texts(outcomes, ["agent"])
+    outcomes = with_numbers(outcomes, ["is_broken", *COSTS])
     costs = outcomes.groupby("agent")[[*COSTS]].mean()
     num_broken = outcomes.groupby("agent")["is_broken"].sum()
     parts = []

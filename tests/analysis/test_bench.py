@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import AnalysisError
+from analysis import AnalysisError, compare_agents
 from analysis.bench import (
     AREA,
     GAIN,
@@ -198,3 +199,24 @@ def test_the_picture_shows_every_agent(outcomes: pd.DataFrame) -> None:
     assert len(figure.axes) == 2
     assert {label.get_text() for label in figure.axes[1].get_yticklabels()} == {"beta", "fixed:1", "oracle"}
     plot_bench(outcomes)
+
+
+@pytest.mark.parametrize(
+    ("judge", "column"),
+    [
+        (with_gains, "probe/accuracy"),
+        (by_instance, "probe/accuracy"),
+        (lambda outcomes: score_agents(outcomes, "probe/accuracy"), "num_tokens"),
+        (lambda outcomes: score_agents(outcomes, "probe/accuracy"), "is_broken"),
+        (lambda outcomes: improvements(outcomes, "probe/accuracy"), "probe/accuracy"),
+        (lambda outcomes: compare_agents(outcomes[outcomes["instance"] == "x"], "probe/accuracy"), "num_tokens"),
+    ],
+)
+def test_what_is_no_number_is_refused(outcomes: pd.DataFrame, judge: Callable[[pd.DataFrame], Any], column: str):
+    for name, spoilt in ((column, "\\"), (column, math.inf), ("agent", 10**30), ("agent", None)):
+        odd = outcomes.assign(**{name: outcomes[name].astype(object)})
+        odd.loc[odd["instance"] == "x", name] = spoilt
+        with pytest.raises(AnalysisError, match=f"in the column {name}"):
+            judge(odd)
+    as_text = outcomes.assign(**{column: outcomes[column].astype(float).astype(str)})
+    pd.testing.assert_frame_equal(judge(as_text), judge(outcomes), check_dtype=False)
