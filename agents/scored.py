@@ -7,7 +7,9 @@ weighs one against the other. Whatever learns must beat these.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -18,6 +20,7 @@ from agents.options import checked_count, checked_number
 from agents.planner import Planner, checked_ratios_to_try
 from atesd_env.envs.branch import exposure_scores
 from atesd_env.envs.contract import ExposureScores
+from atesd_env.files.reading import read_json, reading
 
 GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Ratios of the default grid, the paper's fixed sweep."""
@@ -26,6 +29,12 @@ GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 WEIGHT = 0.06
 """What a nat of mismatch weighs against a nat of the grounded score: the middle of the weights that choose best on the bench's
 train and validation instances, 0.04 to 0.1 (benchmarks/exposure_scores.py). [ours]"""
+
+
+SCORES = ("grounded", "mismatch")
+"""What ``meta`` weighs, in this order."""
+META_FILE = Path(__file__).parent / "meta.json"
+"""The weights that were learned on the bench's split train (benchmarks/exposure_scores.py)."""
 
 
 def best_places(values: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -41,6 +50,11 @@ def best_places(values: NDArray[np.float64]) -> NDArray[np.intp]:
 def balance(scores: ExposureScores, weight: float = WEIGHT) -> NDArray[np.float64]:
     """Returns the teacher-grounded score minus ``weight`` times the mismatch, [N, groups]."""
     return scores.grounded - weight * scores.mismatch
+
+
+def weighted(scores: ExposureScores, weights: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the sum of the ``SCORES`` by ``weights`` [2], [N, groups]."""
+    return weights[0] * scores.grounded + weights[1] * scores.mismatch
 
 
 class GroundedController(Planner):
@@ -136,3 +150,34 @@ class BalanceController(MismatchController):
     def values(self, scores: ExposureScores) -> NDArray[np.float64]:
         """Returns one term against the other, [N, groups]."""
         return balance(scores, self.weight)
+
+
+class MetaController(MismatchController):
+    """Shows each difficulty group the ratio whose teacher scores best by weights that were learned on other students.
+
+    They were learned on the bench's split train, from what its fixed ratios end at: a policy gradient without branches and
+    without a run of its own (benchmarks/exposure_scores.py).
+
+    Args:
+        env: The environment.
+        seed: Seed of the run.
+        file: JSON file with ``{"weights": {"grounded": ..., "mismatch": ...}}``; None is the packaged one.
+        **options: Those of ``MismatchController``.
+
+    Raises:
+        ConfigError: If an argument is out of range, or the environment is not one of ours.
+        RunFilesError: If the file cannot be read.
+    """
+
+    def __init__(
+        self, env: gymnasium.Env[Any, Any], seed: int = 0, *, file: str | os.PathLike[str] | None = None, **options: Any
+    ) -> None:
+        super().__init__(env, seed, **options)
+        path = META_FILE if file is None else Path(file)
+        with reading(path, "the weights of meta", remedy='write {"weights": {"grounded": 1, "mismatch": -0.06}}'):
+            told = read_json(path)["weights"]
+            self.weights = tuple(checked_number(name, told[name]) for name in SCORES)
+
+    def values(self, scores: ExposureScores) -> NDArray[np.float64]:
+        """Returns the weighted sum of the scores, [N, groups]."""
+        return weighted(scores, self.weights)

@@ -1,4 +1,4 @@
-"""Makes the references of a set, what known controllers reach on each instance, from runs of ``atesd bench run``.
+"""Makes the references of a set, what known controllers reach on each instance, and its landscapes from runs of ``atesd bench run``.
 
 Example: python -m benchmarks.references bench/test bench/train
 """
@@ -15,6 +15,7 @@ from analysis.bench import MEASURES, bench_outcomes, by_instance
 from atesd.experiments.bench.plan import read_bench_file
 from atesd_env.bench.instances import InstanceSet
 from atesd_env.bench.known import COLUMNS, references_file, write_references
+from atesd_env.bench.landscapes import landscapes_file, write_landscapes
 from benchmarks.common import provenance
 
 
@@ -57,16 +58,16 @@ def main() -> None:
             )
     frame = load_runs(arguments.folders)
     finished = frame[frame["run_status"] == "finished"]
-    told = provenance()
+    made = {name: provenance()[name] for name in ("command", "commit")} | {"licence": "Apache-2.0"}
     write_references(
         instances,
         frame_of(bench_outcomes(finished)),
         what="What known controllers reach after the last window, branches and all, by instance; means over seeds, 95% t intervals.",
-        command=told["command"],
-        commit=told["commit"],
-        licence="Apache-2.0",
+        **made,
     )
-    print(f"{references_file(instances)}: {finished['run'].nunique()} runs")
+    write_landscapes(instances, finished, what="Every window of the runs that the references sum up.", **made)
+    for path in (references_file(instances), landscapes_file(instances)):
+        print(f"{path}: {finished['run'].nunique()} runs, {path.stat().st_size / 2**20:.2f} MiB")
 
 
 if __name__ == "__main__":

@@ -99,8 +99,13 @@ AGENTS: Table = (
     ),
     Entry(
         "balance",
-        "Rule: the ratio of a grid with the highest grounded score minus weight x mismatch (weight=0.05).",
+        "Rule: the ratio of a grid with the highest grounded score minus weight x mismatch (weight=0.06).",
         "agents.scored:BalanceController",
+    ),
+    Entry(
+        "meta",
+        "Learned on other students: the ratio with the best weighted sum of both scores (meta:file=weights.json for one's own).",
+        "agents.scored:MetaController",
     ),
     Entry(
         "oracle",

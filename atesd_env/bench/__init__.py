@@ -12,6 +12,7 @@ __getattr__, __all__ = on_first_use(
         "environments": ("BenchEnv", "BenchVectorEnv"),
         "instances": ("Instance", "InstanceSet"),
         "known": ("reference", "reference_card", "references"),
+        "landscapes": ("landscape", "landscapes_card"),
         "oracle": ("best_schedule",),
         "schedules": ("oracle_schedule", "oracle_schedules"),
         "seeds": ("SEEDS", "split_of_seed"),

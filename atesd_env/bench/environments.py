@@ -13,6 +13,7 @@ from gymnasium.spaces import Box
 
 from atesd_env.bench.instances import ENV_ID, Instance, InstanceSet
 from atesd_env.bench.known import reference
+from atesd_env.bench.landscapes import landscape
 from atesd_env.bench.observation import BenchObservation
 from atesd_env.bench.seeds import SEEDS, check_seed
 from atesd_env.bench.students import BenchStudents
@@ -129,6 +130,15 @@ class _DrawsInstances:
             DataError: If the set has no references, or those of another version.
         """
         return reference(self.instance_set, instance_id)
+
+    def landscape(self, instance_id: str) -> pd.DataFrame:
+        """Returns every window of known controllers' runs of an instance of the set (``bench.landscapes``).
+
+        Raises:
+            ConfigError: If there is no such instance.
+            DataError: If the set has no landscapes, or those of another version.
+        """
+        return landscape(self.instance_set, instance_id)
 
     def _make_spaces(self) -> Spaces:
         return self._drawing.observed.space, Box(0.0, 1.0, (self.instance_set.groups,), dtype=np.float32)

@@ -6,20 +6,17 @@ was measured on. Numbers of another version of a set are refused.
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pandas.api.types import is_numeric_dtype, is_string_dtype
 
 from atesd_env.bench.instances import PACKAGED, InstanceSet
+from atesd_env.bench.measured import read_measured, write_measured
 from atesd_env.errors import ConfigError, DataError
-from atesd_env.files.atomic import write_atomically
-from atesd_env.files.reading import json_value, open_regular, reading
+from atesd_env.files.reading import reading
 
 COLUMNS = {
     "instance": "Id of the instance.",
@@ -37,7 +34,6 @@ COLUMNS = {
 
 _TEXTS = ("instance", "agent", "metric", "seeds")
 _CARD = b"atesd references"
-_CARD_ENTRIES = ("what", "command", "commit", "licence")
 
 
 def references_file(instances: InstanceSet) -> Path:
@@ -87,20 +83,12 @@ def write_references(instances: InstanceSet, frame: pd.DataFrame, **card: str) -
         ConfigError: If a column, an entry of the card or an instance is missing or unknown.
         RunFilesError: If the file cannot be written.
     """
-    if list(frame.columns) != list(COLUMNS) or sorted(card) != sorted(_CARD_ENTRIES):
+    if list(frame.columns) != list(COLUMNS):
         raise ConfigError(
-            f"references: expected the columns {', '.join(COLUMNS)} and the card {', '.join(_CARD_ENTRIES)}, got the columns "
-            f"{', '.join(map(str, frame.columns))} and the card {', '.join(card)}; pass exactly these."
+            f"references: expected the columns {', '.join(COLUMNS)}, got the columns {', '.join(map(str, frame.columns))}; pass exactly "
+            "these."
         )
-    for instance_id in frame["instance"].unique():
-        instances[instance_id]  # raises, and suggests the nearest
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    told = json.dumps(
-        {**card, "set": instances.name, "version": instances.version, "fingerprint": instances.fingerprint}
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), _CARD: told.encode()}), sink)
-    write_atomically(references_file(instances), sink.getvalue().to_pybytes())
+    write_measured(references_file(instances), _CARD, instances, frame, card)
     _read.cache_clear()
 
 
@@ -112,15 +100,8 @@ def _read(path: Path, fingerprint: str) -> tuple[pd.DataFrame, dict[str, Any]]:
             f"references: expected the numbers of known controllers in {path.name}, found no such file; without them, compare with "
             "runs of your own."
         )
+    frame, card = read_measured(path, _CARD, "references", fingerprint)
     with reading(path, "references", DataError):
-        with open_regular(path) as file:
-            table = pq.read_table(pa.BufferReader(file.read()))
-        frame, card = table.to_pandas(), json_value((table.schema.metadata or {})[_CARD])
-        if card["fingerprint"] != fingerprint:
-            raise DataError(
-                f"{path}: expected references of this set (fingerprint {fingerprint}), got those of {card['fingerprint']}; take the "
-                "version that they were measured on, or measure them again."
-            )
         odd = [name for name in COLUMNS if not (is_string_dtype if name in _TEXTS else is_numeric_dtype)(frame[name])]
         if odd:
             raise TypeError(f"{frame[odd[0]].dtype} in the column {odd[0]}")

@@ -97,7 +97,7 @@ def test_a_damaged_file_is_refused_by_name(change: Any, reason: str, mine: Insta
 def test_what_is_written_must_be_whole(mine: InstanceSet):
     with pytest.raises(ConfigError, match=r"expected the columns instance, .*got the columns"):
         write_references(mine, frame().drop(columns="seeds"), **CARD)
-    with pytest.raises(ConfigError, match="the card what, command"):
+    with pytest.raises(ConfigError, match="expected the card what, command"):
         write_references(mine, frame(), what="x")
     with pytest.raises(ConfigError, match="did you mean 'high'"):
         write_references(mine, frame().replace("high", "hihg"), **CARD)
