@@ -67,9 +67,9 @@ def write_landscapes(instances: InstanceSet, frame: pd.DataFrame, **card: str) -
         raise ConfigError(
             f"landscapes: expected the columns that load_runs returns, got none of {', '.join(missing)}; pass its frame."
         )
-    left_out = [name for name in frame if name.startswith(("time/", "configuration")) or frame[name].isna().all()]
+    left_out = [name for name in frame if str(name).startswith(("time/", "configuration")) or frame[name].isna().all()]
     kept = frame.drop(columns=left_out)
-    texts = {name: kept[name].astype(str) for name in kept if isinstance(kept[name].dtype, pd.CategoricalDtype)}
+    texts = {str(name): kept[name].astype(str) for name in kept if isinstance(kept[name].dtype, pd.CategoricalDtype)}
     write_measured(landscapes_file(instances), _CARD, instances, kept.assign(**texts), card)
     _read.cache_clear()
 

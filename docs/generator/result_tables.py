@@ -46,6 +46,7 @@ README_AGENTS = (
         None,
         None,
     ),
+    ("`meta`", "the same with weights that were learned on other students", None, None),
     ("`oracle`", "on [the bench](docs/bench.md): the best schedule of a search on other seeds", None, None),
     (
         "`ucb`",

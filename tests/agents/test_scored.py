@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ import pytest
 
 import agents
 import atesd_env  # noqa: F401  (registers the ids)
-from agents.scored import BalanceController, GroundedController, MismatchController
+from agents.scored import BalanceController, GroundedController, MetaController, MismatchController
 from analysis import final_outcomes, load_runs
 from atesd.experiments.run import execute
 from atesd.experiments.specs import plan_runs
 from atesd_env.config import preset
 from atesd_env.envs.branch import exposure_scores
 from atesd_env.envs.contract import ExposureScores
-from atesd_env.errors import ConfigError
+from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.simulated.toy import ToyExposureEnv
 from tests.agents.playing import actions_of
 
@@ -137,3 +138,21 @@ def test_a_run_that_is_interrupted_ends_with_the_same_rows_and_counts_what_was_a
 def test_wrong_options_are_refused(kind: Any, options: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
         kind(ToyExposureEnv(), **options)
+
+
+def test_weights_that_were_learned_decide(tmp_path: Path):
+    """By hand as above: the score rises by 0.1 with the ratio, the mismatch by 0.5."""
+    for name, (grounded, mismatch), expected in (
+        ("a", (1.0, -0.19), 1.0),
+        ("b", (1.0, -0.21), 0.0),
+        ("c", (-1.0, 0.0), 0.0),
+    ):
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps({"weights": {"grounded": grounded, "mismatch": mismatch}}))
+        np.testing.assert_allclose(actions_of(MetaController(ToyExposureEnv(), file=file), 2), expected)
+    packaged = agents.make("meta", ToyExposureEnv())
+    assert packaged.weights[0] > 0 > packaged.weights[1]
+    for content in ("{}", '{"weights": {"grounded": 1}}', '{"weights": {"grounded": "x", "mismatch": 0}}'):
+        file.write_text(content)
+        with pytest.raises((RunFilesError, ConfigError), match=str(file)):
+            MetaController(ToyExposureEnv(), file=file)

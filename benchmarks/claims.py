@@ -1,0 +1,154 @@
+"""What holds of controllers on the bench: comparisons on the split test, each with intervals that hold together.
+
+Reads the landscapes beside a set (``benchmarks.references``), so that anybody can compute it anew in seconds. A difference is the
+mean over instances of the paired difference by seed; its interval is Student's t with Welch's degrees of freedom
+(``analysis.stratified``), at a confidence of 1 - 0.05 / m where m comparisons stand in a table (Bonferroni).
+
+Example: python -m benchmarks.claims
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from agents.credit import learning_progress_return
+from analysis.bench import at_equal_compute, bench_outcomes
+from analysis.contrasts import to_best
+from analysis.stratified import stratified_mean_interval
+from atesd_env.bench.instances import InstanceSet
+from atesd_env.bench.landscapes import landscape
+from benchmarks.common import mean_with_interval, save
+
+LOOKAHEAD = "lookahead:candidates=scores:windows=2"
+CONTROLLERS = (LOOKAHEAD, "meta", "balance", "grounded", "mismatch", "oracle")
+"""Those that claim to win."""
+GAMMA = 0.9
+"""Discount of the credit that is set against one window's."""
+SWEEP = ("slip_teleport-4", "slip_teleport-5", "teleport-slip_teleport-5")
+"""The paper's picture in small."""
+
+
+def accuracies(outcomes: pd.DataFrame, agent: str) -> dict[str, NDArray[np.float64]]:
+    """Returns an agent's accuracy by instance, in the order of the seeds, in points of a hundred."""
+    mine = outcomes[outcomes["agent"] == agent].sort_values(["instance", "seed"])
+    return {str(name): 100.0 * part["probe/accuracy"].to_numpy() for name, part in mine.groupby("instance")}
+
+
+def difference(outcomes: pd.DataFrame, agent: str, other: str, comparisons: int) -> dict[str, float]:
+    """Returns by how many points an agent is above another one, mean over instances, with its interval among so many comparisons."""
+    ours, theirs = accuracies(outcomes, agent), accuracies(outcomes, other)
+    strata = [ours[name] - theirs[name] for name in ours]
+    low, high = stratified_mean_interval(strata, confidence=1 - 0.05 / comparisons)
+    return {"mean": float(np.mean([one.mean() for one in strata])), "low": low, "high": high}
+
+
+def against_all(outcomes: pd.DataFrame, controllers: Sequence[str], others: Sequence[str]) -> dict[str, Any]:
+    """Returns each controller's difference to each of the others; all intervals of a controller hold together."""
+    return {
+        agent: {
+            other: difference(outcomes, agent, other, len(others) - (agent in others))
+            for other in others
+            if other != agent
+        }
+        for agent in controllers
+    }
+
+
+def on_instance(outcomes: pd.DataFrame, instance: str) -> dict[str, Any]:
+    """Returns each agent's accuracy on an instance, and its difference to the best one, whose intervals hold together."""
+    table = {agent: accuracies(outcomes, agent).get(instance) for agent in sorted(outcomes["agent"].unique())}
+    there = {agent: values for agent, values in table.items() if values is not None}
+    contrast, best = to_best(np.stack(list(there.values()), axis=1), higher_is_better=True)
+    return {
+        "best": list(there)[best],
+        "agents": {
+            agent: {
+                **mean_with_interval(values),
+                "to_best": [float(contrast.difference[k]), float(contrast.low[k]), float(contrast.high[k])],
+            }
+            for k, (agent, values) in enumerate(there.items())
+        },
+    }
+
+
+def credit(frame: pd.DataFrame, outcomes: pd.DataFrame, fixed: Sequence[str]) -> dict[str, Any]:
+    """Returns what the first window and discounted progress would each choose among fixed ratios, and what that ends at."""
+    chosen: dict[str, Any] = {}
+    for instance, rows in frame[frame["agent"].isin(fixed)].groupby("instance"):
+        ends = np.stack([accuracies(outcomes, agent)[str(instance)] for agent in fixed], axis=1)
+        drops = np.stack([_drops(rows[rows["agent"] == agent]) for agent in fixed], axis=1)  # [seeds, ratios, windows]
+        whole = drops.shape[-1]
+        returns = np.stack(
+            [[learning_progress_return(run, gamma=GAMMA, lookahead=whole)[0] for run in seed] for seed in drops]
+        )
+        seeds = np.arange(len(ends))
+        one, many = ends[seeds, drops[..., 0].argmax(axis=1)], ends[seeds, returns.argmax(axis=1)]
+        chosen[str(instance)] = {
+            "first window": float(one.mean()),
+            "discounted": float(many.mean()),
+            "best ratio": float(ends.mean(axis=0).max()),
+            "difference": mean_with_interval(many - one),
+        }
+    return chosen
+
+
+def _drops(rows: pd.DataFrame) -> NDArray[np.float64]:
+    """Returns the drop of the probe NLL in each window of an agent's runs, [seeds, windows]; what a run that broke lacks is 0."""
+    before, after = (
+        rows.pivot(index="seed", columns="window", values=name) for name in ("probe/nll_before", "probe/nll")
+    )
+    return (before - after).fillna(0.0).to_numpy()
+
+
+def sweep(frame: pd.DataFrame, outcomes: pd.DataFrame, instance: str, fixed: Sequence[str]) -> dict[str, Any]:
+    """Returns accuracy and mismatch by fixed ratio on an instance, and how far random ratios are below the best one."""
+    here = frame[frame["instance"] == instance]
+    mismatch = here.groupby(["agent", "seed"])["student/mismatch"].mean()
+    known = on_instance(outcomes[outcomes["agent"].isin([*fixed, "random"])], instance)
+    return {**known, "mismatch": {agent: mean_with_interval(mismatch[agent]) for agent in fixed}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--instances", default="atesd-bench", help="a packaged set, or a .json file")
+    arguments = parser.parse_args()
+    instances = InstanceSet.load(arguments.instances)
+    of_split = {instance.id for instance in instances.of("test")}
+    frame = landscape(instances)
+    frame = frame[frame["instance"].isin(of_split)]
+    at_end, at_equal = bench_outcomes(frame), at_equal_compute(frame)
+    agents = list(at_end["agent"].unique())
+    fixed = sorted(agent for agent in agents if agent.startswith("fixed:"))
+    controllers = [agent for agent in CONTROLLERS if agent in agents]
+    learned = [agent for agent in agents if agent.startswith("beta")]
+    others = [*fixed, "random", *learned]
+    save(
+        "claims",
+        {
+            "num_seeds": int(at_end.groupby(["instance", "agent"]).size().min()),
+            "accuracy": {
+                agent: float(np.mean([one.mean() for one in accuracies(at_end, agent).values()])) for agent in agents
+            },
+            "accuracy_at_equal_compute": {
+                agent: float(np.mean([one.mean() for one in accuracies(at_equal, agent).values()])) for agent in agents
+            },
+            "a_at_equal_compute": against_all(at_equal, controllers, others),
+            "a_after_the_last_window": against_all(at_end, controllers, others),
+            "b_without_branches": against_all(
+                at_end, [agent for agent in controllers if agent != LOOKAHEAD], [LOOKAHEAD]
+            ),
+            "instances": {instance: on_instance(at_end, instance) for instance in sorted(of_split)},
+            "e_credit": credit(frame, at_end, fixed),
+            "f_sweep": {instance: sweep(frame, at_end, instance, fixed) for instance in SWEEP},
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
