@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from docs.generator.markdown import markdown_table
 from docs.generator.result_tables import measured, source
 
@@ -49,3 +51,92 @@ def _splits(splits: dict[str, dict[str, float]]) -> str:
         for name, told in splits.items()
     ]
     return f"One ratio for all instances of a split, {'; '.join(parts)}."
+
+
+def settings_table() -> str:
+    """Returns what each weight of mismatch against the grounded score is worth on train and validation instances."""
+    result = measured("exposure_scores")
+    rows = [[f"{100 * worth:.1f}" for worth in result["balance_mean"].values()]]
+    chosen = result["meta"]["chosen"]
+    learned = -chosen["weights"][1] / chosen["weights"][0]
+    told = (
+        f"`meta` learned {learned:.3f} on the split train: {100 * chosen['train']:.1f}% on train instances, "
+        f"{100 * chosen['validation']:.1f}% on validation."
+    )
+    return f"{markdown_table([f'{float(weight):g}' for weight in result['balance_mean']], rows)}\n\n{told}\n\n{source(result)}"
+
+
+def standings_table() -> str:
+    """Returns each agent's accuracy over the split test, after the last window and at equal compute."""
+    result = measured("claims")
+    equal = result["accuracy_at_equal_compute"]
+    order = sorted(result["accuracy"], key=lambda agent: -equal[agent])
+    rows = [(f"`{agent}`", f"{equal[agent]:.1f}", f"{result['accuracy'][agent]:.1f}") for agent in order]
+    table = markdown_table(("agent", "at equal compute, %", "after the last window, %"), rows)
+    return f"{table}\n\n{result['num_seeds']} seeds of each instance. {source(result)}"
+
+
+def wins_table() -> str:
+    """Returns how many points controllers are above fixed ratios, random and Beta at equal compute."""
+    told = measured("claims")["a_at_equal_compute"]
+    others = list(dict.fromkeys(other for one in told.values() for other in one))
+    rows = [
+        (f"`{agent}`", *(_interval(against[other]) if other in against else "-" for other in others))
+        for agent, against in told.items()
+    ]
+    return markdown_table(("points above", *(f"`{other}`" for other in others)), rows)
+
+
+def branches_table() -> str:
+    """Returns how many points controllers without branches are above lookahead after the last window."""
+    told = measured("claims")["b_without_branches"]
+    rows = [(f"`{agent}`", *map(_interval, against.values())) for agent, against in told.items()]
+    (lookahead,) = {other for against in told.values() for other in against}
+    return markdown_table(("points above", f"`{lookahead}`"), rows)
+
+
+def by_instance_table() -> str:
+    """Returns each agent's accuracy on each instance of the split test; best ones, and what may be as good, in bold."""
+    told = measured("claims")["instances"]
+    agents = list(dict.fromkeys(agent for one in told.values() for agent in one["agents"]))
+    rows = [
+        (f"`{name}`", *(_accuracy(one["agents"][agent]) if agent in one["agents"] else "-" for agent in agents))
+        for name, one in told.items()
+    ]
+    return markdown_table(("instance", *(f"`{agent}`" for agent in agents)), rows)
+
+
+def credit_table() -> str:
+    """Returns what ratios end at that the first window and the discounted progress would choose."""
+    rows = [
+        (
+            f"`{name}`",
+            f"{one['first window']:.1f}",
+            f"{one['discounted']:.1f}",
+            f"{one['best ratio']:.1f}",
+            _interval(one["difference"]),
+        )
+        for name, one in measured("claims")["e_credit"].items()
+    ]
+    return markdown_table(
+        ("instance", "one window's drop", "discounted progress", "best ratio", "discounted minus one window"), rows
+    )
+
+
+def paper_picture_table() -> str:
+    """Returns accuracy and mismatch by fixed ratio on the instances of the paper's picture."""
+    rows = []
+    for name, one in measured("claims")["f_sweep"].items():
+        fixed = list(one["mismatch"])
+        rows.append((f"`{name}`, accuracy, %", *(_accuracy(one["agents"][agent]) for agent in [*fixed, "random"])))
+        rows.append(("mismatch, nats a token", *(f"{one['mismatch'][agent]['mean']:.3f}" for agent in fixed), "-"))
+    return markdown_table(("", *(f"`{agent}`" for agent in fixed), "`random`"), rows)
+
+
+def _accuracy(told: dict[str, Any]) -> str:
+    """Returns a mean, in bold where the interval of its difference to the best one reaches 0."""
+    return f"**{told['mean']:.1f}**" if told["to_best"][2] >= 0 else f"{told['mean']:.1f}"
+
+
+def _interval(told: dict[str, float]) -> str:
+    return "{mean:+.1f} [{low:.1f}, {high:.1f}]".format(**told)

@@ -12,7 +12,17 @@ from pathlib import Path
 
 from atesd_env.config import BenchConfig, EnvConfig, RunConfig, SurrogateConfig, ToyConfig
 from docs.generator.base_tables import bases_table, habit_parameters_table, habits_table
-from docs.generator.bench_tables import admission_table, signals_table
+from docs.generator.bench_tables import (
+    admission_table,
+    branches_table,
+    by_instance_table,
+    credit_table,
+    paper_picture_table,
+    settings_table,
+    signals_table,
+    standings_table,
+    wins_table,
+)
 from docs.generator.code_tables import (
     agents_table,
     columns_json,
@@ -77,6 +87,13 @@ MADE: dict[str, Callable[[], str]] = {
     "grpo_sweep": grpo_sweep_table,
     "admission": admission_table,
     "signals": signals_table,
+    "bench_settings": settings_table,
+    "bench_standings": standings_table,
+    "bench_wins": wins_table,
+    "bench_branches": branches_table,
+    "bench_by_instance": by_instance_table,
+    "bench_credit": credit_table,
+    "bench_paper_picture": paper_picture_table,
     "bench_intervals": bench_intervals_table,
     "comparisons": comparisons_table,
     "comparisons_beyond": beyond_table,
