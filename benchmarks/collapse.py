@@ -2,7 +2,7 @@
 
 Part one, Tiny at a learning rate eleven times the preset's, one update a window: a column gives the alarm in the first window in which it
 leaves the range that it had in the same seeds' runs at the preset's rate. The student is broken once its probe NLL is one nat above
-the base's. Part two, a base with habits at three times the preset's rate: accuracy and rollouts after 24 updates under each controller.
+the base's. Part two, a base with habits at three times the preset's rate: accuracy and rollouts after 18 updates under each controller.
 
 Example: python -m benchmarks.collapse --seeds 8 --runs collapse
 """
@@ -34,7 +34,8 @@ SIGNS = (
 """Columns that rise when a student breaks."""
 BROKEN_NATS = 1.0
 HIGH_RATE, HABIT_RATE = 0.022, 0.006
-AGENTS = ("fixed:1", "fixed:0.5", "fixed:0", "grounded", "beta")
+AGENTS = ("fixed:1", "fixed:0", "grounded", "beta")
+WINDOWS = 6
 _PROBE = {"probe_size": 32, "collapse_nll": 100.0}
 
 
@@ -93,13 +94,20 @@ def main() -> None:
     seeds = range(arguments.seeds)
     arguments.runs.mkdir(parents=True, exist_ok=True)
 
-    def signs() -> dict[str, Any]:
-        healthy = rows_of(len(seeds), 1.0)
-        ratios = {f"fixed:{ratio:g}": rows_of(len(seeds), ratio, learning_rate=HIGH_RATE) for ratio in (1.0, 0.0)}
-        return {"signs": {agent: alarms(rows, healthy) for agent, rows in ratios.items()}}
+    def rows(part: str, ratio: float, **fields: Any) -> pd.DataFrame:
+        asked = {"seeds": list(seeds), "ratio": ratio, **fields}
+        made = kept(
+            arguments.runs / f"{part}.json",
+            asked,
+            lambda: {"rows": rows_of(len(seeds), ratio, **fields).to_dict("list")},
+        )
+        return pd.DataFrame(made["rows"])
 
-    asked = {"seeds": list(seeds), "learning_rate": HIGH_RATE, "broken_nats": BROKEN_NATS}
-    found = kept(arguments.runs / "signs.json", asked, signs)["signs"]
+    healthy = rows("healthy", 1.0)
+    signs = {
+        f"fixed:{ratio:g}": alarms(rows(f"high-{ratio:g}", ratio, learning_rate=HIGH_RATE), healthy)
+        for ratio in (1.0, 0.0)
+    }
     habits = atesd.run(
         "ATESD-Tiny-v0",
         AGENTS,
@@ -108,11 +116,11 @@ def main() -> None:
         resume=True,
         student="tiny-terse-slip-0",
         learning_rate=HABIT_RATE,
-        windows=8,
-        probe_accuracy_every=8,
+        windows=WINDOWS,
+        probe_accuracy_every=WINDOWS,
         **_PROBE,
     )
-    last = habits[habits["window"] == 8].set_index(["seed", "agent"])
+    last = habits[habits["window"] == WINDOWS].set_index(["seed", "agent"])
     tables = {
         name: last[name].unstack()[list(AGENTS)] for name in ("probe/accuracy", "rollout/length", "student/entropy")
     }
@@ -120,8 +128,10 @@ def main() -> None:
     save(
         "collapse",
         {
-            **asked,
-            "signs": found,
+            "seeds": list(seeds),
+            "learning_rate": HIGH_RATE,
+            "broken_nats": BROKEN_NATS,
+            "signs": signs,
             "habit_learning_rate": HABIT_RATE,
             "outcomes": {name: {agent: table[agent].tolist() for agent in AGENTS} for name, table in tables.items()},
             "controllers": {
