@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
-from atesd_env.config import BenchConfig, RunConfig, SurrogateConfig, preset_of
+from atesd_env.config import BenchConfig, EnvConfig, RunConfig, SurrogateConfig, preset_of
+from atesd_env.tasks.data.sources import named_source
 
 Command = TypeVar("Command")
 """A command's dataclass, with the fields ``env`` and ``config``; those without a default are required flags."""
@@ -69,12 +70,33 @@ def parse_with(command: type[Command], arguments: Sequence[str], prog: str, env_
                 is_open = (one.name, one.default) == ("file", "")
                 flag = dataclasses.replace(one, default=tyro.MISSING) if is_open else one
                 rooms.setdefault(headings[one.name], _Room()).fields.append(flag)
+        if isinstance(config, EnvConfig) and "data_path" not in hidden:
+            rooms["task"].fields.extend(DATA_SET)
         structure = (StructFieldSpec(name, tyro.conf.OmitArgPrefixes[_Room], room) for name, room in rooms.items())
-        return StructConstructorSpec(lambda **given: config.replace(**ChainMap(*given.values())), tuple(structure))
+        return StructConstructorSpec(
+            lambda **given: _replaced(config, dict(ChainMap(*given.values()))), tuple(structure)
+        )
 
     default = command(**{**_defaults(command), "env": env_id, "config": config})
     with rules:
         return tyro.cli(command, args=list(arguments), default=default, prog=prog)
+
+
+DATA_SET = (
+    StructFieldSpec(
+        "data_split", str | None, None, "Split of data_path, where that is a data set of the hub or a folder."
+    ),
+    StructFieldSpec("data_config", str | None, None, "Configuration of that data set."),
+)
+"""Flags beside those of the configuration, which has both in ``data_path``."""
+
+
+def _replaced(config: RunConfig, given: dict[str, Any]) -> RunConfig:
+    """Returns a configuration with what was typed; split and configuration of a data set are a part of its name."""
+    chosen = [given.pop(name, None) for name in ("data_config", "data_split")]
+    if any(chosen):
+        given["data_path"] = named_source(given["data_path"] or "", *chosen)
+    return config.replace(**given)
 
 
 @dataclass
