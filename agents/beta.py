@@ -103,17 +103,17 @@ class BetaController(Agent):
         env: An environment of ours (its configuration is read from ``env.unwrapped.config``).
         seed: Seed of the decisions, the initial weights and the run.
         features: "paper" is the paper's state (six features); "all" is the whole observation.
-        hidden_size: Units of the MLP's one hidden layer (tanh).
+        hidden_size: Units of the MLP's one hidden layer (tanh), at least 1.
         initial_concentration: c1 and c2 before anything is learned, above 1: the policy starts symmetric about 0.5
             (standard deviation 0.17 at 4). Near 1, softplus is flat, and a concentration that is pushed there hardly
             comes back.
-        batch_size: Completed decisions of an update: the paper's B.
-        learning_rate: Adam's step size.
-        entropy_coefficient: Weight of the one-sided entropy penalty, c in the paper.
+        batch_size: Completed decisions of an update: the paper's B, at least 2.
+        learning_rate: Adam's step size, at least 0.
+        entropy_coefficient: Weight of the one-sided entropy penalty, c in the paper, at least 0.
         entropy_target: Entropy in nats above which the penalty acts. 0 is the uniform distribution's; -1 about that of
             a standard deviation of 0.09.
-        a_min: Smallest ratio that the environment is given.
-        a_max: Largest.
+        a_min: Smallest ratio that the environment is given, in [0, 1].
+        a_max: Largest, above it, in [0, 1].
         credit: What a decision is credited with, a row of the paper's ablation: "one-step", "delayed", "discounted", or
             "grounded", the whole R (``agents.credit.credit_settings``).
 

@@ -66,8 +66,8 @@ class FeedbackController(Agent):
         factor: See ``set_point``; above 0.
         gain: Change of the ratio in a window whose mismatch is off by the whole set point; at least 0.
         initial_ratio: Ratio of the first window, in [a_min, a_max].
-        a_min: Smallest ratio.
-        a_max: Largest.
+        a_min: Smallest ratio, in [0, 1].
+        a_max: Largest, above it, in [0, 1].
 
     Raises:
         ConfigError: If an argument is out of range.

@@ -82,7 +82,7 @@ def mean_with_interval(values: ArrayLike) -> dict[str, float]:
     return dict(zip(("mean", "low", "high"), map(float, mean_interval(values)), strict=True))
 
 
-def differences_to(values: ArrayLike, labels: Sequence[float], reference: int) -> dict[str, dict[str, float]]:
+def differences_to(values: ArrayLike, labels: Sequence[object], reference: int) -> dict[str, dict[str, float]]:
     """Returns each column's paired difference to a reference column; the 95% intervals hold for all of them at once.
 
     Args:

@@ -10,7 +10,7 @@ export OMP_NUM_THREADS=1
 mkdir -p "$out"
 
 # A fast environment, fitted to logged runs, and PPO trained on it.
-atesd compare --env ATESD-Tiny-v0 --agents random fixed:0 fixed:1 linear:0:1 linear:1:0 \
+atesd compare --env ATESD-Tiny-v0 --agent random fixed:0 fixed:1 linear:0:1 linear:1:0 \
     --seeds 100 101 102 103 --out "$out/logged" --resume --quiet
 atesd fit-surrogate "$out/logged" --out "$out/surrogate.safetensors"
 atesd train --env ATESD-Surrogate-v0 --file "$out/surrogate.safetensors" --agent ppo --num-envs 16 \
@@ -24,7 +24,7 @@ atesd train --env ATESD-Tiny-v0 --agent ppo --num-envs 8 \
 cp "$out/train_ppo_surrogate/best_agent.zip" "$out/ppo_surrogate_best.zip"
 cp "$out/train_ppo_surrogate/last_agent.zip" "$out/ppo_surrogate_last.zip"
 cp "$out/train_ppo_population/last_agent.zip" "$out/ppo_population_last.zip"
-atesd compare --env ATESD-Tiny-v0 --agents fixed:0 fixed:0.25 fixed:0.5 fixed:0.75 fixed:1 linear:0:1 linear:1:0 random \
+atesd compare --env ATESD-Tiny-v0 --agent fixed:0 fixed:0.25 fixed:0.5 fixed:0.75 fixed:1 linear:0:1 linear:1:0 random \
     beta:credit=one-step beta:credit=delayed beta:credit=discounted beta:credit=grounded thompson \
     "$out/ppo_surrogate_best.zip" "$out/ppo_surrogate_last.zip" "$out/ppo_population_last.zip" \
     --trust-pickle --seeds 0 1 2 3 4 5 6 7 --out "$out/runs" --resume --quiet

@@ -178,8 +178,8 @@ def make(
             (agents/sb3/algorithms.py): the discount is its ``gamma``.
         seed: Seed of the agent, and of the first runs: student k begins with the seed ``seed + k``.
         policy: For ppo, a2c and recurrent_ppo "beta" (default) or "gaussian"; for the others "mlp".
-        grid: Choose from this many evenly spaced ratios; dqn always does (``agents.sb3.actions.default_points``).
-        hidden_size: Units of each of the two hidden layers.
+        grid: Choose from this many evenly spaced ratios, at least 2; dqn always does (``agents.sb3.actions.default_points``).
+        hidden_size: Units of each of the two hidden layers, at least 1.
         **options: Further arguments of the algorithm's constructor. ``action_noise`` may be a standard deviation.
 
     Raises:

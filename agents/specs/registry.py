@@ -187,20 +187,12 @@ def options_of(spec: Spec, table: Table = AGENTS) -> dict[str, Any]:
     """
     if is_agent(spec):
         return {}
-    factory, _ = _resolved(spec if not isinstance(spec, str) else _with_ratios(spec), table)
-    return {name: one.default for name, one in option_parameters(factory).items()}
+    return {name: one.default for name, one in option_parameters(factory_of(spec, table)).items()}
 
 
-def described_options(spec: str, table: Table = AGENTS) -> dict[str, str]:
-    """Returns an agent's options, each with its default as a spec would write it."""
-    return {
-        name: "(must be given)" if default is inspect.Parameter.empty else _as_text(default)
-        for name, default in options_of(spec, table).items()
-    }
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+def factory_of(spec: Spec, table: Table = AGENTS) -> Factory:
+    """Returns the class or function behind a spec; a bare name of ours may lack its ratios."""
+    return _resolved(_with_ratios(spec) if isinstance(spec, str) else spec, table)[0]
 
 
 def _with_ratios(spec: str) -> str:

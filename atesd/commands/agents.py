@@ -29,16 +29,19 @@ def main(arguments: Sequence[str]) -> None:
     shared.find_own_classes()
     from rich.text import Text
 
-    from agents.specs.registry import available, described_options
+    from agents.specs.described import described_options
+    from agents.specs.registry import available
     from atesd.experiments.baselines.registry import NAMES
 
     if command.agent:
-        headings, lines = ("option", "default"), described_options(command.agent, NAMES)
+        options = described_options(command.agent, NAMES)
+        headings, num_left = ("option", "type", "default", "meaning"), 4
+        lines = [(name, one.type, one.default, one.meaning) for name, one in options.items()]
     else:
-        headings, lines = ("spec", "who decides"), available(NAMES)
-    table = shared.table_of(None, headings, num_left=2)
-    for first, second in lines.items():
-        table.add_row(Text(first, no_wrap=True), Text(second))  # Text: brackets in a form are no markup
+        headings, num_left, lines = ("spec", "who decides"), 2, [*available(NAMES).items()]
+    table = shared.table_of(None, headings, num_left=num_left)
+    for first, *others in lines:
+        table.add_row(Text(first, no_wrap=True), *map(Text, others))  # Text: brackets in a form are no markup
     shared.show(table)
     if not command.agent:
         say("options: name:key=value, such as beta:credit=one-step; `atesd agents NAME` lists an agent's.")

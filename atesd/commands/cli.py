@@ -13,6 +13,7 @@ from importlib.metadata import version
 
 import tyro
 
+from atesd.commands.spelled import flag_names, in_flags
 from atesd.commands.verbs import VERBS, Verb, overview
 from atesd.console import log_harmlessly, say
 from atesd_env.errors import AgentError, AtesdError, ConfigError
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(error, AgentError) and isinstance(error.__cause__, Exception):
             # The user's own code: they want to see the way through it.
             say("".join(traceback.format_exception(error.__cause__)), error=True)
-        say(f"atesd {name}: {error}", error=True)
+        say(f"atesd {name}: {in_flags(str(error), flag_names(verb.module().Command))}", error=True)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         sys.stderr.close()

@@ -50,7 +50,7 @@ class Command:
 
     out: Path
     """Folder that gets one folder for each run, and the comparison."""
-    agents: tuple[str, ...]
+    agent: tuple[str, ...]
     """Agents to compare, such as beta fixed:1 fixed:0.5; with fixed:1 and other fixed ratios among them, all are compared
     to these."""
     env: str = shared.DEFAULT_ENV
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str]) -> None:
     from atesd.commands.side_by_side import execute_side_by_side, raise_failures
     from atesd.experiments.specs import check_folders, plan_runs
 
-    agents = trusted(command.agents) if command.trust_pickle else command.agents
+    agents = trusted(command.agent) if command.trust_pickle else command.agent
     config = defaults.fitted(command.config, arguments)
     specs = plan_runs(command.env, config, agents, command.seeds, command.out)
     check_folders(specs, resume=command.resume, overwrite=command.overwrite)
@@ -154,7 +154,7 @@ def _evaluate(command: Command, names: set[str], facts: dict[str, Any]) -> None:
     verdict = judge(frame)
     content = {
         "env_id": command.env,
-        "agents": [label(agent) for agent in command.agents],
+        "agents": [label(agent) for agent in command.agent],
         "seeds": list(command.seeds),
         **facts,
         "interval": "means: Student's t over shared seeds, 95%; differences: paired t, 95% for all agents at once (max-t)",

@@ -39,6 +39,10 @@ class Command:
     """JSONL or Parquet file of problem, solution and answer, or a data set of the hub by its id, perhaps with a split
     (openai/gsm8k:train, openai/gsm8k:main:train); "gsm8k" is packaged. Or a task whose problems are generated (arithmetic, facts, engram,
     reasoning_gym, package.module:Class), of which 200 are looked at."""
+    data_split: str | None = None
+    """Split of the data set, where it is not written behind its id."""
+    data_config: str | None = None
+    """Configuration of the data set."""
     task: str = "math"
     """Whose rows they are: math, code or choice."""
     data_columns: str | None = None
@@ -77,13 +81,15 @@ def main(arguments: Sequence[str]) -> None:
     from atesd_env.tasks.data.filters import LengthLimits, measured
     from atesd_env.tasks.data.rows import read_rows
     from atesd_env.tasks.data.shapes import parse_columns
+    from atesd_env.tasks.data.sources import named_source
     from atesd_env.tasks.registry import PACKAGED_DATA, rows_task
 
     if _is_generated(command.source):
         _show_generated(command)
         return
     kind = rows_task(command.task)
-    source = PACKAGED_DATA / "train.jsonl" if command.source == "gsm8k" else command.source
+    source = named_source(command.source, command.data_config, command.data_split)
+    source = str(PACKAGED_DATA / "train.jsonl") if source == "gsm8k" else source
     rows, report = read_rows(source, columns=parse_columns(command.data_columns), parse=kind.parse)
     say(report)
     limits = LengthLimits(command.min_steps, command.max_steps, command.max_problem_tokens, command.max_solution_tokens)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
+import re
+from collections import ChainMap
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import tyro
-from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
-from atesd_env.config import BenchConfig, RunConfig, SurrogateConfig, preset_of
+from atesd_env.config import BenchConfig, EnvConfig, RunConfig, SurrogateConfig, preset_of
+from atesd_env.tasks.data.sources import named_source
 
 Command = TypeVar("Command")
 """A command's dataclass, with the fields ``env`` and ``config``; those without a default are required flags."""
@@ -50,23 +55,68 @@ def parse_with(command: type[Command], arguments: Sequence[str], prog: str, env_
     rules = ConstructorRegistry()
 
     @rules.struct_rule
-    def without_hidden(asked: StructTypeInfo) -> StructConstructorSpec | None:
+    def in_rooms(asked: StructTypeInfo) -> StructConstructorSpec | None:
+        if isinstance(asked.default, _Room):
+            return StructConstructorSpec(dict, tuple(asked.default.fields))
         if asked.default is not config:
             return None
         # A copy is not this configuration any more, so tyro's own rule answers.
         whole = ConstructorRegistry.get_struct_spec(dataclasses.replace(asked, default=config.replace()))
         assert isinstance(whole, StructConstructorSpec)
-        # A surrogate without a file is none: tyro asks for it, and shows in --help that it must be given.
-        fields = (
-            dataclasses.replace(one, default=tyro.MISSING) if (one.name, one.default) == ("file", "") else one
-            for one in whole.fields
-            if one.name not in hidden
+        headings, rooms = _headings(type(config)), dict[str, _Room]()
+        for one in whole.fields:
+            if one.name not in hidden:
+                # A surrogate without a file is none: tyro asks for it, and shows in --help that it must be given.
+                is_open = (one.name, one.default) == ("file", "")
+                flag = dataclasses.replace(one, default=tyro.MISSING) if is_open else one
+                rooms.setdefault(headings[one.name], _Room()).fields.append(flag)
+        if isinstance(config, EnvConfig) and "data_path" not in hidden:
+            rooms["task"].fields.extend(DATA_SET)
+        structure = (StructFieldSpec(name, tyro.conf.OmitArgPrefixes[_Room], room) for name, room in rooms.items())
+        return StructConstructorSpec(
+            lambda **given: _replaced(config, dict(ChainMap(*given.values()))), tuple(structure)
         )
-        return StructConstructorSpec(lambda **given: config.replace(**given), tuple(fields))
 
     default = command(**{**_defaults(command), "env": env_id, "config": config})
     with rules:
         return tyro.cli(command, args=list(arguments), default=default, prog=prog)
+
+
+DATA_SET = (
+    StructFieldSpec(
+        "data_split", str | None, None, "Split of data_path, where that is a data set of the hub or a folder."
+    ),
+    StructFieldSpec("data_config", str | None, None, "Configuration of that data set."),
+)
+"""Flags beside those of the configuration, which has both in ``data_path``."""
+
+
+def _replaced(config: RunConfig, given: dict[str, Any]) -> RunConfig:
+    """Returns a configuration with what was typed; split and configuration of a data set are a part of its name."""
+    chosen = [given.pop(name, None) for name in ("data_config", "data_split")]
+    if any(chosen):
+        given["data_path"] = named_source(given["data_path"] or "", *chosen)
+    return config.replace(**given)
+
+
+@dataclass
+class _Room:
+    """Some of a configuration's flags, which stand together in the help under their heading."""
+
+    fields: list[StructFieldSpec] = field(default_factory=list)
+
+
+def _headings(leaf: type[RunConfig]) -> dict[str, str]:
+    """Returns under which heading each field of a configuration stands: the comment line above it in the source."""
+    found: dict[str, str] = {}
+    for owner in (one for one in leaf.__mro__ if issubclass(one, RunConfig)):
+        heading = owner.student_kind.replace(" ", "_")
+        for comment, name in re.findall(
+            r"^    (?:# ([A-Z][a-z ]+).*|([a-z_]+): .*)$", inspect.getsource(owner), re.MULTILINE
+        ):
+            heading = comment.strip().lower().replace(" ", "_") or heading
+            found.setdefault(name, heading)
+    return found
 
 
 def _hidden(command: type[Any], config: RunConfig) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from atesd.commands import shared
+from atesd.commands import defaults, shared
 from atesd.commands.environment import parse_command
 from atesd.console import say
 from atesd.experiments.progress import live_progress
@@ -64,6 +65,7 @@ class Command:
 def main(arguments: Sequence[str]) -> None:
     """``atesd train``."""
     command = parse_command(Command, arguments, "atesd train")
+    command = dataclasses.replace(command, config=defaults.fitted(command.config, arguments))
     shared.find_own_classes()
     from agents.specs.registry import trusted
     from atesd.experiments.training.training import TrainSpec, train

@@ -48,7 +48,7 @@ _TABLE = (
     Verb(
         "compare",
         "run agents x seeds in several processes and compare them, paired by seed",
-        "atesd compare --env ATESD-Tiny-v0 --agents beta random fixed:0.5 fixed:1 --seeds 0 1 2 3 --out runs/compare",
+        "atesd compare --env ATESD-Tiny-v0 --agent beta random fixed:0.5 fixed:1 --seeds 0 1 2 3 --out runs/compare",
     ),
     Verb(
         "bench",

@@ -89,7 +89,7 @@ class RowsTask(Task):
         if is_benchmark(data_path) and not train_on_benchmark:
             raise DataError(
                 f"data_path: expected data to train on, got {str(data_path)!r}, a split that a benchmark measures on; name "
-                "another split (openai/gsm8k:train) or say that it is meant with train_on_benchmark=True (--train-on-benchmark)."
+                "another split (openai/gsm8k:train) or say that it is meant (--train-on-benchmark)."
             )
         self._columns = columns
         self._probe_size = probe_size

@@ -80,7 +80,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         *TOY,
         "--windows",
         "12",
-        "--agents",
+        "--agent",
         "beta",
         "random",
         "--processes",

@@ -24,7 +24,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
     """Four agents and three seeds in two processes."""
     out = tmp_path_factory.mktemp("compare") / "runs"
     agents = ("random", "fixed:0.4", "fixed:0.8", "fixed:1")
-    result = atesd("compare", "--agents", *agents, "--seeds", 0, 1, 2, "--processes", 2, "--out", out, *TOY)
+    result = atesd("compare", "--agent", *agents, "--seeds", 0, 1, 2, "--processes", 2, "--out", out, *TOY)
     assert result.returncode == 0, result.stderr
     return out, result
 
@@ -75,7 +75,7 @@ def test_resuming_finished_runs_compares_them_again_by_other_metrics(
     out, _ = compared
     again = typed(
         "compare",
-        "--agents",
+        "--agent",
         "random",
         "fixed:1",
         "--seeds",
@@ -101,7 +101,7 @@ def test_resuming_finished_runs_compares_them_again_by_other_metrics(
         (["--processes", "-1"], "processes: expected a number"),
         (["--seeds", "-1"], "seeds: expected whole numbers"),
         (["--resume", "--overwrite"], "expected either --resume or --overwrite"),
-        (["--agents", "bta"], "beta"),
+        (["--agent", "bta"], "beta"),
     ],
 )
 def test_wrong_arguments_are_found_before_anything_runs(
@@ -112,7 +112,7 @@ def test_wrong_arguments_are_found_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(sys, "path", sys.path.copy())
-    agents = [] if "--agents" in arguments else ["--agents", "random"]
+    agents = [] if "--agent" in arguments else ["--agent", "random"]
     assert message in refusal(capsys, "compare", *agents, "--out", tmp_path / "runs", *TOY, *arguments)
     assert not (tmp_path / "runs").exists()
 
@@ -123,7 +123,7 @@ def test_a_failed_run_is_named_at_the_end_and_the_others_are_compared(tmp_path: 
         "    def predict(self, observation, state=None, episode_start=None, deterministic=False):\n"
         "        raise ValueError('no idea')\n"
     )
-    arguments = ("--agents", "mine:Wrong", "fixed:1", "--seeds", 0, "--out", "runs", "--processes", 1)
+    arguments = ("--agent", "mine:Wrong", "fixed:1", "--seeds", 0, "--out", "runs", "--processes", 1)
     result = atesd("compare", *arguments, *TOY, cwd=tmp_path)
     assert result.returncode == 1
     assert "expected 2 runs to come to their end, but 1 failed" in result.stderr
@@ -139,7 +139,7 @@ def test_a_failed_run_is_named_at_the_end_and_the_others_are_compared(tmp_path: 
 
 def test_ctrl_c_ends_everything_and_says_how_to_go_on(tmp_path: Path):
     """Ctrl-C reaches the command and its processes alike, as on a terminal."""
-    arguments = ["compare", "--agents", "random", "fixed:1", "--seeds", "0", "--processes", "2", "--out", str(tmp_path)]
+    arguments = ["compare", "--agent", "random", "fixed:1", "--seeds", "0", "--processes", "2", "--out", str(tmp_path)]
     arguments += ["--env", "ATESD-Toy-v0", "--windows", "1000000"]
     process = started(ATESD, *arguments, start_new_session=True)
     trajectories = [tmp_path / name / "trajectory.jsonl" for name in ("random-seed0", "fixed-1-seed0")]

@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from atesd.commands.cli import main
 from atesd_env.config import preset
 from atesd_env.evaluation.benchmarks import BENCHMARKS
-from atesd_env.student.packaged import TINY_DIRECTORY
 from tests.atesd_env.rollouts.engines.fake_engines import Brain, FakeVllmServer
+from tests.models import LONG_CONTEXT, save_narrow_qwen3
 
 pytest.importorskip("trl", reason="needs the package trl (pip install atesd-env[trl])")
 
@@ -76,21 +74,7 @@ def commands(address: str) -> list[list[str]]:
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVllmServer]:
     """The folder that a reader begins with, who has downloaded model and data; and a vLLM server."""
     monkeypatch.chdir(tmp_path)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
-        tokenizer = AutoTokenizer.from_pretrained(TINY_DIRECTORY, model_max_length=40_960)
-        qwen3 = Qwen3Config(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=48,
-            max_position_embeddings=40_960,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            **shape,
-        )
-        Qwen3ForCausalLM(qwen3).save_pretrained("qwen3")
-        tokenizer.save_pretrained("qwen3")
+    save_narrow_qwen3(Path("qwen3"))
     rows = [
         {
             "problem": f"Start with {number} and add three, then tell me what comes out of it all, please, in words and in digits.",
@@ -107,7 +91,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVllm
         ]
         Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in contest))
         monkeypatch.setitem(BENCHMARKS, name, f"{name}.jsonl")
-    fake = FakeVllmServer(Brain(preset("ATESD-Qwen3-1.7B-v0", **SIZES)), context=40_960)
+    fake = FakeVllmServer(Brain(preset("ATESD-Qwen3-1.7B-v0", **SIZES)), context=LONG_CONTEXT)
     yield fake
     fake.close()
 

@@ -39,7 +39,7 @@ def test_runs_are_made_reported_and_exported(out: str, here: Path, capsys: Any):
     minari = pytest.importorskip("minari", reason="the package minari is missing")
     do("run", *TOY, "--agent", "fixed:0.5", "beta", "--out", out, "--quiet")
     do("run", *TOY, "--agent", "fixed:0.5", "beta", "--out", out, "--quiet", "--resume")
-    do("compare", *TOY, "--agents", "fixed:0.5", "--seeds", 0, "--out", out, "--quiet", "--overwrite", "--processes", 1)
+    do("compare", *TOY, "--agent", "fixed:0.5", "--seeds", 0, "--out", out, "--quiet", "--overwrite", "--processes", 1)
     do("report", out)
     do("report", out)  # takes the place of the older one
     for to in ("csv", "parquet", "minari"):

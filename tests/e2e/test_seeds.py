@@ -20,7 +20,7 @@ from tests.programs import refusal
 TOY = ("--env", "ATESD-Toy-v0", "--windows", 2, "--quiet")
 COMMANDS: dict[str, tuple[object, ...]] = {
     "run": ("run", *TOY, "--agent", "beta", "--seeds"),
-    "compare": ("compare", *TOY, "--agents", "beta", "--seeds"),
+    "compare": ("compare", *TOY, "--agent", "beta", "--seeds"),
     "train": ("train", *TOY, "--agent", "beta", "--seed"),
     "its evaluations": ("train", *TOY, "--agent", "beta", "--eval-seeds"),
     "evaluate": ("evaluate", "--benchmark", "heldout", "--seed"),

@@ -74,7 +74,7 @@ def test_resume_goes_on_with_the_same_rows_and_refuses_others(file: Path, tmp_pa
 
 def test_compare_and_train_take_it_too(file: Path, tmp_path: Path):
     common = (*SURROGATE, "--file", file, "--quiet", "--out")
-    atesd("compare", *common, tmp_path / "compared", "--agents", "random", "fixed:1", "--seeds", 0, 1, "--processes", 2)
+    atesd("compare", *common, tmp_path / "compared", "--agent", "random", "fixed:1", "--seeds", 0, 1, "--processes", 2)
     assert json.loads((tmp_path / "compared" / "comparison.json").read_text())["env_id"] == "ATESD-Surrogate-v0"
     atesd("train", *common, tmp_path / "trained", "--agent", "beta", "--total-windows", 12, "--eval-seeds", 0)
     assert (tmp_path / "trained" / "best_agent.safetensors").exists()

@@ -109,6 +109,27 @@ BENCHMARK_SETS = _by_id(
 """Data sets to measure on; their split is never trained on unless that is said."""
 
 
+def named_source(source: str | Path, config: str | None, split: str | None, use: Use = "training") -> str:
+    """Returns a data set with its configuration and split written behind it.
+
+    Raises:
+        DataError: If it is a file, which has neither, or names them already.
+
+    >>> named_source("openai/gsm8k", None, "test"), named_source("openai/gsm8k", "socratic", None)
+    ('openai/gsm8k:test', 'openai/gsm8k:socratic:train')
+    """
+    if config is None and split is None:
+        return str(source)
+    name, given = ("data_split", split) if split is not None else ("data_config", config)
+    if not is_data_set(source) or ":" in str(source):
+        raise DataError(
+            f"{name}: expected it beside a data set of the hub or a folder that names none itself, got {given!r} beside "
+            f"{str(source)!r}; leave it out."
+        )
+    known = find_data_set(source, use)
+    return ":".join(filter(None, (str(source), config, split or known.split)))
+
+
 def is_hub_id(source: str | Path) -> bool:
     """Returns whether a source names a data set of the hub: "owner/name" that is no file here, with or without a split.
 
@@ -197,6 +218,6 @@ def _loaded(data_set: HubDataSet) -> Iterable[Mapping[str, Any]]:
         raise DataError(
             f"{data_set.id}: expected to load this data set (split {data_set.split!r}), got "
             f"{type(error).__name__}: {str(error)[:200]}; check the id and the connection, name another split "
-            f"({data_set.id}:SPLIT or {data_set.id}:CONFIGURATION:SPLIT), or pass a local JSONL or Parquet file."
+            f"(--data-split, {data_set.id}:SPLIT or {data_set.id}:CONFIGURATION:SPLIT), or pass a local JSONL or Parquet file."
         ) from error
     return rows

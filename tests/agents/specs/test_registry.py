@@ -24,6 +24,7 @@ from agents.schedules import (
     RandomSchedule,
     StagedSchedule,
 )
+from agents.specs.described import Option, described_options
 from agents.specs.registry import (
     AGENTS,
     ENTRY_POINT_GROUP,
@@ -31,7 +32,6 @@ from agents.specs.registry import (
     SAVED_FILE,
     Entry,
     available,
-    described_options,
     label,
     make,
     resolve,
@@ -285,10 +285,32 @@ def test_an_option_for_those_that_take_it():
         with_option(["beta:credit=one-step"], "credit", "delayed")
 
 
+def defaults(spec: str) -> dict[str, str]:
+    return {name: one.default for name, one in described_options(spec).items()}
+
+
 def test_options_are_described_as_a_spec_writes_them():
-    assert described_options("fixed") == described_options("fixed:0.5") == {"ratio": "1.0"}
-    assert described_options("beta")["credit"] == "grounded"
-    assert described_options("feedback")["set_point"] == "null"
+    assert defaults("fixed") == defaults("fixed:0.5") == {"ratio": "1.0"}
+    assert defaults("beta")["credit"] == "grounded"
+    assert defaults("feedback")["set_point"] == "null"
+
+
+def test_options_are_described_by_docstring_and_annotation():
+    beta = described_options("beta")
+    assert beta["features"].type == "paper or all"
+    assert beta["batch_size"] == Option("whole number", "4", "Completed decisions of an update: the paper's B, at least 2.")
+    assert described_options("cosine")["start"].meaning == "Reveal ratio at progress 0, in [0, 1].", (
+        "of the class above"
+    )
+    assert described_options("lookahead")["race"].type == "number or null"
+    assert described_options("lookahead")["ratios"].type == "[number, ...]"
+
+
+@pytest.mark.parametrize("entry", AGENTS, ids=lambda entry: entry.name)
+def test_every_option_of_ours_has_a_meaning_and_a_type(entry: Entry):
+    for name, option in described_options(entry.name).items():
+        assert option.meaning.endswith((".", ")", "]")), name
+        assert "anything" not in option.type, name
 
 
 @pytest.mark.parametrize(
@@ -302,7 +324,7 @@ def test_options_are_described_as_a_spec_writes_them():
 )
 def test_bandits_list_their_own_options_and_then_those_that_they_pass_on(spec: str, own: dict[str, str]):
     shared = {"grid": "null", "grid_size": "null", "credit": "grounded", "scale_window": "20"}
-    assert list(described_options(spec).items()) == list({**own, **shared}.items())
+    assert list(defaults(spec).items()) == list({**own, **shared}.items())
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def test_trust_is_no_part_of_an_agents_name():
     "verb",
     [
         ["run", "--env", "ATESD-Toy-v0", "--windows", "6", "--agent"],
-        ["compare", "--env", "ATESD-Toy-v0", "--windows", "6", "--agents", "fixed:1"],
+        ["compare", "--env", "ATESD-Toy-v0", "--windows", "6", "--agent", "fixed:1"],
         ["train", "--env", "ATESD-Toy-v0", "--windows", "6", "--total-windows", "12", "--agent"],
     ],
 )

@@ -37,7 +37,7 @@ COMPARE = (
     "ATESD-Toy-v0",
     "--windows",
     2,
-    "--agents",
+    "--agent",
     "fixed:0.5",
     "--seeds",
     0,
