@@ -37,8 +37,8 @@ class Command:
 
     source: Annotated[str, tyro.conf.Positional]
     """JSONL or Parquet file of problem, solution and answer, or a data set of the hub by its id, perhaps with a split
-    (openai/gsm8k:train, openai/gsm8k:main:train); "gsm8k" is packaged. Or a task whose problems are generated (arithmetic, facts, engram,
-    reasoning_gym, package.module:Class), of which 200 are looked at."""
+    (openai/gsm8k:train, openai/gsm8k:main:train); "gsm8k" is packaged. Or a task whose problems are generated (arithmetic, lists, facts,
+    engram, reasoning_gym, package.module:Class), of which 200 are looked at."""
     data_split: str | None = None
     """Split of the data set, where it is not written behind its id."""
     data_config: str | None = None

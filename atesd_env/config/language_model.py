@@ -60,8 +60,8 @@ class EnvConfig(RunConfig):
 
     # Task
     task: str = option("arithmetic", instance=True)
-    """Where problems come from: generated ("arithmetic", "facts", "engram", "reasoning_gym"), rows of a file ("math", "code", "choice"),
-    or a class of your own as package.module:Class. [ours]"""
+    """Where problems come from: generated ("arithmetic", "lists", "facts", "engram", "reasoning_gym"), rows of a file ("math", "code",
+    "choice"), or a class of your own as package.module:Class. [ours]"""
     data_path: str | None = option(None, instance=True)
     """Tasks math, code, choice: training problems, a JSONL or Parquet file or a data set of the hub by its id; "gsm8k" is a packaged
     sample of GSM8K. [ours]"""
@@ -76,9 +76,9 @@ class EnvConfig(RunConfig):
     """Task code: what every reveal ratio shows in the place of a final answer, the function's signature and the examples that its
     problem shows, or nothing. [ours]"""
     min_level: int = number(1, 1, 20, instance=True)
-    """Tasks facts, engram: easiest problems, in hops or tiers. [ours]"""
+    """Tasks lists, facts, engram: easiest problems, in operations, hops or tiers. [ours]"""
     max_level: int = number(3, 1, 20, instance=True)
-    """Tasks facts, engram: hardest problems, in hops or tiers. [ours]"""
+    """Tasks lists, facts, engram: hardest problems, in operations, hops or tiers. [ours]"""
     min_addends: int = number(4, 2, 20, instance=True)
     """Task arithmetic: fewest numbers in a sum. [ours]"""
     max_addends: int = number(5, 2, 20, instance=True)

@@ -10,7 +10,7 @@ from atesd_env.hints import suggestion
 
 ROW_TASKS = ("math", "code", "choice")
 """Tasks whose problems are rows of a file."""
-TASKS = ("arithmetic", *ROW_TASKS, "facts", "engram", "reasoning_gym")
+TASKS = ("arithmetic", "lists", *ROW_TASKS, "facts", "engram", "reasoning_gym")
 """Tasks of ours by name; another installed package may add to them, and a class of one's own is named by its module."""
 OWN_TASK = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 """``package.module:Class``."""

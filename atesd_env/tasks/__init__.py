@@ -16,6 +16,7 @@ __getattr__, __all__ = on_first_use(
         "from_rows": ("RowsTask",),
         "generated": ("GeneratedTask",),
         "groups": ("DifficultyGroups",),
+        "lists": ("ListsTask",),
         "math": ("MathTask",),
         "reasoning": ("ReasoningGymTask",),
         "registry": ("make_task",),

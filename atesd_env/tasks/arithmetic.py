@@ -14,7 +14,8 @@ import numpy as np
 
 from atesd_env.errors import ConfigError
 from atesd_env.streams import numpy_stream
-from atesd_env.tasks.base import Problem, Task
+from atesd_env.tasks.base import Problem
+from atesd_env.tasks.hashed import HashedTask
 from atesd_env.tasks.phases import Phases
 
 Split = Literal["training", "probe", "heldout"]
@@ -55,7 +56,7 @@ def running_sum(addends: list[int]) -> Problem:
     return Problem(id=text, problem=text, steps=tuple(steps), answer=str(total), difficulty=float(len(addends)))
 
 
-class ArithmeticTask(Task):
+class ArithmeticTask(HashedTask):
     """Running sums with ``min_addends`` to ``max_addends`` numbers between 10 and 99.
 
     Args:
@@ -90,23 +91,6 @@ class ArithmeticTask(Task):
 
     def heldout_problems(self, num_problems: int) -> list[Problem]:
         return self._fixed("heldout", num_problems)
-
-    def student_request(self, problem: Problem) -> str:
-        return problem.problem
-
-    def teacher_request(self, problem: Problem, shown_steps: tuple[str, ...], shown_answer: str | None) -> str:
-        answer = "" if shown_answer is None else f"#{shown_answer}"
-        return f"{problem.problem}|{''.join(shown_steps)}{answer}"
-
-    def reference_completion(self, problem: Problem) -> str:
-        return f"{''.join(problem.steps)}#{problem.answer}"
-
-    def extract_answer(self, text: str) -> str | None:
-        answer = text.rpartition("#")[2] if "#" in text else ""
-        return answer if answer.isascii() and answer.isdigit() else None
-
-    def is_correct(self, text: str, problem: Problem) -> bool:
-        return self.extract_answer(text) == problem.answer
 
     def _fixed(self, split: Split, num_problems: int) -> list[Problem]:
         number = ("probe", "heldout").index(split)

@@ -26,7 +26,7 @@ import numpy as np
 
 from atesd_env.errors import ConfigError
 from atesd_env.streams import numpy_stream
-from atesd_env.tasks.base import Problem
+from atesd_env.tasks.base import Problem, Task
 from atesd_env.tasks.boxed import BoxedTask
 
 Split = Literal["training", "probe", "heldout"]
@@ -49,15 +49,8 @@ def split_of(key: str) -> Split:
     return "probe" if checksum_class == 0 else "heldout" if checksum_class == 1 else "training"
 
 
-class GeneratedTask(BoxedTask):
-    """Problems drawn from a stream of random numbers; a problem's text decides whether it is trained on, probed with or held out.
-
-    Args:
-        config: The environment's configuration; a task of one's own may read its fields, this class reads none.
-    """
-
-    def __init__(self, config: Any = None) -> None:
-        self.config = config
+class DrawnTask(Task):
+    """Problems drawn from a stream of random numbers; a problem's text decides whether it is trained on, probed with or held out."""
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> Problem:
@@ -99,6 +92,17 @@ class GeneratedTask(BoxedTask):
                     f"{len(found)}; ask for fewer (--probe-size), or allow more levels (--min-level, --max-level)."
                 )
         return list(found.values())
+
+
+class GeneratedTask(DrawnTask, BoxedTask):
+    """Problems that are drawn, answered with a boxed final answer.
+
+    Args:
+        config: The environment's configuration; a task of one's own may read its fields, this class reads none.
+    """
+
+    def __init__(self, config: Any = None) -> None:
+        self.config = config
 
 
 def check_levels(config: Any, least: int, most: int) -> tuple[int, int]:

@@ -13,6 +13,8 @@ from atesd_env.errors import ConfigError
 from atesd_env.tasks.arithmetic import ArithmeticTask
 from atesd_env.tasks.base import Task
 from atesd_env.tasks.from_rows import RowsTask
+from atesd_env.tasks.generated import check_levels
+from atesd_env.tasks.lists import MAX_OPERATIONS, ListsTask
 from atesd_env.tasks.phases import Phases
 
 PACKAGED_DATA = Path(__file__).parent.parent / "assets" / "gsm8k"
@@ -24,7 +26,7 @@ def make_task(config: EnvConfig) -> Task:
 
     Raises:
         DataError: If the task's data cannot be used.
-        ConfigError: If ``data_columns`` cannot be read.
+        ConfigError: If ``data_columns`` cannot be read, or the levels are outside of what the task has.
     """
     if config.task == "arithmetic":
         phases = None
@@ -32,6 +34,8 @@ def make_task(config: EnvConfig) -> Task:
             num_problems = config.windows * config.hold_window * config.num_rollouts
             phases = Phases(phase_ranges(config.phases), num_problems, config.phase_jitter)
         return ArithmeticTask(config.min_addends, config.max_addends, phases)
+    if config.task == "lists":
+        return ListsTask(*check_levels(config, 1, MAX_OPERATIONS))
     if config.task in ROW_TASKS:
         return _row_task(config)
     own = {"facts": "facts:FactsTask", "engram": "engram:EngramTask", "reasoning_gym": "reasoning:ReasoningGymTask"}

@@ -17,6 +17,7 @@ from atesd_env.tasks.registry import make_task
 SAMPLES = Path(__file__).parents[2] / "data"
 TASKS = {
     "arithmetic": {},
+    "lists": {},
     "math": {"data_path": str(SAMPLES / "gsm8k_sample.jsonl"), "probe_size": 10},
     "code": {"data_path": str(SAMPLES / "mbppplus_sample.jsonl"), "probe_size": 10},
     "choice": {"data_path": str(SAMPLES / "aqua_sample.jsonl"), "probe_size": 10},

