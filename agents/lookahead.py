@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from agents.credit import learning_progress_return
 from agents.options import checked_choice, checked_count, checked_number
 from agents.planner import Planner, checked_ratios_to_try
-from agents.scored import balance, best_places
+from agents.scored import GRID, balance, best_places
 from atesd_env.config import RunConfig
 from atesd_env.envs.branch import branches, exposure_scores
 
@@ -99,7 +99,7 @@ class LookaheadController(Planner):
     Args:
         env: The environment, one of ours.
         seed: Seed of the run; there is no randomness in the decisions.
-        ratios: Reveal ratios to try, at least two, in [0, 1].
+        ratios: Reveal ratios to try, at least two, in [0, 1]; by default a grid of five.
         windows: Windows to follow each, at least 1.
         every: Windows between two looks; 0 looks once.
         gamma: Discount in [0, 1]; None takes the environment's.
@@ -119,7 +119,7 @@ class LookaheadController(Planner):
         env: gymnasium.Env[Any, Any],
         seed: int = 0,
         *,
-        ratios: Sequence[float] = (0.0, 0.5, 1.0),
+        ratios: Sequence[float] = GRID,
         windows: int = 3,
         every: int = 9,
         gamma: float | None = None,

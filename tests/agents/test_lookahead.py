@@ -163,7 +163,7 @@ def test_ratios_that_somebody_else_chose_are_kept_where_they_are_better():
 
 
 def test_it_looks_no_further_than_the_end_of_the_run():
-    agent = agents.make("lookahead:every=4:windows=3:race=null", toy(windows=6, hold_window=2))
+    agent = agents.make("lookahead:every=4:windows=3:race=null", toy(windows=6, hold_window=2), ratios=[0.0, 0.5, 1.0])
     updates: list[float] = []
     agent.learn(6, callback=lambda *_: updates.append(agent.diagnostics()["branch_updates"]))
     assert updates == [3 * 3 * 2, 0, 0, 0, 3 * 2 * 2, 0]
@@ -307,7 +307,7 @@ def test_on_the_bench_each_student_is_looked_ahead_for_in_its_own_instance():
 
 def test_students_that_have_ended_are_not_asked_about():
     envs = gymnasium.make_vec("ATESD-Toy-v0", num_envs=2, windows=2)
-    agent = agents.make("lookahead:every=2", envs)
+    agent = agents.make("lookahead:every=2", envs, ratios=[0.0, 0.5, 1.0])
     observations, _ = envs.reset(seed=0)
     state = None
     for branches in (6, 0):
