@@ -1,0 +1,65 @@
+"""What the bench's claims compute: on runs that are worked out by hand."""
+
+from __future__ import annotations
+
+import itertools
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from benchmarks.claims import against_all, credit, difference, on_instance
+
+FIXED = ("fixed:0", "fixed:1")
+
+
+def outcomes(**accuracies: list[float]) -> pd.DataFrame:
+    """Runs of agents on an instance, ``own_x=[0.5, 0.7]`` those of seeds 0 and 1."""
+    lines = [
+        {"agent": agent.replace("fixed", "fixed:"), "instance": instance, "seed": seed, "probe/accuracy": value}
+        for name, values in accuracies.items()
+        for agent, instance in [name.split("_")]
+        for seed, value in enumerate(values)
+    ]
+    return pd.DataFrame(lines).sample(frac=1.0, random_state=0)
+
+
+def test_differences_are_paired_within_instances_and_their_intervals_allow_for_their_number():
+    """Differences 10 and 30 on x, 40 on y each time: 20 and 40, mean 30; standard errors 10 and 0, of the mean 5, freedom 1."""
+    runs = outcomes(own_x=[0.5, 0.7], other_x=[0.4, 0.4], own_y=[0.6, 0.6], other_y=[0.2, 0.2])
+    for comparisons in (1, 3):
+        found = difference(runs, "own", "other", comparisons)
+        half = 5.0 * stats.t.ppf(1 - 0.025 / comparisons, 1)
+        assert (found["mean"], found["low"], found["high"]) == pytest.approx((30.0, 30.0 - half, 30.0 + half))
+    table = against_all(runs, ["own", "other"], ["other"])
+    assert list(table["own"]) == ["other"]
+    assert table["other"] == {}, "none is compared with itself"
+
+
+def test_of_an_instance_the_best_is_named_and_what_may_be_as_good():
+    told = on_instance(outcomes(a_x=[0.1, 0.2, 0.1], b_x=[0.8, 0.9, 0.8], c_x=[0.7, 0.9, 0.9]), "x")
+    assert told["best"] == "b" or told["best"] == "c"
+    assert told["agents"]["a"]["to_best"][2] < 0 <= told["agents"]["c"]["to_best"][2]
+    assert told["agents"]["b"]["mean"] == pytest.approx(100 * 2.5 / 3)
+
+
+def test_a_window_may_choose_what_collapses_where_discounted_progress_does_not():
+    """At full exposure the NLL falls by 1 and then rises by 2; at none it falls by 0.4 each time."""
+    paths = {"fixed:0": (3.0, 2.6, 2.2), "fixed:1": (3.0, 2.0, 4.0)}
+    frame = pd.DataFrame(
+        [
+            {
+                "agent": agent,
+                "instance": "x",
+                "seed": seed,
+                "window": window,
+                "probe/nll_before": before,
+                "probe/nll": after,
+            }
+            for (agent, path), seed in itertools.product(paths.items(), (0, 1))
+            for window, (before, after) in enumerate(itertools.pairwise(path), start=1)
+        ]
+    )
+    told = credit(frame, outcomes(fixed0_x=[0.8, 0.6], fixed1_x=[0.1, 0.1]), FIXED)["x"]
+    assert (told["first window"], told["discounted"]) == pytest.approx((10.0, 70.0))
+    assert told["difference"]["mean"] == pytest.approx(60.0)
