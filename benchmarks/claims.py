@@ -98,6 +98,15 @@ def credit(frame: pd.DataFrame, outcomes: pd.DataFrame, fixed: Sequence[str]) ->
     return chosen
 
 
+def returns(frame: pd.DataFrame) -> dict[str, float]:
+    """Returns each agent's mean return, instances counting alike; the id's ``reward_threshold`` is that of ``balance``."""
+    runs = frame.groupby(["agent", "instance", "seed"])["reward/total"].sum()
+    return {
+        str(agent): float(mean)
+        for agent, mean in runs.groupby(["agent", "instance"]).mean().groupby("agent").mean().items()
+    }
+
+
 def _drops(rows: pd.DataFrame) -> NDArray[np.float64]:
     """Returns the drop of the probe NLL in each window of an agent's runs, [seeds, windows]; what a run that broke lacks is 0."""
     before, after = (
@@ -138,6 +147,7 @@ def main() -> None:
             "accuracy_at_equal_compute": {
                 agent: float(np.mean([one.mean() for one in accuracies(at_equal, agent).values()])) for agent in agents
             },
+            "return": returns(frame),
             "a_at_equal_compute": against_all(at_equal, controllers, others),
             "a_after_the_last_window": against_all(at_end, controllers, others),
             "b_without_branches": against_all(
