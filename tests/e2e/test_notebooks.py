@@ -18,6 +18,10 @@ from matplotlib.figure import Figure
 FOLDER = Path(__file__).parents[2] / "notebooks"
 _TINY = "num_rollouts=2, max_new_tokens=8, probe_size=2, hold_window=1"
 SMALLER = {
+    "benchmark": {
+        "%matplotlib inline\n": "",
+        '["slip_teleport-5", "slip-terse-5", "slip-terse-groups"]': '["slip-terse-5"]',
+    },
     "first_run": {
         "%matplotlib inline\n": "",
         'gym.make("ATESD-Tiny-v0", windows=5)': f'gym.make("ATESD-Tiny-v0", windows=5, {_TINY})',
