@@ -283,28 +283,3 @@ def test_the_file_tree_names_what_there_is(folder: str):
     assert part is not None
     there = {path.stem for path in (ROOT / folder).iterdir() if path.suffix in ("", ".py") and path.name[0] != "_"}
     assert set(re.findall(r"\w+", re.sub(r"\([^)]*\)", " ", part[1]))) == there
-
-
-@pytest.mark.parametrize(
-    ("page", "smaller", "promise"),
-    [
-        ("environment.md", {}, "return"),
-        ("controllers.md", {}, "branch_updates"),
-        ("training.md", {"agent.learn(6400)": "agent.learn(320)"}, ""),
-    ],
-)
-def test_snippets_of_the_pages_run(
-    page: str, smaller: dict[str, str], promise: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    text = (ROOT / "docs" / page).read_text()
-    for old, new in smaller.items():
-        assert old in text
-        text = text.replace(old, new)
-    snippets = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-    assert snippets
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "reader"}
-    with contextlib.redirect_stdout(io.StringIO()) as output:
-        for snippet in snippets:
-            exec(compile(snippet, page, "exec"), names)
-    assert promise in output.getvalue()
