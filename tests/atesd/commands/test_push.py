@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,11 +37,8 @@ class StandIn(BaseHTTPRequestHandler):
             ]
             answer: dict[str, Any] = {"files": files}
         else:
-            answer = {
-                "url": f"http://{self.headers['Host']}/{REPO}",
-                "commitUrl": f"http://hub/{REPO}/commit/1",
-                "commitOid": "1",
-            }
+            url = f"http://{self.headers['Host']}/{REPO}"
+            answer = {"url": url, "commitUrl": f"{url}/commit/1", "commitOid": "1"}
         content = json.dumps(answer).encode()
         self.send_response(self.status)
         self.send_header("Content-Type", "application/json")
@@ -89,10 +87,10 @@ def sent(hub: type[StandIn]) -> dict[str, str]:
 def test_a_run_goes_to_the_hub_as_it_was_shown(hub: type[StandIn], runs: Path):
     result = typed("push", runs / "beta-seed0", "--repo", REPO, "--yes")
     assert result.returncode == 0, result.stderr
-    assert f"sent: http://hub/{REPO}/commit/1" in result.stdout
+    assert re.search(rf"sent: http://127.0.0.1:\d+/{REPO}/commit/1$", result.stdout, re.MULTILINE)
     path, body = hub.requests[0]
     assert path == "/api/repos/create"
-    assert json.loads(body)["private"] is True
+    assert json.loads(body)["visibility"] == "private"
     files = sent(hub)
     places = {
         "adapter_config.json",
@@ -114,11 +112,11 @@ def test_a_run_goes_to_the_hub_as_it_was_shown(hub: type[StandIn], runs: Path):
 
 
 def test_several_runs_have_a_folder_each(hub: type[StandIn], runs: Path):
-    typed("push", runs, "--repo", REPO, "--yes", "--public")
+    assert typed("push", runs, "--repo", REPO, "--yes", "--public").returncode == 0
     files = sent(hub)
     assert {"beta-seed0/run/config.json", "fixed-1-seed0/run/config.json", "README.md"} <= set(files)
     assert files["README.md"].count("| ATESD-Toy-v0") == 2
-    assert json.loads(hub.requests[0][1]).get("private") in (None, False)
+    assert json.loads(hub.requests[0][1])["visibility"] == "public"
 
 
 @pytest.mark.parametrize("answer", ["n", "", "y"])
