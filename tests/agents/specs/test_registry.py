@@ -298,7 +298,9 @@ def test_options_are_described_as_a_spec_writes_them():
 def test_options_are_described_by_docstring_and_annotation():
     beta = described_options("beta")
     assert beta["features"].type == "paper or all"
-    assert beta["batch_size"] == Option("whole number", "4", "Completed decisions of an update: the paper's B, at least 2.")
+    assert beta["batch_size"] == Option(
+        "whole number", "4", "Completed decisions of an update: the paper's B, at least 2."
+    )
     assert described_options("cosine")["start"].meaning == "Reveal ratio at progress 0, in [0, 1].", (
         "of the class above"
     )
