@@ -1,8 +1,8 @@
-"""A student that breaks: which columns of the row see it coming, and which controllers keep it from happening.
+"""A student that breaks: which columns of the row see it coming.
 
-Part one, Tiny at a learning rate eleven times the preset's, one update a window: a column gives the alarm in the first window in which it
-leaves the range that it had in the same seeds' runs at the preset's rate. The student is broken once its probe NLL is one nat above
-the base's. Part two, a base with habits at three times the preset's rate: accuracy and rollouts after 18 updates under each controller.
+Tiny at a learning rate eleven times the preset's, one update a window, at full exposure and at none: a column gives the alarm in the first
+window in which it leaves the range that it had in the same seeds' runs at the preset's rate. The student is broken once its probe
+NLL is one nat above the base's.
 
 Example: python -m benchmarks.collapse --seeds 8 --runs collapse
 """
@@ -17,8 +17,7 @@ import gymnasium as gym
 import numpy as np
 import pandas as pd
 
-import atesd
-from benchmarks.common import differences_to, kept, mean_with_interval, num_seeds, save
+from benchmarks.common import kept, mean_with_interval, num_seeds, save
 
 SIGNS = (
     "student/grad_norm",
@@ -33,9 +32,7 @@ SIGNS = (
 )
 """Columns that rise when a student breaks."""
 BROKEN_NATS = 1.0
-HIGH_RATE, HABIT_RATE = 0.022, 0.006
-AGENTS = ("fixed:1", "fixed:0", "grounded", "beta")
-WINDOWS = 6
+HIGH_RATE = 0.022
 _PROBE = {"probe_size": 32, "collapse_nll": 100.0}
 
 
@@ -108,23 +105,6 @@ def main() -> None:
         f"fixed:{ratio:g}": alarms(rows(f"high-{ratio:g}", ratio, learning_rate=HIGH_RATE), healthy)
         for ratio in (1.0, 0.0)
     }
-    habits = atesd.run(
-        "ATESD-Tiny-v0",
-        AGENTS,
-        seeds=seeds,
-        out=arguments.runs / "habits",
-        resume=True,
-        student="tiny-terse-slip-0",
-        learning_rate=HABIT_RATE,
-        windows=WINDOWS,
-        probe_accuracy_every=WINDOWS,
-        **_PROBE,
-    )
-    last = habits[habits["window"] == WINDOWS].set_index(["seed", "agent"])
-    tables = {
-        name: last[name].unstack()[list(AGENTS)] for name in ("probe/accuracy", "rollout/length", "student/entropy")
-    }
-    accuracy = tables["probe/accuracy"]
     save(
         "collapse",
         {
@@ -132,12 +112,6 @@ def main() -> None:
             "learning_rate": HIGH_RATE,
             "broken_nats": BROKEN_NATS,
             "signs": signs,
-            "habit_learning_rate": HABIT_RATE,
-            "outcomes": {name: {agent: table[agent].tolist() for agent in AGENTS} for name, table in tables.items()},
-            "controllers": {
-                name: {agent: mean_with_interval(table[agent]) for agent in AGENTS} for name, table in tables.items()
-            },
-            "accuracy_minus_full_exposure": differences_to(accuracy.to_numpy(), AGENTS, 0),
         },
     )
 

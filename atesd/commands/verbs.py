@@ -40,6 +40,11 @@ _TABLE = (
     Verb("watch", "show how the runs of a folder stand, live", "atesd watch runs/first"),
     Verb("export", "write runs as Parquet, CSV or a Minari dataset", "atesd export runs/first --to parquet"),
     Verb(
+        "push",
+        "send finished runs to a hub, with a card, after asking",
+        "atesd push runs/first/beta-seed0 --repo you/first",
+    ),
+    Verb(
         "train",
         "train an agent over many runs, side by side",
         "atesd train --env ATESD-Toy-v0 --agent ppo --total-windows 20000 --num-envs 16 --out trained/ppo",

@@ -36,6 +36,7 @@ BESIDE_ROWS = replace(
         r"adapter/adapter_model\.safetensors",
         r"agent\.safetensors",
         r"agent\.zip",
+        r"(wandb|trackio)\.json",
         rf"{TENSORBOARD_FOLDER}/events\.out\.tfevents\..+",
     ),
     whole=(CHECKPOINT_FOLDER, _DISCARDED_FOLDER),

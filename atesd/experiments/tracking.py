@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,8 @@ from typing import Any, Protocol
 
 from atesd_env.config.checks import is_finite
 from atesd_env.errors import ConfigError
-from atesd_env.files.atomic import is_own_file, make_own_folder
+from atesd_env.files.atomic import is_own_file, make_own_folder, write_atomically
+from atesd_env.files.line_file import read_own
 from atesd_env.files.run_folder import TRAJECTORY_FILE, RunWriter, read_rows
 
 _logger = logging.getLogger(__name__)
@@ -50,8 +52,9 @@ MakeTracker = Callable[[], Tracker]
 class TrackedRunWriter(RunWriter):
     """A ``RunWriter`` whose rows trackers hear of too.
 
-    A run that goes on after an interruption is a new run to its trackers, and they hear of its earlier rows first, so that
-    they have it whole. Arguments are those of ``RunWriter``, and in ``track`` what makes the trackers of this run.
+    The trackers of a run that goes on after an interruption hear of its earlier rows first, so that they have it whole; one
+    that knows the run already passes over what it has. Arguments are those of ``RunWriter``, and in ``track`` what makes the
+    trackers of this run.
     """
 
     def __init__(
@@ -127,32 +130,52 @@ class TensorBoard:
 
 
 class Wandb:
-    """Weights & Biases, or trackio, which has the same functions. ``WANDB_MODE=offline`` keeps everything on the disk."""
+    """Weights & Biases, or trackio, which has the same functions. ``WANDB_MODE=offline`` keeps everything on the disk.
+
+    ``wandb.json`` in the run's folder says which run it is there, and the last window that was told: a run that goes on goes on there.
+    """
 
     module = "wandb"
 
     def begin(self, folder: Path, description: Mapping[str, Any]) -> None:
         self._library = importlib.import_module(self.module)
+        self._marker = folder / f"{self.module}.json"
+        goes_on = is_own_file(self._marker)
+        self._known = json.loads(read_own(self._marker, "a tracker's run")) if goes_on else {"id": None, "window": 0}
         config = {
             **description.get("config", {}),
             **{name: description.get(name) for name in ("env_id", "agent", "seed")},
         }
-        options: dict[str, Any] = {"dir": str(folder)} if self.module == "wandb" else {}
+        options = self._going_on(goes_on) | ({"dir": str(folder)} if self.module == "wandb" else {})
         self._run = self._library.init(
             project=_PROJECT, name=folder.name, group=folder.resolve().parent.name, config=config, **options
         )
+        self._remember(self._known["window"])
+
+    def _going_on(self, goes_on: bool) -> dict[str, Any]:
+        """Returns the options by which the library goes on with a run."""
+        return {"id": self._known["id"], "resume": "allow"} if goes_on else {}
+
+    def _remember(self, window: int) -> None:
+        self._known = {"id": self._run.id, "window": window}
+        write_atomically(self._marker, json.dumps(self._known).encode())
 
     def log(self, window: int, values: Mapping[str, float]) -> None:
-        self._run.log(dict(values), step=window)
+        if window > self._known["window"]:  # what was told before an interruption is told once
+            self._run.log(dict(values), step=window)
+            self._remember(window)
 
     def finish(self) -> None:
         self._run.finish()
 
 
 class Trackio(Wandb):
-    """trackio: local first, the functions of Weights & Biases."""
+    """trackio: local first, the functions of Weights & Biases; a run goes on by its name."""
 
     module = "trackio"
+
+    def _going_on(self, goes_on: bool) -> dict[str, Any]:
+        return {"resume": "allow"} if goes_on else {}
 
 
 _TRACKERS: dict[str, tuple[MakeTracker, str]] = {

@@ -21,7 +21,7 @@ PROBLEMS = ("constant", "noisy", "drift", "delayed", "groups")
 """Closed-form learners, in the order of the table's columns."""
 
 
-README_AGENTS = (
+REACHED_AGENTS = (
     (
         "`beta`",
         "the paper's controller: a Beta policy trained by REINFORCE inside the run",
@@ -47,7 +47,7 @@ README_AGENTS = (
         None,
     ),
     ("`meta`", "the same with weights that were learned on other students", None, None),
-    ("`oracle`", "on [the bench](docs/bench.md): the best schedule of a search on other seeds", None, None),
+    ("`oracle`", "on [the bench](bench.md): the best schedule of a search on other seeds", None, None),
     (
         "`ucb`",
         "bandit on the grid 0, 0.25, 0.5, 0.75, 1; `ucb:discount=0.95` or `ucb:window=50` forgets",
@@ -59,7 +59,7 @@ README_AGENTS = (
     ("`exp3s`", "Exp3.S on the same grid: no assumption about returns, and slow", "exp3s", None),
     (
         "`ppo`",
-        "Stable-Baselines3's and sb3-contrib's, best trained over many runs: [`atesd train`](docs/training.md)",
+        "Stable-Baselines3's and sb3-contrib's, best trained over many runs: [`atesd train`](training.md)",
         "ppo",
         "controllers/ppo_population_last.zip",
     ),
@@ -77,7 +77,7 @@ README_AGENTS = (
     ),
     ("`package.module:Class`", "your own", None, None),
 )
-"""Rows of README's table of agents: the spec, who decides, and what it is called in the toy's and in Tiny's results."""
+"""Rows of the table of what agents reach: the spec, who decides, and what it is called in the toy's and in Tiny's results."""
 
 
 def measured(name: str) -> dict[str, Any]:
@@ -133,14 +133,14 @@ def toy_table() -> str:
     return markdown_table(("agent", *PROBLEMS), rows)
 
 
-def readme_agents_table() -> str:
+def reached_table() -> str:
     """Returns the agents with what they reach on two closed forms and on the packaged student."""
     problems = measured("agents_on_toy")["problems"]
     lines = measured("controllers_on_tiny")["comparison"]["comparison"]
     tiny = {line["agent"]: line for line in lines if line["metric"] == "probe/accuracy"}
     noted = {"fixed:0.75": " (at 0.75)", "linear:1:0": " (1 to 0)"}
     rows = []
-    for spec, meaning, toy, agent in README_AGENTS:
+    for spec, meaning, toy, agent in REACHED_AGENTS:
         row = [spec, meaning]
         for name in ("constant", "drift"):
             best = problems[name]["best_fixed"]

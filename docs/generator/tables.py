@@ -47,7 +47,7 @@ from docs.generator.result_tables import (
     controllers_table,
     grpo_sweep_table,
     mismatch_table,
-    readme_agents_table,
+    reached_table,
     sweep_table,
     toy_table,
 )
@@ -80,7 +80,7 @@ MADE: dict[str, Callable[[], str]] = {
     "sweep": sweep_table,
     "mismatch": mismatch_table,
     "toy": toy_table,
-    "readme_agents": readme_agents_table,
+    "reached": reached_table,
     "controllers": controllers_table,
     "baselines": baselines_table,
     "baselines_mixed": baselines_mixed_table,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -119,16 +122,58 @@ def test_tensorboard_reads_the_events_that_were_written(spec: RunSpec):
     assert len(list((spec.folder / "tensorboard").iterdir())) == 1
 
 
-def test_weights_and_biases_keeps_a_run_on_the_disk_when_offline(tmp_path: Path):
+def interrupted_once(spec: RunSpec, name: str) -> None:
+    """A run with a tracker that is stopped after two windows, and goes on."""
+
+    def stop_after_two(info: dict[str, Any]) -> None:
+        if info["window"] == 2:
+            raise AtesdError("stopped")
+
+    with pytest.raises(AtesdError):
+        execute(spec, checkpoint_every=1, report=stop_after_two, track=[tracker(name)])
+    execute(spec, resume=True, checkpoint_every=1, track=[tracker(name)])
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_run_that_goes_on_is_the_same_run_there(name: str, spec: RunSpec, monkeypatch: pytest.MonkeyPatch):
+    """Each window is told once, in order, and a run that takes its place is another one."""
+    begun: list[dict[str, Any]] = []
+    told: list[int] = []
+
+    class Library(ModuleType):
+        def init(self, **options: Any) -> Any:
+            begun.append({key: options[key] for key in ("id", "resume") if key in options})
+            run_id = options.get("id") or f"run{len(begun)}"
+            return SimpleNamespace(id=run_id, log=lambda _, step: told.append(step), finish=lambda: None)
+
+    library = Library(name)
+    library.__spec__ = ModuleSpec(name, None)
+    monkeypatch.setitem(sys.modules, name, library)
+    interrupted_once(spec, name)
+    assert begun == [{}, {"resume": "allow"} | ({"id": "run1"} if name == "wandb" else {})]
+    assert told == [1, 2, 3, 4]
+    execute(spec, overwrite=True, track=[tracker(name)])
+    assert begun[2:] == [{}]
+    assert told[4:] == [1, 2, 3, 4]
+
+
+def test_weights_and_biases_keeps_one_run_on_the_disk_when_offline(tmp_path: Path):
     pytest.importorskip("wandb", reason="the package wandb is missing")
     # In a process of its own, since wandb starts a service.
     script = (
-        "from atesd.commands.cli import main\n"
-        "main(['run', '--env', 'ATESD-Toy-v0', '--agent', 'random', '--windows', '3', '--out', 'runs', '--track', 'wandb'])"
+        "from pathlib import Path\n"
+        "from atesd.experiments.specs import plan_runs\n"
+        "from atesd_env.config import preset\n"
+        "from tests.atesd.experiments.test_tracking import interrupted_once\n"
+        "config = preset('ATESD-Toy-v0', windows=4)\n"
+        "interrupted_once(plan_runs('ATESD-Toy-v0', config, ['random'], [0], Path('runs'))[0], 'wandb')"
     )
     environment = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "HOME": str(tmp_path)}
     result = ran(sys.executable, "-c", script, cwd=tmp_path, **environment)
     assert result.returncode == 0, result.stderr
     assert "left out" not in result.stderr
-    (stored,) = (tmp_path / "runs" / "random-seed0" / "wandb").glob("offline-run-*/*.wandb")
-    assert b"probe/nll" in stored.read_bytes()
+    run = tmp_path / "runs" / "random-seed0"
+    stored = [*(run / "wandb").glob("offline-run-*/*.wandb")]
+    assert len(stored) in (1, 2), "parts that begin in one second share a folder"
+    assert {path.stem for path in stored} == {f"run-{json.loads((run / 'wandb.json').read_text())['id']}"}
+    assert b"probe/nll" in stored[0].read_bytes()
