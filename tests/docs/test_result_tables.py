@@ -27,7 +27,14 @@ def test_a_number_that_stands_in_two_pages_is_the_same():
 
 @pytest.mark.parametrize(
     "name",
-    ["agents_on_toy", "comparisons_on_nulls", "controllers_on_tiny", "counterfactual_best_ratio", "population_scaling"],
+    [
+        "agents_on_toy",
+        "comparisons_on_nulls",
+        "controllers_on_tiny",
+        "counterfactual_best_ratio",
+        "faults",
+        "population_scaling",
+    ],
 )
 def test_the_index_of_results_names_the_commits_of_their_outputs(name: str):
     (line,) = re.findall(
