@@ -20,6 +20,8 @@ SAVED_AGENTS = {
 PROBLEMS = ("constant", "noisy", "drift", "delayed", "groups")
 """Closed-form learners, in the order of the table's columns."""
 
+FAULTS = ("kills", "damages", "inputs")
+"""Kinds of faults, in the order of the table's columns."""
 
 REACHED_AGENTS = (
     (
@@ -221,6 +223,35 @@ def beyond_table() -> str:
     ]
     headers = ("outcomes", "seeds", "agents", "pair covered", "told from the reference", "told from the best")
     return markdown_table((*headers, "told from the best fixed"), rows)
+
+
+def faults_table() -> str:
+    """Returns what the campaign of faults tried, and what was survived and what was wrong, by kind."""
+    output = measured("faults")
+    rows = [
+        ("tried", *(f"{output['tried'][kind]:,}" for kind in FAULTS)),
+        ("survived", *(f"{output['survived'][kind]:,}" for kind in FAULTS)),
+    ]
+    for verdict in output["wrong"]:
+        lines = [[line for line in output["lines"] if line["kind"] == kind] for kind in FAULTS]
+        rows.append((verdict, *(f"{sum(line['verdicts'].get(verdict, 0) for line in ours)}" for ours in lines)))
+    return f"{markdown_table(('', *FAULTS), rows)}\n\nSeed {output['seed']}. {source(output)}"
+
+
+def faults_by_reader_table() -> str:
+    """Returns the same by reader."""
+    right = ("refused", "same", "accepted", "warned")
+    rows = [
+        (
+            line["kind"],
+            line["reader"],
+            *(f"{line[name]}" for name in ("tried", "survived")),
+            *(f"{line['verdicts'].get(name, 0)}" for name in right),
+        )
+        for line in measured("faults")["lines"]
+    ]
+    headers = ("kind", "reader", "tried", "survived", "refused", "as undamaged", "used", "warned of")
+    return markdown_table(headers, rows)
 
 
 def _compared(lines: Iterable[Mapping[str, Any]], kinds: tuple[str, ...], *, costs: bool = False) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
-from tests.programs import ran
+from benchmarks.faults.oracle import RIGHT, WRONG
+from tests.programs import ROOT, ran
 
 PLANTED = """
 import json, os, sys, tempfile, time
@@ -110,3 +111,13 @@ def test_a_campaign_fails_where_a_reader_is_broken():
 def test_a_handful_of_each_kind_is_survived():
     done = ran(sys.executable, "-c", CAMPAIGN)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_committed_campaign_was_long_enough_and_found_nothing():
+    result = json.loads((ROOT / "benchmarks" / "results" / "faults.json").read_text())
+    least = {"kills": 100, "damages": 500, "inputs": 2000}
+    assert all(result["tried"][kind] >= number for kind, number in least.items())
+    assert result["survived"] == result["tried"]
+    assert result["failures"] == []
+    assert result["wrong"] == dict.fromkeys(WRONG, 0)
+    assert {verdict for line in result["lines"] for verdict in line["verdicts"]} <= {*RIGHT}

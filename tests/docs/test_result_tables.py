@@ -22,7 +22,14 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize(
     "name",
-    ["agents_on_toy", "comparisons_on_nulls", "controllers_on_tiny", "counterfactual_best_ratio", "population_scaling"],
+    [
+        "agents_on_toy",
+        "comparisons_on_nulls",
+        "controllers_on_tiny",
+        "counterfactual_best_ratio",
+        "faults",
+        "population_scaling",
+    ],
 )
 def test_the_index_of_results_names_the_commits_of_their_outputs(name: str):
     (line,) = re.findall(
