@@ -36,7 +36,7 @@ _NUMBERS = {
 }
 """Every purpose of a random stream, and its number, which never changes: published figures hang on it."""
 
-_LISTED = {
+LISTED = {
     "toy noise": (11,),
     "surrogate noise": (12,),
     "task": (),
@@ -59,7 +59,7 @@ def seed_sequence(seed: int, purpose: str, *index: int) -> SeedSequence:
     Raises:
         KeyError: If there is no such purpose.
     """
-    between = _LISTED.get(purpose)
+    between = LISTED.get(purpose)
     if between is not None:
         words = (seed, *between, *index)
         if max(words) < 2**32:

@@ -1,25 +1,33 @@
-"""How many windows a second does a surrogate make, beside the learner that it was fitted to?
+"""How many windows do the simulated students make in a second of CPU time, here and in another checkout of this repository?
 
-Runs of the closed-form learner (random, linear, fixed) are made and a surrogate is fitted to them. Both environments then make
-windows at random reveal ratios, in vector form and alone, interleaved: one block of each in every repetition. Windows a
-second are medians over repetitions. The speed of a surrogate does not depend on what it was fitted to, only on its family, on
-the number of groups and on how many students stand in a batch.
+Measured are whole episodes, resets included: of the closed form as it is by default (100 windows) and of surrogates fitted to runs
+of it (random, linear, fixed ratios), alone and as populations of ``--num-envs``; and PPO that learns on 16 closed forms, training
+of its networks included. With ``--before`` everything is measured there too, in alternating processes on the same surrogates, and
+ratios are given. Numbers are medians over repetitions. A surrogate's speed depends on its family, the groups, and the batch.
 
-Example: python -m benchmarks.surrogate_speed --repetitions 5
+Example: python -m benchmarks.surrogate_speed --repetitions 5 --before ../clone-of-an-earlier-commit
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 
+import agents
+import atesd_env  # (registers the ids)
 from atesd.experiments.run import execute
 from atesd.experiments.specs import plan_runs
 from atesd.experiments.surrogate.data import find_runs, read_windows
@@ -29,66 +37,111 @@ from benchmarks.common import save
 
 AGENTS = ["random", "linear:0:1", "linear:1:0", "fixed:0", "fixed:0.25", "fixed:0.5", "fixed:0.75", "fixed:1"]
 CONFIG = preset("ATESD-Toy-v0", windows=20, hold_window=5)
-WINDOWS = 4096
-SCALAR_WINDOWS = 512
+SURROGATE = {"id": "ATESD-Surrogate-v0", "on_extrapolation": "warn"}  # so that whole episodes are made
 
 
-def vector_rate(envs: Any) -> float:
-    """Returns windows a second of a vector environment; steps that only start new runs count as none."""
-    rng = np.random.default_rng(0)
-    envs.reset(seed=0)
-    num_steps = WINDOWS // envs.num_envs
-    actions = rng.random((num_steps, envs.num_envs, 1)).astype(np.float32)
-    num_windows = 0
-    started = time.perf_counter()
-    for action in actions:
-        infos = envs.step(action)[-1]
-        num_windows += int(infos["_window"].sum()) if "_window" in infos else 0
-    return num_windows / (time.perf_counter() - started)
-
-
-def scalar_rate(env: Any) -> float:
-    """Returns windows a second of a scalar environment."""
-    actions = np.random.default_rng(0).random((SCALAR_WINDOWS, 1)).astype(np.float32)
-    started = time.perf_counter()
+def vector_rate(num_envs: int, windows: int = 100, **keywords: Any) -> float:
+    """Returns windows a CPU second of a population over its second episode, the reset before it included."""
+    env: Any = gymnasium.make_vec(num_envs=num_envs, **keywords)
+    actions = np.random.default_rng(0).random((windows, num_envs, 1)).astype(np.float32)
     env.reset(seed=0)
     for action in actions:
-        *_, truncated, _ = env.step(action)
-        if truncated:
-            env.reset()
-    return SCALAR_WINDOWS / (time.perf_counter() - started)
+        env.step(action)
+    started = time.process_time()
+    for action in (actions[0], *actions):
+        env.step(action)
+    return windows * num_envs / (time.process_time() - started)
+
+
+def scalar_rate(**keywords: Any) -> float:
+    """Returns windows a CPU second of a scalar environment over ten episodes."""
+    env: Any = gymnasium.make(disable_env_checker=True, **keywords).unwrapped
+    windows = env.config.windows
+    actions = np.random.default_rng(0).random((windows, 1)).astype(np.float32)
+    env.reset(seed=0)
+    env.step(actions[0])
+    started = time.process_time()
+    for _ in range(10):
+        env.reset()
+        for action in actions:
+            env.step(action)
+    return 10 * windows / (time.process_time() - started)
+
+
+def ppo_rate(num_windows: int) -> float:
+    """Returns windows a CPU second of PPO that learns on 16 closed forms."""
+    torch.set_num_threads(1)
+    agent = agents.make("ppo", gymnasium.make_vec("ATESD-Toy-v0", 16), seed=0)
+    started = time.process_time()
+    agent.learn(num_windows)
+    return num_windows / (time.process_time() - started)
+
+
+def rates(folder: Path, num_envs: list[int], num_ppo_windows: int) -> dict[str, float]:
+    """Returns windows a CPU second by name, with the surrogates of a folder."""
+    warnings.simplefilter("ignore")
+    files = {path.stem: str(path) for path in sorted(folder.iterdir())}
+    found = {"closed form, alone": scalar_rate(id="ATESD-Toy-v0")}
+    found["varying, alone"] = scalar_rate(**SURROGATE, file=files["varying"])
+    for number in num_envs:
+        found[f"closed form, {number} students"] = vector_rate(number, id="ATESD-Toy-v0")
+        for family, file in files.items():
+            found[f"{family}, {number} students"] = vector_rate(number, CONFIG.windows, **SURROGATE, file=file)
+    found["closed form, 16 students, sync"] = vector_rate(16, id="ATESD-Toy-v0", vectorization_mode="sync")
+    found["PPO on 16 closed forms"] = ppo_rate(num_ppo_windows)
+    return found
+
+
+def measured(tree: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
+    """Returns ``rates`` of another process, which imports the packages of a checkout."""
+    command = [sys.executable, "-P", __file__, "--measure", str(folder), "--num-envs", *map(str, arguments.num_envs)]
+    command += ["--ppo-windows", str(arguments.ppo_windows // arguments.repetitions)]
+    environment = os.environ | {"PYTHONPATH": str(tree)} | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: dict[str, float] = json.loads(output.splitlines()[-1])
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=5, help="blocks of each environment")
-    parser.add_argument("--num-envs", type=int, nargs="+", default=[16, 64, 256], help="students in a batch")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        for spec in plan_runs("ATESD-Toy-v0", CONFIG, AGENTS, range(6), Path(folder)):
-            execute(spec)
-        windows, config, env_id = read_windows(find_runs([folder]))
-    surrogates = {family: fit(windows, config, env_id, families=[family]) for family in FAMILIES}
-    rates: dict[str, list[float]] = {}
-    for _ in range(arguments.repetitions):
-        for num_envs in arguments.num_envs:
-            toy = gymnasium.make_vec("ATESD-Toy-v0", num_envs, windows=CONFIG.windows, hold_window=CONFIG.hold_window)
-            rates.setdefault(f"toy, {num_envs} students", []).append(vector_rate(toy))
-            for family, surrogate in surrogates.items():
-                envs = gymnasium.make_vec("ATESD-Surrogate-v0", num_envs, file=surrogate)
-                rates.setdefault(f"{family}, {num_envs} students", []).append(vector_rate(envs))
-        chosen = gymnasium.make("ATESD-Surrogate-v0", file=surrogates["varying"]).unwrapped
-        rates.setdefault("varying, scalar", []).append(scalar_rate(chosen))
-    save(
-        "surrogate_speed",
-        {
-            "repetitions": arguments.repetitions,
-            "windows_a_second": {
-                name: {"median": round(median(values)), "lowest": round(min(values)), "highest": round(max(values))}
-                for name, values in rates.items()
-            },
-        },
+    parser.add_argument("--repetitions", type=int, default=5, help="processes of each checkout")
+    parser.add_argument("--num-envs", type=int, nargs="+", default=[16, 256, 4096], help="students in a population")
+    parser.add_argument(
+        "--ppo-windows", type=int, default=100_000, help="windows of learning, in all repetitions together"
     )
+    parser.add_argument("--before", type=Path, help="another checkout, to compare with")
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)  # what the other processes are asked
+    arguments = parser.parse_args()
+    if arguments.measure:
+        assert Path(atesd_env.__file__).parents[1] == Path(os.environ["PYTHONPATH"]), (
+            "expected the checkout's own packages"
+        )
+        print(json.dumps(rates(arguments.measure, arguments.num_envs, arguments.ppo_windows)))
+        return
+    trees = {"after": Path(__file__).parents[1]} | ({"before": arguments.before.resolve()} if arguments.before else {})
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in trees}
+    with tempfile.TemporaryDirectory() as runs, tempfile.TemporaryDirectory() as surrogates:
+        for spec in plan_runs("ATESD-Toy-v0", CONFIG, AGENTS, range(6), Path(runs)):
+            execute(spec)
+        windows, config, env_id = read_windows(find_runs([runs]))
+        for family in FAMILIES:
+            fit(windows, config, env_id, families=[family]).save(Path(surrogates, f"{family}.safetensors"))
+        for _ in range(arguments.repetitions):
+            for name, tree in trees.items():
+                found[name].append(measured(tree, Path(surrogates), arguments))
+    medians = {
+        name: {what: median(one[what] for one in repetitions) for what in repetitions[0]}
+        for name, repetitions in found.items()
+    }
+    result: dict[str, Any] = {"repetitions": arguments.repetitions}
+    for name, values in medians.items():
+        result[f"windows_a_cpu_second_{name}"] = {what: round(value) for what, value in values.items()}
+    if arguments.before:
+        head = ["git", "-C", str(arguments.before), "rev-parse", "HEAD"]
+        result["commit_before"] = subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
+        after, before = medians["after"], medians["before"]
+        result["times_as_fast"] = {what: round(after[what] / before[what], 2) for what in after}
+    save("surrogate_speed", result)
 
 
 if __name__ == "__main__":

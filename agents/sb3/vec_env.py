@@ -32,6 +32,7 @@ from agents.checking import (
     others_failures,
 )
 from agents.sb3.actions import ActionMap, Interval
+from atesd_env.envs.infos import student_infos
 from atesd_env.errors import ConfigError, NoEpisodeError
 
 Infos = list[dict[str, Any]]
@@ -278,7 +279,7 @@ class _Population:
                 f"options: expected none for a population, got {options}; set a state on the scalar environment."
             )
         observations, infos = self.env.reset(seed=seeds, options=None if who.all() else {"reset_mask": who})
-        return np.array(observations, dtype=np.float32), self._split(infos)
+        return np.array(observations, dtype=np.float32), student_infos(infos, self.num_envs)
 
     def step(self, ratios: NDArray[np.float32]) -> Step:
         observations, rewards, terminations, truncations, infos = self.env.step(ratios)
@@ -287,20 +288,11 @@ class _Population:
             np.asarray(rewards, dtype=np.float32),
             np.asarray(terminations),
             np.asarray(truncations),
-            self._split(infos),
+            student_infos(infos, self.num_envs),
         )
 
     def render(self) -> Sequence[Any]:
         return list(self.env.render() or ())
-
-    def _split(self, infos: dict[str, Any]) -> Infos:
-        """Returns one info a student, of plain Python values; what a student lacks is None."""
-        names = [name for name in infos if f"_{name}" in infos]
-        plain = {name: np.asarray(infos[name]).tolist() for name in names}
-        return [
-            {name: plain[name][index] if infos[f"_{name}"][index] else None for name in names}
-            for index in range(self.num_envs)
-        ]
 
 
 def _attribute(env: Any, name: str) -> Any:

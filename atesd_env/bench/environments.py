@@ -274,11 +274,13 @@ class BenchVectorEnv(_DrawsInstances, ExposureVectorEnv[BenchStudents]):
         finally:
             self._named = [None] * self.num_envs  # of this reset only, and of no autoreset
 
-    def _start(self, index: int, seed: int | None) -> None:
-        drawing, following = self._drawing, None
-        if seed is None:
-            seed = drawing.drawn_seed(self.generators[index])
-            is_first = not self.is_started[index]
-            following = index if is_first else drawing.place_after(self.population.instance_of(index))
-        self.population.next_instances[index] = self._named[index] or drawing.drawn(seed, following)
-        super()._start(index, seed)
+    def _start(self, students: Sequence[int], seeds: Sequence[int | None]) -> None:
+        drawing, drawn = self._drawing, list(seeds)
+        for index in students:
+            seed, following = drawn[index], None
+            if seed is None:
+                seed = drawn[index] = drawing.drawn_seed(self.generators[index])
+                is_first = not self.is_started[index]
+                following = index if is_first else drawing.place_after(self.population.instance_of(index))
+            self.population.next_instances[index] = self._named[index] or drawing.drawn(seed, following)
+        super()._start(students, drawn)

@@ -46,7 +46,10 @@ def checked_ratios(action: Any, groups: int) -> NDArray[np.float64]:
             f"action: expected shape ({groups},), one reveal ratio for each difficulty group, got {ratios.shape}; "
             f"pass an array of shape ({groups},), or make the environment with another `groups`."
         )
+    lowest, highest = np.minimum.reduce(ratios, initial=0.0), np.maximum.reduce(ratios, initial=1.0)
     # Written so that NaN, which compares False with everything, is refused too.
+    if lowest >= 0.0 and highest <= 1.0:
+        return ratios
     is_valid = (ratios >= -RATIO_TOLERANCE) & (ratios <= 1.0 + RATIO_TOLERANCE)
     if not is_valid.all():
         group = int(np.argmin(is_valid))
@@ -82,7 +85,8 @@ def checked_batch(actions: Any, groups: int, num_students: int, going: Sequence[
     if isinstance(actions, np.ndarray) and actions.shape == (num_students, groups):
         # All lines at once; only where one is refused are they looked at one by one, to say which.
         with contextlib.suppress(ConfigError):
-            return checked_ratios(actions[going].ravel(), len(going) * groups).reshape(len(going), groups)
+            chosen = actions if len(going) == num_students else actions[going]
+            return checked_ratios(chosen.ravel(), len(going) * groups).reshape(len(going), groups)
     ratios = np.zeros((len(going), groups))
     for position, index in enumerate(going):
         try:

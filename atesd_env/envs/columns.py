@@ -262,8 +262,11 @@ def check_rows(rows: Sequence[Any]) -> None:
 
 def rows_of(columns: Columns) -> list[Row]:
     """Returns the columns as a row for each student: plain numbers, None where nothing was measured."""
-    lists = [column.tolist() if isinstance(column, np.ndarray) else [column] for column in columns.values()]
-    rows: list[Row] = [dict(zip(columns, line, strict=True)) for line in zip(*lists, strict=True)]
+    if isinstance(next(iter(columns.values())), np.ndarray):
+        lists = [column.tolist() for column in columns.values()]
+        rows: list[Row] = [dict(zip(columns, line, strict=True)) for line in zip(*lists, strict=True)]
+    else:
+        rows = [dict(columns)]
     for name in MAY_BE_NULL:
         for row in rows:
             value = row.get(name)

@@ -114,6 +114,11 @@ class Students(ABC):
     def reset(self, index: int, seed: int) -> RunningStatistics:
         """Starts a new run of student ``index``; returns the statistics before its first window."""
 
+    def reset_many(self, students: Sequence[int], seeds: Sequence[int]) -> None:
+        """Starts new runs of some students."""
+        for index, seed in zip(students, seeds, strict=True):
+            self.reset(index, seed)
+
     @abstractmethod
     def window(self, reveal_ratios: NDArray[np.float64], students: Sequence[int] | None = None) -> list[Row]:
         """Trains some students (all, if None) for one hold window, at ratios [S, groups]; returns what ``info`` is to hold."""

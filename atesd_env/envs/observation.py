@@ -37,7 +37,8 @@ def squash(value: Number) -> Number:
     if isinstance(value, np.ndarray):
         positive = np.maximum(value, 0.0)
         return np.divide(positive, 1.0 + positive, out=np.ones_like(positive), where=positive != math.inf)
-    return 1.0 if value == math.inf else max(value, 0.0) / (1.0 + max(value, 0.0))
+    positive = max(value, 0.0)
+    return 1.0 if positive == math.inf else positive / (1.0 + positive)
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,9 @@ _LOW = np.asarray([feature.low for feature in FEATURES], dtype=np.float32)
 _HIGH = np.asarray([feature.high for feature in FEATURES], dtype=np.float32)
 
 
+_BOUNDS = [(float(feature.low), float(feature.high)) for feature in FEATURES]
+
+
 _attributes = operator.attrgetter("num_windows", *FEATURE_NAMES)
 
 
@@ -177,29 +181,25 @@ def advance(
     first: Any = before.num_windows == 0
     if isinstance(first, np.ndarray) and not first.any():
         first = False  # the same for all, and faster
-
-    def unless_first(value: Any, in_first: Any) -> Any:
-        if isinstance(first, np.ndarray):
-            return np.where(first, in_first, value)
-        return in_first if first else value
-
-    def average(old: Any, new: Any) -> Any:
-        return unless_first((1.0 - ema_coefficient) * old + ema_coefficient * new, new)
-
-    loss_ema = average(before.loss_ema, row["student/loss"])
-    mismatch_ema = average(before.mismatch_ema, row["student/mismatch"])
+    kept = 1.0 - ema_coefficient
+    loss, mismatch, nll = row["student/loss"], row["student/mismatch"], row["probe/nll"]
+    loss_ema = _unless(first, kept * before.loss_ema + ema_coefficient * loss, loss)
+    mismatch_ema = _unless(first, kept * before.mismatch_ema + ema_coefficient * mismatch, mismatch)
     # The probe is measured before the first window too, so its average starts there.
-    probe_nll_ema = (1.0 - ema_coefficient) * before.probe_nll_ema + ema_coefficient * row["probe/nll"]
-    return RunningStatistics(
+    probe_nll_ema = kept * before.probe_nll_ema + ema_coefficient * nll
+    ratio = row["exposure/reveal_ratio"]
+    after = object.__new__(RunningStatistics)
+    # A fourth of what ``RunningStatistics(...)`` takes, which sets the attributes of a frozen class one by one.
+    vars(after).update(
         num_windows=before.num_windows + 1,
         progress=row["window"] / windows,
-        reveal_ratio_ema=average(before.reveal_ratio_ema, row["exposure/reveal_ratio"]),
+        reveal_ratio_ema=_unless(first, kept * before.reveal_ratio_ema + ema_coefficient * ratio, ratio),
         loss_ema=loss_ema,
         mismatch_ema=mismatch_ema,
         probe_nll_ema=probe_nll_ema,
         self_confidence=row["student/self_confidence"],
-        loss_slope=unless_first(loss_ema - before.loss_ema, 0.0),
-        mismatch_slope=unless_first(mismatch_ema - before.mismatch_ema, 0.0),
+        loss_slope=_unless(first, loss_ema - before.loss_ema, 0.0),
+        mismatch_slope=_unless(first, mismatch_ema - before.mismatch_ema, 0.0),
         probe_nll_slope=probe_nll_ema - before.probe_nll_ema,
         student_entropy=row["student/entropy"],
         teacher_entropy=row["teacher/entropy"],
@@ -210,6 +210,14 @@ def advance(
         truncation_rate=row["rollout/truncation_rate"],
         learning_progress=row["reward/progress"],
     )
+    return after
+
+
+def _unless(first: Any, value: Any, in_first: Any) -> Any:
+    """Returns ``in_first`` where a run's window is its first, else ``value``."""
+    if isinstance(first, np.ndarray):
+        return np.where(first, in_first, value)
+    return in_first if first else value
 
 
 def without_updates(before: RunningStatistics, progress: float) -> RunningStatistics:
@@ -237,10 +245,18 @@ def observation(statistics: RunningStatistics) -> NDArray[np.float32]:
         values = stacked(statistics)[1:]
         for scale, positions in _POSITIONS.items():
             values[positions] = scale(values[positions])
-    else:
-        values = np.array([feature.scale(getattr(statistics, feature.name)) for feature in FEATURES])
-    known: NDArray[np.float64] = np.where(np.isnan(values), 0.0, values).T
-    return np.minimum(np.maximum(known, _LOW), _HIGH).astype(np.float32)
+        values[np.isnan(values)] = 0.0
+        return np.minimum(np.maximum(values, _LOW[:, None]), _HIGH[:, None]).T.astype(np.float32, order="C")
+    alone = list(_attributes(statistics)[1:])
+    for scale, positions in _POSITIONS.items():
+        for position in positions:
+            alone[position] = scale(alone[position])
+    # Plain comparisons, which a number that is none fails: a third of the time that numpy takes.
+    inside = [
+        value if low <= value <= high else low if value < low else high if value > high else 0.0
+        for value, (low, high) in zip(alone, _BOUNDS, strict=True)
+    ]
+    return np.array(inside, dtype=np.float32)
 
 
 def observation_bounds() -> tuple[NDArray[np.float32], NDArray[np.float32]]:

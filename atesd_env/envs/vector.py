@@ -154,10 +154,8 @@ class ExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]], ABC, Generic[Stud
             # All are made before the first run is started: a seed that cannot be used changes nothing.
             generators = [None if one is None else seeding.np_random(one)[0] for one in seeds]
             for index in chosen:
-                generator = generators[index]
-                if generator is not None:
-                    self.generators[index] = generator
-                self._start(index, seeds[index])
+                self.generators[index] = generators[index] or self.generators[index]
+            self._start(chosen, seeds)
         return self.population.observations(), spread([(chosen, self.population.first_infos(chosen))], self.num_envs)
 
     def step(
@@ -177,19 +175,20 @@ class ExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]], ABC, Generic[Stud
         """
         if not self.is_started.all():
             raise NoEpisodeError(RESET_FIRST)
-        going = np.flatnonzero(self._is_running).tolist()
-        ended = np.flatnonzero(~self._is_running).tolist()
+        everyone = range(self.num_envs)
+        going = everyone if self._is_running.all() else np.flatnonzero(self._is_running).tolist()
+        ended = [] if going is everyone else np.flatnonzero(~self._is_running).tolist()
         ratios = checked_batch(actions, self.num_ratios, self.num_envs, going)
         rewards = np.zeros(self.num_envs, dtype=np.float64)
         terminations, truncations = np.zeros((2, self.num_envs), dtype=np.bool_)
-        infos: list[tuple[list[int], Infos]] = []
+        infos: list[tuple[Sequence[int], Infos]] = []
         if going:
             results = self.population.window_results(ratios, going)
-            rewards[going], terminations[going], truncations[going] = results[:3]
+            places = slice(None) if going is everyone else going
+            rewards[places], terminations[places], truncations[places] = results[:3]
             infos.append((going, results.infos))
         if ended:
-            for index in ended:
-                self._start(index, None)
+            self._start(ended, [None] * self.num_envs)
             infos.append((ended, self.population.first_infos(ended)))
         self._is_running = ~(terminations | truncations)
         return self.population.observations(), rewards, terminations, truncations, spread(infos, self.num_envs)
@@ -279,10 +278,11 @@ class ExposureVectorEnv(VectorEnv[Batch, Batch, NDArray[Any]], ABC, Generic[Stud
         for index, snapshot in enumerate(state["_population"] or []):
             self.population.restore(index, snapshot)
 
-    def _start(self, index: int, seed: int | None) -> None:
-        """Starts a new run of one student, drawing the seed if there is none."""
-        self.population.reset(index, draw_seed(self.generators[index]) if seed is None else seed)
-        self.is_started[index] = self._is_running[index] = True
+    def _start(self, students: Sequence[int], seeds: Sequence[int | None]) -> None:
+        """Starts new runs of some students, with their seeds of [K]; where there is none it is drawn."""
+        drawn = [draw_seed(self.generators[index]) if (seed := seeds[index]) is None else seed for index in students]
+        self.population.reset_many(students, drawn)
+        self.is_started[students] = self._is_running[students] = True
 
 
 def checked_seeds(seed: int | Sequence[int | None] | None, num_students: int) -> list[int | None]:

@@ -173,7 +173,7 @@ class SurrogatePopulation(Students):
 
     def window_results(self, reveal_ratios: Array, students: Sequence[int]) -> WindowResults:
         """Makes the same windows; returns what became of them, [S] each."""
-        infos = column_infos(self._advance(reveal_ratios, students))
+        infos = column_infos(self._advance(reveal_ratios, students), len(students))
         reasons = np.array([self.reasons[index] for index in students], dtype=object)
         is_outside = np.array([reason is not None for reason in reasons], dtype=np.bool_)
         infos |= {IS_EXTRAPOLATING: is_outside, f"_{IS_EXTRAPOLATING}": np.ones_like(is_outside)}
@@ -187,7 +187,8 @@ class SurrogatePopulation(Students):
     def first_infos(self, students: Sequence[int]) -> Infos:
         """Returns what ``reset`` tells of some runs, [S] in each name."""
         chosen = list(students)
-        return column_infos({"seed": self._seeds[chosen], "probe/nll": self._probe_nll[chosen]})
+        columns = {"seed": self._seeds[chosen], "probe/nll": self._probe_nll[chosen]}
+        return column_infos(columns, len(chosen))
 
     def observations(self) -> Observation:
         """Returns the observations of all runs, float32 [K, num_features]."""

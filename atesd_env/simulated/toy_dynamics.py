@@ -1,20 +1,23 @@
 """How the closed-form learners learn: pure functions over S students and their G difficulty groups, float64 [S, G].
 
-Exponentials and powers are taken entry by entry with Python's own ``math``: numpy's vector instructions round
-differently on other processors and batch sizes, and student k of a batch shall be the student alone, bit for bit.
+One student with one group may be plain numbers instead: the same arithmetic and bits, many times faster. Exponentials and powers
+are taken entry by entry with Python's own: numpy's vector instructions round differently, and student k of a batch shall be the
+student alone, bit for bit.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atesd_env.config import ToyConfig
 from atesd_env.envs.observation import Number, each
+from atesd_env.simulated.many_streams import first_normals
 from atesd_env.streams import numpy_stream
 
 Levels = NDArray[np.float64]
@@ -34,16 +37,34 @@ SKILL_RATE = 0.5
 """Kind "delayed": share of the way to what is practised that the skill goes in one update."""
 
 
-def bump(ratio: float, peak: float) -> float:
+def plain(values: Any) -> Any:
+    """Returns an array as it is, but one of a single entry, or a number, as a plain number."""
+    return values.item() if isinstance(values, np.ndarray) and values.size == 1 else values
+
+
+def power(base: Any, exponent: Any) -> Any:
+    """Returns ``base ** exponent``, entry by entry with Python's bits; one of the two may be an array."""
+    is_array = isinstance(base, np.ndarray), isinstance(exponent, np.ndarray)
+    if not any(is_array):
+        return base**exponent
+    array = base if is_array[0] else exponent
+    bases, exponents = (
+        v.ravel().tolist() if is_one else itertools.repeat(v)
+        for v, is_one in zip((base, exponent), is_array, strict=True)
+    )
+    return np.fromiter(map(pow, bases, exponents), np.float64, array.size).reshape(array.shape)
+
+
+def bump(ratio: Any, peak: Any) -> Any:
     """Returns how well a reveal ratio suits a learner that ``peak`` suits best, in (0, 1].
 
     >>> bump(0.4, peak=0.4)
     1.0
     """
-    return math.exp(-0.5 * ((ratio - peak) / BUMP_WIDTH) ** 2)
+    return each(math.exp, -0.5 * power((ratio - peak) / BUMP_WIDTH, 2))
 
 
-def share_left(nll: NDArray[np.float64]) -> NDArray[np.float64]:
+def share_left(nll: Number) -> Number:
     """Returns the share of the way from ``INITIAL_NLL`` to ``FINAL_NLL`` that a learner still has before it, 0..1."""
     return (nll - FINAL_NLL) / (INITIAL_NLL - FINAL_NLL)
 
@@ -74,20 +95,26 @@ def _spread_ratios(ratio: float, spread: float, groups: int) -> NDArray[np.float
     return ratios
 
 
-def fastest_ratios(nll: Levels, config: ToyConfig) -> Levels:
+@functools.lru_cache(maxsize=1024)
+def _peaks(ratio: float, spread: float, groups: int) -> Any:
+    return plain(_spread_ratios(ratio, spread, groups))
+
+
+def fastest_ratios(nll: Any, config: ToyConfig) -> Any:
     """Returns the ratios that learn fastest in the next window, [S, G]; for kind "delayed", those that train the skill.
 
     Args:
         nll: Noise-free probe NLL before the window.
         config: The environment's configuration.
     """
-    start = group_ratios(config.toy_best_ratio, config)
+    start = _peaks(config.toy_best_ratio, config.toy_group_spread, config.groups)
     if config.toy_kind != "drift":
-        return start + np.zeros(nll.shape)
-    return start + (group_ratios(config.toy_final_ratio, config) - start) * (1.0 - share_left(nll))
+        return start + 0.0 * nll
+    final = _peaks(config.toy_final_ratio, config.toy_group_spread, config.groups)
+    return start + (final - start) * (1.0 - share_left(nll))
 
 
-def next_levels(nll: Levels, skill: Levels, ratios: Levels, config: ToyConfig) -> tuple[Levels, Levels]:
+def next_levels(nll: Any, skill: Any, ratios: Any, config: ToyConfig) -> tuple[Any, Any]:
     """Returns (nll, skill) after one more hold window.
 
     Args:
@@ -97,14 +124,16 @@ def next_levels(nll: Levels, skill: Levels, ratios: Levels, config: ToyConfig) -
         config: The environment's configuration.
     """
     num_updates = config.hold_window
-    suits = _bumps(ratios, fastest_ratios(nll, config))
+    suits = bump(ratios, fastest_ratios(nll, config))
     if config.toy_kind == "delayed":
-        tempted = _bumps(ratios, group_ratios(config.toy_tempting_ratio, config) + np.zeros(nll.shape))
+        tempted = bump(ratios, _peaks(config.toy_tempting_ratio, config.toy_group_spread, config.groups))
         speed = IMMEDIATE_SHARE * tempted + (1.0 - IMMEDIATE_SHARE) * skill
-        keep = each(lambda value: float((1.0 - BEST_RATE) ** (num_updates * value)), speed)
+        keep = power(1.0 - BEST_RATE, num_updates * speed)
         skill = suits + (skill - suits) * skill_kept(config)
     else:
-        keep = each(lambda value: float((1.0 - BEST_RATE * value) ** num_updates), suits)
+        keep = 1.0 - BEST_RATE * suits
+        if num_updates > 1:
+            keep = power(keep, num_updates)
     return FINAL_NLL + (nll - FINAL_NLL) * keep, skill
 
 
@@ -113,30 +142,47 @@ def skill_kept(config: ToyConfig) -> float:
     return float((1.0 - SKILL_RATE) ** config.hold_window)
 
 
-def noise(seeds: Sequence[int], windows: Sequence[int], nll: NDArray[np.float64], config: ToyConfig) -> Levels:
+def noise(seeds: Any, windows: Any, nll: Any, config: ToyConfig) -> Any:
     """Returns the error of each student's probe measurement, [S], normal with the configured standard deviation.
 
     It depends on the run and the window only: two actions in one window meet the same standard normal number.
 
     Args:
-        seeds: Seed of each student's run.
-        windows: Number of each student's window; 0 is the measurement before the first.
-        nll: Noise-free probe NLL, mean over groups, [S].
+        seeds: Seed of each student's run, [S], or of the one.
+        windows: Number of each student's window, [S], or of the one's; 0 is the measurement before the first.
+        nll: Noise-free probe NLL, mean over groups, [S], or a number.
         config: The environment's configuration.
     """
     if config.toy_noise == 0.0 and config.toy_relative_noise == 0.0:
-        return np.zeros(len(seeds))
-    normal = [
-        numpy_stream(seed, "toy noise", window).standard_normal() for seed, window in zip(seeds, windows, strict=True)
-    ]
-    return np.asarray((config.toy_noise + config.toy_relative_noise * nll) * np.array(normal))
+        return 0.0 * nll
+    if isinstance(windows, int):
+        return (config.toy_noise + config.toy_relative_noise * nll) * _normal(seeds, windows)
+    if len(windows) <= _FEW:
+        normals = np.array([_normal(int(seed), int(window)) for seed, window in zip(seeds, windows, strict=True)])
+    else:
+        normals = first_normals(seeds, "toy noise", np.asarray(windows))
+    return (config.toy_noise + config.toy_relative_noise * nll) * normals
 
 
-def group_mean(levels: Levels) -> NDArray[np.float64]:
-    """Returns the mean over groups, [S]."""
-    return np.asarray(np.add.reduce(levels, axis=1) / levels.shape[1])
+def _normal(seed: int, window: int) -> float:
+    if window == 0:  # many runs are only begun
+        return numpy_stream(seed, "toy noise", 0).standard_normal()
+    block, place = divmod(window - 1, _BLOCK)
+    return _normals(seed, block)[place]
 
 
-def _bumps(ratios: Levels, peaks: Levels) -> Levels:
-    values = map(bump, ratios.ravel().tolist(), peaks.ravel().tolist())
-    return np.fromiter(values, np.float64, ratios.size).reshape(ratios.shape)
+_BLOCK = 128
+_FEW = 32  # students, up to which blocks of windows are faster than a window of all
+
+
+@functools.lru_cache(maxsize=256)
+def _normals(seed: int, block: int) -> list[float]:
+    """Returns the normal numbers of ``_BLOCK`` windows of a run: together they cost what twenty cost alone."""
+    windows = np.arange(_BLOCK) + block * _BLOCK + 1
+    normals: list[float] = first_normals([seed] * _BLOCK, "toy noise", windows).tolist()
+    return normals
+
+
+def group_mean(levels: Any) -> Any:
+    """Returns the mean over groups, [S], or the number itself where levels are one."""
+    return np.add.reduce(levels, axis=1) / levels.shape[1] if isinstance(levels, np.ndarray) else levels

@@ -16,23 +16,24 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atesd_env.config import ToyConfig
-from atesd_env.envs.observation import each
 from atesd_env.simulated.toy_dynamics import (
     BEST_RATE,
     BUMP_WIDTH,
     FINAL_NLL,
     IMMEDIATE_SHARE,
     INITIAL_NLL,
-    Levels,
     fastest_ratios,
     group_mean,
     group_ratios,
     next_levels,
+    plain,
+    power,
     skill_kept,
 )
 
@@ -61,8 +62,10 @@ class ToyOptimum:
         self._path_nll = [INITIAL_NLL]
         self._path_ratios: list[NDArray[np.float64]] = []
 
-    def best_ratios(self, nll: Levels, windows_left: NDArray[np.int64]) -> Levels:
+    def best_ratios(self, nll: Any, windows_left: Any) -> Any:
         """Returns what the optimal policy would show next, [S, G].
+
+        As in ``toy_dynamics``, what is said of one student with one group may be plain numbers, here and in the other methods.
 
         Args:
             nll: Noise-free probe NLL now, [S, G].
@@ -70,10 +73,10 @@ class ToyOptimum:
         """
         if self._config.toy_kind != "delayed":
             return fastest_ratios(nll, self._config)
-        after = np.clip(windows_left - 1, 0, len(self._ratios) - 1)
-        return np.asarray(self._ratios[after])
+        ratios = self._ratios[np.clip(windows_left - 1, 0, len(self._ratios) - 1)]
+        return plain(ratios) if isinstance(nll, float) else np.atleast_2d(ratios)
 
-    def reachable_nll(self, nll: Levels, skill: Levels, windows_left: NDArray[np.int64]) -> NDArray[np.float64]:
+    def reachable_nll(self, nll: Any, skill: Any, windows_left: Any) -> Any:
         """Returns the lowest final noise-free probe NLL that can be reached from here, mean over groups, [S].
 
         Args:
@@ -81,21 +84,25 @@ class ToyOptimum:
             skill: Skill now, [S, G]; zeros for kinds without one.
             windows_left: Windows that the episode still has, [S].
         """
-        left = np.repeat(windows_left[:, None], nll.shape[1], axis=1).astype(np.float64)
+        left = windows_left[:, None] if isinstance(windows_left, np.ndarray) else windows_left
+        speeds = 1.0 * left  # the best there is in each window, summed
         if self._config.toy_kind == "delayed":
             tabled = np.minimum(windows_left, len(self._sums) - 1)
-            later = (left - tabled[:, None]) * (self._sums[-1] - self._sums[-2])
-            by_skill = each(lambda number: (1.0 - float(self._kept**number)) / (1.0 - self._kept), left)
-            left = self._sums[tabled] + later + (1.0 - IMMEDIATE_SHARE) * skill * by_skill
-        num_updates = self._config.hold_window
-        keep = each(lambda speeds: float((1.0 - BEST_RATE) ** (num_updates * speeds)), left)
+            later = np.maximum(0, left - (len(self._sums) - 1)) * (self._sums[-1] - self._sums[-2])
+            by_skill = (1.0 - power(self._kept, speeds)) / (1.0 - self._kept)
+            speeds = plain(self._sums[tabled] + later) + (1.0 - IMMEDIATE_SHARE) * skill * by_skill
+        keep = power(1.0 - BEST_RATE, self._config.hold_window * speeds)
         return group_mean(FINAL_NLL + (nll - FINAL_NLL) * keep)
 
-    def nll(self, window: int) -> float:
-        """Returns the optimal policy's noise-free probe NLL after ``window`` windows, mean over groups.
+    def nll(self, window: Any) -> Any:
+        """Returns the optimal policy's noise-free probe NLL after ``window`` windows, a number or [S], mean over groups.
 
         For kind "delayed" a policy may lie below it for a while, and above it in the end.
         """
+        if isinstance(window, np.ndarray):
+            first, last = int(window.min()), int(window.max())
+            self._follow(last)
+            return np.array(self._path_nll[first : last + 1])[window - first]
         self._follow(window)
         return self._path_nll[window]
 
@@ -113,21 +120,22 @@ class ToyOptimum:
             self._path_nll.append(float(group_mean(self._levels[0])[0]))
             self._path_ratios.append(ratios[0])
 
-    def regret(self, nll: Levels, skill: Levels, windows_left: NDArray[np.int64]) -> NDArray[np.float64]:
+    def regret(self, nll: Any, skill: Any, windows_left: Any) -> Any:
         """Returns the nats of final probe NLL that are lost for good, [S], at least 0.
 
         That is the lowest final NLL that can still be reached from here, minus ``final_nll``. It never falls during an
         episode, stays 0 under the optimal policy, and ends as the student's final NLL minus the optimal one. Arguments as
         for ``reachable_nll``.
         """
-        return np.maximum(0.0, self.reachable_nll(nll, skill, windows_left) - self.final_nll)
+        lost = self.reachable_nll(nll, skill, windows_left) - self.final_nll
+        return np.maximum(0.0, lost) if isinstance(lost, np.ndarray) else max(0.0, lost)
 
-    def reached_rate(self, nll: Levels) -> NDArray[np.float64]:
+    def reached_rate(self, nll: Any) -> Any:
         """Returns the way behind each student as a share of the optimal policy's whole way, [S].
 
         (``INITIAL_NLL`` - NLL) / (``INITIAL_NLL`` - ``final_nll``), without noise; at an episode's end at most 1.
         """
-        return np.asarray((INITIAL_NLL - group_mean(nll)) / (INITIAL_NLL - self.final_nll))
+        return (INITIAL_NLL - group_mean(nll)) / (INITIAL_NLL - self.final_nll)
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,53 +1,56 @@
 """The row of a closed-form window, for S students at once: what it says of the student, and of the optimum.
 
-Columns of one student (S = 1) are plain numbers and not arrays: the same arithmetic and bits, three times faster.
+Columns of one student (S = 1) are plain numbers and not arrays: the same arithmetic and bits, many times faster.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from atesd_env.config import ToyConfig
 from atesd_env.envs.columns import Columns, group_columns, group_statistics, toy_columns
+from atesd_env.envs.infos import Lazy
 from atesd_env.envs.observation import each
 from atesd_env.envs.reward import reward_parts
-from atesd_env.simulated.toy_dynamics import Levels, grounded_score, group_mean, mismatch, share_left
+from atesd_env.simulated.toy_dynamics import Levels, grounded_score, group_mean, mismatch, plain, power, share_left
 from atesd_env.simulated.toy_optimum import optimum
 
 
-def plain(values: NDArray[Any]) -> Any:
-    """Returns an array [S] as it is, but one entry as a plain number."""
-    return values.item() if values.size == 1 else values
+class ToyWindow(NamedTuple):
+    """What a window of S students was; of one student with one group, plain numbers.
 
-
-def window_columns(
-    windows: NDArray[np.int64],
-    ratios: Levels,
-    nll: Levels,
-    measured: tuple[NDArray[np.float64], NDArray[np.float64]],
-    config: ToyConfig,
-) -> Columns:
-    """Returns the columns of ``COLUMNS``, ``group_columns`` and ``group_statistics`` in order.
-
-    Args:
-        windows: Number of each student's window, from 1, [S].
-        ratios: Reveal ratios [S, groups].
+    Attributes:
+        number: Number of each student's window, from 1, [S].
+        ratios: Reveal ratios, [S, groups].
         nll: Noise-free probe NLL after the window, [S, groups].
-        measured: Measured probe NLL before the window and after it, [S] each.
-        config: The environment's configuration.
+        skill: Skill after it, [S, groups].
+        nll_before: Measured probe NLL before it, [S].
+        nll_after: Measured probe NLL after it, [S].
     """
-    mean_nll = group_mean(nll)
-    window, ratio, success = plain(windows), plain(group_mean(ratios)), each(math.exp, plain(-mean_nll))
-    before, after = (plain(values) for values in measured)
-    length, entropy, distance = _rollout_statistics(ratio, plain(share_left(mean_nll)), success, config)
+
+    number: Any
+    ratios: Any
+    nll: Any
+    skill: Any
+    nll_before: Any
+    nll_after: Any
+
+
+def window_columns(window: ToyWindow, config: ToyConfig) -> Columns:
+    """Returns the columns of ``COLUMNS``, ``group_columns`` and ``group_statistics`` of a window, in order."""
+    number, ratios, nll, _, before, after = window
+    mean_nll = plain(group_mean(nll))
+    ratio, success = plain(group_mean(ratios)), each(math.exp, -mean_nll)
+    length, entropy, distance = _rollout_statistics(ratio, share_left(mean_nll), success, config)
     grounded = grounded_score(ratio)
-    return {
-        "window": window,
-        "update": window * config.hold_window,
+    columns: Columns = {
+        "window": number,
+        "update": number * config.hold_window,
         "exposure/reveal_ratio": ratio,
         "exposure/shown_ratio": ratio,
         "exposure/cut_rate": 0.0 * ratio,
@@ -64,12 +67,42 @@ def window_columns(
         "rollout/num_tokens": _rounded(length * config.num_rollouts * config.hold_window),
         "probe/nll": after,
         "probe/grounded": grounded,
-        "probe/accuracy": _accuracy(window, success, config),
-        "probe/pass_at_k": each(lambda rate: _pass_at_k(rate, config.probe_pass_k), success),
+        "probe/accuracy": _accuracy(number, success, config),
+        "probe/pass_at_k": _later(partial(_pass_at_k, success, config.probe_pass_k), success),
         **reward_parts(before, after, grounded, config),
-        **{column.name: plain(value) for column, value in zip(group_columns(config.groups), ratios.T, strict=False)},
-        **_by_group(ratios, nll, config),
     }
+    if config.groups > 1:
+        ratio_columns = zip(group_columns(config.groups), ratios.T, strict=True)
+        columns |= {column.name: plain(value) for column, value in ratio_columns}
+        make = partial(_of, cache(partial(_by_group, ratios, nll, config)))
+        columns |= {column.name: _later(make, success, column.name) for column in group_statistics(config.groups)}
+    return columns
+
+
+def with_optimum(columns: Columns, windows: Any, nll: Any, skill: Any, config: ToyConfig) -> Columns:
+    """Returns columns and the optimum's (``toy_columns``) after them; those of several students are made when they are read.
+
+    Args:
+        columns: The columns so far.
+        windows: Windows that each student has behind it, [S], or of one student a number.
+        nll: Noise-free probe NLL, [S, G], or of one student with one group a number.
+        skill: Skill, likewise.
+        config: The environment's configuration.
+    """
+    make = partial(_optimum_columns, windows, nll, skill, config)
+    if not isinstance(windows, np.ndarray):
+        return columns | make()
+    made = cache(make)
+    return Lazy(columns | dict.fromkeys(_toy_names(config.groups), partial(_of, made)))
+
+
+@cache
+def _toy_names(groups: int) -> list[str]:
+    return [column.name for column in toy_columns(groups)]
+
+
+def _of(columns: Callable[[], Columns], name: str) -> Any:
+    return columns()[name]
 
 
 def _rollout_statistics(ratio: Any, to_learn: Any, success: Any, config: ToyConfig) -> tuple[Any, Any, Any]:
@@ -79,34 +112,28 @@ def _rollout_statistics(ratio: Any, to_learn: Any, success: Any, config: ToyConf
 
 
 def _by_group(ratios: Levels, nll: Levels, config: ToyConfig) -> Columns:
-    columns = group_statistics(config.groups)
-    if not columns:
-        return {}
     statistics = _rollout_statistics(ratios, share_left(nll), each(math.exp, -nll), config)
     values = np.stack(statistics, axis=-1).reshape(len(nll), -1).T
-    return {column.name: plain(value) for column, value in zip(columns, values, strict=True)}
+    return {column.name: plain(value) for column, value in zip(group_statistics(config.groups), values, strict=True)}
 
 
-def optimum_columns(windows: NDArray[np.int64], nll: Levels, skill: Levels, config: ToyConfig) -> Columns:
-    """Returns where S students stand beside the optimal policy (``toy_columns``).
-
-    Args:
-        windows: Windows that each student has behind it, [S].
-        nll: Noise-free probe NLL, [S, G].
-        skill: Skill, [S, G].
-        config: The environment's configuration.
-    """
+def _optimum_columns(windows: Any, nll: Any, skill: Any, config: ToyConfig) -> Columns:
     best = optimum(config)
     left = config.windows - windows
     ratios = best.best_ratios(nll, left)
     values = [
-        np.array([best.nll(window) for window in windows.tolist()]),
+        best.nll(windows),
         best.regret(nll, skill, left),
         best.reached_rate(nll),
         group_mean(ratios),
         *(ratios.T if config.groups > 1 else ()),
     ]
-    return {column.name: plain(value) for column, value in zip(toy_columns(config.groups), values, strict=True)}
+    return dict(zip(_toy_names(config.groups), map(plain, values), strict=True))
+
+
+def _later(make: partial[Any], like: Any, name: str = "") -> Any:
+    """Returns a column of several students unmade, but that of one student, ``like`` whom a plain number is, made."""
+    return make if isinstance(like, np.ndarray) else make(name)
 
 
 def _rounded(values: Any) -> Any:
@@ -121,5 +148,5 @@ def _accuracy(window: Any, success: Any, config: ToyConfig) -> Any:
     return success if is_measured else math.nan
 
 
-def _pass_at_k(success: float, num_samples: int) -> float:
-    return float(1.0 - (1.0 - success) ** num_samples) if num_samples else math.nan
+def _pass_at_k(success: Any, num_samples: int, _: str) -> Any:
+    return 1.0 - power(1.0 - success, num_samples) if num_samples else math.nan + success

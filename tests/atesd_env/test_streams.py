@@ -89,7 +89,7 @@ def pool(*key: int | str) -> tuple[int, ...]:
 
 def test_every_purpose_has_a_number_of_its_own():
     assert len(set(streams._NUMBERS.values())) == len(streams._NUMBERS)
-    between = [streams._LISTED[purpose] for purpose in streams._LISTED]
+    between = [streams.LISTED[purpose] for purpose in streams.LISTED]
     assert len(set(between)) == len(between)
 
 

@@ -213,3 +213,26 @@ def test_each_keeps_the_shape_and_python_s_bits():
     values = np.random.default_rng(0).normal(size=(3, 5))
     assert each(math.exp, values).tolist() == [[math.exp(value) for value in line] for line in values.tolist()]
     assert each(math.exp, np.zeros((0, 2))).shape == (0, 2)
+
+
+def test_rows_that_are_made_late_are_those_of_the_student_alone():
+    """A student that stands still for many episodes of the others keeps its rows too, and those of a restored state."""
+    config = toy_config(toy_kind="delayed", groups=2, windows=4)
+    together, alone = ToyPopulation(config, 3), ToyPopulation(config)
+    ratios = np.random.default_rng(0).random((40, 3, 2))
+    together.reset_many([0, 1, 2], [5, 6, 7])
+    alone.reset(0, 6)
+    for window in range(2):
+        together.window_results(ratios[window], range(3))
+        alone.window(ratios[window, 1][None])
+    for window in range(2, 38):
+        if window % 4 == 0:
+            together.reset_many([0, 2], [window, window + 1])
+        together.window_results(ratios[window, [0, 2]], [0, 2])
+    assert len(together._history._windows) <= 3 * config.windows
+    assert together.snapshot(1) == alone.snapshot(0)
+    together.restore(2, alone.snapshot(0))
+    together.window_results(ratios[38], range(3))
+    alone.window(ratios[38, 2][None])
+    assert together.snapshot(2) == alone.snapshot(0)
+    assert [len(run.rows) for run in together.runs] == [3, 3, 3]
