@@ -28,6 +28,7 @@ from benchmarks.common import mean_with_interval, save
 LOOKAHEAD = "lookahead:candidates=scores:windows=2"
 CONTROLLERS = (LOOKAHEAD, "meta", "balance", "grounded", "mismatch", "oracle")
 """Those that claim to win."""
+ALL = "all instances"
 GAMMA = 0.9
 """Discount of the credit that is set against one window's."""
 SWEEP = ("slip_teleport-4", "slip_teleport-5", "teleport-slip_teleport-5")
@@ -78,8 +79,12 @@ def on_instance(outcomes: pd.DataFrame, instance: str) -> dict[str, Any]:
 
 
 def credit(frame: pd.DataFrame, outcomes: pd.DataFrame, fixed: Sequence[str]) -> dict[str, Any]:
-    """Returns what the first window and discounted progress would each choose among fixed ratios, and what that ends at."""
+    """Returns what the first window and discounted progress would each choose among fixed ratios, and what that ends at.
+
+    The differences' intervals, one an instance and one over all, hold together (Bonferroni).
+    """
     chosen: dict[str, Any] = {}
+    differences: dict[str, NDArray[np.float64]] = {}
     for instance, rows in frame[frame["agent"].isin(fixed)].groupby("instance"):
         ends = np.stack([accuracies(outcomes, agent)[str(instance)] for agent in fixed], axis=1)
         drops = np.stack([_drops(rows[rows["agent"] == agent]) for agent in fixed], axis=1)  # [seeds, ratios, windows]
@@ -93,9 +98,23 @@ def credit(frame: pd.DataFrame, outcomes: pd.DataFrame, fixed: Sequence[str]) ->
             "first window": float(one.mean()),
             "discounted": float(many.mean()),
             "best ratio": float(ends.mean(axis=0).max()),
-            "difference": mean_with_interval(many - one),
         }
+        differences[str(instance)] = many - one
+    confidence = 1 - 0.05 / (len(differences) + 1)
+    for instance, strata in {
+        **{name: [values] for name, values in differences.items()},
+        ALL: list(differences.values()),
+    }.items():
+        low, high = stratified_mean_interval(strata, confidence=confidence)
+        told = {"mean": float(np.mean([values.mean() for values in strata])), "low": low, "high": high}
+        chosen.setdefault(instance, _mean_of(chosen))["difference"] = told
     return chosen
+
+
+def _mean_of(lines: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Returns the mean of lines of numbers, those that are none left out."""
+    names = [name for name, value in next(iter(lines.values())).items() if isinstance(value, float)]
+    return {name: float(np.mean([line[name] for line in lines.values()])) for name in names}
 
 
 def returns(frame: pd.DataFrame) -> dict[str, float]:
@@ -109,9 +128,11 @@ def returns(frame: pd.DataFrame) -> dict[str, float]:
 
 def _drops(rows: pd.DataFrame) -> NDArray[np.float64]:
     """Returns the drop of the probe NLL in each window of an agent's runs, [seeds, windows]; what a run that broke lacks is 0."""
-    before, after = (
-        rows.pivot(index="seed", columns="window", values=name) for name in ("probe/nll_before", "probe/nll")
-    )
+    after = rows.pivot(index="seed", columns="window", values="probe/nll")
+    before = after.shift(axis=1)
+    before[1] = rows[rows["window"] == 1].set_index("seed")[
+        "probe/nll_before"
+    ]  # which the first window's row alone tells
     return (before - after).fillna(0.0).to_numpy()
 
 
