@@ -33,13 +33,13 @@ def main(arguments: Sequence[str]) -> None:
     from agents.specs.registry import available
     from atesd.experiments.baselines.registry import NAMES
 
+    headings: tuple[str, ...] = ("spec", "who decides")
+    lines: list[tuple[str, ...]] = [*available(NAMES).items()]
     if command.agent:
+        headings = ("option", "type", "default", "meaning")
         options = described_options(command.agent, NAMES)
-        headings, num_left = ("option", "type", "default", "meaning"), 4
         lines = [(name, one.type, one.default, one.meaning) for name, one in options.items()]
-    else:
-        headings, num_left, lines = ("spec", "who decides"), 2, [*available(NAMES).items()]
-    table = shared.table_of(None, headings, num_left=num_left)
+    table = shared.table_of(None, headings, num_left=len(headings))
     for first, *others in lines:
         table.add_row(Text(first, no_wrap=True), *map(Text, others))  # Text: brackets in a form are no markup
     shared.show(table)

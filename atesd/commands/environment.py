@@ -9,7 +9,7 @@ import re
 from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
@@ -82,11 +82,10 @@ def parse_with(command: type[Command], arguments: Sequence[str], prog: str, env_
         return tyro.cli(command, args=list(arguments), default=default, prog=prog)
 
 
+_TEXT = cast(type[Any], str | None)
 DATA_SET = (
-    StructFieldSpec(
-        "data_split", str | None, None, "Split of data_path, where that is a data set of the hub or a folder."
-    ),
-    StructFieldSpec("data_config", str | None, None, "Configuration of that data set."),
+    StructFieldSpec("data_split", _TEXT, None, "Split of data_path, where that is a data set of the hub or a folder."),
+    StructFieldSpec("data_config", _TEXT, None, "Configuration of that data set."),
 )
 """Flags beside those of the configuration, which has both in ``data_path``."""
 

@@ -141,7 +141,9 @@ class Wandb:
         self._library = importlib.import_module(self.module)
         self._marker = folder / f"{self.module}.json"
         goes_on = is_own_file(self._marker)
-        self._known = json.loads(read_own(self._marker, "a tracker's run")) if goes_on else {"id": None, "window": 0}
+        self._known: dict[str, Any] = (
+            json.loads(read_own(self._marker, "a tracker's run")) if goes_on else {"id": None, "window": 0}
+        )
         config = {
             **description.get("config", {}),
             **{name: description.get(name) for name in ("env_id", "agent", "seed")},

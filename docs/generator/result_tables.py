@@ -186,6 +186,21 @@ def grpo_sweep_table() -> str:
     )
 
 
+def collapse_table() -> str:
+    """Returns how many updates before a student broke each column of its rows told."""
+    output = measured("collapse")
+    full, none = (output["signs"][agent] for agent in ("fixed:1", "fixed:0"))
+
+    def cell(signs: Mapping[str, Any], column: str) -> str:
+        found = signs["columns"][column]
+        told = f"{signs['runs'] - found['silent']} of {signs['runs']}"
+        return told if found["lead"] is None else f"{told}: {_interval(found['lead'], 'mean', 'low', 'high', 1, 1)}"
+
+    rows = [(f"`{column}`", cell(full, column), cell(none, column)) for column in full["columns"]]
+    table = markdown_table(("column", "full exposure", "the answer alone"), rows)
+    return f"{table}\n\n{len(output['seeds'])} seeds. {source(output)}"
+
+
 def comparisons_table() -> str:
     """Returns how often comparisons are right on simulated tables of equal agents, before and after."""
     rows = []

@@ -1,0 +1,34 @@
+"""Which columns see a student break: the first window out of the healthy range, against the window in which it broke."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from benchmarks.collapse import SIGNS, alarms
+
+
+def test_a_lead_is_counted_from_the_alarm_to_the_break():
+    quiet = dict.fromkeys(SIGNS, 0.5)
+    healthy = pd.DataFrame([{"run": 0, "window": window, **quiet} for window in (1, 2, 3)])
+    loud = "student/mismatch"
+    told = {0: (0.5, 0.6, 0.6), 1: (0.6, 0.5, 0.5), 2: (0.5, 0.5, 0.5)}  # alarms in window 2, in window 1, and never
+    nll = {0: (1.0, 1.2, 2.1), 1: (1.0, 2.1, 3.0), 2: (1.0, 1.0, 2.1)}  # breaks in windows 3, 2 and 3
+    rows = [
+        {
+            "run": run,
+            "window": window + 1,
+            "before": 1.0,
+            "probe/nll": nll[run][window],
+            **quiet,
+            loud: told[run][window],
+        }
+        for run in told
+        for window in range(3)
+    ]
+    found = alarms(pd.DataFrame(rows), healthy)
+    assert found["broke_in_window"] == [3, 2, 3]
+    assert found["columns"][loud]["silent"] == 1
+    assert found["columns"][loud]["lead"]["mean"] == 1.0
+    assert found["columns"]["student/entropy"] == {"lead": None, "silent": 3}
+    whole = alarms(pd.DataFrame(rows).assign(**{"probe/nll": 2.0}), healthy)
+    assert whole["broke_in_window"] == [], "one nat is not above one nat"
