@@ -1,13 +1,12 @@
 """Task `lists`: small programs on lists of digits, whose worked steps are the lists in between, generated without end.
 
-``52941.sort.flip`` has the reference solution ``sort=12459;flip=95421#95421``: one step for each operation, then ``#`` and the list at the
+``5294.sort.flip`` has the reference solution ``sort=2459;flip=9542#9542``: one step for each operation, then ``#`` and the list at the
 end. Difficulty is the number of operations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import accumulate
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from atesd_env.tasks.base import Problem
 from atesd_env.tasks.generated import DrawnTask
 from atesd_env.tasks.hashed import HashedTask
 
-LENGTH = 5
+LENGTH = 4
 """Digits of a list."""
 MAX_OPERATIONS = 5
 """Most operations of a program."""
@@ -25,17 +24,16 @@ OPERATIONS: dict[str, Callable[[list[int]], list[int]]] = {
     "swap": lambda digits: [digits[-1], *digits[1:-1], digits[0]],
     "plus": lambda digits: [(digit + 1) % 10 for digit in digits],
     "sort": sorted,
-    "sums": lambda digits: [total % 10 for total in accumulate(digits)],
 }
 """What a program is made of: back to front; the first digit goes to the end; first and last change places; one more, 0 after 9; in
-ascending order; running sums, of which the last digit stays."""
+ascending order."""
 
 
 def program(digits: list[int], operations: list[str]) -> Problem:
     """Returns the problem of carrying out one or more ``operations`` on a list, with a step for each.
 
-    >>> program([5, 2, 9, 4, 1], ["sort", "flip"]).steps
-    ('sort=12459;', 'flip=95421')
+    >>> program([5, 2, 9, 4], ["sort", "flip"]).steps
+    ('sort=2459;', 'flip=9542')
     """
     text = ".".join(["".join(map(str, digits)), *operations])
     steps = []
@@ -48,7 +46,7 @@ def program(digits: list[int], operations: list[str]) -> Problem:
 
 
 class ListsTask(HashedTask, DrawnTask):
-    """Programs of ``min_operations`` to ``max_operations`` operations on lists of five digits.
+    """Programs of ``min_operations`` to ``max_operations`` operations on lists of four digits.
 
     Args:
         min_operations: Fewest operations, at least 1.

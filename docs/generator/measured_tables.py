@@ -87,4 +87,5 @@ def _shortened(reason: str, longest: int = 70) -> str:
         .replace("|", "or")
         .replace("`", "'")
     )
+    told = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in told)
     return f"{told[:longest]}..." if len(told) > longest else told

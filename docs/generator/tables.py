@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from atesd_env.config import BenchConfig, EnvConfig, RunConfig, SurrogateConfig, ToyConfig
@@ -54,12 +55,15 @@ from docs.generator.result_tables import (
     sweep_table,
     toy_table,
 )
+from docs.generator.task_tables import EXAMPLES, smollm2_windows, task_example
 
 COLUMNS_FILE = ROOT / "analysis" / "columns.json"
 """The columns, as the package ``analysis`` carries them."""
 
 MADE: dict[str, Callable[[], str]] = {
     "features": features_table,
+    **{f"task_{name}": partial(task_example, name) for name in EXAMPLES},
+    "smollm2": smollm2_windows,
     "hostile": hostile_table,
     "programs": programs_table,
     "columns": columns_table,

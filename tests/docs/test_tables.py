@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from atesd_env.config import BenchConfig, EnvConfig, RunConfig, SurrogateConfig, ToyConfig
+from atesd_env.config.task import TASKS
 from atesd_env.envs.columns import (
     CHOICE_COLUMNS,
     COLUMNS,
@@ -21,7 +22,9 @@ from atesd_env.envs.columns import (
 from atesd_env.envs.observation import FEATURE_NAMES, FEATURES
 from docs.generator.code_tables import columns_json, columns_table, features_table, field_texts, fields_table
 from docs.generator.markdown import markdown_table
+from docs.generator.public_names import ROOT
 from docs.generator.tables import COLUMNS_FILE, MADE, documents, made_anew
+from docs.generator.task_tables import task_example
 
 
 def cells(table: str) -> list[list[str]]:
@@ -75,6 +78,21 @@ def test_tables_in_the_documents_are_the_codes(path: Path):
 def test_every_table_stands_in_a_document():
     named = [name for path in documents() for name in re.findall(r"<!-- made: (\w+) -->", path.read_text())]
     assert set(named) == set(MADE)
+
+
+def test_each_task_has_a_section_that_begins_with_its_example():
+    page = (ROOT / "docs" / "tasks.md").read_text()
+    assert re.findall(r"^## (\w+)\n\n<!-- made: task_\1 -->", page, re.MULTILINE) == list(TASKS)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_examples_of_tasks_show_more_and_tell_right_from_wrong(name: str):
+    lines = re.split(r"\n(?=\S)", task_example(name).strip("`\n"))
+    by_label = {line[:12].strip(): line[12:] for line in lines}
+    shown = [by_label[f"ratio {ratio}"] for ratio in ("0", "0.5", "1")]
+    assert len(shown[0]) < len(shown[1]) < len(shown[2])
+    assert {"right", "wrong"} < set(by_label)
+    assert "not judged" not in by_label
 
 
 def test_the_columns_that_analysis_explains_are_the_codes():
