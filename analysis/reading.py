@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -91,6 +92,8 @@ def json_value(raw: bytes | str, *, strict: bool = True) -> Any:
     # Level by level: a call for each level would itself be too deep.
     level = [value]
     for _ in range(DEEPEST_JSON + 1):
+        if strict and (math.inf in level or -math.inf in level):
+            raise ValueError("a number too large for a float")
         nested = [item for item in level if isinstance(item, dict | list)]
         level = [part for item in nested for part in (item.values() if isinstance(item, dict) else item)]
         if not level:

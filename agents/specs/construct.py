@@ -61,10 +61,20 @@ def import_target(spec: str, target: str, *, suggestion: str = "") -> Factory:
 def construct(
     spec: str, factory: Factory, env: gymnasium.Env[Any, Any], seed: int, options: dict[str, Any]
 ) -> AgentProtocol:
-    """Calls the constructor with what it takes: env and seed, env alone, or nothing; options always."""
+    """Calls the constructor with what it takes: env and seed, env alone, or nothing; options always.
+
+    Raises:
+        ConfigError: If there is no such call, or an option is refused.
+    """
     takes = call_form(spec, factory, options)
     arguments = (env,) if "env" in takes else ()
-    return factory(*arguments, **({"seed": seed} if "seed" in takes else {}), **options)
+    try:
+        return factory(*arguments, **({"seed": seed} if "seed" in takes else {}), **options)
+    except ConfigError as error:
+        if str(error).partition(":")[0] not in options:
+            raise
+        # A field of the environment may have the option's name.
+        raise ConfigError(f"agent {spec!r}, option {error}") from error
 
 
 def call_form(spec: str, factory: Factory, options: dict[str, Any]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from atesd.commands.environment import DATA_SET
 from atesd_env.config import BenchConfig, EnvConfig, SurrogateConfig, ToyConfig
 
-_FIELD = re.compile(r"(?<![\w\-./'\"`])([a-z]\w*)(=(?:'([^']*)'|([\w./-]+))|(: expected\b))?(?![\w/'\"`])")
+_FIELD = re.compile(r"(?<![\w\-./:'\"`])(?<!option )([a-z]\w*)(=(?:'([^']*)'|([\w./-]+))|(: expected\b))?(?![\w/'\"`])")
 
 
 def flag_names(command: type[Any]) -> set[str]:
@@ -25,7 +25,7 @@ def flag_names(command: type[Any]) -> set[str]:
 def in_flags(message: str, names: Collection[str]) -> str:
     """Returns a refusal in which a field of the verb is written as its flag.
 
-    A name of one word stands for its field only before ``: expected`` or ``=``.
+    A name of one word stands for its field only before ``: expected`` or ``=``; behind ``option`` it is an agent's.
 
     >>> in_flags("data_path: expected a file, got none; pass data_path='rows.jsonl', or task=math.", {"data_path", "task"})
     '--data-path: expected a file, got none; pass --data-path rows.jsonl, or --task math.'

@@ -34,7 +34,7 @@ def files_of(runs: Sequence[Path], *, with_samples: bool = False) -> dict[str, P
         with_samples: The rollouts too, in which the data can be read.
 
     Raises:
-        RunFilesError: If a run is not finished.
+        RunFilesError: If a run is not finished, or a file is behind a link.
     """
     found: dict[str, Path] = {}
     for run in runs:
@@ -42,7 +42,14 @@ def files_of(runs: Sequence[Path], *, with_samples: bool = False) -> dict[str, P
             raise RunFilesError(f"{run}: expected a finished run, got one that is not; go on with it first (--resume).")
         folder = "" if len(runs) == 1 else f"{run.name}/"
         places = _PLACES | (_SAMPLES if with_samples else {})
-        found |= {f"{folder}{place}": run / name for name, place in places.items() if (run / name).is_file()}
+        there = [name for name in places if (run / name).is_file()]
+        for name in there:
+            if (run / name).resolve() != run.resolve() / name:
+                raise RunFilesError(
+                    f"{run / name}: expected a file of this folder, got a link to another, which may be none to send; put the file "
+                    "itself there."
+                )
+        found |= {f"{folder}{places[name]}": run / name for name in there}
     return found
 
 

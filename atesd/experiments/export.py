@@ -47,7 +47,7 @@ DATASET = FolderKind(
 )
 """What the folder of a Minari dataset is."""
 
-_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -119,8 +119,8 @@ def _as_table(frame: pd.DataFrame, to: Literal["parquet", "csv"]) -> bytes:
 def csv_bytes(frame: pd.DataFrame) -> bytes:
     """Returns a frame as CSV that a spreadsheet reads as it is.
 
-    A cell of text, or a column's name, that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return would be taken for
-    a formula, so it gets an apostrophe before it, unless it is a number.
+    A cell of text, or a column's name, that begins with ``=``, ``+``, ``-``, ``@`` (or a full-width one), a tab or a line's end would
+    be taken for a formula, so it gets an apostrophe before it, unless it is a number.
     """
     texts = {str(name): frame[name].map(_no_formula, na_action="ignore") for name in frame if _is_text(frame[name])}
     return frame.assign(**texts).rename(columns=_no_formula).to_csv(index=False).encode()

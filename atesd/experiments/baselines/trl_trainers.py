@@ -58,7 +58,9 @@ class TrlBaseline(Baseline):
         self.learning_rate = self.config.learning_rate if learning_rate is None else learning_rate
         is_number = isinstance(self.learning_rate, int | float) and not isinstance(self.learning_rate, bool)
         if not (is_number and self.learning_rate >= 0):
-            raise ConfigError(f"learning_rate: expected a number from 0, got {learning_rate!r}; change the option.")
+            raise ConfigError(
+                f"option learning_rate: expected a number from 0, got {learning_rate!r}; change the option."
+            )
 
     @abstractmethod
     def make_trainer(self, model: PeftModel, arguments: dict[str, Any], num_updates: int) -> Any:
@@ -200,7 +202,9 @@ class Grpo(TrlBaseline):
         for name, least in (("num_generations", 2), ("num_problems", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"{name}: expected a whole number from {least}, got {value!r}; change the option.")
+                raise ConfigError(
+                    f"option {name}: expected a whole number from {least}, got {value!r}; change the option."
+                )
         if self.config.temperature == 0:
             raise ConfigError("temperature: expected a number above 0 for grpo, got 0; rollouts would all be equal.")
 

@@ -221,6 +221,6 @@ def _differs_alone(row: Mapping[str, Any], again: Mapping[str, Any]) -> str:
 
 def _is_close(name: str, value: Any, expected: Any) -> bool:
     if not all(type(one) in (int, float) for one in (value, expected)):
-        return bool(value == expected)
+        return type(value) is type(expected) and bool(value == expected)
     tolerance = COUNTS if name.startswith(_SAMPLED) else TOLERANCE
     return is_finite(value) and abs(value - expected) <= tolerance * max(1.0, abs(expected))

@@ -118,17 +118,15 @@ def listed(names: Mapping[str, Any]) -> str:
 
 def _chat(messages: Any) -> dict[str, str]:
     """Returns the problem and the solution (if there is one) of a chat."""
-    said: dict[str, list[str]] = {"user": [], "assistant": []}
-    if isinstance(messages, Sequence) and not isinstance(messages, str):
-        for message in messages:
-            if isinstance(message, Mapping) and str(message.get("role")) in said:
-                said[str(message["role"])].append(_text(message.get("content")))
-    if len(said["user"]) != 1 or len(said["assistant"]) > 1 or not all(map(str.strip, said["user"])):
-        got = f"{len(said['user'])} and {len(said['assistant'])} with text" if messages else "none"
-        expected = "one message of the user, the problem, and one of the assistant, the solution"
+    every = messages if isinstance(messages, Sequence) and not isinstance(messages, str) else ()
+    turns = [(str(one.get("role")), _text(one.get("content"))) for one in every if isinstance(one, Mapping)]
+    said = [(role, text) for role, text in turns if role in ("user", "assistant") and text.strip()]
+    roles = [role for role, _ in said]
+    if roles not in (["user"], ["user", "assistant"]):
+        expected = "one message of the user, the problem, and then one of the assistant, the solution"
+        got = f"{', '.join(roles[:6]) or 'none'} with text"
         raise ShapeError("messages", expected, got, "keep one turn, or save the row as problem and solution")
-    solution = {"solution": said["assistant"][0]} if said["assistant"] else {}
-    return {"problem": said["user"][0], **solution}
+    return dict(zip(("problem", "solution"), (text for _, text in said), strict=False))
 
 
 def _turns(said: Any, role: str) -> list[Any]:

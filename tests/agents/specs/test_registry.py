@@ -383,6 +383,11 @@ def test_wrong_specs_of_an_installed_package_are_answered(spec: str, message: st
         make(spec, ToyExposureEnv())
 
 
+def test_a_refused_option_is_named_with_its_agent():
+    with pytest.raises(ConfigError, match=r"^agent 'ucb:discount=2', option discount: expected a number"):
+        make("ucb:discount=2", ToyExposureEnv())
+
+
 def test_mistakes_inside_the_users_code_show_themselves(own_package: str):
     with pytest.raises(TypeError, match="a mistake inside"):
         make(f"{own_package}:Failing", ToyExposureEnv())

@@ -151,6 +151,8 @@ def test_what_was_edited_is_refused(folder: Path, tmp_path: Path, capsys: Any):
         (lambda rows: rows[1].pop("exposure/reveal_ratio") and None, "got no entry 'exposure/reveal_ratio'"),
         (lambda rows: rows[1].pop("probe/nll") and None, "probe/nll"),
         (lambda rows: rows[1].update({"probe/accuracy": []}), r"probe/accuracy: \[\] recorded"),
+        (lambda rows: rows[1].update({"probe/nll": []}), r"probe/nll: \[\] recorded"),
+        (lambda rows: rows[0].update(window=True), "window: True recorded"),
         (lambda rows: rows[1].pop("window") and None, "expected the windows from 1 on"),
     ],
 )

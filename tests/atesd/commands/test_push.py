@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -145,6 +146,19 @@ def test_what_cannot_be_sent_is_refused(
     said = refusal(capsys, "push", runs, "--repo", REPO, "--yes", status=1)
     assert "you/first: expected the hub to take it, got HfHubHTTPError" in said
     assert "stand-in" not in said, "the token"
+
+
+@pytest.mark.parametrize("linked", ["agent.safetensors", "adapter"])
+def test_nothing_behind_a_link_is_sent(
+    linked: str, hub: type[StandIn], runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run_of_others = tmp_path / "beta-seed0"
+    shutil.copytree(runs / "beta-seed0", run_of_others)
+    (run_of_others / linked).rename(tmp_path / "mine")
+    (run_of_others / linked).symlink_to(tmp_path / "mine")
+    said = refusal(capsys, "push", run_of_others, "--repo", REPO, "--yes", status=1)
+    assert "expected a file of this folder, got a link to another" in said
+    assert not hub.requests
 
 
 def test_it_does_not_send_by_default():

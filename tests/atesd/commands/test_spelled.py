@@ -21,6 +21,7 @@ NAMES = flag_names(Run)
         ("pass train_on_benchmark=True", "pass --train-on-benchmark"),
         ("pass engine_sleep=False", "pass --no-engine-sleep"),
         ("got 'data_path'; see a/data_path.md and --data-path", "got 'data_path'; see a/data_path.md and --data-path"),
+        ("agent 'beta:learning_rate=-1', option learning_rate: expected",) * 2,
         ("eval_seeds: expected one, which is another verb's", "eval_seeds: expected one, which is another verb's"),
     ],
 )

@@ -249,7 +249,21 @@ def test_a_table_is_written_through_no_link(overwrite: bool, tmp_path: Path):
     assert (tmp_path / "elsewhere").read_text() == "mine"
 
 
-FORMULAS = ["=1+1", "+1+1", "-1+1", "@SUM(1)", "\t=1", "\r=1", "=", "-", "--1", "+e5"]
+FORMULAS = [
+    "=1+1",
+    "+1+1",
+    "-1+1",
+    "@SUM(1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    "\uff1d1+1",
+    "\uff20SUM(1)",
+    "=",
+    "-",
+    "--1",
+    "+e5",
+]
 HARMLESS = ["beta", "a=1", "1", "-1", "+1.5", "-1e-5", ".5", "-.5", "'=1", "", " =1", "two\rrows"]
 
 

@@ -63,6 +63,8 @@ NO_JSON = {
     "a little too deep": b"[" * 66 + b"]" * 66,
     "NaN": b'{"a": NaN}',
     "infinity": b"[-Infinity]",
+    "a number that is infinite as a float": b'{"a": [1e400]}',
+    "one below zero": b"-1e400",
     "a long number": b"1" + b"0" * 308,
     "a very long number": b"1" * 10_000,
     "no UTF-8": b'"\xff"',

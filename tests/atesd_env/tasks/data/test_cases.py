@@ -134,7 +134,7 @@ def test_rows_of_messages_are_read(tmp_path: Path):
         write(tmp_path / "named.jsonl", {"chat": chat, "answer": 7}), columns=parse_columns("messages=chat")
     )
     assert row.answer == "7"
-    for bad in (chat[:1], [*chat, *chat[1:]], [], None, "text", [{"role": "user", "content": None}]):
+    for bad in (chat[:1], chat[::-1], [*chat, *chat[1:]], [], None, "text", [{"role": "user", "content": None}]):
         with pytest.raises(DataError, match=r"field 'messages': expected one message of the user, the problem"):
             read_rows(write(tmp_path / "bad.jsonl", {"messages": bad}))
 
