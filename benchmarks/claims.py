@@ -25,8 +25,8 @@ from atesd_env.bench.instances import InstanceSet
 from atesd_env.bench.landscapes import landscape
 from benchmarks.common import mean_with_interval, save
 
-LOOKAHEAD = "lookahead:candidates=scores:windows=2"
-CONTROLLERS = (LOOKAHEAD, "meta", "balance", "grounded", "mismatch", "oracle")
+LOOKAHEAD = "lookahead:candidates=scores:windows=1"
+CONTROLLERS = (LOOKAHEAD, "lookahead:candidates=scores:windows=2", "meta", "balance", "grounded", "mismatch", "oracle")
 """Those that claim to win."""
 ALL = "all instances"
 GAMMA = 0.9
@@ -172,7 +172,7 @@ def main() -> None:
             "a_at_equal_compute": against_all(at_equal, controllers, others),
             "a_after_the_last_window": against_all(at_end, controllers, others),
             "b_without_branches": against_all(
-                at_end, [agent for agent in controllers if agent != LOOKAHEAD], [LOOKAHEAD]
+                at_end, [agent for agent in controllers if not agent.startswith("lookahead")], [LOOKAHEAD]
             ),
             "instances": {instance: on_instance(at_end, instance) for instance in sorted(of_split)},
             "e_credit": credit(frame, at_end, fixed),
