@@ -107,7 +107,7 @@ def main(arguments: Sequence[str]) -> None:
 def _run(command: Command) -> None:
     shared.check_resume_or_overwrite(resume=command.resume, overwrite=command.overwrite)
     if command.out is None or not command.agent:
-        raise ConfigError("agent, out: expected both, got one or none; name them with --agent and --out.")
+        raise ConfigError("agent: expected agents and a folder, got one or none; name them with --agent and --out.")
     if command.seeds and command.quick:
         raise ConfigError("quick: expected either --quick or --seeds, got both; leave one out.")
     shared.find_own_classes()

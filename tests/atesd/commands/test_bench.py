@@ -260,7 +260,7 @@ def test_check_plays_a_set_of_ones_own(tmp_path: Path, capsys: Any):
     [
         (["score"], "folders: expected a folder that `atesd bench run` made, got none"),
         (["run", "somewhere", "--agent", "beta"], "folders: expected none behind run"),
-        (["run", "--agent", "beta"], "agent, out: expected both"),
+        (["run", "--agent", "beta"], "--agent: expected agents and a folder"),
         (
             ["run", "--agent", "beta", "--out", "x", "--seeds", "3"],
             "seeds: expected seeds of the split 'test', 20000 to 29999, got 3",
