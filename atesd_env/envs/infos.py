@@ -38,22 +38,27 @@ class Lazy(dict[str, Any]):
         return super().__iter__()
 
     def get(self, name: str, default: Any = None) -> Any:
+        """Returns a value, made if need be, or the default."""
         return self[name] if name in self else default  # noqa: SIM401 (it would ask itself)
 
     def pop(self, name: str, *default: Any) -> Any:
+        """Takes a value out, made if need be, and returns it."""
         if name in self:
             self[name]
         return super().pop(name, *default)
 
     def items(self) -> Any:
+        """Returns names and values, all of them made."""
         self._make_all()
         return super().items()
 
     def values(self) -> Any:
+        """Returns all values, made."""
         self._make_all()
         return super().values()
 
     def copy(self) -> dict[str, Any]:
+        """Returns a plain dictionary of all values, made."""
         return dict(self)
 
     def __or__(self, other: Any) -> Any:

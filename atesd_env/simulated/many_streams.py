@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from atesd_env.streams import LISTED, numpy_stream
 
 Words = NDArray[np.uint32]
+"""A word of each of S seeds, [S]."""
 Halves = tuple[NDArray[np.uint64], NDArray[np.uint64]]
 """Numbers of 128 bits as (high, low), [S] each."""
 
