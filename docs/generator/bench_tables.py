@@ -134,8 +134,9 @@ def paper_picture_table() -> str:
 
 
 def _accuracy(told: dict[str, Any]) -> str:
-    """Returns a mean, in bold where the interval of its difference to the best one reaches 0."""
-    return f"**{told['mean']:.1f}**" if told["to_best"][2] >= 0 else f"{told['mean']:.1f}"
+    """Returns a mean, in bold where it is the best one, or the interval of its difference to that reaches 0."""
+    is_worse = told["to_best"][2] < 0  # NaN of the best one itself
+    return f"{told['mean']:.1f}" if is_worse else f"**{told['mean']:.1f}**"
 
 
 def _interval(told: dict[str, float]) -> str:

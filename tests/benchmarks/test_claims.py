@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import pandas as pd
 import pytest
 from scipy import stats
 
+from analysis.bench import at_equal_compute, bench_outcomes
+from atesd_env.bench import InstanceSet, landscape, references
 from benchmarks.claims import against_all, credit, difference, on_instance
+from benchmarks.common import RESULTS
+from benchmarks.references import frame_of
 
 FIXED = ("fixed:0", "fixed:1")
 
@@ -63,3 +68,14 @@ def test_a_window_may_choose_what_collapses_where_discounted_progress_does_not()
     told = credit(frame, outcomes(fixed0_x=[0.8, 0.6], fixed1_x=[0.1, 0.1]), FIXED)["x"]
     assert (told["first window"], told["discounted"]) == pytest.approx((10.0, 70.0))
     assert told["difference"]["mean"] == pytest.approx(60.0)
+
+
+def test_what_is_committed_is_what_the_packaged_runs_give():
+    packaged = InstanceSet.load("atesd-bench")
+    frame = landscape(packaged)
+    pd.testing.assert_frame_equal(references(packaged), frame_of(bench_outcomes(frame)), check_dtype=False)
+    committed = json.loads((RESULTS / "claims.json").read_text())
+    table = committed["a_at_equal_compute"]
+    assert len(table["balance"]) >= 6
+    for other, told in table["balance"].items():
+        assert difference(at_equal_compute(frame), "balance", other, len(table["balance"])) == pytest.approx(told)

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
     "name",
     [
         "agents_on_toy",
+        "claims",
         "collapse",
         "comparisons_on_nulls",
         "controllers_on_tiny",
