@@ -200,7 +200,7 @@ SPECS = [
 """Every agent that is not Stable-Baselines3's, but for those that ask the environment."""
 ASKING = [
     "lookahead:ratios=[0.2,0.5]:every=5:start=3:initial_ratio=0.3",
-    *(f"{rule}:start=3" for rule in ("grounded", "mismatch", "balance")),
+    *(f"{rule}:start=3" for rule in ("grounded", "mismatch", "balance", "meta")),
 ]
 """Agents that decide for the environment that they were made for alone: they take no other observations."""
 

@@ -89,9 +89,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path):
     ("arguments", "message"),
     [
         (["--agent", "po"], "did you mean ppo"),
-        (["--total-windows", "0"], "total_windows"),
+        (["--total-windows", "0"], "--total-windows"),
         (["--windows", "0"], "windows: expected a number in [1, inf), got 0"),
-        (["--agent", "beta", "--num-envs", "3"], "num_envs: expected 1 for beta"),
+        (["--agent", "beta", "--num-envs", "3"], "--num-envs: expected 1 for beta"),
         (["--env", "ATESD-Tny-v0"], "did you mean 'ATESD-Tiny-v0'"),
         (["--resume", "--overwrite"], "either resume or overwrite"),
     ],

@@ -254,7 +254,7 @@ def test_an_adapter_of_other_layers_is_named(tmp_path: Path, capsys: Any):
     config = folder / "adapter_config.json"
     config.write_text(config.read_text().replace("q_proj", "nothing"))
     said = refusal(capsys, "evaluate", *ARGUMENTS, "--out", tmp_path / "out", "--adapter", folder)
-    assert f"{folder}: lora_targets: expected" in said
+    assert f"{folder}: --lora-targets: expected" in said
 
 
 def test_names_of_adapters():

@@ -126,4 +126,4 @@ def test_samples_of_two_engines_are_not_mixed(
     evaluate(tmp_path / "own", adapter)
     with pytest.raises(SystemExit):
         evaluate(tmp_path / "own", adapter, *by_server(server), "--resume")
-    assert "rollout_engine (None there, 'vllm' here)" in capsys.readouterr().err
+    assert "--rollout-engine (None there, 'vllm' here)" in capsys.readouterr().err
