@@ -19,6 +19,7 @@ from atesd_env.config.checks import is_finite
 from atesd_env.errors import ConfigError
 from atesd_env.files.atomic import is_own_file, make_own_folder, write_atomically
 from atesd_env.files.line_file import read_own
+from atesd_env.files.reading import json_value, reading
 from atesd_env.files.run_folder import TRAJECTORY_FILE, RunWriter, read_rows
 
 _logger = logging.getLogger(__name__)
@@ -141,9 +142,11 @@ class Wandb:
         self._library = importlib.import_module(self.module)
         self._marker = folder / f"{self.module}.json"
         goes_on = is_own_file(self._marker)
-        self._known: dict[str, Any] = (
-            json.loads(read_own(self._marker, "a tracker's run")) if goes_on else {"id": None, "window": 0}
-        )
+        self._known: dict[str, Any] = {"id": None, "window": 0}
+        if goes_on:
+            with reading(self._marker, "a tracker's run", remedy="delete it, and the tracker begins a new run"):
+                told = json_value(read_own(self._marker, "a tracker's run"))
+                self._known = {"id": str(told["id"]), "window": int(told["window"])}
         config = {
             **description.get("config", {}),
             **{name: description.get(name) for name in ("env_id", "agent", "seed")},

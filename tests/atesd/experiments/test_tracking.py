@@ -17,7 +17,7 @@ from atesd.experiments.run import execute
 from atesd.experiments.specs import RunSpec, plan_runs
 from atesd.experiments.tracking import tracker
 from atesd_env.config import preset
-from atesd_env.errors import AtesdError, ConfigError
+from atesd_env.errors import AtesdError, ConfigError, RunFilesError
 from tests.programs import ran
 
 WINDOWS = 4
@@ -155,6 +155,16 @@ def test_a_run_that_goes_on_is_the_same_run_there(name: str, spec: RunSpec, monk
     execute(spec, overwrite=True, track=[tracker(name)])
     assert begun[2:] == [{}]
     assert told[4:] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"id": "x"}', '{"id": "x", "window": "many"}', "[" * 200])
+def test_a_spoilt_note_of_a_trackers_run_is_named(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    library = ModuleType("wandb")
+    library.__spec__ = ModuleSpec("wandb", None)
+    monkeypatch.setitem(sys.modules, "wandb", library)
+    (tmp_path / "wandb.json").write_text(content)
+    with pytest.raises(RunFilesError, match=r"wandb\.json: expected a tracker's run, got .*delete it"):
+        tracker("wandb")().begin(tmp_path, {})
 
 
 def test_weights_and_biases_keeps_one_run_on_the_disk_when_offline(tmp_path: Path):
