@@ -49,7 +49,7 @@ def best_places(values: NDArray[np.float64]) -> NDArray[np.intp]:
 
 def balance(scores: ExposureScores, weight: float = WEIGHT) -> NDArray[np.float64]:
     """Returns the teacher-grounded score minus ``weight`` times the mismatch, [N, groups]."""
-    return scores.grounded - weight * scores.mismatch
+    return weighted(scores, (1.0, -weight))
 
 
 def weighted(scores: ExposureScores, weights: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -53,12 +53,18 @@ def scores_of(set_name: str, seeds: Sequence[int], instance_id: str) -> list[dic
 
 def outcomes_of(instance_id: str, seed: int, groups: int) -> NDArray[np.float64]:
     """Returns held-out accuracy after the last window at each ratio of the grid, [ratios, groups]."""
-    runs = json.loads((RESULTS / "admission" / f"{instance_id}.json").read_text())["runs"]
-    by_schedule = {run["schedule"]: run for run in runs if run["seed"] == seed}
+    by_schedule = {run["schedule"]: run for run in _admitted_runs(instance_id) if run["seed"] == seed}
     found = [by_schedule[f"fixed:{ratio:g}"] for ratio in GRID]
     if groups == 1:
         return np.array([[run["accuracy"]] for run in found])
     return np.array([list(run["by_addends"].values()) for run in found])
+
+
+@cache
+def _admitted_runs(instance_id: str) -> list[dict[str, Any]]:
+    """Returns the runs of an instance that ``benchmarks.admission`` made."""
+    told: dict[str, Any] = json.loads((RESULTS / "admission" / f"{instance_id}.json").read_text())
+    return list(told["runs"])
 
 
 def worth(

@@ -6,7 +6,6 @@ was measured on. Numbers of another version of a set are refused.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def references(instances: InstanceSet) -> pd.DataFrame:
     Raises:
         DataError: If there are none, or those of another version of the set, or the file cannot be read.
     """
-    return _read(references_file(instances), instances.fingerprint)[0].copy()
+    return _read(instances)[0].copy()
 
 
 def reference(instances: InstanceSet, instance_id: str) -> pd.DataFrame:
@@ -68,7 +67,7 @@ def reference_card(instances: InstanceSet) -> dict[str, str]:
     Raises:
         DataError: As ``references``.
     """
-    return dict(_read(references_file(instances), instances.fingerprint)[1])
+    return dict(_read(instances)[1])
 
 
 def write_references(instances: InstanceSet, frame: pd.DataFrame, **card: str) -> None:
@@ -89,18 +88,12 @@ def write_references(instances: InstanceSet, frame: pd.DataFrame, **card: str) -
             "these."
         )
     write_measured(references_file(instances), _CARD, instances, frame, card)
-    _read.cache_clear()
 
 
-@lru_cache(maxsize=8)
-def _read(path: Path, fingerprint: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Returns the frame and the card of a file, which must be of the set with this fingerprint."""
-    if not path.exists():
-        raise DataError(
-            f"references: expected the numbers of known controllers in {path.name}, found no such file; without them, compare with "
-            "runs of your own."
-        )
-    frame, card = read_measured(path, _CARD, "references", fingerprint)
+def _read(instances: InstanceSet) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Returns the frame and the card of a set's references, whose columns are of the kinds that they should be."""
+    path = references_file(instances)
+    frame, card = read_measured(path, _CARD, "references", instances.fingerprint)
     with reading(path, "references", DataError):
         odd = [name for name in COLUMNS if not (is_string_dtype if name in _TEXTS else is_numeric_dtype)(frame[name])]
         if odd:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ def landscape(instances: InstanceSet, instance_id: str | None = None) -> pd.Data
         ConfigError: If the set has no such instance.
         DataError: If there are no landscapes, or those of another version of the set, or the file cannot be read.
     """
-    frame = _read(landscapes_file(instances), instances.fingerprint)[0]
+    frame = _read(instances)[0]
     if instance_id is not None:
         frame = frame[frame["instance"] == instances[instance_id].id]
     return frame.reset_index(drop=True).copy()
@@ -47,7 +46,7 @@ def landscapes_card(instances: InstanceSet) -> dict[str, str]:
     Raises:
         DataError: As ``landscape``.
     """
-    return dict(_read(landscapes_file(instances), instances.fingerprint)[1])
+    return dict(_read(instances)[1])
 
 
 def write_landscapes(instances: InstanceSet, frame: pd.DataFrame, **card: str) -> None:
@@ -71,18 +70,12 @@ def write_landscapes(instances: InstanceSet, frame: pd.DataFrame, **card: str) -
     kept = frame.drop(columns=left_out)
     texts = {str(name): kept[name].astype(str) for name in kept if isinstance(kept[name].dtype, pd.CategoricalDtype)}
     write_measured(landscapes_file(instances), _CARD, instances, kept.assign(**texts), card)
-    _read.cache_clear()
 
 
-@lru_cache(maxsize=2)
-def _read(path: Path, fingerprint: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Returns the frame and the card of a file, which must be of the set with this fingerprint."""
-    if not path.exists():
-        raise DataError(
-            f"landscapes: expected the windows of known controllers' runs in {path.name}, found no such file; make runs of your own and "
-            "read them with analysis.load_runs."
-        )
-    frame, card = read_measured(path, _CARD, "landscapes", fingerprint)
+def _read(instances: InstanceSet) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Returns the frame and the card of a set's landscapes, which have the columns that all of analysis needs."""
+    path = landscapes_file(instances)
+    frame, card = read_measured(path, _CARD, "landscapes", instances.fingerprint)
     missing = [name for name in _NEEDED if name not in frame]
     if missing:
         raise DataError(f"{path}: expected landscapes, got no column {', '.join(missing)}; take the packaged file.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,12 @@ def write_measured(
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), key: told.encode()}), sink)
     write_atomically(path, sink.getvalue().to_pybytes())
+    read_measured.cache_clear()
 
 
+@lru_cache(maxsize=8)
 def read_measured(path: Path, key: bytes, what: str, fingerprint: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Returns a table and its card.
+    """Returns a table and its card, which are the cache's: copy what is changed.
 
     Args:
         path: The file.
@@ -65,8 +68,13 @@ def read_measured(path: Path, key: bytes, what: str, fingerprint: str) -> tuple[
         fingerprint: Of the set that it must have been measured on.
 
     Raises:
-        DataError: If the file cannot be read, or its numbers are of another version of the set.
+        DataError: If there is no such file, it cannot be read, or its numbers are of another version of the set.
     """
+    if not path.exists():
+        raise DataError(
+            f"{what}: expected those of this set in {path.name}, found no such file; make runs of your own (atesd bench run) and read "
+            "them with analysis.load_runs."
+        )
     with reading(path, what, DataError):
         with open_regular(path) as file:
             table = pq.read_table(pa.BufferReader(file.read()))
