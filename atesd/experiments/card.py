@@ -40,7 +40,7 @@ def files_of(runs: Sequence[Path], *, with_samples: bool = False) -> dict[str, P
     for run in runs:
         if not is_finished(run):
             raise RunFilesError(f"{run}: expected a finished run, got one that is not; go on with it first (--resume).")
-        folder = "" if len(runs) == 1 else f"{run.name}/"
+        folder = _place(run, runs)
         places = _PLACES | (_SAMPLES if with_samples else {})
         there = [name for name in places if (run / name).is_file()]
         for name in there:
@@ -51,6 +51,11 @@ def files_of(runs: Sequence[Path], *, with_samples: bool = False) -> dict[str, P
                 )
         found |= {f"{folder}{places[name]}": run / name for name in there}
     return found
+
+
+def _place(run: Path, runs: Sequence[Path]) -> str:
+    """Returns the folder of a run in a repository: where it lies below what all runs are in, since names may repeat there; "" of one alone."""
+    return "" if len(runs) == 1 else f"{run.relative_to(os.path.commonpath(runs)).as_posix()}/"
 
 
 def card_of(runs: Sequence[Path], repo: str) -> str:
@@ -68,7 +73,7 @@ def card_of(runs: Sequence[Path], repo: str) -> str:
     if bases := [name for name in students if name.count("/") == 1 and not os.path.exists(name)]:
         about["base_model"] = bases[0] if len(bases) == 1 else bases
     rows = [_line(one, read_rows(run / TRAJECTORY_FILE)) for one, run in zip(described, runs, strict=True)]
-    folder = "" if len(runs) == 1 else f"{runs[0].name}/"
+    folder = _place(runs[0], runs)
     return f"""---
 {yaml.safe_dump(about, sort_keys=False)}---
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from atesd.commands.push import Command
+from atesd.experiments.card import files_of
 from atesd.experiments.play import run
 from tests.programs import refusal, typed
 
@@ -118,6 +119,18 @@ def test_several_runs_have_a_folder_each(hub: type[StandIn], runs: Path):
     assert {"beta-seed0/run/config.json", "fixed-1-seed0/run/config.json", "README.md"} <= set(files)
     assert files["README.md"].count("| ATESD-Toy-v0") == 2
     assert json.loads(hub.requests[0][1])["visibility"] == "public"
+
+
+def test_runs_of_one_name_do_not_take_each_others_place(runs: Path, tmp_path: Path):
+    """As in a folder of the bench, which has the same runs on each instance."""
+    for instance in ("low", "high"):
+        shutil.copytree(runs / "fixed-1-seed0", tmp_path / instance / "fixed-1-seed0")
+    found = files_of([tmp_path / "high" / "fixed-1-seed0", tmp_path / "low" / "fixed-1-seed0"])
+    assert {place.removesuffix("/run/config.json") for place in found if place.endswith("config.json")} == {
+        "high/fixed-1-seed0",
+        "low/fixed-1-seed0",
+    }
+    assert all(path.is_file() for path in found.values())
 
 
 @pytest.mark.parametrize("answer", ["n", "", "y"])
