@@ -54,7 +54,7 @@ def files_of(runs: Sequence[Path], *, with_samples: bool = False) -> dict[str, P
 
 
 def _place(run: Path, runs: Sequence[Path]) -> str:
-    """Returns the folder of a run in a repository: where it lies below what all runs are in, since names may repeat there; "" of one alone."""
+    """Returns a run's folder in a repository: its path below the folder of all runs, where names may repeat; "" of one alone."""
     return "" if len(runs) == 1 else f"{run.relative_to(os.path.commonpath(runs)).as_posix()}/"
 
 
