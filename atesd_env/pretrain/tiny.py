@@ -1,6 +1,6 @@
-"""The packaged students "tiny" (sums) and "tiny-lists" (programs on lists) from a seed: tokenizer, chat template, weights.
+"""The packaged student ("Tiny") from a seed: tokenizer, chat template, weights.
 
-Half of the pretraining batch are short problems without a hint, half are problems of any length behind a teacher
+Half of the pretraining batch are short sums without a hint, half are sums of any length behind a teacher
 prompt at a random reveal ratio: so the student can use what it is shown, and has much to learn where nothing is shown.
 """
 
@@ -22,7 +22,6 @@ from atesd_env.rollouts.sampling import left_pad
 from atesd_env.streams import numpy_stream
 from atesd_env.tasks.arithmetic import ArithmeticTask
 from atesd_env.tasks.base import Problem
-from atesd_env.tasks.lists import ListsTask
 
 PAD, USER, ASSISTANT, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>"
 CHAT_TEMPLATE = (
@@ -34,36 +33,25 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """The recipe of a packaged student that is trained from scratch (ours); the defaults are those of "tiny".
+    """The recipe of the packaged student (ours).
 
     Attributes:
-        task: What it is trained on, a class that is called with the fewest and the most steps or numbers of a problem.
         seed: Of the weights and of the batches.
         num_updates: Optimizer steps.
         batch_size: Sequences an update.
         learning_rate: AdamW's peak; linear warm-up over 50 updates, then cosine to a tenth.
-        shortest: Shortest problem, as the task counts.
-        plain_longest: Longest problem that is seen without a hint.
-        hinted_longest: Longest problem that is seen with a hint.
+        plain_max_addends: Longest sum that is seen without a hint.
+        hinted_max_addends: Longest sum that is seen with a hint.
         full_exposure_rate: Share of the hinted rows that show the whole solution; the others show a uniformly random share.
     """
 
-    task: type[ArithmeticTask] | type[ListsTask] = ArithmeticTask
     seed: int = 0
     num_updates: int = 900
     batch_size: int = 64
     learning_rate: float = 3e-3
-    shortest: int = 2
-    plain_longest: int = 3
-    hinted_longest: int = 5
+    plain_max_addends: int = 3
+    hinted_max_addends: int = 5
     full_exposure_rate: float = 0.1
-
-
-RECIPES = {
-    "tiny": PretrainSettings(),
-    "tiny-lists": PretrainSettings(task=ListsTask, shortest=1, plain_longest=2, hinted_longest=4),
-}
-"""How the packaged students that are trained from scratch were made."""
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -109,7 +97,7 @@ def build_model(tokenizer: Any, seed: int) -> Qwen3ForCausalLM:
 
 
 def pretrain(settings: PretrainSettings, quiet: bool = False) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
-    """Trains a packaged student from scratch on the CPU.
+    """Trains the packaged student from scratch on the CPU.
 
     Args:
         settings: The recipe.
@@ -141,8 +129,8 @@ def _schedule(update: int, num_updates: int) -> float:
 
 def _batches(settings: PretrainSettings, tokenizer: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yields (input_ids, attention_mask, labels), each [batch, length], left-padded, labels on the answer only."""
-    plain = settings.task(settings.shortest, settings.plain_longest)
-    hinted = settings.task(settings.shortest, settings.hinted_longest)
+    plain = ArithmeticTask(2, settings.plain_max_addends)
+    hinted = ArithmeticTask(2, settings.hinted_max_addends)
     builder = PromptBuilder(hinted, tokenizer, max_prompt_tokens=256)
     rng = numpy_stream(settings.seed, "pretraining")
     index = 0
