@@ -211,9 +211,7 @@ def _loaded(data_set: HubDataSet) -> Iterable[Mapping[str, Any]]:
     except ImportError as error:
         raise missing_package("datasets", data_set.id, "pass a local JSONL or Parquet file") from error
     try:
-        rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(
-            data_set.id, data_set.config, split=data_set.split, trust_remote_code=False
-        )
+        rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(data_set.id, data_set.config, split=data_set.split)
     except Exception as error:  # the library raises many kinds, and those of its HTTP client
         raise DataError(
             f"{data_set.id}: expected to load this data set (split {data_set.split!r}), got "
