@@ -30,6 +30,9 @@ class BenchConfig(RunConfig):
     """Benchmark: always this instance of the split; None draws one with each reset. [ours]"""
     order: Literal["uniform", "round-robin"] = choice("uniform", "uniform", "round-robin")
     """Benchmark: draw instances from the run's seed, or take one after the other. [ours]"""
+    action_ratios: Literal["group", "problem"] = choice("group", "group", "problem")
+    """What has a reveal ratio of its own: each difficulty group, or each problem of the window, in the order of its updates. [paper:
+    one for all]"""
     context: bool = False
     """Benchmark: show what the instance is (learning rate, hold window, difficulty) behind the observation. [ours]"""
 
