@@ -95,7 +95,7 @@ class GroundedController(Planner):
         self.by = checked_choice("by", by, ("group", "problem"))
         super().__init__(env, seed, **({"every": 1} if by == "problem" else {}) | options)
         self.ratios = tuple(sorted(checked_ratios_to_try(ratios)))
-        if by == "problem" and (self.every != 1 or getattr(config_of(env), "action_ratios", "group") != "problem"):
+        if by == "problem" and (self.every != 1 or config_of(env).action_ratios != "problem"):
             raise ConfigError(
                 f"by: expected 'group', or an environment with action_ratios='problem' and every=1, got {by!r} with every={self.every} and "
                 "another environment or number; make the environment with action_ratios='problem' and leave every out."

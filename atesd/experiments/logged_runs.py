@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from atesd_env.config import EnvConfig, RunConfig, differing_fields, read_config
+from atesd_env.config import RunConfig, differing_fields, read_config
 from atesd_env.envs.columns import group_columns, problem_columns
 from atesd_env.envs.observation import RunningStatistics, advance, initial_statistics
 from atesd_env.errors import ConfigError
@@ -92,6 +92,6 @@ def after_window(before: RunningStatistics, row: Mapping[str, Any], config: RunC
 
 def ratio_columns(config: RunConfig) -> list[str]:
     """Returns the columns of a row that hold the reveal ratios, in the order of the groups, or of the window's problems."""
-    if isinstance(config, EnvConfig) and config.action_ratios == "problem":
+    if config.action_ratios == "problem":
         return [column.name for column in problem_columns(config.num_ratios)]
     return [column.name for column in group_columns(config.groups)] or ["exposure/reveal_ratio"]

@@ -156,9 +156,10 @@ class BenchEnv(_DrawsInstances, ExposureEnv[BenchStudents]):
     """Trains a student of an instance for one episode; the next reset draws another instance.
 
     Spaces are the same for all instances of a set. Action: ``Box(0, 1, (n,))`` with the most groups of an instance (with
-    ``action_ratios="problem"``, problems of a window); an instance with fewer looks at its first ratios only. Observation: that of any run, then of each group the last window's length,
-    entropy and mismatch if there are several (``observation.BenchObservation``); ``feature_names`` tells. ``info["instance"]`` is
-    the instance's id. The reward is the drop of the probe NLL itself ("signed") plus the weighted teacher-grounded score.
+    ``action_ratios="problem"``, the most problems of a window); an instance with fewer looks at its first ratios only. Observation:
+    that of any run, then of each group the last window's length, entropy and mismatch if there are several
+    (``observation.BenchObservation``); ``feature_names`` tells. ``info["instance"]`` is the instance's id. The reward is the drop of
+    the probe NLL itself ("signed") plus the weighted teacher-grounded score.
 
     ``reset`` starts the instance that ``options={"instance": id}`` names. Else with ``order="uniform"`` the run's seed draws it,
     so that a seed is always the same run; with "round-robin" seed s takes number s of the split (modulo their number), and a

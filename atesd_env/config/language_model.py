@@ -24,6 +24,7 @@ class EnvConfig(RunConfig):
     """
 
     student_kind = "language model"
+    has_problems = True
 
     # Student
     student: str = "tiny"
@@ -96,9 +97,6 @@ class EnvConfig(RunConfig):
     """What the teacher is shown: the reference solution, or a control in its place, such as another problem's. [paper: reference]"""
     view: str | None = None
     """Task math: which version of the solution stands for the reference, a name in the rows' `views`; None is the solution. [ours]"""
-    action_ratios: Literal["group", "problem"] = choice("group", "group", "problem")
-    """What has a reveal ratio of its own: each difficulty group, or each problem of the window, in the order of its updates. [paper:
-    one for all]"""
     action_views: str | None = None
     """Task math: let the action pick the version in each window, out of these names ("solution" is the solution), such as
     "gist,solution": one entry more behind the reveal ratios. [ours]"""
@@ -193,11 +191,6 @@ class EnvConfig(RunConfig):
         """The versions of a solution that a teacher may be shown; None is the solution itself."""
         names = self.action_views.split(",") if self.action_views else [self.view]
         return tuple(None if name is None or name.strip() == "solution" else name.strip() for name in names)
-
-    @property
-    def num_ratios(self) -> int:
-        """Reveal ratios of an action, its first entries."""
-        return self.hold_window * self.num_rollouts if self.action_ratios == "problem" else self.groups
 
     @property
     def action_size(self) -> int:

@@ -107,7 +107,9 @@ def exposure_scores(
     num_problems: int | None = None,
     by_problem: bool = False,
 ) -> ExposureScores:
-    """Returns what each ratio shows, on the probe or of the next window's problems, before anything is trained on it; the run goes on to the bit as it would.
+    """Returns what each ratio shows, on the probe or the next window's problems, before anything is trained on it.
+
+    The run goes on to the bit as it would.
 
     The teacher-grounded score needs a forward pass of the teacher for each ratio, once in a run where the teacher is
     fixed; the mismatch one rollout for each problem, the same for all ratios, and a pass of the teacher for each.

@@ -306,8 +306,8 @@ class Population(Students):
         numbers = range(len(probe.problems))
         groups = np.array(numbers if by_problem else [instance.groups.group(one) for one in probe.problems])
         num_groups = len(groups) if by_problem else self.config.groups
-        means = [group_means(values, groups, num_groups) for values in (np.array(grounded), mismatches)]
-        return ExposureScores(*means, num_sampled, num_scored)
+        on_grounded, on_mismatch = (group_means(one, groups, num_groups) for one in (np.array(grounded), mismatches))
+        return ExposureScores(on_grounded, on_mismatch, num_sampled, num_scored)
 
     def _mismatches(
         self, index: int, problems: Sequence[Problem], exposures: Sequence[Sequence[Sequence[int]]]
