@@ -16,7 +16,9 @@ The paper publishes no value of the settings below, so every default here is our
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import gymnasium
@@ -32,10 +34,14 @@ from agents.credit import Credit, PendingDecisions, decision_arrays, decisions_o
 from agents.options import checked_count, checked_limits, checked_number
 from atesd_env.envs.observation import NUM_PAPER_FEATURES
 from atesd_env.errors import ConfigError
+from atesd_env.files.reading import read_json, reading
 from atesd_env.streams import numpy_stream
 
 _EDGE = 1e-6  # a Beta sample may round to 0 or 1, where the log-density is infinite
 _EPS = 1e-8
+
+START_FILE = Path(__file__).parent / "beta.json"
+"""The policy that was trained over runs of the bench's split train (benchmarks/beta_start.py)."""
 
 
 class Decision(NamedTuple):
@@ -114,6 +120,9 @@ class BetaController(Agent):
             a standard deviation of 0.09.
         a_min: Smallest ratio that the environment is given, in [0, 1].
         a_max: Largest, above it, in [0, 1].
+        file: JSON file of a policy of one group to start from (``policy_file``); every group starts as it. "bench" is the
+            packaged one, which was trained over runs of the bench's split train. None starts untrained. It has the hidden units and
+            the features that it was trained with.
         credit: What a decision is credited with, a row of the paper's ablation: "one-step", "delayed", "discounted", or
             "grounded", the whole R (``agents.credit.credit_settings``).
 
@@ -123,6 +132,7 @@ class BetaController(Agent):
 
     Raises:
         ConfigError: If an argument is out of range, or the environment is not one of ours.
+        RunFilesError: If the file cannot be read, or holds another policy.
     """
 
     def __init__(
@@ -140,6 +150,7 @@ class BetaController(Agent):
         a_min: float = 0.0,
         a_max: float = 1.0,
         credit: Credit = "grounded",
+        file: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(env, seed)
         if features not in ("paper", "all"):
@@ -158,6 +169,9 @@ class BetaController(Agent):
         self.num_features = NUM_PAPER_FEATURES if features == "paper" else num_observed
         weights_rng = numpy_stream(self.seed, "weights")
         self.network = _make_network(self.num_features, hidden_size, self.groups, initial_concentration, weights_rng)
+        self.file = None if file is None else os.fspath(file)
+        if self.file is not None:
+            self._start_from(START_FILE if self.file == "bench" else Path(self.file))
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=learning_rate)
         self.num_updates = 0
         self._pending: PendingDecisions[Decision] = pending_decisions(env, credit)
@@ -217,6 +231,21 @@ class BetaController(Agent):
         loss.backward()
         self.optimizer.step()
         self.num_updates += 1
+
+    def drawn(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns ratios drawn from the policy, unclipped: [..., groups] for features [..., num_features]."""
+        return self._ratios(self._concentrations(features), deterministic=False)
+
+    def _start_from(self, path: Path) -> None:
+        """Takes over the policy of a file, for each group."""
+        with reading(path, "a policy of beta's, of one group", remedy="write one with benchmarks.beta_start"):
+            told = read_json(path)["policy"]
+            state = {name: torch.tensor(values, dtype=torch.float64) for name, values in told.items()}
+            for name in ("2.weight", "2.bias"):  # of the output: c1 and c2 of each group
+                state[name] = torch.cat([state[name]] * self.groups)
+            if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+                raise ValueError("numbers that are not finite")
+            self.network.load_state_dict(state)
 
     def _features(self, observation: NDArray[np.float32]) -> NDArray[np.float64]:
         return np.asarray(observation, dtype=np.float64)[..., : self.num_features]
@@ -285,6 +314,13 @@ class BetaController(Agent):
         self._pending.clear()
         self._pending.entries.extend(decisions_of("pending", Decision._fields, Decision, arrays))
         self._completed = decisions_of("completed", Decision._fields, Decision, arrays)
+
+
+def policy_file(controller: BetaController) -> dict[str, Any]:
+    """Returns the policy of a controller of one group, as JSON holds it; ``file`` of another one reads it."""
+    return {
+        "policy": {name: tensor.numpy().round(6).tolist() for name, tensor in controller.network.state_dict().items()}
+    }
 
 
 def _make_network(

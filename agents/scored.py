@@ -10,16 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.options import checked_count, checked_number
+from agents.checking import config_of
+from agents.options import checked_choice, checked_count, checked_number
 from agents.planner import Planner, checked_ratios_to_try
 from atesd_env.envs.branch import exposure_scores
 from atesd_env.envs.contract import ExposureScores
+from atesd_env.errors import ConfigError
 from atesd_env.files.reading import read_json, reading
 
 GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -38,7 +40,7 @@ META_FILE = Path(__file__).parent / "meta.json"
 
 
 def best_places(values: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Returns the place of the best ratio for each group, [groups], of values [N, groups]; among equals the first.
+    """Returns the place of the best ratio for each group (or problem), [groups], of values [N, groups]; among equals the first.
 
     For a group without values, which has no probe problems, it is the best of all groups together.
     """
@@ -58,9 +60,11 @@ def weighted(scores: ExposureScores, weights: Sequence[float] | NDArray[np.float
 
 
 class GroundedController(Planner):
-    """Shows each difficulty group the ratio of a grid with the highest teacher-grounded score.
+    """Shows each difficulty group, or each problem, the ratio of a grid with the highest teacher-grounded score.
 
-    Where the teacher is fixed, so are its scores: one look is enough. Among equals the lowest ratio is shown.
+    A group's scores are those of its probe problems. Where the teacher is fixed, so are they: one look is enough. With
+    ``by="problem"`` the problems of the next window are scored before each window (``action_ratios="problem"`` in the environment,
+    which runs and comparisons choose by themselves). Among equals the lowest ratio is shown.
     ``diagnostics`` tells what a look costs, and the run's rows have it as ``agent/sampled_tokens`` and
     ``agent/scored_tokens``: tokens that were sampled, and that went through the model to be scored, prompts included.
 
@@ -68,7 +72,8 @@ class GroundedController(Planner):
         env: The environment, one of ours.
         seed: Seed of the run; there is no randomness in the decisions.
         ratios: The grid, at least two reveal ratios in [0, 1].
-        **options: Those of ``Planner``: ``every``, ``start`` and ``initial_ratio``.
+        by: What has a ratio of its own, "group" or "problem".
+        **options: Those of ``Planner``: ``every`` (1 by problem), ``start`` and ``initial_ratio``.
 
     Raises:
         ConfigError: If an argument is out of range, or the environment is not one of ours.
@@ -76,7 +81,7 @@ class GroundedController(Planner):
 
     cost_names = ("sampled_tokens", "scored_tokens")
     problems: int | None = 0
-    """Probe problems that the mismatch is measured on; None is all, and 0 does without it."""
+    """Problems that the mismatch is measured on; None is all, and 0 does without it."""
 
     def __init__(
         self,
@@ -84,26 +89,41 @@ class GroundedController(Planner):
         seed: int = 0,
         *,
         ratios: Sequence[float] = GRID,
+        by: Literal["group", "problem"] = "group",
         **options: Any,
     ) -> None:
-        super().__init__(env, seed, **options)
+        self.by = checked_choice("by", by, ("group", "problem"))
+        super().__init__(env, seed, **({"every": 1} if by == "problem" else {}) | options)
         self.ratios = tuple(sorted(checked_ratios_to_try(ratios)))
+        if by == "problem" and (self.every != 1 or config_of(env).action_ratios != "problem"):
+            raise ConfigError(
+                f"by: expected 'group', or an environment with action_ratios='problem' and every=1, got {by!r} with every={self.every} and "
+                "another environment or number; make the environment with action_ratios='problem' and leave every out."
+            )
+
+    @staticmethod
+    def environment_fields(by: str = "group", **_: Any) -> dict[str, str]:
+        """Returns the fields that an environment must have for these options; runs are made with them."""
+        return {"action_ratios": "problem"} if by == "problem" else {}
 
     def values(self, scores: ExposureScores) -> NDArray[np.float64]:
-        """Returns how good each ratio is for each group, [N, groups]."""
+        """Returns how good each ratio is for each group (or problem), [N, groups]."""
         return scores.grounded
 
     def plan(self, student: int, ratios: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Returns the best ratio for each group, [groups]; for one without probe problems, that of all groups together."""
+        """Returns the best ratio for each group or problem; for a group without probe problems, that of all groups together."""
         scores = exposure_scores(
             self.env,
             self.ratios,
             student=student,
             with_mismatch=self.problems != 0,
             num_problems=self.problems or None,
+            by_problem=self.by == "problem",
         )
         self.count(sampled_tokens=scores.num_sampled_tokens, scored_tokens=scores.num_scored_tokens)
-        return np.array([self.ratios[place] for place in best_places(self.values(scores))])
+        chosen = np.array([self.ratios[place] for place in best_places(self.values(scores))])
+        # An instance may have fewer groups or problems than a decision has ratios; the others are nobody's.
+        return np.pad(chosen, (0, self.groups - len(chosen)), mode="edge")
 
 
 class MismatchController(GroundedController):
@@ -112,7 +132,7 @@ class MismatchController(GroundedController):
     Args:
         env: The environment.
         seed: Seed of the run.
-        problems: Probe problems that a rollout is sampled to, the first ones, at least 1; None is all.
+        problems: Probe problems (or problems of the window) that a rollout is sampled to, the first ones, at least 1; None is all.
         **options: Those of ``GroundedController``.
 
     Raises:

@@ -76,9 +76,10 @@ class ExposureCallback(TrainerCallback):
         seed: int = 0,
         overwrite: bool = False,
     ) -> None:
-        if config.action_size != config.groups:
+        if config.action_size != config.groups or config.action_ratios != "group":
             raise ConfigError(
-                "action_views, action_retire: expected neither inside TRL, where a controller chooses ratios alone, got one; leave it out."
+                "action_ratios, action_views, action_retire: expected none inside TRL, where a controller chooses groups' ratios alone, "
+                "got one; leave it out."
             )
         self.config, self.tokenizer, self.out = config, tokenizer, Path(out)
         self.seed, self.overwrite, self._spec = seed, overwrite, controller

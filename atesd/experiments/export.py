@@ -240,7 +240,7 @@ def transitions(name: str, rows: pd.DataFrame, config: RunConfig, nll_before: fl
     return Transitions(
         seed=None if pd.isna(seed) else int(seed),
         observations=np.stack(observations),
-        actions=rows[ratio_columns(config.groups)].to_numpy(dtype=np.float32),
+        actions=rows[ratio_columns(config)].to_numpy(dtype=np.float32),
         # Where a reward is not a number, so is the one that `step` returned read: as 0.
         rewards=rows["reward/total"].fillna(0.0).to_numpy(dtype=np.float64),
         terminations=terminations,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from atesd_env.config import RunConfig, differing_fields, read_config
+from atesd_env.envs.columns import group_columns, problem_columns
 from atesd_env.envs.observation import RunningStatistics, advance, initial_statistics
 from atesd_env.errors import ConfigError
 from atesd_env.files.reading import read_json, reading
@@ -89,8 +90,8 @@ def after_window(before: RunningStatistics, row: Mapping[str, Any], config: RunC
     )
 
 
-def ratio_columns(groups: int) -> list[str]:
-    """Returns the columns of a row that hold the reveal ratios, in the order of the groups."""
-    if groups == 1:
-        return ["exposure/reveal_ratio"]
-    return [f"exposure/reveal_ratio_{group}" for group in range(groups)]
+def ratio_columns(config: RunConfig) -> list[str]:
+    """Returns the columns of a row that hold the reveal ratios, in the order of the groups, or of the window's problems."""
+    if config.action_ratios == "problem":
+        return [column.name for column in problem_columns(config.num_ratios)]
+    return [column.name for column in group_columns(config.groups)] or ["exposure/reveal_ratio"]

@@ -73,9 +73,9 @@ def plan_runs(env_id: str, config: RunConfig, agents: Sequence[Spec], seeds: Seq
     seeds = [checked_seed(seed, "seeds") for seed in seeds]
     for agent in agents:  # all first: a misspelt second agent must not be found out after the first one's run
         _check_agent(agent, env_id, config, seeds)
-    configs = {seed: _of_seed(config, seed) for seed in seeds}
+    configs = {(label(agent), seed): _of_seed(_for_agent(config, agent), seed) for agent in agents for seed in seeds}
     specs = [
-        RunSpec(env_id, configs[seed], agent, seed, out / f"{_folder_name(label(agent))}-seed{seed}")
+        RunSpec(env_id, configs[label(agent), seed], agent, seed, out / f"{_folder_name(label(agent))}-seed{seed}")
         for seed in seeds
         for agent in agents
     ]
@@ -112,6 +112,13 @@ def check_folders(specs: Sequence[RunSpec], *, resume: bool = False, overwrite: 
             f"{existing[0].folder}: expected a folder without a run, found {len(existing)} of the {len(specs)} runs there already; "
             "choose another --out, pass --resume to go on with them, or --overwrite to replace them."
         )
+
+
+def _for_agent(config: RunConfig, agent: Spec) -> RunConfig:
+    """Returns the configuration that an agent plays in: its class may say which fields its options need."""
+    factory, options = resolve(agent)
+    needed = factory.environment_fields(**options) if hasattr(factory, "environment_fields") else {}
+    return config.replace(**needed)
 
 
 def _of_seed(config: RunConfig, seed: int) -> RunConfig:

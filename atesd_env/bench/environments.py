@@ -37,6 +37,7 @@ class _Drawing:
         instances: The instances that are drawn: those of the split, or the one that was named.
         bench: What was asked for.
         observed: The observation's layout.
+        shared: Fields that are the same for all instances: the reward's, and what an action holds.
         config: The configuration to begin with, of the first of the instances.
     """
 
@@ -49,8 +50,10 @@ class _Drawing:
         if self.bench.instance is not None:
             self.instances = (self.named(self.bench.instance),)
         self.observed = BenchObservation(self.instance_set.groups, context=self.bench.context)
-        self.rewards = {name: getattr(self.bench, name) for name in BenchConfig.names("is_reward")}
-        self.config = self.instance_set.config(self.instances[0].id, **self.rewards)
+        self.shared: dict[str, Any] = {name: getattr(self.bench, name) for name in BenchConfig.names("is_reward")}
+        if self.bench.action_ratios != "group":  # other students than language models have no such field
+            self.shared["action_ratios"] = self.bench.action_ratios
+        self.config = self.instance_set.config(self.instances[0].id, **self.shared)
 
     def named(self, instance_id: str) -> Instance:
         """Returns an instance of the split.
@@ -89,9 +92,14 @@ class _Drawing:
         ids = [instance.id for instance in self.instances]
         return ids.index(instance_id) + 1 if instance_id in ids else 0
 
+    @property
+    def num_ratios(self) -> int:
+        """Most reveal ratios of an instance: those of an action, the same for the whole set."""
+        return max(self.instance_set.config(one.id, **self.shared).action_size for one in self.instance_set)
+
     def students(self, num_students: int) -> BenchStudents:
         """Returns K students, to begin with of the first of the instances."""
-        return BenchStudents(self.instance_set, self.observed, self.rewards, num_students, self.instances[0].id)
+        return BenchStudents(self.instance_set, self.observed, self.shared, num_students, self.instances[0].id)
 
 
 def played(config: BenchConfig, seed: int) -> BenchConfig:
@@ -141,16 +149,17 @@ class _DrawsInstances:
         return landscape(self.instance_set, instance_id)
 
     def _make_spaces(self) -> Spaces:
-        return self._drawing.observed.space, Box(0.0, 1.0, (self.instance_set.groups,), dtype=np.float32)
+        return self._drawing.observed.space, Box(0.0, 1.0, (self._drawing.num_ratios,), dtype=np.float32)
 
 
 class BenchEnv(_DrawsInstances, ExposureEnv[BenchStudents]):
     """Trains a student of an instance for one episode; the next reset draws another instance.
 
-    Spaces are the same for all instances of a set. Action: ``Box(0, 1, (groups,))`` with the most groups of an instance; an
-    instance with fewer looks at its first ratios only. Observation: that of any run, then of each group the last window's length,
-    entropy and mismatch if there are several (``observation.BenchObservation``); ``feature_names`` tells. ``info["instance"]`` is
-    the instance's id. The reward is the drop of the probe NLL itself ("signed") plus the weighted teacher-grounded score.
+    Spaces are the same for all instances of a set. Action: ``Box(0, 1, (n,))`` with the most groups of an instance (with
+    ``action_ratios="problem"``, the most problems of a window); an instance with fewer looks at its first ratios only. Observation:
+    that of any run, then of each group the last window's length, entropy and mismatch if there are several
+    (``observation.BenchObservation``); ``feature_names`` tells. ``info["instance"]`` is the instance's id. The reward is the drop of
+    the probe NLL itself ("signed") plus the weighted teacher-grounded score.
 
     ``reset`` starts the instance that ``options={"instance": id}`` names. Else with ``order="uniform"`` the run's seed draws it,
     so that a seed is always the same run; with "round-robin" seed s takes number s of the split (modulo their number), and a
@@ -160,7 +169,7 @@ class BenchEnv(_DrawsInstances, ExposureEnv[BenchStudents]):
     Args:
         instances: The set: a packaged one's name, a file, an ``InstanceSet``; None is "atesd-bench".
         render_mode: "ansi", "rgb_array" or None.
-        **fields: Fields of ``BenchConfig``: split, instance, order, context, and the reward's.
+        **fields: Fields of ``BenchConfig``: split, instance, order, action_ratios, context, and the reward's.
 
     Attributes:
         config: The configuration of the present instance.

@@ -120,7 +120,7 @@ class InstanceSet:
 
     @property
     def groups(self) -> int:
-        """Most difficulty groups of an instance: the ratios of an action, the same for the whole set."""
+        """Most difficulty groups of an instance."""
         return max(self.config(instance.id).groups for instance in self.instances)
 
     @property
@@ -137,17 +137,17 @@ class InstanceSet:
             del instance["why"]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
-    def config(self, instance_id: str, **rewards: Any) -> RunConfig:
+    def config(self, instance_id: str, **shared: Any) -> RunConfig:
         """Returns the whole configuration of an instance.
 
         Args:
             instance_id: Its id.
-            **rewards: Fields of the reward to change, the same for all instances.
+            **shared: Fields to change, the same for all instances, such as the reward's.
 
         Raises:
             ConfigError: If there is no such instance.
         """
-        return preset(self.env, **{"progress": "signed", **self.fields, **self[instance_id].fields, **rewards})
+        return preset(self.env, **{"progress": "signed", **self.fields, **self[instance_id].fields, **shared})
 
     def of(self, split: Split) -> tuple[Instance, ...]:
         """Returns the instances of a split.

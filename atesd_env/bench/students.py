@@ -52,7 +52,7 @@ class BenchStudents(Students):
     Args:
         instances: The set.
         observed: What a controller sees.
-        rewards: Fields of the reward, for all instances.
+        shared: Fields that are the same for all instances.
         num_students: K.
         first: The instance that they have before their first reset.
 
@@ -66,13 +66,13 @@ class BenchStudents(Students):
         self,
         instances: InstanceSet,
         observed: BenchObservation,
-        rewards: dict[str, Any],
+        shared: dict[str, Any],
         num_students: int,
         first: str,
     ) -> None:
-        self._instances, self._observed, self._rewards = instances, observed, rewards
+        self._instances, self._observed, self._shared = instances, observed, shared
         self.num_students = num_students
-        self.config = instances.config(first, **rewards)
+        self.config = instances.config(first, **shared)
         self.next_instances = [first] * num_students
         self.runs: HeldRuns[StudentRun] = HeldRuns(num_students, lambda index: self._homes[index].runs[index])
         self.timings: dict[str, float] = {}
@@ -96,7 +96,7 @@ class BenchStudents(Students):
         return self._homes[index].reset(index, seed)
 
     def window(self, reveal_ratios: NDArray[np.float64], students: Sequence[int] | None = None) -> list[Row]:
-        """Trains some students for one hold window, population by population; of a line, the instance's first groups count."""
+        """Trains some students for one hold window, population by population; of a line, what the instance has count."""
         students = range(self.num_students) if students is None else students
         together: dict[int, list[int]] = {}
         for place, student in enumerate(students):
@@ -106,7 +106,7 @@ class BenchStudents(Students):
         for places in together.values():
             its_students = [students[place] for place in places]
             population = self._homes[its_students[0]]
-            ratios = reveal_ratios[places][:, : population.config.groups]
+            ratios = reveal_ratios[places][:, : population.config.action_size]
             rows |= zip(places, population.window(ratios, its_students), strict=True)
             for name, seconds in population.timings.items():
                 self.timings[name] = self.timings.get(name, 0.0) + seconds
@@ -158,14 +158,19 @@ class BenchStudents(Students):
             self._enter(index, before)
 
     def exposure_scores(
-        self, index: int, ratios: NDArray[np.float64], with_mismatch: bool = True, num_problems: int | None = None
+        self,
+        index: int,
+        ratios: NDArray[np.float64],
+        with_mismatch: bool = True,
+        num_problems: int | None = None,
+        by_problem: bool = False,
     ) -> ExposureScores:
-        """Returns what ratios [N] show student ``index``, for the groups of its instance."""
-        return self._homes[index].exposure_scores(index, ratios, with_mismatch, num_problems)
+        """Returns what ratios [N] show student ``index``, for the groups of its instance or the problems of its next window."""
+        return self._homes[index].exposure_scores(index, ratios, with_mismatch, num_problems, by_problem)
 
     def twin(self, num_students: int, index: int = 0) -> BenchStudents:
         """Returns students in student ``index``'s instance, on the same frozen base; they are not reset."""
-        twin = BenchStudents(self._instances, self._observed, self._rewards, num_students, self._ids[index])
+        twin = BenchStudents(self._instances, self._observed, self._shared, num_students, self._ids[index])
         twin._bases = self._bases
         twin._populations[_shared(self._configs[index])] = self._homes[index].twin(num_students, index)
         for student in range(num_students):
@@ -187,7 +192,7 @@ class BenchStudents(Students):
 
     def _enter(self, index: int, instance_id: str) -> None:
         """Puts student ``index`` into an instance, and into the population of those that it is trained with, in the same place."""
-        config = self._instances.config(instance_id, **self._rewards)
+        config = self._instances.config(instance_id, **self._shared)
         shared = _shared(config)
         if shared not in self._populations:
             self._populations[shared] = self._made(config)

@@ -14,13 +14,14 @@ from atesd_env.errors import ConfigError
 class BenchConfig(RunConfig):
     """Which instances a run is drawn from, and how it is paid; everything else is the instance's.
 
-    Of the fields of every run only the reward's are keywords here, and they hold for all instances alike.
+    Of the fields of every run only the reward's and ``action_ratios`` are keywords here, and they hold for all instances alike.
 
     Raises:
         ConfigError: If a value is outside its range; the message names the field, what was expected and what came.
     """
 
     student_kind = "benchmark"
+    has_problems = True  # its instances may
 
     instances: str = "atesd-bench"
     """Benchmark: the instance set, the name of a packaged one or a JSON file. [ours]"""
@@ -34,8 +35,8 @@ class BenchConfig(RunConfig):
     """Benchmark: show what the instance is (learning rate, hold window, difficulty) behind the observation. [ours]"""
 
     def keywords(self) -> dict[str, Any]:
-        """Returns every field that is the benchmark's own or the reward's, by its name: keywords of ``gym.make``."""
-        decided = set(RunConfig.names()) - set(RunConfig.names("is_reward"))
+        """Returns every field that is the benchmark's own or holds for all instances, by its name: keywords of ``gym.make``."""
+        decided = set(RunConfig.names()) - {*RunConfig.names("is_reward"), "action_ratios"}
         return {name: value for name, value in super().keywords().items() if name not in decided}
 
     def replace(self, **changes: Any) -> Self:

@@ -24,6 +24,7 @@ class EnvConfig(RunConfig):
     """
 
     student_kind = "language model"
+    has_problems = True
 
     # Student
     student: str = "tiny"
@@ -193,7 +194,7 @@ class EnvConfig(RunConfig):
 
     @property
     def action_size(self) -> int:
-        return self.groups + (self.action_views is not None) + self.action_retire
+        return self.num_ratios + (self.action_views is not None) + self.action_retire
 
     def __post_init__(self) -> None:
         super().__post_init__()

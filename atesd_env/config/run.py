@@ -30,10 +30,16 @@ class RunConfig:
 
     student_kind = "student"
     """Whose configuration it is, for people."""
+    has_problems = False
+    """Whether such students learn from problems, each of which may have a ratio of its own."""
 
     # Exposure
     groups: int = number(1, 1, 16)
     """Difficulty groups, each with a reveal ratio of its own; 1 is one ratio for the whole batch. [paper: 1]"""
+
+    action_ratios: Literal["group", "problem"] = choice("group", "group", "problem")
+    """What has a reveal ratio of its own: each difficulty group, or each problem of the window, in the order of its updates. [paper:
+    one for all]"""
 
     # Rollouts
     num_rollouts: int = number(16, 1)
@@ -69,11 +75,20 @@ class RunConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
+        if self.action_ratios == "problem" and not self.has_problems:
+            raise ConfigError(
+                f"action_ratios: expected 'group' with a {self.student_kind}, which has no problems, got 'problem'; leave it out."
+            )
+
+    @property
+    def num_ratios(self) -> int:
+        """Reveal ratios of an action, its first entries."""
+        return self.groups if self.action_ratios == "group" else self.hold_window * self.num_rollouts
 
     @property
     def action_size(self) -> int:
         """Entries of an action, each in [0, 1]: the reveal ratios, then whatever else it decides."""
-        return self.groups
+        return self.num_ratios
 
     @classmethod
     def names(cls, mark: str | None = None) -> tuple[str, ...]:

@@ -105,8 +105,11 @@ def exposure_scores(
     student: int = 0,
     with_mismatch: bool = True,
     num_problems: int | None = None,
+    by_problem: bool = False,
 ) -> ExposureScores:
-    """Returns what each ratio shows, on the probe, before anything is trained on it; the run goes on to the bit as it would.
+    """Returns what each ratio shows, on the probe or the next window's problems, before anything is trained on it.
+
+    The run goes on to the bit as it would.
 
     The teacher-grounded score needs a forward pass of the teacher for each ratio, once in a run where the teacher is
     fixed; the mismatch one rollout for each problem, the same for all ratios, and a pass of the teacher for each.
@@ -116,7 +119,9 @@ def exposure_scores(
         ratios: Reveal ratios, [N]; each is asked for all difficulty groups.
         student: Which student of a vector environment.
         with_mismatch: Measure the mismatch too.
-        num_problems: Probe problems that it is measured on, the first ones, at least 1; None is all.
+        num_problems: Problems that it is measured on, the first ones, at least 1; None is all.
+        by_problem: Ask of each problem of the next window, in the order of an action with ``action_ratios="problem"``, instead of the
+            probe's groups.
 
     Raises:
         ConfigError: If a ratio, ``num_problems`` or ``student`` cannot be used, or the students have no such teacher.
@@ -127,7 +132,7 @@ def exposure_scores(
         raise ConfigError(f"num_problems: expected at least 1, got {num_problems!r}; pass None for the whole probe.")
     population = _asked(env, student, "exposure_scores")
     checked = _checked_all(ratios, groups=1)[:, 0]
-    return population.exposure_scores(student, checked, with_mismatch, num_problems)
+    return population.exposure_scores(student, checked, with_mismatch, num_problems, by_problem)
 
 
 def _checked_all(ratios: Sequence[Any], groups: int) -> NDArray[np.float64]:

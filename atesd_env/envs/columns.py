@@ -142,6 +142,14 @@ def group_columns(groups: int) -> tuple[Column, ...]:
     )
 
 
+def problem_columns(num_problems: int) -> tuple[Column, ...]:
+    """Returns the extra columns of an environment whose actions have a ratio for each of a window's problems."""
+    meaning = "With action_ratios=problem: reveal ratio of problem {} of the window, in the order of its updates."
+    return tuple(
+        Column(f"exposure/problem_ratio_{number}", "0..1", meaning.format(number)) for number in range(num_problems)
+    )
+
+
 GROUP_STATISTICS = ("rollout/length", "student/entropy", "student/mismatch")
 """Columns that rows of language models and closed forms with groups > 1 also have for each group: ``<column>_<g>``."""
 

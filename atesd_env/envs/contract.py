@@ -61,7 +61,7 @@ class StudentRun(Protocol):
 
 
 class ExposureScores(NamedTuple):
-    """What N reveal ratios show G difficulty groups of a student's probe, before anything is trained on it.
+    """What N reveal ratios show G difficulty groups of a student's probe, or G problems, before anything is trained on it.
 
     Attributes:
         grounded: Teacher-grounded score at each ratio, [N, G], nats a token; NaN for a group without probe problems.
@@ -148,7 +148,12 @@ class Students(ABC):
         """Returns students like student ``index``, on the same frozen base; they are not reset."""
 
     def exposure_scores(
-        self, index: int, ratios: NDArray[np.float64], with_mismatch: bool = True, num_problems: int | None = None
+        self,
+        index: int,
+        ratios: NDArray[np.float64],
+        with_mismatch: bool = True,
+        num_problems: int | None = None,
+        by_problem: bool = False,
     ) -> ExposureScores:
         """Returns what ratios [N] show student ``index``, whose run it leaves bit for bit as it is.
 
@@ -156,10 +161,11 @@ class Students(ABC):
             index: Which student.
             ratios: The ratios, each in [0, 1] and for all groups.
             with_mismatch: Measure the mismatch too.
-            num_problems: Probe problems that it is measured on, the first ones; None is all.
+            num_problems: Problems that it is measured on, the first ones; None is all.
+            by_problem: Ask of each problem of the next window, instead of the probe's groups.
 
         Raises:
-            ConfigError: If the students have no teacher that can be asked.
+            ConfigError: If the students have no teacher that can be asked, or no problems.
         """
         raise ConfigError(
             f"exposure_scores: expected students whose teacher can be asked (language models, the closed form), got "

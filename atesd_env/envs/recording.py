@@ -16,7 +16,7 @@ from atesd_env.files.run_folder import RunWriter
 
 _BY_NAME = "|".join(column.name for column in (*HEALTH_COLUMNS, *CHOICE_COLUMNS))
 _EXTRA_COLUMN = re.compile(
-    rf"(exposure/reveal_ratio|{'|'.join(GROUP_STATISTICS)})_\d+|toy/\w+|engine/\w+|instance|{_BY_NAME}"
+    rf"(exposure/reveal_ratio|exposure/problem_ratio|{'|'.join(GROUP_STATISTICS)})_\d+|toy/\w+|engine/\w+|instance|{_BY_NAME}"
 )
 
 

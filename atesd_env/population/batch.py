@@ -19,7 +19,7 @@ class Batch:
     Attributes:
         problems: What was asked.
         groups: Each problem's difficulty group, from 0.
-        reveal_ratios: The ratio of that group, 0..1.
+        reveal_ratios: The ratio of that group, or of the problem itself, 0..1.
         teacher_prompts: What the teacher is given.
         rollouts: What the student answered.
         texts: The same as text.
@@ -49,12 +49,13 @@ def make_batch(
         instance: The student's.
         problems: B problems.
         others: For each of them another one.
-        decision: The window's.
+        decision: The update's.
         rollouts: B answers to the problems.
         texts: The same as text.
     """
     groups = [instance.groups.group(problem) for problem in problems]
-    ratios = [float(decision.reveal_ratios[group]) for group in groups]
+    by_problem = decision.reveal_ratios[groups] if decision.by_problem is None else decision.by_problem
+    ratios: list[float] = by_problem.tolist()
     kind, builder = instance.config.exposure, instance.builder
     view = instance.config.views[decision.view]
     return Batch(

@@ -212,11 +212,17 @@ class DistributedPopulation(Population):
             super().restore(index, snapshot)
 
     def exposure_scores(
-        self, index: int, ratios: NDArray[np.float64], with_mismatch: bool = True, num_problems: int | None = None
+        self,
+        index: int,
+        ratios: NDArray[np.float64],
+        with_mismatch: bool = True,
+        num_problems: int | None = None,
+        by_problem: bool = False,
     ) -> ExposureScores:
         """Returns what ratios [N] show student ``index``; every process asks about its share of the problems."""
-        with self._calls.announced("exposure_scores", self._number, index, ratios, with_mismatch, num_problems):
-            return super().exposure_scores(index, ratios, with_mismatch, num_problems)
+        asked = (index, ratios, with_mismatch, num_problems, by_problem)
+        with self._calls.announced("exposure_scores", self._number, *asked):
+            return super().exposure_scores(*asked)
 
     def twin(self, num_students: int, index: int = 0) -> DistributedPopulation:
         """Returns students like student ``index``, on the same frozen weights, in every process."""

@@ -26,7 +26,7 @@ from atesd_env.errors import NonFiniteError
 from atesd_env.files.checkpoint import Checkpoint
 from atesd_env.population.batch import Batch, make_batch
 from atesd_env.population.collapse import collapse_reason
-from atesd_env.population.decision import decide
+from atesd_env.population.decision import Decision, decide
 from atesd_env.population.instance import Instance, make_instance
 from atesd_env.population.problems import next_problems, problem_at
 from atesd_env.population.run_state import RunState
@@ -158,7 +158,7 @@ class Population(Students):
             EngineError: If the rollout engine fails; the students are as before the window, which can be made again.
         """
         students = list(range(self.num_students)) if students is None else list(students)
-        decisions = [decide(self.config, action) for action in reveal_ratios]
+        decisions = [self._decided(*turn) for turn in zip(students, reveal_ratios, strict=True)]
         totals = {student: WindowTotals(decision) for student, decision in zip(students, decisions, strict=True)}
         taught = [student for student in students if not totals[student].decision.is_retired]
         self.timings = dict.fromkeys(("time/rollout_sec", "time/update_sec", "time/probe_sec"), 0.0)
@@ -174,6 +174,13 @@ class Population(Students):
         with self._timed("time/probe_sec"):
             return [self._measure(student, totals[student]) for student in students]
 
+    def _decided(self, student: int, action: NDArray[np.float64]) -> Decision:
+        """Returns what an action means for a student's next window."""
+        group, is_by_problem = self.instances[student].groups.group, self.config.action_ratios == "problem"
+        return decide(
+            self.config, action, [group(one) for one in self.window_problems(student)] if is_by_problem else ()
+        )
+
     def _update(self, students: Sequence[int], totals: Mapping[int, WindowTotals]) -> None:
         """Samples rollouts of several students in one batch, then updates them one by one."""
         with self._timed("time/rollout_sec"):
@@ -183,7 +190,9 @@ class Population(Students):
         with self._timed("time/update_sec"):
             for place, (student, (problems, others)) in enumerate(zip(students, drawn, strict=True)):
                 rows = slice(place * len(problems), (place + 1) * len(problems))
-                instance, part, decision = self.instances[student], rollouts.rows(rows), totals[student].decision
+                instance, part, total = self.instances[student], rollouts.rows(rows), totals[student]
+                share = self.student.ranks.share(self.config.num_rollouts)
+                decision = total.decision.of_update(total.num_updates, self.config.num_rollouts, share)
                 batch = make_batch(instance, problems, others, decision, part, texts[rows])
                 self._learn(student, batch, totals[student])
 
@@ -274,11 +283,17 @@ class Population(Students):
         return {"probe/nll": run.probe_nll, **probe.success_rates(student, window, run.seed, self.config)}
 
     def exposure_scores(
-        self, index: int, ratios: NDArray[np.float64], with_mismatch: bool = True, num_problems: int | None = None
+        self,
+        index: int,
+        ratios: NDArray[np.float64],
+        with_mismatch: bool = True,
+        num_problems: int | None = None,
+        by_problem: bool = False,
     ) -> ExposureScores:
         """Returns what ratios [N] show student ``index`` (``Students.exposure_scores``), by passes of the models and no update."""
         instance, bank = self.instances[index], self.learner.teacher_bank
-        probe, kind, is_fixed = instance.probe, instance.config.exposure, instance.config.teacher == "initial"
+        probe = instance.probe.of_others(self.window_problems(index)) if by_problem else instance.probe
+        kind, is_fixed = instance.config.exposure, instance.config.teacher == "initial"
         view = instance.config.views[0]
         exposed = [probe.exposed([float(ratio)] * len(probe.problems), kind, view) for ratio in ratios]
         grounded = [probe.grounded_by_problem(index, one, kind, bank, is_fixed=is_fixed, view=view) for one in exposed]
@@ -286,27 +301,26 @@ class Population(Students):
         mismatches = np.full((len(ratios), 0), np.nan)
         if with_mismatch:
             prompts = [[prompt.token_ids for prompt in one[:num_problems]] for one in exposed]
-            mismatches, num_sampled, num_fed = self._mismatches(index, prompts)
+            mismatches, num_sampled, num_fed = self._mismatches(index, probe.problems, prompts)
             num_scored += num_fed
-        groups = np.array([instance.groups.group(problem) for problem in probe.problems])
-        return ExposureScores(
-            group_means(np.array(grounded), groups, self.config.groups),
-            group_means(mismatches, groups, self.config.groups),
-            num_sampled,
-            num_scored,
-        )
+        numbers = range(len(probe.problems))
+        groups = np.array(numbers if by_problem else [instance.groups.group(one) for one in probe.problems])
+        num_groups = len(groups) if by_problem else self.config.groups
+        on_grounded, on_mismatch = (group_means(one, groups, num_groups) for one in (np.array(grounded), mismatches))
+        return ExposureScores(on_grounded, on_mismatch, num_sampled, num_scored)
 
     def _mismatches(
-        self, index: int, exposures: Sequence[Sequence[Sequence[int]]]
+        self, index: int, problems: Sequence[Problem], exposures: Sequence[Sequence[Sequence[int]]]
     ) -> tuple[NDArray[np.float64], int, int]:
-        """Returns mismatches on rollouts of the first P probe problems, [N, P], the tokens sampled, and those scored.
+        """Returns mismatches on rollouts of the first P of some problems, [N, P], the tokens sampled, and those scored.
 
         Args:
             index: Which student.
+            problems: At least P problems.
             exposures: N times P teacher prompts of token ids.
         """
         run, builder, num_problems = self.runs[index], self.instances[index].builder, len(exposures[0])
-        prompts = [builder.student_prompt(one) for one in self.instances[index].probe.problems[:num_problems]]
+        prompts = [builder.student_prompt(one) for one in problems[:num_problems]]
         mine = self.student.ranks.share(num_problems)
         means, lengths = np.zeros((len(exposures), 0)), []
         if prompts[mine]:
@@ -332,6 +346,12 @@ class Population(Students):
     def training_problem(self, student: int, number: int) -> Problem:
         """Returns problem ``number`` (from 0) in the order that a student's run trains on."""
         return problem_at(self.instances[student].task, self.runs[student].seed, number)
+
+    def window_problems(self, student: int) -> list[Problem]:
+        """Returns the problems of a student's next window, [hold_window * num_rollouts], update by update."""
+        first = self.runs[student].num_updates * self.config.num_rollouts
+        num_problems = self.config.hold_window * self.config.num_rollouts
+        return [self.training_problem(student, first + offset) for offset in range(num_problems)]
 
     def samples(self, index: int, num_samples: int) -> list[Sample]:
         """Returns rollouts of student ``index``'s last update, with both prompts; none before its first."""

@@ -48,11 +48,16 @@ class Probe:
         self.adapters = adapters
         self.builder = builder
         self.problems = list(problems)
+        self.max_tokens = max_tokens
         self.batch_size = batch_size
         self._student_prompts = [builder.student_prompt(problem) for problem in problems]
         self._references = [builder.reference_ids(problem, max_tokens) for problem in problems]
         self._other_problems: dict[ExposureKind, list[Problem]] = {}
         self._grounded_cache: dict[tuple[Shown, tuple[int, ...]], list[Tensor]] = {}
+
+    def of_others(self, problems: Sequence[Problem]) -> Probe:
+        """Returns the same measurements on other problems."""
+        return Probe(self.student, self.adapters, self.builder, problems, self.max_tokens, self.batch_size)
 
     def success_rates(self, index: int, window: int, seed: int, config: EnvConfig) -> Row:
         """Returns how many problems student ``index`` solves, as far as it is due after a window.

@@ -19,6 +19,7 @@ from atesd_env.envs.columns import (
     engine_columns,
     group_columns,
     group_statistics,
+    problem_columns,
 )
 from atesd_env.population.batch import Batch
 from atesd_env.population.decision import Decision
@@ -87,6 +88,11 @@ class WindowTotals:
         self._rollouts += rollouts
 
     @property
+    def num_updates(self) -> int:
+        """Updates taken in."""
+        return len(self._updates)
+
+    @property
     def agreement(self) -> Agreement:
         """How another engine's log-probabilities agree with the student's, over all updates."""
         agreements = [update.agreement for update in self._updates if update.agreement is not None]
@@ -150,6 +156,7 @@ def _columns(config: EnvConfig) -> list[Column]:
     by_group = (*group_columns(config.groups), *group_statistics(config.groups))
     chosen = [*CHOICE_COLUMNS[:1]] if config.action_views is not None else []
     chosen += CHOICE_COLUMNS[1:] if config.action_retire else ()
+    chosen += problem_columns(config.num_ratios) if config.action_ratios == "problem" else ()
     return [*COLUMNS, *by_group, *HEALTH_COLUMNS, *chosen, *engine_columns(config.rollout_engine)]
 
 

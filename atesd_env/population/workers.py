@@ -143,10 +143,16 @@ class ParallelPopulation(Students):
         return [self.runs[student].rows[-1] for student in students]
 
     def exposure_scores(
-        self, index: int, ratios: NDArray[np.float64], with_mismatch: bool = True, num_problems: int | None = None
+        self,
+        index: int,
+        ratios: NDArray[np.float64],
+        with_mismatch: bool = True,
+        num_problems: int | None = None,
+        by_problem: bool = False,
     ) -> ExposureScores:
         """Returns what ratios [N] show student ``index``."""
-        scores: ExposureScores = self._ask(index, "exposure_scores", ratios, with_mismatch, num_problems)
+        asked = (ratios, with_mismatch, num_problems, by_problem)
+        scores: ExposureScores = self._ask(index, "exposure_scores", *asked)
         return scores
 
     def samples(self, index: int, num_samples: int) -> list[Sample]:

@@ -23,6 +23,7 @@ from atesd_env.envs.observation import (
     observation,
     stacked,
 )
+from atesd_env.errors import ConfigError
 from atesd_env.files.checkpoint import Checkpoint
 from atesd_env.files.reading import check_fields
 from atesd_env.simulated.toy_dynamics import (
@@ -303,9 +304,19 @@ class ToyPopulation(Students):
         return state
 
     def exposure_scores(
-        self, index: int, ratios: NDArray[np.float64], with_mismatch: bool = True, num_problems: int | None = None
+        self,
+        index: int,
+        ratios: NDArray[np.float64],
+        with_mismatch: bool = True,
+        num_problems: int | None = None,
+        by_problem: bool = False,
     ) -> ExposureScores:
         """Returns what ratios [N] show learner ``index``, of each group by its own share that is left; nothing is sampled for it."""
+        if by_problem:
+            raise ConfigError(
+                "by_problem: expected students that learn from problems, got a closed form, which has none; ask it for its groups, or use "
+                "a language model."
+            )
         to_learn = share_left(np.array(self.snapshot(index).nll))
         distance = (
             mismatch(ratios[:, None], to_learn) if with_mismatch else np.full((len(ratios), len(to_learn)), np.nan)

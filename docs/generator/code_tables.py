@@ -27,6 +27,7 @@ from atesd_env.envs.columns import (
     Column,
     group_columns,
     group_statistics,
+    problem_columns,
     toy_columns,
 )
 from atesd_env.envs.observation import FEATURES
@@ -65,14 +66,14 @@ def columns_table() -> str:
 
 
 def columns_json() -> str:
-    """Returns the columns of a trajectory as JSON, a line each: name, type, unit, meaning; ``<g>`` stands for a group."""
+    """Returns the columns of a trajectory as JSON, a line each: name, type, unit, meaning; ``<g>`` stands for a group (or problem)."""
     groups = [
         dataclasses.replace(
-            column, name=re.sub(r"_1$", "_<g>", column.name), meaning=re.sub(r"group 1\b", "group <g>", text)
+            column,
+            name=re.sub(r"_1$", "_<g>", column.name),
+            meaning=re.sub(r"(group|problem) 1\b", r"\1 <g>", column.meaning),
         )
-        for column, text in (
-            (column, column.meaning) for column in (group_columns(2)[1], *group_statistics(2)[3:], toy_columns(2)[-1])
-        )
+        for column in (group_columns(2)[1], *group_statistics(2)[3:], toy_columns(2)[-1], problem_columns(2)[1])
     ]
     lines = [
         json.dumps([column.name, column.type, column.unit, column.meaning], ensure_ascii=False)

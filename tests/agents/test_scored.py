@@ -9,9 +9,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from stable_baselines3 import PPO
 
 import agents
 import atesd_env  # noqa: F401  (registers the ids)
+from agents.sb3.vec_env import PopulationVecEnv
 from agents.scored import BalanceController, GroundedController, MetaController, MismatchController
 from analysis import final_outcomes, load_runs
 from atesd.experiments.run import execute
@@ -103,12 +105,87 @@ def test_on_a_language_model_it_is_the_best_of_the_scores(groups: int):
             assert 0 < agent.diagnostics()["scored_tokens"] < cost["scored_tokens"]
 
 
-def test_a_run_that_is_interrupted_ends_with_the_same_rows_and_counts_what_was_asked(tmp_path: Path):
-    """Asked before windows 1 and 3; the run is interrupted after window 2."""
+BY_PROBLEM: dict[str, Any] = {"hold_window": 2, "action_ratios": "problem"}
+
+
+def test_each_problem_of_the_next_window_is_asked_about():
+    """By hand: the probe's own measurement, made on those problems; the run goes on to the bit as it would."""
+    env, alone = tiny(**BY_PROBLEM), tiny(**BY_PROBLEM)
+    for one in (env, alone):
+        one.reset(seed=4)
+    population = env.unwrapped.population
+    problems = population.window_problems(0)
+    assert problems == [population.training_problem(0, number) for number in range(4)]
+    scores = exposure_scores(env, [0.0, 1.0], by_problem=True)
+    probe = population.instances[0].probe.of_others(problems)
+    for ratio, line in zip((0.0, 1.0), scores.grounded, strict=True):
+        of_all = probe.grounded(0, [ratio] * 4, "reference", population.learner.teacher_bank, is_fixed=True)
+        assert line.mean() == pytest.approx(of_all, abs=1e-6)
+    assert scores.grounded.shape == scores.mismatch.shape == (2, 4)
+    assert len({*scores.grounded[0]}) == len({*scores.mismatch[0]}) == 4
+    assert env.step(np.full(4, 0.5))[-1] == alone.step(np.full(4, 0.5))[-1]
+    assert population.window_problems(0) == [population.training_problem(0, number) for number in range(4, 8)]
+
+
+def test_each_problem_is_shown_the_best_of_its_own_scores():
+    """Before each window anew, and for each student of a vector."""
+    env = tiny(**BY_PROBLEM)
+    envs = gymnasium.make_vec("ATESD-Tiny-v0", num_envs=2, **{**TINY, **BY_PROBLEM})
+    agent, of_two = (agents.make("balance:by=problem:weight=0.2:ratios=[0,0.5,1]", one) for one in (env, envs))
+    observation, _ = env.reset(seed=4)
+    observations, _ = envs.reset(seed=4)
+    state = states = None
+    for window in range(2):
+        scores = exposure_scores(env, [0.0, 0.5, 1.0], by_problem=True)
+        action, state = agent.predict(observation, state)
+        best = (scores.grounded - 0.2 * scores.mismatch).argmax(axis=0)
+        np.testing.assert_array_equal(action, np.array([0.0, 0.5, 1.0])[best])
+        assert agent.diagnostics()["scored_tokens"] == scores.num_scored_tokens, window
+        actions, states = of_two.predict(observations, states)
+        np.testing.assert_array_equal(actions[0], action)
+        observation, *_ = env.step(action)
+        observations, *_ = envs.step(actions)
+    assert (actions[0] != actions[1]).any(), "another seed has other problems"
+
+
+def test_ratios_by_problem_need_an_action_that_has_them(tmp_path: Path):
+    message = r"by: expected 'group', or an environment with action_ratios='problem' and every=1"
+    with pytest.raises(ConfigError, match=message):
+        agents.make("grounded:by=problem", tiny())
+    with pytest.raises(ConfigError, match=message):
+        agents.make("grounded:by=problem:every=2", tiny(**BY_PROBLEM))
+    with pytest.raises(ConfigError, match=r"by_problem: expected students that learn from problems"):
+        exposure_scores(started(ToyExposureEnv()), [0.0], by_problem=True)
+    specs = plan_runs(
+        "ATESD-Tiny-v0", preset("ATESD-Tiny-v0", **TINY), ["balance", "balance:by=problem"], [0], tmp_path
+    )
+    assert [spec.config.action_ratios for spec in specs] == ["group", "problem"], "runs have it by themselves"
+
+
+def started(env: Any) -> Any:
+    env.reset(seed=0)
+    return env
+
+
+def test_a_policy_of_stable_baselines_decides_by_problem():
+    env = PopulationVecEnv(gymnasium.make_vec("ATESD-Tiny-v0", num_envs=2, **{**TINY, **BY_PROBLEM}))
+    model = PPO("MlpPolicy", env, n_steps=2, batch_size=4, n_epochs=1, seed=0).learn(4)
+    action, _ = model.predict(env.reset())
+    assert action.shape == (2, 4)
+    assert env.num_windows == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "windows"), [("every=2:problems=3", [True, False, True]), ("by=problem", [True, True, True])]
+)
+def test_a_run_that_is_interrupted_ends_with_the_same_rows_and_counts_what_was_asked(
+    tmp_path: Path, options: str, windows: list[bool]
+):
+    """Asked before windows 1 and 3, or before each; the run is interrupted after window 2."""
     config = preset("ATESD-Tiny-v0", **TINY)
     rows = []
     for name in ("alone", "stopped"):
-        (spec,) = plan_runs("ATESD-Tiny-v0", config, ["balance:every=2:problems=3"], [0], tmp_path / name)
+        (spec,) = plan_runs("ATESD-Tiny-v0", config, [f"balance:{options}"], [0], tmp_path / name)
 
         def interrupt(info: dict[str, Any]) -> None:
             if info["window"] == 2:
@@ -121,7 +198,7 @@ def test_a_run_that_is_interrupted_ends_with_the_same_rows_and_counts_what_was_a
         frame = load_runs(tmp_path / name)
         rows.append(frame[[column for column in frame if not column.startswith(("time/", "run"))]])
         asked = frame["agent/sampled_tokens"]
-        assert (asked > 0).tolist() == [True, False, True]
+        assert (asked > 0).tolist() == windows
         (cost,) = final_outcomes(frame, ["probe/nll"])["num_tokens"]
         assert cost == frame["rollout/num_tokens"].sum() + asked.sum()
     assert rows[0].equals(rows[1])

@@ -165,7 +165,7 @@ def _replayed(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iter
     try:
         _, first = env.reset(seed=run["seed"])
         for row in rows:
-            *_, terminated, truncated, info = env.step(_recorded(row, env.num_ratios, env.config.groups))
+            *_, terminated, truncated, info = env.step(_recorded(row, env.num_ratios, ratio_columns(env.config)))
             status = "terminated" if terminated else "truncated" if truncated else "running"
             yield {**info, "probe/nll_before": first["probe/nll"], "status": status}
             if status != "running":
@@ -174,15 +174,15 @@ def _replayed(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iter
         env.close()
 
 
-def _recorded(row: Mapping[str, Any], num_ratios: int, groups: int) -> NDArray[np.float64]:
-    """Returns the action of a row: a ratio for each group that the instance has, 0 for others.
+def _recorded(row: Mapping[str, Any], num_ratios: int, columns: Sequence[str]) -> NDArray[np.float64]:
+    """Returns the action of a row: the ratios in its columns, for each group or problem that the instance has, and 0 for others.
 
     The one ratio of an instance without groups is logged as a mean over rollouts, which may be off by its last bit; agents decide
     in float32, so the nearest of these is meant.
     """
     action = np.zeros(num_ratios)
     with reading(f"window {row['window']}", "a number for each reveal ratio", remedy="restore the row"):
-        action[:groups] = [row[name] for name in ratio_columns(groups)]
+        action[: len(columns)] = [row[name] for name in columns]
     nearest = action.astype(np.float32).astype(np.float64)
     return np.where(np.abs(nearest - action) < 1e-12, nearest, action)
 

@@ -146,6 +146,6 @@ def _run_windows(rows: Sequence[Mapping[str, Any]], config: RunConfig, index: in
         np.asarray([row["window"] for row in used]),
         np.asarray([[getattr(statistics, name) for name in FEATURE_NAMES] for statistics in before], dtype=np.float64),
         np.asarray([nll, *(row["probe/nll"] for row in used[:-1])], dtype=np.float64),
-        np.asarray([[row[name] for name in ratio_columns(config.groups)] for row in used], dtype=np.float64),
+        np.asarray([[row[name] for name in ratio_columns(config)] for row in used], dtype=np.float64),
         {name: np.asarray([row[name] for row in used], dtype=np.float64) for name in columns},
     )

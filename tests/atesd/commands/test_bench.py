@@ -288,9 +288,17 @@ def test_language_models_come_out_as_recorded(tmp_path: Path, capsys: Any):
     tiny_set().save(tmp_path / "mine.json")
     main(
         [
-            *("bench", "run", "--agent", "random", "--split", "train", "--quick", "--processes", "1", "--quiet"),
-            *("--instances", str(tmp_path / "mine.json"), "--out", str(tmp_path / "out")),
+            *("bench", "run", "--agent", "random", "grounded:by=problem", "--split", "train", "--quick"),
+            *(
+                "--processes",
+                "1",
+                "--quiet",
+                "--instances",
+                str(tmp_path / "mine.json"),
+                "--out",
+                str(tmp_path / "out"),
+            ),
         ]
     )
     main(["bench", "validate", str(tmp_path / "out"), "--processes", "1"])
-    assert "3 same bits" in capsys.readouterr().out
+    assert "6 same bits" in capsys.readouterr().out

@@ -129,6 +129,10 @@ def main() -> None:
             asking = f"mismatch:every=1:problems={problems}"
             status = in_processes(size, run(f"asked-{problems}-{name}", PLAIN.replace(windows=1), asking))
             statuses[f"asked-{problems}-{name}"] = status
+        # Of each problem of the next window, which is shown a ratio of its own.
+        by_problem = PLAIN.replace(windows=1, hold_window=2, action_ratios="problem")
+        status = in_processes(size, run(f"asked-window-{name}", by_problem, "balance:by=problem"))
+        statuses[f"asked-window-{name}"] = status
     undo = breaking(1, 2, lambda: os.kill(os.getpid(), signal.SIGKILL))
     statuses["killed"] = in_processes(2, run("killed", PLAIN))
     undo()

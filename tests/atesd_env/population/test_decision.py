@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 import atesd_env  # noqa: F401  (registers the ids)
 from atesd_env.config import EnvConfig
@@ -165,3 +166,50 @@ def test_loops_break_a_student_where_the_rule_is_on(monkeypatch: pytest.MonkeyPa
         if broken:
             assert info["termination_reason"].startswith("collapsed: 100% of the rollouts end in a loop")
             assert reward == -env.unwrapped.config.collapse_nll  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("ratio", [0.3, 0.7])
+def test_one_ratio_for_all_problems_is_that_action(groups: int, ratio: float):
+    """Adapter, observation, reward and every number of the row, to the bit; beside them stand the problems' ratios."""
+    fields = {**SMALL, "hold_window": 2, "num_rollouts": 4, "probe_accuracy_every": 1, "groups": groups}
+    plain, env = gym.make("ATESD-Tiny-v0", **fields), gym.make("ATESD-Tiny-v0", **fields, action_ratios="problem")
+    envs = gym.make_vec("ATESD-Tiny-v0", num_envs=2, **fields, action_ratios="problem")
+    assert env.action_space.shape == (8,)
+    for one in (plain, env, envs):
+        one.reset(seed=3)
+    *expected, info = plain.step(np.full(groups, ratio))
+    *found, its_info = env.step(np.full(8, ratio))
+    np.testing.assert_array_equal(found[0], expected[0])
+    assert found[1:] == expected[1:]
+    by_problem = {f"exposure/problem_ratio_{number}": ratio for number in range(8)}
+    assert its_info == {**info, **by_problem}
+    assert torch.equal(*(one.unwrapped.population.adapters.flat for one in (env, plain)))  # type: ignore[attr-defined]
+    *_, infos = envs.step(np.array([np.full(8, ratio), np.linspace(0, 1, 8)]))
+    assert infos["probe/nll"][0] == pytest.approx(info["probe/nll"], abs=1e-3)
+    assert infos["exposure/problem_ratio_7"].tolist() == [ratio, 1.0]
+
+
+def test_each_problem_of_a_window_is_shown_its_own_ratio():
+    env: Any = gym.make("ATESD-Tiny-v0", **{**SMALL, "hold_window": 2, "groups": 2}, action_ratios="problem").unwrapped
+    env.reset(seed=0)
+    problems = env.population.window_problems(0)
+    ratios = np.array([0.1, 0.4, 1.0, 0.6])
+    info = env.step(ratios)[-1]
+    batch = env.population.batches[0]
+    assert list(batch.problems) == problems[2:], "the second update's"
+    assert batch.reveal_ratios == [1.0, 0.6]
+    assert [prompt.num_asked for prompt in batch.teacher_prompts] == [
+        int(ratio * len(problem.steps)) for ratio, problem in zip((1.0, 0.6), problems[2:], strict=True)
+    ]
+    assert info["exposure/reveal_ratio"] == pytest.approx(ratios.mean())
+    groups = np.array([env.population.instances[0].groups.group(problem) for problem in problems])
+    for group in range(2):
+        expected = ratios[groups == group].mean() if group in groups else ratios.mean()
+        assert info[f"exposure/reveal_ratio_{group}"] == pytest.approx(expected)
+    assert len({*groups}) == 2, "or the means by group show nothing"
+
+
+def test_students_without_problems_have_no_ratio_for_each():
+    with pytest.raises(ConfigError, match=r"action_ratios: expected 'group' with a closed form"):
+        gym.make("ATESD-Toy-v0", action_ratios="problem")

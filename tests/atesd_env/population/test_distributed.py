@@ -83,8 +83,10 @@ def test_two_processes_have_the_gradients_of_one(out: Path, statuses: dict[str, 
     assert differences.max() < 2e-5
 
 
-@pytest.mark.parametrize("problems", [3, 1])
-def test_what_a_ratio_shows_is_asked_of_all_processes(out: Path, statuses: dict[str, list[int]], problems: int) -> None:
+@pytest.mark.parametrize("problems", [3, 1, "window"])
+def test_what_a_ratio_shows_is_asked_of_all_processes(
+    out: Path, statuses: dict[str, list[int]], problems: int | str
+) -> None:
     """The tokens of the rollouts and of the passes, and with them the decision and the window; of one problem a process has no row."""
     assert statuses[f"asked-{problems}-one"] == [0]
     assert statuses[f"asked-{problems}-two"] == [0, 0]
