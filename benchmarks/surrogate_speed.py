@@ -2,10 +2,11 @@
 
 Measured are whole episodes, resets included: of the closed form as it is by default (100 windows) and of surrogates fitted to runs
 of it (random, linear, fixed ratios), alone and as populations of ``--num-envs``; and PPO that learns on 16 closed forms, training
-of its networks included. With ``--before`` everything is measured there too, in alternating processes on the same surrogates, and
+of its networks included. "sync" and "async" are Gymnasium's own vectors of scalar environments; the processes of "async" are started
+and counted too, over ten episodes. With ``--before`` everything is measured there too, in alternating processes on the same surrogates, and
 ratios are given. Numbers are medians over repetitions. A surrogate's speed depends on its family, the groups, and the batch.
 
-Example: python -m benchmarks.surrogate_speed --repetitions 5 --before ../clone-of-an-earlier-commit
+Example: python -m benchmarks.surrogate_speed --before ../clone-of-an-earlier-commit
 """
 
 from __future__ import annotations
@@ -53,10 +54,22 @@ def vector_rate(num_envs: int, windows: int = 100, **keywords: Any) -> float:
     return windows * num_envs / (time.process_time() - started)
 
 
+def processes_rate(num_envs: int, windows: int = 1000) -> float:
+    """Returns windows a CPU second of Gymnasium's vector of one process each, these and their start counted."""
+    started = sum(os.times()[:4])
+    env: Any = gymnasium.make_vec("ATESD-Toy-v0", num_envs, vectorization_mode="async")
+    actions = np.random.default_rng(0).random((windows, num_envs, 1)).astype(np.float32)
+    env.reset(seed=0)
+    for action in actions:
+        env.step(action)
+    env.close()
+    return windows * num_envs / (sum(os.times()[:4]) - started)
+
+
 def scalar_rate(**keywords: Any) -> float:
     """Returns windows a CPU second of a scalar environment over ten episodes."""
     env: Any = gymnasium.make(disable_env_checker=True, **keywords).unwrapped
-    windows = env.config.windows
+    windows: int = env.config.windows
     actions = np.random.default_rng(0).random((windows, 1)).astype(np.float32)
     env.reset(seed=0)
     env.step(actions[0])
@@ -71,7 +84,8 @@ def scalar_rate(**keywords: Any) -> float:
 def ppo_rate(num_windows: int) -> float:
     """Returns windows a CPU second of PPO that learns on 16 closed forms."""
     torch.set_num_threads(1)
-    agent = agents.make("ppo", gymnasium.make_vec("ATESD-Toy-v0", 16), seed=0)
+    env: Any = gymnasium.make_vec("ATESD-Toy-v0", 16)
+    agent = agents.make("ppo", env, seed=0)
     started = time.process_time()
     agent.learn(num_windows)
     return num_windows / (time.process_time() - started)
@@ -88,6 +102,7 @@ def rates(folder: Path, num_envs: list[int], num_ppo_windows: int) -> dict[str, 
         for family, file in files.items():
             found[f"{family}, {number} students"] = vector_rate(number, CONFIG.windows, **SURROGATE, file=file)
     found["closed form, 16 students, sync"] = vector_rate(16, id="ATESD-Toy-v0", vectorization_mode="sync")
+    found["closed form, 16 students, async"] = processes_rate(16)
     found["PPO on 16 closed forms"] = ppo_rate(num_ppo_windows)
     return found
 
@@ -104,7 +119,7 @@ def measured(tree: Path, folder: Path, arguments: argparse.Namespace) -> dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=5, help="processes of each checkout")
+    parser.add_argument("--repetitions", type=int, default=3, help="processes of each checkout")
     parser.add_argument("--num-envs", type=int, nargs="+", default=[16, 256, 4096], help="students in a population")
     parser.add_argument(
         "--ppo-windows", type=int, default=100_000, help="windows of learning, in all repetitions together"
