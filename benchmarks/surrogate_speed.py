@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,7 +35,7 @@ from atesd.experiments.specs import plan_runs
 from atesd.experiments.surrogate.data import find_runs, read_windows
 from atesd.experiments.surrogate.fitting import FAMILIES, fit
 from atesd_env.config import preset
-from benchmarks.common import save
+from benchmarks.common import kept, save
 
 AGENTS = ["random", "linear:0:1", "linear:1:0", "fixed:0", "fixed:0.25", "fixed:0.5", "fixed:0.75", "fixed:1"]
 CONFIG = preset("ATESD-Toy-v0", windows=20, hold_window=5)
@@ -107,14 +108,24 @@ def rates(folder: Path, num_envs: list[int], num_ppo_windows: int) -> dict[str, 
     return found
 
 
-def measured(tree: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    """Returns ``rates`` of another process, which imports the packages of a checkout."""
+def measured(tree: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the ``rates`` of another process, which imports the packages of a checkout."""
     command = [sys.executable, "-P", __file__, "--measure", str(folder), "--num-envs", *map(str, arguments.num_envs)]
     command += ["--ppo-windows", str(arguments.ppo_windows // arguments.repetitions)]
     environment = os.environ | {"PYTHONPATH": str(tree)} | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
-    found: dict[str, float] = json.loads(output.splitlines()[-1])
-    return found
+    return {"rates": json.loads(output.splitlines()[-1])}
+
+
+def fit_surrogates(folder: Path) -> None:
+    """Fits a surrogate of each family to runs of the closed form."""
+    with tempfile.TemporaryDirectory() as runs:
+        for spec in plan_runs("ATESD-Toy-v0", CONFIG, AGENTS, range(6), Path(runs)):
+            execute(spec)
+        windows, config, env_id = read_windows(find_runs([runs]))
+    folder.mkdir(parents=True)
+    for family in FAMILIES:
+        fit(windows, config, env_id, families=[family]).save(folder / f"{family}.safetensors")
 
 
 def main() -> None:
@@ -125,6 +136,7 @@ def main() -> None:
         "--ppo-windows", type=int, default=100_000, help="windows of learning, in all repetitions together"
     )
     parser.add_argument("--before", type=Path, help="another checkout, to compare with")
+    parser.add_argument("--folder", type=Path, help="keeps what is measured; what was broken off goes on there")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)  # what the other processes are asked
     arguments = parser.parse_args()
     if arguments.measure:
@@ -135,15 +147,16 @@ def main() -> None:
         return
     trees = {"after": Path(__file__).parents[1]} | ({"before": arguments.before.resolve()} if arguments.before else {})
     found: dict[str, list[dict[str, float]]] = {name: [] for name in trees}
-    with tempfile.TemporaryDirectory() as runs, tempfile.TemporaryDirectory() as surrogates:
-        for spec in plan_runs("ATESD-Toy-v0", CONFIG, AGENTS, range(6), Path(runs)):
-            execute(spec)
-        windows, config, env_id = read_windows(find_runs([runs]))
-        for family in FAMILIES:
-            fit(windows, config, env_id, families=[family]).save(Path(surrogates, f"{family}.safetensors"))
-        for _ in range(arguments.repetitions):
+    with ExitStack() as stack:
+        folder = arguments.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        surrogates = folder / "surrogates"
+        if not surrogates.exists():
+            fit_surrogates(surrogates)
+        for number in range(arguments.repetitions):
             for name, tree in trees.items():
-                found[name].append(measured(tree, Path(surrogates), arguments))
+                asked = {"tree": name, "num_envs": arguments.num_envs, "ppo_windows": arguments.ppo_windows}
+                part = kept(folder / f"{name}-{number}.json", asked, lambda: measured(tree, surrogates, arguments))  # noqa: B023
+                found[name].append(part["rates"])
     medians = {
         name: {what: median(one[what] for one in repetitions) for what in repetitions[0]}
         for name, repetitions in found.items()
