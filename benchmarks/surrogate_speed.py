@@ -2,10 +2,11 @@
 
 Measured are whole episodes, resets included: of the closed form as it is by default (100 windows) and of surrogates fitted to runs
 of it (random, linear, fixed ratios), alone and as populations of ``--num-envs``; and PPO that learns on 16 closed forms, training
-of its networks included. With ``--before`` everything is measured there too, in alternating processes on the same surrogates, and
+of its networks included. "sync" and "async" are Gymnasium's own vectors of scalar environments; the processes of "async" are started
+and counted too, over ten episodes. With ``--before`` everything is measured there too, in alternating processes on the same surrogates, and
 ratios are given. Numbers are medians over repetitions. A surrogate's speed depends on its family, the groups, and the batch.
 
-Example: python -m benchmarks.surrogate_speed --repetitions 5 --before ../clone-of-an-earlier-commit
+Example: python -m benchmarks.surrogate_speed --before ../clone-of-an-earlier-commit
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,7 +35,7 @@ from atesd.experiments.specs import plan_runs
 from atesd.experiments.surrogate.data import find_runs, read_windows
 from atesd.experiments.surrogate.fitting import FAMILIES, fit
 from atesd_env.config import preset
-from benchmarks.common import save
+from benchmarks.common import kept, save
 
 AGENTS = ["random", "linear:0:1", "linear:1:0", "fixed:0", "fixed:0.25", "fixed:0.5", "fixed:0.75", "fixed:1"]
 CONFIG = preset("ATESD-Toy-v0", windows=20, hold_window=5)
@@ -53,10 +55,22 @@ def vector_rate(num_envs: int, windows: int = 100, **keywords: Any) -> float:
     return windows * num_envs / (time.process_time() - started)
 
 
+def processes_rate(num_envs: int, windows: int = 1000) -> float:
+    """Returns windows a CPU second of Gymnasium's vector of one process each, these and their start counted."""
+    started = sum(os.times()[:4])
+    env: Any = gymnasium.make_vec("ATESD-Toy-v0", num_envs, vectorization_mode="async")
+    actions = np.random.default_rng(0).random((windows, num_envs, 1)).astype(np.float32)
+    env.reset(seed=0)
+    for action in actions:
+        env.step(action)
+    env.close()
+    return windows * num_envs / (sum(os.times()[:4]) - started)
+
+
 def scalar_rate(**keywords: Any) -> float:
     """Returns windows a CPU second of a scalar environment over ten episodes."""
     env: Any = gymnasium.make(disable_env_checker=True, **keywords).unwrapped
-    windows = env.config.windows
+    windows: int = env.config.windows
     actions = np.random.default_rng(0).random((windows, 1)).astype(np.float32)
     env.reset(seed=0)
     env.step(actions[0])
@@ -71,7 +85,8 @@ def scalar_rate(**keywords: Any) -> float:
 def ppo_rate(num_windows: int) -> float:
     """Returns windows a CPU second of PPO that learns on 16 closed forms."""
     torch.set_num_threads(1)
-    agent = agents.make("ppo", gymnasium.make_vec("ATESD-Toy-v0", 16), seed=0)
+    env: Any = gymnasium.make_vec("ATESD-Toy-v0", 16)
+    agent = agents.make("ppo", env, seed=0)
     started = time.process_time()
     agent.learn(num_windows)
     return num_windows / (time.process_time() - started)
@@ -88,28 +103,40 @@ def rates(folder: Path, num_envs: list[int], num_ppo_windows: int) -> dict[str, 
         for family, file in files.items():
             found[f"{family}, {number} students"] = vector_rate(number, CONFIG.windows, **SURROGATE, file=file)
     found["closed form, 16 students, sync"] = vector_rate(16, id="ATESD-Toy-v0", vectorization_mode="sync")
+    found["closed form, 16 students, async"] = processes_rate(16)
     found["PPO on 16 closed forms"] = ppo_rate(num_ppo_windows)
     return found
 
 
-def measured(tree: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    """Returns ``rates`` of another process, which imports the packages of a checkout."""
+def measured(tree: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the ``rates`` of another process, which imports the packages of a checkout."""
     command = [sys.executable, "-P", __file__, "--measure", str(folder), "--num-envs", *map(str, arguments.num_envs)]
     command += ["--ppo-windows", str(arguments.ppo_windows // arguments.repetitions)]
     environment = os.environ | {"PYTHONPATH": str(tree)} | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
-    found: dict[str, float] = json.loads(output.splitlines()[-1])
-    return found
+    return {"rates": json.loads(output.splitlines()[-1])}
+
+
+def fit_surrogates(folder: Path) -> None:
+    """Fits a surrogate of each family to runs of the closed form."""
+    with tempfile.TemporaryDirectory() as runs:
+        for spec in plan_runs("ATESD-Toy-v0", CONFIG, AGENTS, range(6), Path(runs)):
+            execute(spec)
+        windows, config, env_id = read_windows(find_runs([runs]))
+    folder.mkdir(parents=True)
+    for family in FAMILIES:
+        fit(windows, config, env_id, families=[family]).save(folder / f"{family}.safetensors")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=5, help="processes of each checkout")
+    parser.add_argument("--repetitions", type=int, default=3, help="processes of each checkout")
     parser.add_argument("--num-envs", type=int, nargs="+", default=[16, 256, 4096], help="students in a population")
     parser.add_argument(
         "--ppo-windows", type=int, default=100_000, help="windows of learning, in all repetitions together"
     )
     parser.add_argument("--before", type=Path, help="another checkout, to compare with")
+    parser.add_argument("--folder", type=Path, help="keeps what is measured; what was broken off goes on there")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)  # what the other processes are asked
     arguments = parser.parse_args()
     if arguments.measure:
@@ -120,15 +147,16 @@ def main() -> None:
         return
     trees = {"after": Path(__file__).parents[1]} | ({"before": arguments.before.resolve()} if arguments.before else {})
     found: dict[str, list[dict[str, float]]] = {name: [] for name in trees}
-    with tempfile.TemporaryDirectory() as runs, tempfile.TemporaryDirectory() as surrogates:
-        for spec in plan_runs("ATESD-Toy-v0", CONFIG, AGENTS, range(6), Path(runs)):
-            execute(spec)
-        windows, config, env_id = read_windows(find_runs([runs]))
-        for family in FAMILIES:
-            fit(windows, config, env_id, families=[family]).save(Path(surrogates, f"{family}.safetensors"))
-        for _ in range(arguments.repetitions):
+    with ExitStack() as stack:
+        folder = arguments.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        surrogates = folder / "surrogates"
+        if not surrogates.exists():
+            fit_surrogates(surrogates)
+        for number in range(arguments.repetitions):
             for name, tree in trees.items():
-                found[name].append(measured(tree, Path(surrogates), arguments))
+                asked = {"tree": name, "num_envs": arguments.num_envs, "ppo_windows": arguments.ppo_windows}
+                part = kept(folder / f"{name}-{number}.json", asked, lambda: measured(tree, surrogates, arguments))  # noqa: B023
+                found[name].append(part["rates"])
     medians = {
         name: {what: median(one[what] for one in repetitions) for what in repetitions[0]}
         for name, repetitions in found.items()

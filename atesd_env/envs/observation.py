@@ -37,7 +37,7 @@ def squash(value: Number) -> Number:
     if isinstance(value, np.ndarray):
         positive = np.maximum(value, 0.0)
         return np.divide(positive, 1.0 + positive, out=np.ones_like(positive), where=positive != math.inf)
-    positive = max(value, 0.0)
+    positive = 0.0 if value < 0.0 else value
     return 1.0 if positive == math.inf else positive / (1.0 + positive)
 
 
@@ -150,15 +150,18 @@ _LOW = np.asarray([feature.low for feature in FEATURES], dtype=np.float32)
 _HIGH = np.asarray([feature.high for feature in FEATURES], dtype=np.float32)
 
 
-_BOUNDS = [(float(feature.low), float(feature.high)) for feature in FEATURES]
+_BOUNDS = _LOW.tolist(), _HIGH.tolist()
 
 
-_attributes = operator.attrgetter("num_windows", *FEATURE_NAMES)
+_SCALED = [(position, scale) for scale, positions in _POSITIONS.items() for position in positions]
+
+
+_features = operator.attrgetter(*FEATURE_NAMES)
 
 
 def stacked(statistics: RunningStatistics) -> NDArray[np.float64]:
     """Returns the attributes in order, [1 + num_features], or of K runs [1 + num_features, K]; ``RunningStatistics(*it)`` undoes it."""
-    return np.array(_attributes(statistics), dtype=np.float64)
+    return np.array([statistics.num_windows, *_features(statistics)], dtype=np.float64)
 
 
 def initial_statistics(probe_nll: float) -> RunningStatistics:
@@ -247,14 +250,13 @@ def observation(statistics: RunningStatistics) -> NDArray[np.float32]:
             values[positions] = scale(values[positions])
         values[np.isnan(values)] = 0.0
         return np.minimum(np.maximum(values, _LOW[:, None]), _HIGH[:, None]).T.astype(np.float32, order="C")
-    alone = list(_attributes(statistics)[1:])
-    for scale, positions in _POSITIONS.items():
-        for position in positions:
-            alone[position] = scale(alone[position])
+    alone = list(_features(statistics))
+    for position, scale in _SCALED:
+        alone[position] = scale(alone[position])
     # Plain comparisons, which a number that is none fails: a third of the time that numpy takes.
     inside = [
         value if low <= value <= high else low if value < low else high if value > high else 0.0
-        for value, (low, high) in zip(alone, _BOUNDS, strict=True)
+        for value, low, high in zip(alone, *_BOUNDS, strict=True)
     ]
     return np.array(inside, dtype=np.float32)
 

@@ -266,6 +266,14 @@ class ToyPopulation(Students):
         """Returns the same of some learners, [S] in each name."""
         return column_infos(self._first_columns(students), len(students))
 
+    def window_result(self, index: int, row: Row) -> tuple[float, bool, bool, dict[str, Any]]:
+        """Returns what ``step`` returns beside the observation; nothing is asked of the run, which would be made for it."""
+        return float(row["reward/total"] or 0.0), False, int(row["window"] or 0) >= self.config.windows, dict(row)
+
+    def observation(self, index: int) -> Observation:
+        """Returns one learner's observation, [num_features]."""
+        return observation(self._states.taken([index]).statistics)
+
     def observations(self) -> Observation:
         """Returns every learner's observation, [K, num_features]."""
         return np.atleast_2d(observation(self._states.statistics))

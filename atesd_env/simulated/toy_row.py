@@ -83,7 +83,7 @@ def with_optimum(columns: Columns, windows: Any, nll: Any, skill: Any, config: T
     """Returns columns and the optimum's (``toy_columns``) after them; those of several students are made when they are read.
 
     Args:
-        columns: The columns so far.
+        columns: The columns so far, which is a dictionary of the caller's own; those of one student are added to it.
         windows: Windows that each student has behind it, [S], or of one student a number.
         nll: Noise-free probe NLL, [S, G], or of one student with one group a number.
         skill: Skill, likewise.
@@ -91,7 +91,8 @@ def with_optimum(columns: Columns, windows: Any, nll: Any, skill: Any, config: T
     """
     make = partial(_optimum_columns, windows, nll, skill, config)
     if not isinstance(windows, np.ndarray):
-        return columns | make()
+        columns.update(make())
+        return columns
     made = cache(make)
     return Lazy(columns | dict.fromkeys(_toy_names(config.groups), partial(_of, made)))
 
@@ -121,14 +122,10 @@ def _optimum_columns(windows: Any, nll: Any, skill: Any, config: ToyConfig) -> C
     best = optimum(config)
     left = config.windows - windows
     ratios = best.best_ratios(nll, left)
-    values = [
-        best.nll(windows),
-        best.regret(nll, skill, left),
-        best.reached_rate(nll),
-        group_mean(ratios),
-        *(ratios.T if config.groups > 1 else ()),
-    ]
-    return dict(zip(_toy_names(config.groups), map(plain, values), strict=True))
+    values = [best.nll(windows), best.regret(nll, skill, left), best.reached_rate(nll), group_mean(ratios)]
+    if config.groups > 1:
+        values = [plain(value) for value in (*values, *ratios.T)]
+    return dict(zip(_toy_names(config.groups), values, strict=True))
 
 
 def _later(make: partial[Any], like: Any, name: str = "") -> Any:

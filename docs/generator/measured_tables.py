@@ -39,13 +39,15 @@ def trl_table() -> str:
 
 
 def surrogate_table() -> str:
-    """Returns windows a second of the fast environments, as measured."""
+    """Returns windows a CPU second of the fast environments, before they were written as arrays and after, as measured."""
     result = measured("surrogate_speed")
+    before, after = (result[f"windows_a_cpu_second_{when}"] for when in ("before", "after"))
     rows = [
-        (name, f"{speed['median']:,}", f"{speed['lowest']:,} to {speed['highest']:,}")
-        for name, speed in result["windows_a_second"].items()
+        (name, f"{before[name]:,}", f"{speed:,}", f"{result['times_as_fast'][name]:.1f}")
+        for name, speed in after.items()
     ]
-    return f"{markdown_table(('environment', 'windows a second', 'range'), rows)}\n\n{source(result)}"
+    headers = ("environment", f"windows a CPU second, commit `{result['commit_before'][:7]}`", "here", "ratio")
+    return f"{markdown_table(headers, rows)}\n\n{source(result)}"
 
 
 def hostile_table() -> str:
