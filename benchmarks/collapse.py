@@ -158,6 +158,7 @@ def main() -> None:
         )
         for ratio in (1.0, 0.0)
     }
+    control = controlled(range(arguments.seeds, 2 * arguments.seeds), arguments.runs / "controlled")
     signs["smollm2"] = alarms(
         rows("smollm2-high", 2, 1.0, learning_rate=SMOLLM2_RATE, **SMOLLM2), rows("smollm2-healthy", 2, 1.0, **SMOLLM2)
     )
@@ -169,7 +170,7 @@ def main() -> None:
             "broken_nats": BROKEN_NATS,
             "signs": signs,
             "smollm2": {"learning_rate": SMOLLM2_RATE, **SMOLLM2},
-            "control": controlled(range(arguments.seeds, 2 * arguments.seeds), arguments.runs / "controlled"),
+            "control": control,
         },
     )
 
