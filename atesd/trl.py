@@ -3,6 +3,7 @@
 TRL 1.16 (experimental ``sdft``) has no hook for what the teacher is shown, nor one that hands out the loss: ``ExposureCallback.attach``
 puts an object of ours in the place of ``trainer.teacher_context_builder``, and looks on at ``trainer._compute_self_distillation_loss``.
 Everything else goes through callbacks. A row's problem reaches the builder by its number, in TRL's column ``privileged_context``.
+TRL's own checkpoints are enough to go on from: what the controller knew is made again from the rows of the run.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ import agents
 from agents.specs.registry import Spec, label
 from atesd_env.config import EnvConfig
 from atesd_env.distillation.statistics import UpdateStatistics, measured_update
+from atesd_env.envs.columns import group_columns
 from atesd_env.envs.own_loop import LoopStatistics
 from atesd_env.errors import ConfigError
 from atesd_env.exposure import PromptBuilder, TeacherPrompt
-from atesd_env.files.run_folder import RunWriter
+from atesd_env.files.run_folder import TRAJECTORY_FILE, RunWriter, read_rows
 from atesd_env.population.decision import Decision
 from atesd_env.population.problems import next_problems
 from atesd_env.population.totals import RolloutRow, WindowTotals, finished_row
@@ -93,7 +95,6 @@ class ExposureCallback(TrainerCallback):
         self._problems, self._others = next_problems(self.task, seed, 0, num_problems, config.exposure)
         self._updates: list[UpdateStatistics] = []
         self._rollouts: list[RolloutRow] = []
-        self._grad_norm = 0.0
 
     def dataset(self) -> Dataset:
         """Returns the run's problems as TRL's rows, in order, ``num_rollouts`` an update."""
@@ -111,16 +112,7 @@ class ExposureCallback(TrainerCallback):
             ConfigError: If the trainer does what would not be the run that the configuration says.
         """
         arguments = trainer.args
-        for is_right, name, expected in (
-            (arguments.logging_strategy == "steps" and arguments.logging_steps == 1, "logging_steps", "1"),
-            (not arguments.generate_from_teacher, "generate_from_teacher", "False"),
-            (arguments.teacher_model_kind in ("base", "live", "ema"), "teacher_model_kind", "base, live or ema"),
-            (not arguments.use_teacher_server, "use_teacher_server", "False"),
-        ):
-            if not is_right:
-                raise ConfigError(
-                    f"{name}: expected {expected} in SDFTConfig, got {getattr(arguments, name)!r}; set it so."
-                )
+        _check_trainer(arguments, self.config)
         self._trainer = trainer
         self.config = self.config.replace(
             learning_rate=arguments.learning_rate,
@@ -138,21 +130,50 @@ class ExposureCallback(TrainerCallback):
     # What the trainer calls
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Measures the probe, and asks for the first ratio."""
-        if state.global_step:
+        """Measures the probe before the first window; a run that goes on is read from its rows, and told to the controller again."""
+        window, rest = divmod(state.global_step, self.config.hold_window)
+        if rest:
             raise ConfigError(
-                "trl: expected a run from its first step, got one that goes on; runs inside TRL cannot be resumed."
+                f"resume_from_checkpoint: expected a checkpoint at a hold window's end (every {self.config.hold_window} updates), got "
+                f"one after update {state.global_step}; take an earlier one."
             )
         self.controller = agents.make(
             self._spec, space=Box(0.0, 1.0, (self.config.groups,), dtype=np.float32), config=self.config, seed=self.seed
         )
-        nll = -self._log_prob(self._student_prompts(), is_teacher=False)
-        self.statistics = LoopStatistics.begin(nll, self.config)
-        self._nll_before: float | None = nll
+        rows: list[Any] = [[]]
         if self._is_main:
             description = {"env_id": ENV_ID, "agent": label(self._spec), "seed": self.seed, "config": self.config}
-            self._writer = RunWriter(self.out, description, overwrite=self.overwrite)
-        self._decide()
+            self._writer = RunWriter(
+                self.out, description, overwrite=self.overwrite, keep_windows=window if window else None
+            )
+            rows = [read_rows(self.out / TRAJECTORY_FILE)]
+        (done,) = broadcast_object_list(rows)
+        nll = done[0]["probe/nll_before"] if done else -self._log_prob(self._student_prompts(), is_teacher=False)
+        self._nll_before: float | None = None if done else nll
+        self.statistics = LoopStatistics.begin(nll, self.config)
+        for row in done:
+            self._follow(row)
+
+    def _follow(self, row: dict[str, Any]) -> None:
+        """Lets the controller decide on a window that is done, and tells it what came of it.
+
+        Raises:
+            ConfigError: If it decides otherwise than it did.
+        """
+        names = [column.name for column in group_columns(self.config.groups)] or ["exposure/reveal_ratio"]
+        decided, was = self.controller.decide(self.statistics), [row[name] for name in names]
+        if not np.allclose(decided, was):
+            raise ConfigError(
+                f"agent {label(self._spec)!r}: expected the ratios of the run that it goes on with, {was} in window {row['window']}, got "
+                f"{decided.tolist()}; only a controller that its seed determines can go on: begin anew (overwrite=True)."
+            )
+        self.statistics = self.statistics.after(row)
+        self.controller.observe(self.statistics)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Asks for a ratio before a window's first update."""
+        if state.global_step % self.config.hold_window == 0 and not self.statistics.is_last:
+            self._decide()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Ends a window behind its last update, which TRL logs before it samples the next."""
@@ -164,8 +185,6 @@ class ExposureCallback(TrainerCallback):
         ]
         if state.global_step % self.config.hold_window == 0 and not self.statistics.is_last:
             self._end_window(state.global_step)
-            if not self.statistics.is_last:
-                self._decide()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Closes the run's files."""
@@ -319,6 +338,37 @@ class _ExposedTeacher:
             "teacher_input_ids": torch.cat([ids, completion_ids], dim=1),
             "teacher_attention_mask": torch.cat([mask.to(completion_mask.dtype), completion_mask], dim=1),
         }
+
+
+def _check_trainer(arguments: Any, config: EnvConfig) -> None:
+    """Raises ConfigError where what a trainer does would not be the run that the configuration says."""
+    hold, rollouts = config.hold_window, config.num_rollouts
+    accumulated = arguments.gradient_accumulation_steps
+    for is_right, name, expected in (
+        (arguments.logging_strategy == "steps" and arguments.logging_steps == 1, "logging_steps", "1"),
+        (not arguments.generate_from_teacher, "generate_from_teacher", "False"),
+        (arguments.teacher_model_kind in ("base", "live", "ema"), "teacher_model_kind", "base, live or ema"),
+        (not arguments.use_teacher_server, "use_teacher_server", "False"),
+        (
+            arguments.save_strategy != "steps" or arguments.save_steps % hold == 0,
+            "save_steps",
+            f"a multiple of hold_window ({hold})",
+        ),
+        (
+            hold * accumulated % (arguments.steps_per_generation * arguments.num_iterations) == 0,
+            "steps_per_generation",
+            f"whole generations in a hold window ({hold} updates)",
+        ),
+        (
+            arguments.per_device_train_batch_size * accumulated * arguments.world_size == rollouts,
+            "per_device_train_batch_size",
+            f"num_rollouts ({rollouts}) in all processes' batches of an update",
+        ),
+    ):
+        if not is_right:
+            raise ConfigError(
+                f"{name}: expected {expected} in SDFTConfig, got {getattr(arguments, name)!r}; set it so."
+            )
 
 
 def _with_norm(update: UpdateStatistics, grad_norm: float) -> UpdateStatistics:

@@ -1,8 +1,8 @@
-"""A student that breaks: which columns of the row see it coming.
+"""A student that breaks: which columns of the row see it coming, and which controllers avoid it.
 
 Tiny at a learning rate eleven times the preset's, one update a window, at full exposure and at none: a column gives the alarm in the first
 window in which it leaves the range that it had in the same seeds' runs at the preset's rate. The student is broken once its probe
-NLL is one nat above the base's.
+NLL is one nat above the base's. Then the controllers, at this rate, on seeds that nothing was chosen by; and SmolLM2 at full exposure.
 
 Example: python -m benchmarks.collapse --seeds 8 --runs collapse
 """
@@ -10,6 +10,7 @@ Example: python -m benchmarks.collapse --seeds 8 --runs collapse
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import gymnasium as gym
 import numpy as np
 import pandas as pd
 
-from benchmarks.common import kept, mean_with_interval, num_seeds, save
+from atesd import run
+from benchmarks.common import differences_to, kept, mean_with_interval, num_seeds, save
 
 SIGNS = (
     "student/grad_norm",
@@ -33,17 +35,28 @@ SIGNS = (
 """Columns that rise when a student breaks."""
 BROKEN_NATS = 1.0
 HIGH_RATE = 0.022
-_PROBE = {"probe_size": 32, "collapse_nll": 100.0}
+CONTROLLERS = ("fixed:1", "fixed:0.5", "fixed:0", "random", "beta", "feedback", "grounded", "balance", "lookahead")
+"""What is tried at the high rate; the others are compared with the first."""
+CONTROLLER_WINDOWS = 8
+TINY = {"windows": 12, "probe_size": 32}
+SMOLLM2 = {
+    "env": "ATESD-SmolLM2-135M-v0",
+    "windows": 5,
+    "num_rollouts": 2,
+    "max_new_tokens": 32,
+    "probe_size": 4,
+    "probe_max_tokens": 48,
+}
+SMOLLM2_RATE = 0.003
+_EACH = {"hold_window": 1, "probe_accuracy_every": 0, "collapse_nll": 100.0}
 
 
-def rows_of(seeds: int, ratio: float, **fields: Any) -> pd.DataFrame:
-    """Returns the rows of twelve updates at one ratio, a student a seed, all in one population."""
-    students = gym.make_vec(
-        "atesd_env:ATESD-Tiny-v0", num_envs=seeds, windows=12, hold_window=1, probe_accuracy_every=0, **_PROBE, **fields
-    )
+def rows_of(seeds: int, ratio: float, env: str = "ATESD-Tiny-v0", **fields: Any) -> pd.DataFrame:
+    """Returns the rows of an update a window at one ratio, a student a seed, all in one population."""
+    students = gym.make_vec(f"atesd_env:{env}", num_envs=seeds, **_EACH, **fields)
     _, first = students.reset(seed=list(range(seeds)))
     rows = []
-    for window in range(1, 13):
+    for window in range(1, fields["windows"] + 1):
         *_, infos = students.step(np.full((seeds, 1), ratio, dtype=np.float32))
         rows += [
             {"run": seed, "window": window} | {name: float(infos[name][seed]) for name in (*SIGNS, "probe/nll")}
@@ -80,6 +93,47 @@ def alarms(broken: pd.DataFrame, healthy: pd.DataFrame) -> dict[str, Any]:
     return {"runs": int(broken["run"].nunique()), "broke_in_window": ends, "columns": columns}
 
 
+def ends(frame: pd.DataFrame) -> dict[str, Any]:
+    """Returns how the runs of each controller went: the window in which each broke (None: it did not), and the final rise of the NLL.
+
+    Args:
+        frame: Rows of runs, each controller's on the same seeds (``analysis.load_runs``).
+
+    Returns:
+        Name -> ``broke_in_window`` by seed, ``rise`` (last probe NLL minus the base's, nats) and its ``difference`` to the first's.
+    """
+    base = frame.groupby(["agent", "seed"])["probe/nll_before"].first()
+    rise = frame.pivot(index=["agent", "seed"], columns="window", values="probe/nll").sub(base, axis=0)
+    # The first window above; where there is none, idxmax would name the first of all.
+    above = rise > BROKEN_NATS
+    broke = above.idxmax(axis=1).where(above.any(axis=1))
+    end = rise.iloc[:, -1].unstack("agent")[list(CONTROLLERS)]
+    differences = differences_to(end.to_numpy(), CONTROLLERS, 0)
+    return {
+        name: {
+            "broke_in_window": [None if pd.isna(window) else int(window) for window in broke[name]],
+            "rise": mean_with_interval(end[name]),
+            "difference": differences.get(name),
+        }
+        for name in CONTROLLERS
+    }
+
+
+def controlled(seeds: Sequence[int], runs: Path) -> dict[str, Any]:
+    """Returns how the controllers fared at the high rate; runs that are there are gone on with."""
+    frame = run(
+        "ATESD-Tiny-v0",
+        CONTROLLERS,
+        out=runs,
+        seeds=seeds,
+        resume=True,
+        quiet=True,
+        learning_rate=HIGH_RATE,
+        **(TINY | _EACH | {"windows": CONTROLLER_WINDOWS}),
+    )
+    return {"seeds": list(seeds), "windows": CONTROLLER_WINDOWS, "controllers": ends(frame)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=num_seeds, default=8, help="number of seeds, counted from 0")
@@ -88,30 +142,35 @@ def main() -> None:
     )
     arguments = parser.parse_args()
 
-    seeds = range(arguments.seeds)
     arguments.runs.mkdir(parents=True, exist_ok=True)
 
-    def rows(part: str, ratio: float, **fields: Any) -> pd.DataFrame:
-        asked = {"seeds": list(seeds), "ratio": ratio, **fields}
+    def rows(part: str, seeds: int, ratio: float, **fields: Any) -> pd.DataFrame:
+        asked = {"seeds": list(range(seeds)), "ratio": ratio, **fields}
         made = kept(
-            arguments.runs / f"{part}.json",
-            asked,
-            lambda: {"rows": rows_of(len(seeds), ratio, **fields).to_dict("list")},
+            arguments.runs / f"{part}.json", asked, lambda: {"rows": rows_of(seeds, ratio, **fields).to_dict("list")}
         )
         return pd.DataFrame(made["rows"])
 
-    healthy = rows("healthy", 1.0)
+    healthy = rows("healthy", arguments.seeds, 1.0, **TINY)
     signs = {
-        f"fixed:{ratio:g}": alarms(rows(f"high-{ratio:g}", ratio, learning_rate=HIGH_RATE), healthy)
+        f"fixed:{ratio:g}": alarms(
+            rows(f"high-{ratio:g}", arguments.seeds, ratio, learning_rate=HIGH_RATE, **TINY), healthy
+        )
         for ratio in (1.0, 0.0)
     }
+    control = controlled(range(arguments.seeds, 2 * arguments.seeds), arguments.runs / "controlled")
+    signs["smollm2"] = alarms(
+        rows("smollm2-high", 2, 1.0, learning_rate=SMOLLM2_RATE, **SMOLLM2), rows("smollm2-healthy", 2, 1.0, **SMOLLM2)
+    )
     save(
         "collapse",
         {
-            "seeds": list(seeds),
+            "seeds": list(range(arguments.seeds)),
             "learning_rate": HIGH_RATE,
             "broken_nats": BROKEN_NATS,
             "signs": signs,
+            "smollm2": {"learning_rate": SMOLLM2_RATE, **SMOLLM2},
+            "control": control,
         },
     )
 

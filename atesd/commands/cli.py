@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 import tyro
 
-from atesd.commands.spelled import flag_names, in_flags
+from atesd.commands.spelled import check_flags, flag_names, in_flags, with_columns_joined
 from atesd.commands.verbs import VERBS, Verb, overview
 from atesd.console import log_harmlessly, say
 from atesd_env.errors import AgentError, AtesdError, ConfigError
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments[0].startswith("--tyro-"):
         _complete(arguments)
         return
-    name, *rest = arguments
+    name, *rest = with_columns_joined(arguments)
     if name not in VERBS:
         hint = did_you_mean(name, VERBS, "`atesd` lists what each does.")
         say(f"atesd: expected one of the verbs {', '.join(VERBS)}, got {name!r}; {hint}", error=True)
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"example: {verb.example}\n")
     log_harmlessly()
     try:
+        check_flags(rest, flag_names(verb.module().Command))
         with _terminable(), _several_processes(verb):
             verb.module().main(rest)
     except AtesdError as error:

@@ -1,16 +1,20 @@
-"""Refusals in the words of whoever typed: fields by the names of their flags."""
+"""Refusals in the words of whoever typed: fields by the names of their flags, and flags that there are not."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from atesd.commands.environment import DATA_SET
 from atesd_env.config import BenchConfig, EnvConfig, SurrogateConfig, ToyConfig
+from atesd_env.errors import ConfigError
+from atesd_env.hints import nearest
 
 _FIELD = re.compile(r"(?<![\w\-./:'\"`])(?<!option )([a-z]\w*)(=(?:'([^']*)'|([\w./-]+))|(: expected\b))?(?![\w/'\"`])")
+
+_COLUMNS = ("--data-columns", "--benchmark-columns")
 
 
 def flag_names(command: type[Any]) -> set[str]:
@@ -20,6 +24,36 @@ def flag_names(command: type[Any]) -> set[str]:
         return names
     fields = (leaf.names() for leaf in (EnvConfig, ToyConfig, SurrogateConfig, BenchConfig))
     return (names - {"config"}).union(*fields, (one.name for one in DATA_SET))
+
+
+def check_flags(arguments: Iterable[str], names: Collection[str]) -> None:
+    """Looks flags up in a verb's.
+
+    Raises:
+        ConfigError: If it has not such a one; the message names the nearest.
+    """
+    flags = [f"--{name.replace('_', '-')}" for name in (*names, "help")]
+    for typed in (word.partition("=")[0] for word in arguments if word.startswith("--")):
+        flag = typed.replace("_", "-")
+        if flag not in flags and flag.replace("--no-", "--", 1) not in flags and not flag.startswith("--tyro-"):
+            found = nearest(flag[2:], (one[2:] for one in flags))
+            hint = f"did you mean --{found}?" if found else "--help lists them."
+            raise ConfigError(f"{typed}: expected a flag of this verb, got one that it has not; {hint}")
+
+
+def with_columns_joined(arguments: Iterable[str]) -> list[str]:
+    """Returns arguments in which columns that stand behind their flag one by one are a single word.
+
+    >>> with_columns_joined(["rows.jsonl", "--data-columns", "problem=q", "answer=a", "--examples", "2"])
+    ['rows.jsonl', '--data-columns', 'problem=q,answer=a', '--examples', '2']
+    """
+    joined: list[str] = []
+    for word in arguments:
+        if joined[-2:-1] and joined[-2] in _COLUMNS and re.fullmatch(r"[a-z]+=.+", word):
+            joined[-1] += f",{word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def in_flags(message: str, names: Collection[str]) -> str:

