@@ -7,7 +7,7 @@ on other seeds like any controller. (A search within one run, on its own random 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise, product
+from itertools import chain, pairwise, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,12 +95,51 @@ def best_schedule(
         grown: list[Prefix] = []
         for prefix in beam:
             followed = students.twin(len(actions) * len(seeds))
-            grown += _grown(followed, prefix, actions, length)
+            grown += _grown(followed, prefix, [(action,) * length for action in actions])
             if len(prefix.ratios) + length == windows:
                 found += _ended(followed, grown[-len(actions) :])
             spent += sum(len(run.rows) - len(prefix.ratios) for run in followed.runs)
         beam = kept(grown, width)
     return best_of(found), spent
+
+
+def random_schedule(
+    students: Students,
+    actions: Sequence[tuple[float, ...]],
+    seeds: Sequence[int],
+    *,
+    stages: int,
+    budget: int,
+    rng: np.random.Generator,
+) -> tuple[Schedule, int]:
+    """Returns the best of schedules that were drawn among all that ``best_schedule`` may find, what a search must beat.
+
+    Args:
+        students: As there.
+        actions: As there.
+        seeds: As there.
+        stages: As there.
+        budget: Windows of a student that may be spent, at least those of one schedule.
+        rng: Draws the schedules, each at most once.
+
+    Returns:
+        The schedule, and the windows of a student that were spent.
+    """
+    cost = students.config.windows * len(seeds)
+    number = min(budget // cost, len(actions) ** stages)
+    drawn = rng.choice(len(actions) ** stages, size=number, replace=False)
+    lengths = stage_lengths(students.config.windows, stages)
+    places = np.stack(np.unravel_index(drawn, (len(actions),) * stages), axis=1)
+    paths = [tuple(chain(*([actions[p]] * n for p, n in zip(one, lengths, strict=True)))) for one in places]
+    return best_of(followed_to_the_end(students, paths, seeds)), number * cost
+
+
+def followed_to_the_end(
+    students: Students, paths: Sequence[tuple[tuple[float, ...], ...]], seeds: Sequence[int]
+) -> list[Schedule]:
+    """Returns what whole schedules [N][windows][groups] come to, each played by a student of each seed."""
+    followed = students.twin(len(paths) * len(seeds))
+    return _ended(followed, _grown(followed, Prefix((), _started(students, seeds)), paths))
 
 
 def best_of(schedules: Sequence[Schedule]) -> Schedule:
@@ -124,23 +163,21 @@ def _started(students: Students, seeds: Sequence[int]) -> list[Any]:
     return [starting.snapshot(index) for index in range(len(seeds))]
 
 
-def _grown(students: Students, prefix: Prefix, actions: Sequence[tuple[float, ...]], length: int) -> list[Prefix]:
-    """Returns a prefix followed by each action for ``length`` windows; students are action by action, seed by seed."""
+def _grown(students: Students, prefix: Prefix, paths: Sequence[tuple[tuple[float, ...], ...]]) -> list[Prefix]:
+    """Returns a prefix followed by each of some paths [N][windows][groups]; students are path by path, seed by seed."""
     num_seeds = len(prefix.snapshots)
     for index in range(students.num_students):
         students.restore(index, prefix.snapshots[index % num_seeds])
-    ratios = np.repeat(np.array(actions, dtype=np.float64), num_seeds, axis=0)
-    for _ in range(length):
+    ratios = np.repeat(np.array(paths, dtype=np.float64), num_seeds, axis=0)
+    for window in range(ratios.shape[1]):
         going = [index for index in range(students.num_students) if not students.is_over(index)]
         if going:
-            students.window(ratios[going], going)
+            students.window(ratios[going, window], going)
     grown = []
-    for place, action in enumerate(actions):
+    for place, path in enumerate(paths):
         its = range(place * num_seeds, (place + 1) * num_seeds)
         nll = [np.inf if students.runs[index].broken else students.runs[index].probe_nll for index in its]
-        grown.append(
-            Prefix((*prefix.ratios, *[action] * length), [students.snapshot(i) for i in its], float(np.mean(nll)))
-        )
+        grown.append(Prefix((*prefix.ratios, *path), [students.snapshot(i) for i in its], float(np.mean(nll))))
     return grown
 
 

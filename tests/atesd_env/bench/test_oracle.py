@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from atesd_env.bench import InstanceSet, best_schedule, oracle_schedule, oracle_schedules
-from atesd_env.bench.oracle import Prefix, Schedule, best_of, grid_of_actions, kept
+from atesd_env.bench.oracle import (
+    Prefix,
+    Schedule,
+    best_of,
+    followed_to_the_end,
+    grid_of_actions,
+    kept,
+    random_schedule,
+)
 from atesd_env.bench.schedules import schedules_file, write_schedules
 from atesd_env.envs.contract import Students
 from atesd_env.errors import ConfigError, DataError
@@ -57,6 +65,18 @@ def test_the_best_of_all_schedules_is_found(fields: dict[str, Any], actions: lis
     assert found.ratios == tuple(action for action in stages for _ in range(2))
     assert (found.accuracy, found.nll) == pytest.approx((accuracy, nll))
     assert spent == len(actions) * len(seeds) * 2 * (1 + 2 * len(actions))
+
+
+def test_schedules_drawn_at_random_are_as_many_as_the_budget_pays_for_and_the_best_is_taken():
+    """With a budget for all there are, each is drawn once: what is found is what the oracle finds."""
+    students, actions, seeds = toy_students(windows=4, toy_best_ratio=0.6), grid_of_actions((0.0, 0.5, 1.0), 1), [0, 1]
+    best, _ = best_schedule(students, actions, seeds, stages=2, width=3)
+    every = random_schedule(students, actions, seeds, stages=2, budget=99, rng=np.random.default_rng(0))
+    assert every == (best, 9 * 4 * 2)
+    few = random_schedule(students, actions, seeds, stages=2, budget=31, rng=np.random.default_rng(0))
+    assert few[1] == 3 * 4 * 2
+    assert (few[0].accuracy, few[0].nll) == pytest.approx(ending(students, few[0].ratios, seeds))
+    assert followed_to_the_end(students, [few[0].ratios, best.ratios], seeds) == [few[0], best]
 
 
 def test_the_students_that_are_asked_stay_as_they_are():
