@@ -14,7 +14,7 @@ from transformers import LlamaConfig, Qwen3Config, Qwen3ForCausalLM
 from atesd_env.config import preset
 from atesd_env.errors import ConfigError, StudentError
 from atesd_env.planning.devices import DEVICES
-from atesd_env.planning.memory import Lengths, memory_plan, remedies
+from atesd_env.planning.memory import Lengths, MemoryPlan, memory_plan, remedies
 from atesd_env.planning.shape import ModelShape, shape_of, student_shape
 from atesd_env.planning.terms import cache_bytes, divergence_bytes, saved_bytes
 from atesd_env.rollouts.decoding import begin_decoding
@@ -167,6 +167,28 @@ def test_every_part_of_a_window_by_hand() -> None:
     in_modules = memory_plan(config.replace(forward="modules"), SMALL, LENGTHS, num_students=2).phases["student"]
     assert in_modules["adapters in 16 bits"] == 10 * 2
     assert "adapters laid together" not in in_modules
+
+
+def test_what_a_configuration_adds_or_spares() -> None:
+    """Each against the same plan without it: an adapter to begin from, one rollout, modules, few problems to probe."""
+    config = preset("ATESD-Tiny-v0", num_rollouts=1, probe_size=3, probe_batch_size=4)
+    plan = memory_plan(config, SMALL, LENGTHS)
+    given = memory_plan(config.replace(adapter="given"), SMALL, LENGTHS)
+    assert given.fixed["adapters"] == 3 / 2 * plan.fixed["adapters"] == 3 * 10 * 4, "the teacher keeps it"
+    cache = cache_bytes(SMALL, 1, 100 + config.max_new_tokens, 4)
+    assert plan.phases["decoding"]["key-value cache"] == cache, "one row is never copied"
+    small_probe = {**plan.phases["probe"]}
+    assert small_probe == memory_plan(config.replace(probe_batch_size=3), SMALL, LENGTHS).phases["probe"]
+    for recompute in (False, True):
+        changed = config.replace(forward="modules", gradient_checkpointing=recompute)
+        saved = saved_bytes(100 + 50 - 1, 50, SMALL, 4, recompute=recompute, in_modules=True)
+        assert memory_plan(changed, SMALL, LENGTHS).phases["student"]["activations"] == int(saved)
+
+
+def test_a_device_keeps_its_reserve() -> None:
+    plan = MemoryPlan({"weights": 900}, {"teacher": {"activations": 20}})
+    assert plan.fits(1000)
+    assert not plan.fits(999), "8% are left free"
 
 
 def test_an_engine_of_its_own_stays_or_sleeps() -> None:

@@ -104,6 +104,8 @@ def test_the_grounded_score_is_that_of_the_teacher_as_it_is_after_each_window(ti
             for bank in (population.learner.teacher_bank, None)
         )
         assert row["probe/grounded"] == now != base
+        asked = population.exposure_scores(0, np.array([0.5]), with_mismatch=False)
+        assert asked.grounded == pytest.approx(now, rel=1e-12)
         scores.append(now)
     assert scores[0] != scores[1]
 

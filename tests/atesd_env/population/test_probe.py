@@ -16,6 +16,7 @@ from atesd_env.rollouts.sampling import SamplingSpec
 from atesd_env.student.adapters import AdapterStack
 from atesd_env.student.loading import load_student
 from atesd_env.tasks.arithmetic import ArithmeticTask, running_sum
+from atesd_env.tasks.controls import ExposureKind
 
 
 @pytest.fixture
@@ -102,13 +103,14 @@ def test_fixed_teachers_scores_are_remembered_and_a_moving_ones_are_not(probe: P
 
 
 def test_a_score_is_remembered_for_what_each_problem_shows_and_for_nothing_else(probe: Probe):
-    """As many steps in all, shown of another problem, have another score; so has another kind of hint."""
+    """As many steps in all, shown of another problem, have another score; so has another kind of hint, of as many steps."""
     steps = [probe.builder.teacher_prompt(problem, 1.0).num_shown for problem in probe.problems]
-    first, second = next(pair for pair in itertools.combinations(range(7), 2) if steps[pair[0]] == steps[pair[1]])
+    first, second = next(pair for pair in itertools.combinations(range(7), 2) if steps[pair[0]] == steps[pair[1]] > 1)
     of_first, of_second = ([float(place == one) for place in range(7)] for one in (first, second))
-    asked = [(of_first, "reference"), (of_second, "reference"), (of_first, "none"), (of_first, "other")]
+    kinds: tuple[ExposureKind, ...] = ("reference", "none", "other", "other_matched", "wrong_answer", "no_answer")
+    asked = [*((of_first, kind) for kind in kinds), (of_second, "reference")]
     fresh = [probe.grounded(0, shown, kind, None, is_fixed=False) for shown, kind in asked]
-    assert len(set(fresh)) == 4
+    assert len(set(fresh)) == len(asked)
     for _ in range(2):  # computed, and remembered
         assert [probe.grounded(0, shown, kind, None, is_fixed=True) for shown, kind in asked] == fresh
 
