@@ -1,179 +1,200 @@
-"""A window of a Qwen3-shaped student of random weights on this machine's device: tokens a second, memory, share of the matrix rate.
+"""What an update costs on this machine's device, of a student in a preset's exact shape: the measuring part of ``gpu_all``.
 
-    python -m benchmarks.gpu_window --shape qwen3-1.7b --rollouts 32 --new-tokens 1024 --micro-batch 4
-    python -m benchmarks.gpu_window --shape narrow     # on a CPU: that the script works, no measurement of anything
-
-Random weights cost what trained ones cost. The device's matrix rate is measured here, with square products in the same number
-format; a window's share counts the products of decoding, scoring and the backward pass (attention's scores left out).
+Weights are random (they cost what trained ones cost) and made on the device; problems are made up, as long as the page about paper
+scale takes them to be. With random weights hardly any rollout ends early, so that every one has the preset's full length.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
+import dataclasses
+import json
+import platform
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, Qwen3Config
 
 from atesd_env.config import EnvConfig, preset
+from atesd_env.planning.memory import Lengths, memory_plan
+from atesd_env.planning.shape import PUBLISHED, shape_of
 from atesd_env.population.population import Population
-from atesd_env.student.model import wrap_student
+from atesd_env.student.model import Student, bare_copy, wrap_student
 from atesd_env.student.packaged import TINY_DIRECTORY
-from benchmarks.common import save
+from benchmarks.profile_window import Stages, fastest, operations, products_per_sec, timed_update
+from benchmarks.qwen_tokenizer import make_qwen_tokenizer
 
-SHAPES: dict[str, dict[str, int]] = {
-    "narrow": {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "head_dim": 16},
-    "qwen3-1.7b": {
-        "vocab_size": 151_936,
-        "hidden_size": 2048,
-        "intermediate_size": 6144,
-        "num_hidden_layers": 28,
-        "head_dim": 128,
-    },
+NARROW = Qwen3Config(
+    vocab_size=512,
+    hidden_size=64,
+    intermediate_size=96,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    max_position_embeddings=40_960,
+    tie_word_embeddings=True,
+)
+"""In the place of Qwen3-1.7B where nothing is to be measured: that the scripts work."""
+NARROW_FIELDS: dict[str, Any] = {
+    "dtype": "float32",
+    "lora_r": 4,
+    "num_rollouts": 2,
+    "micro_batch_size": 1,
+    "max_new_tokens": 6,
+    "probe_size": 1,
+    "probe_max_tokens": 8,
 }
-_HEADS = {"narrow": (4, 2), "qwen3-1.7b": (16, 8)}
+TYPICAL = {False: (300, 3000), True: (20, 60)}
+"""Tokens of the made-up texts in (student's, teacher's) prompts, in full size and in small."""
 
 
-def random_population(shape: str, config: EnvConfig, device: str) -> Population:
-    """Returns one student with random weights of a shape, in the configuration's number format, on a device."""
-    heads, key_value_heads = _HEADS[shape]
-    model_config = Qwen3Config(
-        **SHAPES[shape],
-        num_attention_heads=heads,
-        num_key_value_heads=key_value_heads,
-        max_position_embeddings=40_960,
-        tie_word_embeddings=True,
-    )
-    with torch.random.fork_rng(), torch.device(device):
+def device_name() -> str:
+    """Returns the device that everything is measured on."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def random_model(model_config: PretrainedConfig, dtype: str) -> PreTrainedModel:
+    """Returns a model of random weights, made on the device."""
+    with torch.random.fork_rng(), torch.device(device_name()):
         torch.manual_seed(0)
-        model = Qwen3ForCausalLM._from_config(model_config, dtype=getattr(torch, config.dtype))
-    tokenizer = AutoTokenizer.from_pretrained(TINY_DIRECTORY, trust_remote_code=False)
-    return Population(config, student=wrap_student(model, tokenizer, f"random {shape}", config))
+        return AutoModelForCausalLM.from_config(model_config, dtype=getattr(torch, dtype), trust_remote_code=False)
 
 
-def matrix_rate(device: str, dtype: torch.dtype) -> float:
-    """Returns operations a second of square products, the best of several."""
-    size = 8192 if device.startswith("cuda") else 512
-    left = torch.randn(size, size, device=device).to(dtype)
-    best = float("inf")
-    for _ in range(10):
-        _synchronize(device)
-        started = time.perf_counter()
-        left @ left
-        _synchronize(device)
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
+class Preset:
+    """Qwen3-1.7B's preset on random weights and made-up problems.
 
+    Args:
+        folder: Where the problems are written.
+        small: A narrow model and short rows instead, for a CPU.
 
-def _synchronize(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
+    Attributes:
+        student_prompt_tokens: About so long is the text of a problem.
+        teacher_prompt_tokens: With its solution.
+        config: The preset, with updates as windows and a small probe.
+        model_config: The model's sizes.
+        student: The base.
+    """
 
-
-def measure(shape: str, config: EnvConfig, device: str, windows: int = 2) -> dict[str, Any]:
-    """Returns what windows cost; the first one, which is not counted, prepares the kernels."""
-    population = random_population(shape, config, device)
-    population.reset(0, seed=0)
-    ratio = np.full((1, config.groups), 0.5)
-    population.window(ratio)
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
-    timings = dict.fromkeys(population.timings, 0.0)
-    num_tokens = operations = 0.0
-    parameters = sum(parameter.numel() for parameter in population.student.model.parameters())
-    passes_of_student = 8 if config.gradient_checkpointing else 6  # forward (again), gradient of activations
-    passes_of_student -= 2  # no gradient of the frozen weights
-    for _ in range(windows):
-        row = population.window(ratio)[0]
-        _synchronize(device)
-        for name, seconds in population.timings.items():
-            timings[name] += seconds
-        new = int(row["rollout/num_tokens"] or 0)
-        batch = population.batches[0]
-        student_prompts = [population.instances[0].builder.student_prompt(problem) for problem in batch.problems]
-        prompt = config.hold_window * sum(map(len, student_prompts))
-        taught = config.hold_window * sum(len(one.token_ids) for one in batch.teacher_prompts)
-        num_tokens += new
-        operations += parameters * (2 * (prompt + new) + passes_of_student * (prompt + new) + 2 * (taught + new))
-    seconds = timings["time/rollout_sec"] + timings["time/update_sec"]
-    rate = matrix_rate(device, getattr(torch, config.dtype))
-    is_cuda = device.startswith("cuda")
-    return {
-        "device": torch.cuda.get_device_name() if is_cuda else "CPU (no GPU: a smoke test, not a measurement)",
-        "shape": shape,
-        "parameters": parameters,
-        "config": {
-            name: getattr(config, name)
-            for name in (
-                *("dtype", "forward", "gradient_checkpointing", "num_rollouts", "micro_batch_size", "hold_window"),
-                *("max_new_tokens", "lora_r", "divergence_chunk"),
-            )
-        },
-        "windows": windows,
-        "sampled_tokens_per_sec": num_tokens / timings["time/rollout_sec"],
-        "trained_tokens_per_sec": num_tokens / timings["time/update_sec"],
-        "seconds_per_window": {name: value / windows for name, value in timings.items()},
-        "matrix_rate_per_sec": rate,
-        "share_of_matrix_rate": operations / seconds / rate,
-        "peak_memory_bytes": torch.cuda.max_memory_allocated() if is_cuda else None,
-    }
-
-
-def window_config(arguments: argparse.Namespace, device: str) -> EnvConfig:
-    """Returns the configuration of the measured windows: the shape's preset with the lengths that were asked for."""
-    if arguments.shape == "narrow":
-        return preset(
-            "ATESD-Tiny-v0",
-            dtype=arguments.dtype or "float32",
-            gradient_checkpointing=True,
-            num_rollouts=arguments.rollouts or 4,
-            micro_batch_size=arguments.micro_batch or 2,
-            max_new_tokens=arguments.new_tokens or 16,
-            forward=arguments.forward,
-            device=device,
-            hold_window=1,
-            probe_size=2,
-            probe_accuracy_every=0,
+    def __init__(self, folder: Path, *, small: bool, **changes: Any) -> None:
+        self.student_prompt_tokens, self.teacher_prompt_tokens = TYPICAL[small]
+        self.model_config = NARROW if small else PUBLISHED["Qwen/Qwen3-1.7B"]
+        try:
+            tokenizer = None if small else make_qwen_tokenizer()
+        except ModuleNotFoundError:
+            tokenizer = None
+        self.tokenizer: Any = tokenizer or AutoTokenizer.from_pretrained(
+            TINY_DIRECTORY, trust_remote_code=False, model_max_length=40_960
         )
-    # Arithmetic problems and a character tokenizer: what is measured are lengths, not answers.
-    return preset(
-        "ATESD-Qwen3-1.7B-v0",
-        task="arithmetic",
-        data_path=None,
-        dtype=arguments.dtype or "bfloat16",
-        num_rollouts=arguments.rollouts or 32,
-        micro_batch_size=arguments.micro_batch or 4,
-        max_new_tokens=arguments.new_tokens or 1024,
-        forward=arguments.forward,
-        device=device,
-        hold_window=1,
-        probe_size=4,
-        probe_accuracy_every=0,
-    )
+        sizes: dict[str, Any] = {
+            "hold_window": 1,
+            "windows": 1000,
+            "probe_size": 4,
+            "probe_batch_size": 2,
+            "probe_accuracy_every": 0,
+        }
+        fields = {**sizes, **(NARROW_FIELDS if small else {}), **changes}
+        path = folder / "problems.jsonl"
+        self._write_problems(path)
+        config = preset("ATESD-Qwen3-1.7B-v0", data_path=str(path), device=device_name(), **fields)
+        assert isinstance(config, EnvConfig)
+        self.config = config
+        self.student: Student = wrap_student(
+            random_model(self.model_config, config.dtype), self.tokenizer, "random weights", config
+        )
+
+    def _write_problems(self, path: Path) -> None:
+        line = "12+34+56=102; "
+        tokens = len(self.tokenizer.encode(line))
+        shown = self.teacher_prompt_tokens - self.student_prompt_tokens
+        long, solution = line * (self.student_prompt_tokens // tokens), f"{line}\n" * (shown // tokens)
+        rows = ({"problem": f"{number}: {long}", "solution": solution, "answer": str(number)} for number in range(200))
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    def planned_bytes(self, num_students: int, lengths: Lengths | None = None) -> int:
+        """Returns the peak that ``atesd plan`` foresees, at the lengths of the problems."""
+        shape = shape_of(self.model_config, self.config.lora_r, self.config.lora_targets)
+        if lengths is None:
+            prompts = {"student_prompt": self.student_prompt_tokens, "teacher_prompt": self.teacher_prompt_tokens}
+            lengths = dataclasses.replace(Lengths.worst(self.config), **prompts)
+        return memory_plan(self.config, shape, lengths, num_students).peak
+
+    def update(self, num_students: int = 1, *, cuda_graph: bool = False) -> dict[str, Any]:
+        """Returns what an update of K students costs, by stage; one of a few tokens before it prepares the kernels."""
+        student = dataclasses.replace(bare_copy(self.student), cuda_graph=cuda_graph)
+        students = Population(self.config, num_students, student)
+        for index in range(num_students):
+            students.reset(index, seed=index)
+        stages, sampling = Stages(), students.sampling
+        students.sampling = dataclasses.replace(sampling, max_new_tokens=min(4, sampling.max_new_tokens))
+        timed_update(students, stages, 1.0)
+        students.sampling = sampling
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        seconds = timed_update(students, stages, 1.0)
+        return {"students": num_students, "cuda_graph": cuda_graph, **self._costs(students, stages, seconds)}
+
+    def _costs(self, students: Population, stages: Stages, seconds: dict[str, float]) -> dict[str, Any]:
+        rollouts = stages.rollouts
+        assert rollouts is not None
+        rate = products_per_sec(device_name(), getattr(torch, self.config.dtype), matrix_size())
+        needed = operations(students, stages)
+        lengths = Lengths(
+            rollouts.prompt_ids.shape[1],
+            round(float(np.mean(stages.teacher_tokens))),
+            round(float(rollouts.lengths.float().mean())),
+            self.config.probe_max_tokens,
+        )
+        sampled = int(rollouts.lengths.sum())
+        return {
+            "sec": seconds["total"],
+            "sampled_tokens": sampled,
+            "lengths": dataclasses.asdict(lengths),
+            "stages": {
+                name: {
+                    "sec": one,
+                    "tokens_per_sec": sampled / one if one else None,
+                    "share_of_matrix_rate": needed[name] / one / rate if name in needed else None,
+                }
+                for name, one in seconds.items()
+                if name != "total"
+            },
+            "share_of_matrix_rate": sum(needed.values()) / seconds["total"] / rate,
+            "planned_bytes": self.planned_bytes(students.num_students, lengths),
+            "peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+        }
 
 
-def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Returns the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=list(SHAPES), default="qwen3-1.7b")
-    parser.add_argument("--rollouts", type=int, help="of an update")
-    parser.add_argument("--new-tokens", type=int, help="longest rollout")
-    parser.add_argument("--micro-batch", type=int)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"])
-    parser.add_argument("--forward", choices=["fused", "modules"], default="fused")
-    parser.add_argument("--windows", type=int, default=2)
-    return parser.parse_args(arguments)
+def matrix_size() -> int:
+    """Returns the side of the square products by which the matrix rate is measured."""
+    return 8192 if torch.cuda.is_available() else 256
 
 
-def main() -> None:
-    """Measures and writes ``benchmarks/results/gpu_window_<shape>.json``."""
-    arguments = parsed()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    result = measure(arguments.shape, window_config(arguments, device), device, arguments.windows)
-    save(f"gpu_window_{arguments.shape}", result)
-
-
-if __name__ == "__main__":
-    main()
+def card() -> dict[str, Any]:
+    """Returns the device, its driver, and the rates that it reaches: products and copies."""
+    device, size = device_name(), matrix_size()
+    numbers = torch.zeros(size * size, device=device)
+    found: dict[str, Any] = {
+        "device": f"CPU ({platform.processor() or platform.machine()}): not a measurement",
+        "driver": None,
+    }
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        driver = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split("\n")[0]
+        found = {
+            "device": properties.name,
+            "driver": driver,
+            "cuda": torch.version.cuda,
+            "bytes": properties.total_memory,
+        }
+    return {
+        **found,
+        "devices": torch.cuda.device_count(),
+        "matrix_rate_per_sec": {
+            name: products_per_sec(device, getattr(torch, name), size) for name in ("bfloat16", "float32")
+        },
+        "memory_rate_bytes_per_sec": 2 * numbers.numel() * 4 / fastest(lambda: numbers + 1),
+    }

@@ -43,8 +43,10 @@ class Stages:
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
+            wait_for_device()
             started = time.perf_counter()
             result = function(*arguments, **options)
+            wait_for_device()
             self.seconds[name] += time.perf_counter() - started
             return result
 
@@ -61,7 +63,7 @@ class Stages:
         def call(student: Any, ids: Any, mask: Any, rollouts: Any, **options: Any) -> Any:
             name = "student" if torch.is_grad_enabled() else "teacher"
             if name == "teacher":
-                self.teacher_tokens = mask.sum(dim=1).tolist()
+                self.teacher_tokens += mask.sum(dim=1).tolist()
             return self.timed(name, function)(student, ids, mask, rollouts, **options)
 
         return call
@@ -69,45 +71,33 @@ class Stages:
 
 def measure(config: Any, windows: int) -> tuple[dict[str, float], Population, Stages]:
     """Returns the median seconds of each stage of an update of one student."""
-    students = Population(config)
+    students, stages = Population(config), Stages()
     students.reset(0, 0)
-    collected: list[dict[str, float]] = []
-    stages = Stages()
-    for _ in range(windows + 1):
-        stages.seconds = defaultdict(float)
-        with ExitStack() as stack:
-            for target, name, wrapped in (
-                (students.engine, "sample", stages.sampled(students.engine.sample)),
-                (distillation, "scored_hidden", stages.scored(distillation.scored_hidden)),
-                (distillation, "token_divergence", stages.timed("divergence", distillation.token_divergence)),
-                (torch.Tensor, "backward", stages.timed("backward", torch.Tensor.backward)),
-                (
-                    students.learner.optimizers[0],
-                    "step",
-                    stages.timed("optimizer", students.learner.optimizers[0].step),
-                ),
-                (
-                    students.instances[0].builder,
-                    "student_prompt",
-                    stages.timed("prompts", students.instances[0].builder.student_prompt),
-                ),
-                (
-                    students.instances[0].builder,
-                    "teacher_prompt",
-                    stages.timed("prompts", students.instances[0].builder.teacher_prompt),
-                ),
-                (
-                    students.instances[0].task,
-                    "is_correct",
-                    stages.timed("grading", students.instances[0].task.is_correct),
-                ),
-            ):
-                stack.enter_context(patch.object(target, name, wrapped))
-            students.window(np.full((1, 1), 0.5))
-        total = students.timings["time/rollout_sec"] + students.timings["time/update_sec"]
-        collected.append({**stages.seconds, "other": total - sum(stages.seconds.values()), "total": total})
-    names = (*STAGES, "total")
-    return {name: float(np.median([one[name] for one in collected[1:]])) for name in names}, students, stages
+    collected = [timed_update(students, stages, 0.5) for _ in range(windows + 1)]
+    return {name: float(np.median([one[name] for one in collected[1:]])) for name in collected[0]}, students, stages
+
+
+def timed_update(students: Population, stages: Stages, ratio: float) -> dict[str, float]:
+    """Makes a window of all students; returns the seconds of each stage, and of its updates in all."""
+    stages.seconds, stages.teacher_tokens = defaultdict(float), []
+    instances = {id(instance): instance for instance in students.instances}.values()
+    timed = [
+        *((optimizer, "step", "optimizer") for optimizer in students.learner.optimizers),
+        *((instance.builder, "student_prompt", "prompts") for instance in instances),
+        *((instance.builder, "teacher_prompt", "prompts") for instance in instances),
+        *((instance.task, "is_correct", "grading") for instance in instances),
+        (distillation, "token_divergence", "divergence"),
+        (torch.Tensor, "backward", "backward"),
+    ]
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(students.engine, "sample", stages.sampled(students.engine.sample)))
+        stack.enter_context(patch.object(distillation, "scored_hidden", stages.scored(distillation.scored_hidden)))
+        for target, name, stage in timed:
+            stack.enter_context(patch.object(target, name, stages.timed(stage, getattr(target, name))))
+        students.window(np.full((students.num_students, 1), ratio))
+    total = students.timings["time/rollout_sec"] + students.timings["time/update_sec"]
+    seconds = {**dict.fromkeys(STAGES, 0.0), **stages.seconds}
+    return {**seconds, "other": total - sum(stages.seconds.values()), "total": total}
 
 
 def operations(students: Population, stages: Stages) -> dict[str, float]:
@@ -141,15 +131,28 @@ def operations(students: Population, stages: Stages) -> dict[str, float]:
     }
 
 
-def products_per_sec() -> float:
-    """Returns the floating-point operations a second of a large matrix product, the best of five."""
-    left, right = torch.randn(2, 2000, 2000)
-    best = 0.0
+def products_per_sec(device: str = "cpu", dtype: torch.dtype = torch.float32, size: int = 2000) -> float:
+    """Returns the floating-point operations a second of a large matrix product, the best of several."""
+    left, right = torch.randn(2, size, size, device=device).to(dtype)
+    return 2 * size**3 / fastest(lambda: left @ right)
+
+
+def fastest(action: Callable[[], object]) -> float:
+    """Returns the seconds of something, the least of six times."""
+    seconds = []
     for _ in range(6):
+        wait_for_device()
         started = time.perf_counter()
-        left @ right
-        best = max(best, 2 * 2000**3 / (time.perf_counter() - started))
-    return best
+        action()
+        wait_for_device()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def wait_for_device() -> None:
+    """A GPU's work goes on behind the host's back; a time is right once it has ended."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def main() -> None:

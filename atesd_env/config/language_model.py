@@ -37,6 +37,9 @@ class EnvConfig(RunConfig):
     forward: Literal["fused", "modules"] = choice("fused", "fused", "modules")
     """How the student is run: written out, in fewer and larger operations, where its architecture is known (Llama, Qwen2,
     Qwen3), or through transformers' modules. The same numbers up to rounding. [ours]"""
+    cuda_graph: bool = False
+    """Decode in steps of one shape, which a GPU captures once and repeats: a launch a token in the place of hundreds. Needs
+    `forward` "fused"; elsewhere the same steps run without capture. The same tokens up to rounding. [ours]"""
     device: str = "auto"
     """Torch device, such as "cpu" or "cuda:0"; "auto" takes a GPU if there is one. [ours]"""
     base_quantization: Literal["none", "nf4"] = choice("none", "none", "nf4")

@@ -50,7 +50,8 @@ def begin_decoding(
         num_students: S; R is a multiple of it.
     """
     if student.fused is not None:
-        return FusedDecoding(student.fused, prompt_ids, prompt_mask, max_new_tokens, num_students)
+        kind = FixedDecoding if student.cuda_graph else FusedDecoding
+        return kind(student.fused, prompt_ids, prompt_mask, max_new_tokens, num_students)
     return ModuleDecoding(student, prompt_ids, prompt_mask, max_new_tokens)
 
 
@@ -152,27 +153,33 @@ class FusedDecoding:
 
     def step(self, token_ids: Tensor) -> None:
         """Feeds one token a row, [R] long."""
-        body, turn = self._body, self._column - self._first_column
-        rotary = (self._rotary[0][:, turn], self._rotary[1][:, turn])
+        turn = self._column - self._first_column
+        self._feed(token_ids, (self._rotary[0][:, turn], self._rotary[1][:, turn]))
+        self._column += 1
+
+    def _feed(self, token_ids: Tensor, rotary: tuple[Tensor, Tensor]) -> None:
+        body = self._body
         hidden = body.embed(token_ids)
         for number, low_ranks in enumerate(self._low_ranks):
             hidden = body.layer(number, hidden, low_ranks, rotary, self._attend)
         self.hidden = body.finish(hidden)
-        self._column += 1
 
     def _attend(self, number: int, rotated: Tensor, value: Tensor) -> Tensor:
         """Attention of one new token a row to its row's tokens so far, itself included."""
-        keys, values, end = self._keys[number], self._values[number], self._column + 1
         query, key = rotated.split([self._body.num_heads, self._body.num_key_value_heads], dim=1)
-        keys[..., self._column] = key
-        values[:, :, self._column] = value
+        keys, values, bias = self._extended(number, key, value)
         # The heads that share a key-value head stand together and become the rows of one small product.
         grouped = query.reshape(keys.shape[0] * keys.shape[1], -1, query.shape[-1])
-        scores = torch.baddbmm(
-            self._bias[..., :end], grouped, keys.flatten(0, 1)[..., :end], alpha=query.shape[-1] ** -0.5
-        )
+        scores = torch.baddbmm(bias, grouped, keys.flatten(0, 1), alpha=query.shape[-1] ** -0.5)
         weights = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype)
-        return torch.bmm(weights, values.flatten(0, 1)[:, :end]).view(len(value), -1)
+        return torch.bmm(weights, values.flatten(0, 1)).view(len(value), -1)
+
+    def _extended(self, number: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns a layer's keys [R, G, d, T], values [R, G, T, d] and their mask, a new token's [R, G, d] at their end."""
+        keys, values, end = self._keys[number], self._values[number], self._column + 1
+        keys[..., self._column] = key
+        values[:, :, self._column] = value
+        return keys[..., :end], values[:, :, :end], self._bias[..., :end]
 
     def keep(self, rows: Tensor) -> None:
         """Goes on with some rows only, [n] long, in the given order."""
@@ -182,6 +189,31 @@ class FusedDecoding:
         self._values = [values[rows] for values in self._values]
         self._rotary = (self._rotary[0][rows], self._rotary[1][rows])
         self.hidden = self.hidden[rows]
+
+
+class FixedDecoding(FusedDecoding):
+    """The same in steps of one shape, for a CUDA graph: a step looks at the whole cache, and a mask hides what is not there yet."""
+
+    def __init__(
+        self, body: FusedBody, prompt_ids: Tensor, prompt_mask: Tensor, max_new_tokens: int, num_students: int = 1
+    ) -> None:
+        super().__init__(body, prompt_ids, prompt_mask, max_new_tokens, num_students)
+        self._bias[..., self._first_column :] = -torch.inf
+        self._turn = torch.zeros(1, dtype=torch.long, device=prompt_ids.device)
+
+    def step(self, token_ids: Tensor) -> None:
+        """Feeds one token a row, [R] long."""
+        self._place = self._turn + self._first_column
+        self._bias.index_fill_(2, self._place, 0.0)
+        cosine, sine = (part.index_select(1, self._turn)[:, 0] for part in self._rotary)
+        self._feed(token_ids, (cosine, sine))
+        self._turn += 1
+
+    def _extended(self, number: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        keys, values = self._keys[number], self._values[number]
+        keys.index_copy_(3, self._place, key.unsqueeze(3))
+        values.index_copy_(2, self._place, value.unsqueeze(2))
+        return keys, values, self._bias
 
 
 def _parts(num_rows: int, length: int, num_students: int) -> Iterator[tuple[slice, slice]]:

@@ -1,7 +1,7 @@
 """Rollouts: the student samples answers, in a decode loop of our own that stops working on rows that have ended.
 
 Every random number is drawn before the loop, one for each row and position. So a row's tokens depend neither on the other
-rows nor on when those end, and the caller's generator advances by the same amount in every call.
+rows nor on when those end or are looked at, and the caller's generator advances by the same amount in every call.
 """
 
 from __future__ import annotations
@@ -16,11 +16,18 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from atesd_env.config import EnvConfig
-from atesd_env.rollouts.decoding import begin_decoding
+from atesd_env.rollouts.capture import Captured
+from atesd_env.rollouts.decoding import Decoding, begin_decoding
 from atesd_env.student.model import Student
 
 KEPT_SHARE = 0.75
 """Rows that have ended are dropped from the batch once at most this share of it is left: dropping copies the cache."""
+CAPTURED_KEPT_SHARE = 0.5
+"""The same where steps are captured: fewer rows are another shape, and that is captured anew."""
+CHECK_TOKENS = {"cuda": 8}
+"""After how many tokens, by kind of device, the host looks whether rows go on (others: 1): a GPU's queue runs empty meanwhile."""
+TIES = 44
+"""Words that share the last place of top-k and are kept beside ``top_k``, at most: coarse number formats have many."""
 
 
 @dataclass(frozen=True)
@@ -122,24 +129,36 @@ def position_ids(mask: Tensor) -> Tensor:
     return (mask.long().cumsum(dim=1) - 1).clamp_min(0)
 
 
-def filtered_logits(logits: Tensor, spec: SamplingSpec) -> Tensor:
-    """Returns logits [R, V] after temperature, then top-k, then top-p, in the order and with the ties of transformers.
+def kept_probabilities(logits: Tensor, spec: SamplingSpec) -> tuple[Tensor, Tensor | None]:
+    """Returns what may be drawn after temperature, then top-k, then top-p, in the order and with the ties of transformers.
+
+    With top-k only the C likeliest words are looked at, so that nothing of the vocabulary's size is sorted.
 
     Args:
-        logits: [R, V] float32.
+        logits: [R, V].
         spec: Its temperature must be positive.
+
+    Returns:
+        (probabilities [R, C] float32, 0 for what was removed, the others not yet divided by their sum; the words that the columns
+        stand for [R, C] long, ascending, or None where C is V).
     """
-    logits = logits / spec.temperature
+    words = None
     if 0 < spec.top_k < logits.shape[-1]:
-        threshold = logits.topk(spec.top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < threshold, -torch.inf)
+        likeliest = logits.topk(min(spec.top_k + TIES, logits.shape[-1]), dim=-1)
+        # In the vocabulary's order a number chooses the word that it would choose among all.
+        words, order = likeliest.indices.sort(dim=-1)
+        scaled = likeliest.values.float() / spec.temperature
+        logits = scaled.gather(1, order)
+        logits = logits.masked_fill(logits < scaled[:, spec.top_k - 1 : spec.top_k], -torch.inf)
+    else:
+        logits = logits.float() / spec.temperature
+    probabilities = logits.softmax(dim=-1)
     if spec.top_p < 1.0:
-        ascending, order = logits.sort(dim=-1)
-        cumulative = ascending.softmax(dim=-1).cumsum(dim=-1)
-        remove = cumulative <= 1.0 - spec.top_p
+        ascending, order = probabilities.sort(dim=-1)
+        remove = ascending.cumsum(dim=-1) <= 1.0 - spec.top_p
         remove[:, -1] = False  # the most likely token always stays
-        logits = logits.masked_fill(remove.scatter(1, order, remove), -torch.inf)
-    return logits
+        probabilities = probabilities.masked_fill(remove.scatter(1, order, remove), 0.0)
+    return probabilities, words
 
 
 def sample_next_token(logits: Tensor, uniforms: Tensor, spec: SamplingSpec) -> Tensor:
@@ -152,13 +171,15 @@ def sample_next_token(logits: Tensor, uniforms: Tensor, spec: SamplingSpec) -> T
     """
     if spec.temperature == 0:
         return logits.argmax(dim=-1)
-    cumulative = filtered_logits(logits.float(), spec).softmax(dim=-1).cumsum(dim=-1)
+    probabilities, words = kept_probabilities(logits, spec)
+    cumulative = probabilities.cumsum(dim=-1)
     # Scaling by the last entry instead of 1 keeps a rounding error of the sum from ever choosing a removed token.
     targets = uniforms[:, None].to(cumulative.dtype) * cumulative[:, -1:]
-    tokens = torch.searchsorted(cumulative, targets, right=True)[:, 0]
-    last_possible = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())[:, 0]
+    columns = torch.searchsorted(cumulative, targets, right=True)
+    last_possible = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())
     # Logits that are not finite lead past the vocabulary; such a row goes on, and its student is named when it is scored.
-    return torch.minimum(tokens, last_possible).clamp_max(logits.shape[-1] - 1)
+    columns = torch.minimum(columns, last_possible).clamp_max(cumulative.shape[-1] - 1)
+    return (columns if words is None else words.gather(1, columns))[:, 0]
 
 
 def generate(
@@ -193,33 +214,71 @@ def _decode(
     student: Student, prompt_ids: Tensor, prompt_mask: Tensor, spec: SamplingSpec, uniforms: Tensor, num_students: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns (completion_ids [R, T], completion_mask [R, T], is_finished [R])."""
-    device, num_rows = student.device, len(prompt_ids)
-    eos_token_ids = torch.tensor(student.eos_token_ids, device=device)
-    sampled = torch.full((num_rows, spec.max_new_tokens), student.pad_token_id, device=device)
-    rows = torch.arange(num_rows, device=device)
-    has_ended = torch.zeros(num_rows, dtype=torch.bool, device=device)
     decoding = begin_decoding(student, prompt_ids, prompt_mask, spec.max_new_tokens, num_students)
-    num_tokens = 0
+    drawing = _Drawing(student, decoding, spec, uniforms)
+    advance = Captured(drawing.advance, student.device) if student.cuda_graph else drawing.advance
+    kept_share = CAPTURED_KEPT_SHARE if student.cuda_graph else KEPT_SHARE
+    check_every = CHECK_TOKENS.get(student.device.type, 1)
+    drawing.draw()
+    num_tokens = 1
     while True:
-        logits = functional.linear(decoding.hidden, student.head_weight, student.head_bias)
-        tokens = sample_next_token(logits, uniforms[:, num_tokens], spec)
-        sampled[rows, num_tokens] = tokens
-        has_ended = has_ended | torch.isin(tokens, eos_token_ids)
+        if num_tokens % check_every == 0 or num_tokens == spec.max_new_tokens:
+            # Every student goes on with as many rows as the one that has most left.
+            num_left = int((~drawing.has_ended).view(num_students, -1).sum(dim=1).max())
+            if num_left == 0 or num_tokens == spec.max_new_tokens:
+                break
+            if num_left <= kept_share * len(drawing.rows) / num_students:
+                drawing.keep(_unended_first(drawing.has_ended.view(num_students, -1), num_left))
+                if isinstance(advance, Captured):
+                    advance.forget()
+        advance()
         num_tokens += 1
-        # Every student goes on with as many rows as the one that has most left.
-        num_left = int((~has_ended).view(num_students, -1).sum(dim=1).max())
-        if num_left == 0 or num_tokens == spec.max_new_tokens:
-            break
-        if num_left <= KEPT_SHARE * len(rows) / num_students:
-            kept = _unended_first(has_ended.view(num_students, -1), num_left)
-            rows, tokens, uniforms, has_ended = rows[kept], tokens[kept], uniforms[kept], has_ended[kept]
-            decoding.keep(kept)
-        decoding.step(tokens)
-    sampled = sampled[:, :num_tokens]
-    is_end = torch.isin(sampled, eos_token_ids)
+    sampled = drawing.sampled[:, :num_tokens]
+    is_end = torch.isin(sampled, drawing.eos_token_ids)
     # Whatever was sampled in a row after its end token, while others went on, is not part of it.
     completion_mask = is_end.cumsum(dim=1) - is_end.long() == 0
-    return sampled.masked_fill(~completion_mask, student.pad_token_id), completion_mask, is_end.any(dim=1)
+    longest = int(completion_mask.sum(dim=1).max())
+    completion_mask = completion_mask[:, :longest]
+    sampled = sampled[:, :longest].masked_fill(~completion_mask, student.pad_token_id)
+    return sampled, completion_mask, is_end.any(dim=1)
+
+
+class _Drawing:
+    """The rows that still go on, what was drawn of all of them, and the step from one token to the next.
+
+    A step reads and writes the same tensors each time, its own number among them, and asks the device nothing: a CUDA graph can
+    repeat it.
+    """
+
+    def __init__(self, student: Student, decoding: Decoding, spec: SamplingSpec, uniforms: Tensor) -> None:
+        device, num_rows = student.device, len(uniforms)
+        self._student, self._decoding, self._spec, self._uniforms = student, decoding, spec, uniforms
+        self.eos_token_ids = torch.tensor(student.eos_token_ids, dtype=torch.long, device=device)
+        self.sampled = torch.full((num_rows, spec.max_new_tokens), student.pad_token_id, device=device)
+        self.rows = torch.arange(num_rows, device=device)
+        self.has_ended = torch.zeros(num_rows, dtype=torch.bool, device=device)
+        self._tokens = torch.zeros(num_rows, dtype=torch.long, device=device)
+        self._turn = torch.zeros(1, dtype=torch.long, device=device)
+
+    def draw(self) -> None:
+        """Draws the next token of each row."""
+        logits = functional.linear(self._decoding.hidden, self._student.head_weight, self._student.head_bias)
+        uniforms = self._uniforms.index_select(1, self._turn)[:, 0]
+        self._tokens.copy_(sample_next_token(logits, uniforms, self._spec))
+        self.sampled.index_put_((self.rows, self._turn), self._tokens)
+        self.has_ended |= (self._tokens[:, None] == self.eos_token_ids).any(dim=1)
+        self._turn += 1
+
+    def advance(self) -> None:
+        """Feeds the token of each row, and draws the next one."""
+        self._decoding.step(self._tokens)
+        self.draw()
+
+    def keep(self, kept: Tensor) -> None:
+        """Goes on with some rows only, [n] long, in the given order."""
+        self.rows, self._uniforms, self._tokens = self.rows[kept], self._uniforms[kept], self._tokens[kept]
+        self.has_ended = self.has_ended[kept]
+        self._decoding.keep(kept)
 
 
 def _unended_first(has_ended: Tensor, num_rows: int) -> Tensor:

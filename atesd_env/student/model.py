@@ -33,6 +33,7 @@ class Student:
         pad_token_id: Token that fills; always masked.
         source: Where the weights came from, for the log.
         fused: ``body``, written out; None to go through ``body`` itself.
+        cuda_graph: Decoding makes steps of one shape, which a GPU captures; ``fused`` only.
         ranks: The processes of the run, each with the whole base, that share each batch's rows.
     """
 
@@ -45,6 +46,7 @@ class Student:
     pad_token_id: int
     source: str
     fused: FusedBody | None = None
+    cuda_graph: bool = False
     ranks: Ranks = ALONE
 
     @property
@@ -100,6 +102,12 @@ def wrap_student(model: PreTrainedModel, tokenizer: Any, source: str, config: En
     model.requires_grad_(False).eval()
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    fused = FusedBody(model) if config.forward == "fused" and is_known(model) else None
+    if config.cuda_graph and fused is None:
+        raise StudentError(
+            f"student {source}: expected a model that runs written out with cuda_graph=True (forward='fused', an unquantised Llama, Qwen2 "
+            f"or Qwen3), got a {model.config.model_type} with forward={config.forward!r}; leave cuda_graph out."
+        )
     eos_token_ids = _eos_token_ids(model, tokenizer, source)
     pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_token_ids[0]
     return Student(
@@ -111,7 +119,8 @@ def wrap_student(model: PreTrainedModel, tokenizer: Any, source: str, config: En
         eos_token_ids=eos_token_ids,
         pad_token_id=pad_token_id,
         source=source,
-        fused=FusedBody(model) if config.forward == "fused" and is_known(model) else None,
+        fused=fused,
+        cuda_graph=config.cuda_graph,
     )
 
 

@@ -36,7 +36,14 @@ from docs.generator.code_tables import (
     student_fields_table,
 )
 from docs.generator.leaderboard import leaderboard_table
-from docs.generator.measured_tables import hostile_table, programs_table, scaling_table, surrogate_table, trl_table
+from docs.generator.measured_tables import (
+    gpu_table,
+    hostile_table,
+    programs_table,
+    scaling_table,
+    surrogate_table,
+    trl_table,
+)
 from docs.generator.plan_tables import measured_table, presets_table, seeds_table
 from docs.generator.public_names import ROOT
 from docs.generator.result_tables import (
@@ -112,6 +119,7 @@ MADE: dict[str, Callable[[], str]] = {
     "plan_of_presets": presets_table,
     "plan_against_measured": measured_table,
     "seeds": seeds_table,
+    "gpu": gpu_table,
 }
 """What makes each block, by its name."""
 

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
-from transformers.convert_slow_tokenizer import bytes_to_unicode
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from atesd_env.config import EnvConfig
 from atesd_env.student.packaged import TINY_DIRECTORY
+from benchmarks.qwen_tokenizer import make_qwen_tokenizer
 from tests.atesd_env.rollouts.engines.fake_engines import Brain, FakeVllmServer
-
-# In the order of their ids, from 151643 on, as Qwen3 has them.
-_QWEN_CONTROL_TOKENS = (
-    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>"),
-    *("<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"),
-    *("<|image_pad|>", "<|video_pad|>"),
-)
-_QWEN_PLAIN_ADDED_TOKENS = (
-    *("<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"),
-    *("<|repo_name|>", "<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>"),
-)
-_QWEN_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 
 
 def _package_directory(package: str) -> Path:
@@ -57,35 +41,10 @@ def smollm2_tokenizer() -> PreTrainedTokenizerBase:
 @pytest.fixture(scope="session")
 def qwen_tokenizer() -> PreTrainedTokenizerBase:
     """Qwen's 151,643 words out of the package `qwen_tokenizer`, with Qwen3's control tokens and the template that TRL keeps of it."""
-    lines = (_package_directory("qwen_tokenizer") / "resources" / "qwen.tiktoken").read_bytes().splitlines()
-    ranks = {base64.b64decode(word): int(rank) for word, rank in (line.split() for line in lines if line)}
-    letter = bytes_to_unicode()
-    spelled = {word: "".join(letter[byte] for byte in word) for word in ranks}
-    merges: list[tuple[str, str]] = []
-    for word in sorted(ranks, key=ranks.__getitem__):
-        cuts = [(word[:cut], word[cut:]) for cut in range(1, len(word))]
-        pairs = [(left, right) for left, right in cuts if left in ranks and right in ranks]
-        pairs.sort(key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
-        merges += [(spelled[left], spelled[right]) for left, right in pairs]
-    tokenizer = Tokenizer(models.BPE({spelled[word]: rank for word, rank in ranks.items()}, merges))
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_QWEN_WORDS), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in _QWEN_CONTROL_TOKENS])
-    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in _QWEN_PLAIN_ADDED_TOKENS])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        chat_template=(_package_directory("trl") / "chat_templates" / "qwen3.jinja").read_text(encoding="utf-8"),
-        clean_up_tokenization_spaces=False,
-        model_max_length=40_960,
-    )
+    try:
+        return make_qwen_tokenizer()
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(params=["tiny", "smollm2", "qwen"])

@@ -10,29 +10,41 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from atesd_env.rollouts.decoding import PASS_TOKENS, FusedDecoding, ModuleDecoding, begin_decoding
+from atesd_env.errors import StudentError
+from atesd_env.rollouts.decoding import PASS_TOKENS, FixedDecoding, FusedDecoding, ModuleDecoding, begin_decoding
 from atesd_env.rollouts.sampling import SamplingSpec, generate, left_pad
 from atesd_env.rollouts.scoring import forced_rollouts, scored_hidden
 from atesd_env.student.adapters import AdapterStack
 
+KINDS = {"fused": FusedDecoding, "fixed": FixedDecoding, "modules": ModuleDecoding}
 
-@pytest.fixture(params=["fused", "modules"])
+
+@pytest.fixture(params=list(KINDS))
 def forward(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 def make_student(random_model, as_student, forward: str, num_students: int):
-    student = as_student(random_model, forward=forward)
+    student = as_student(
+        random_model, forward="modules" if forward == "modules" else "fused", cuda_graph=forward == "fixed"
+    )
     stack = AdapterStack(student.model, num_students, r=2, alpha=4.0, targets=("q_proj", "k_proj", "o_proj", "up_proj"))
     stack.flat.copy_(0.3 * torch.randn(stack.flat.shape, generator=torch.Generator().manual_seed(1)))
     return student, stack
 
 
 def test_the_kind_of_decoding_is_the_configured_one(random_model, as_student, make_prompts, forward):
-    student = as_student(random_model, forward=forward)
+    student, _ = make_student(random_model, as_student, forward, 1)
     with torch.no_grad():
         decoding = begin_decoding(student, *left_pad(make_prompts(2), 0), max_new_tokens=2)
-    assert type(decoding) is {"fused": FusedDecoding, "modules": ModuleDecoding}[forward]
+    assert type(decoding) is KINDS[forward]
+
+
+def test_steps_of_one_shape_are_refused_where_modules_decode(random_model, as_student):
+    with pytest.raises(
+        StudentError, match=r"forward='fused'.*, got a \w+ with forward='modules'; leave cuda_graph out"
+    ):
+        as_student(random_model, forward="modules", cuda_graph=True)
 
 
 @pytest.mark.parametrize("num_students", [1, 3])
@@ -121,13 +133,14 @@ def test_dropping_ended_rows_changes_no_rollout(random_model, as_student, make_p
     uniforms = torch.rand(12, 16, generator=torch.Generator().manual_seed(0))
     prompts = make_prompts(12)
     drops: list[int] = []
-    kind = {"fused": FusedDecoding, "modules": ModuleDecoding}[forward]
+    kind = KINDS[forward]
     keep = kind.keep
     monkeypatch.setattr(kind, "keep", lambda self, rows: (drops.append(len(rows)), keep(self, rows))[1])
     with stack.use("student", [0, 1, 2]):
         dropped = generate(student, prompts, SamplingSpec(16), uniforms, num_students=3)
         num_drops = len(drops)
         monkeypatch.setattr("atesd_env.rollouts.sampling.KEPT_SHARE", 0.0)
+        monkeypatch.setattr("atesd_env.rollouts.sampling.CAPTURED_KEPT_SHARE", 0.0)
         whole = generate(student, prompts, SamplingSpec(16), uniforms, num_students=3)
     assert num_drops >= 2
     assert len(drops) == num_drops
@@ -138,16 +151,34 @@ def test_dropping_ended_rows_changes_no_rollout(random_model, as_student, make_p
         assert torch.equal(getattr(dropped, name), getattr(whole, name)), name
 
 
+@pytest.mark.parametrize("check_every", [3, 5, 100])
+def test_looking_less_often_whether_rows_go_on_changes_no_bit(
+    random_model, as_student, make_prompts, forward, check_every, monkeypatch
+):
+    """Rows end after 1 to 14 tokens of 14; 100 looks at the end only."""
+    random_model.generation_config.eos_token_id = list(range(3, 101, 7))
+    student, stack = make_student(random_model, as_student, forward, 2)
+    prompts, uniforms = make_prompts(6), torch.rand(6, 14, generator=torch.Generator().manual_seed(0))
+    with stack.use("student", [0, 1]):
+        wanted = generate(student, prompts, SamplingSpec(14), uniforms, num_students=2)
+        monkeypatch.setattr("atesd_env.rollouts.sampling.CHECK_TOKENS", {"cpu": check_every})
+        found = generate(student, prompts, SamplingSpec(14), uniforms, num_students=2)
+    assert wanted.lengths.min() < 5
+    for name in vars(wanted).keys() - {"token_log_probs"}:
+        assert torch.equal(getattr(found, name), getattr(wanted, name)), name
+
+
 def test_fused_and_module_rollouts_are_the_same(random_model, as_student, make_prompts):
     """The same uniforms choose the same tokens: the two ways differ in rounding only."""
     uniforms = torch.rand(6, 10, generator=torch.Generator().manual_seed(0))
     sampled = []
-    for forward in ("fused", "modules"):
+    for forward in KINDS:
         student, stack = make_student(copy.deepcopy(random_model), as_student, forward, 2)
         with stack.use("student", [1, 0]):
             sampled.append(generate(student, make_prompts(6), SamplingSpec(10), uniforms, num_students=2))
-    assert torch.equal(sampled[0].completion_ids, sampled[1].completion_ids)
-    assert torch.equal(sampled[0].completion_mask, sampled[1].completion_mask)
+    for other in sampled[1:]:
+        assert torch.equal(sampled[0].completion_ids, other.completion_ids)
+        assert torch.equal(sampled[0].completion_mask, other.completion_mask)
 
 
 class _Waits(TorchDispatchMode):
@@ -170,9 +201,14 @@ class _Waits(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_a_token_makes_the_host_wait_once(random_model, as_student, make_prompts):
-    """On a GPU each wait empties its queue; one is needed, to know whether rows go on."""
-    student = dataclasses.replace(as_student(random_model, forward="fused"), eos_token_ids=())
+@pytest.mark.parametrize(("check_every", "cuda_graph", "more"), [(1, False, 10), (5, False, 2), (5, True, 2)])
+def test_the_host_waits_only_where_it_looks(
+    random_model, as_student, make_prompts, check_every, cuda_graph, more, monkeypatch
+):
+    """On a GPU each wait empties its queue; to know whether rows go on, one is needed every so many tokens."""
+    student = as_student(random_model, forward="fused", cuda_graph=cuda_graph)
+    student = dataclasses.replace(student, eos_token_ids=())
+    monkeypatch.setattr("atesd_env.rollouts.sampling.CHECK_TOKENS", {"cpu": check_every})
     waits = []
     for num_tokens in (4, 14):
         with _Waits() as counted:
@@ -181,5 +217,5 @@ def test_a_token_makes_the_host_wait_once(random_model, as_student, make_prompts
                 student, make_prompts(4), spec, torch.rand(4, num_tokens, generator=torch.Generator().manual_seed(0))
             )
         waits.append(counted.number)
-    assert waits[1] - waits[0] == 10
+    assert waits[1] - waits[0] == more
     assert waits[0] < 15

@@ -12,10 +12,11 @@ from transformers.generation.logits_process import (
 )
 
 from atesd_env.rollouts.sampling import (
+    TIES,
     SamplingSpec,
     decode_texts,
-    filtered_logits,
     generate,
+    kept_probabilities,
     left_pad,
     position_ids,
     sample_next_token,
@@ -35,10 +36,30 @@ def test_filters_equal_transformers_on_the_same_logits(temperature: float, top_p
         wanted.append(TopKLogitsWarper(top_k))
     if top_p < 1.0:
         wanted.append(TopPLogitsWarper(top_p))
-    ours = filtered_logits(logits, SamplingSpec(8, temperature, top_p, top_k))
+    kept, words = kept_probabilities(logits, SamplingSpec(8, temperature, top_p, top_k))
+    ours = kept if words is None else torch.zeros_like(logits).scatter(1, words, kept)
     theirs = wanted(None, logits.clone())
-    assert torch.equal(ours.isinf(), theirs.isinf())
-    torch.testing.assert_close(ours, theirs)
+    assert torch.equal(ours == 0, theirs.isinf())
+    torch.testing.assert_close(ours / ours.sum(dim=1, keepdim=True), theirs.softmax(dim=1))
+
+
+def test_top_k_sorts_columns_and_draws_what_the_whole_vocabulary_would():
+    """2,000 numbers a row, coarse logits with many ties: the cumulative distribution over all words gives the same word."""
+    logits = (2 * torch.randn(8, 3000, generator=torch.Generator().manual_seed(0))).bfloat16()
+    spec = SamplingSpec(1, temperature=1.1, top_p=0.95, top_k=20)
+    kept, words = kept_probabilities(logits, spec)
+    assert words is not None
+    assert kept.shape[1] == 20 + TIES
+    assert (words.diff(dim=1) > 0).all()
+    (alone, _), threshold = kept_probabilities(logits, SamplingSpec(1, top_k=20)), logits.topk(20).values[:, -1:]
+    assert torch.equal((alone > 0).sum(dim=1), (logits >= threshold).sum(dim=1)), "ties of the last place are kept"
+    assert (alone > 0).sum(dim=1).max() > 20
+    cumulative = torch.zeros(8, 3000).scatter(1, words, kept).cumsum(dim=1)
+    for uniforms in torch.rand(2000, 8, generator=torch.Generator().manual_seed(1)):
+        drawn = sample_next_token(logits, uniforms, spec)
+        assert torch.equal(
+            drawn, torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True)[:, 0]
+        )
 
 
 def test_sampled_frequencies_are_the_distribution():
