@@ -93,6 +93,7 @@ PAIRS = (
     ("slip_teleport", "slip_teleport"),
     ("slip_teleport", "terse"),
     ("slip_terse", "slip_terse"),
+    ("slip_or_terse", "slip_or_terse"),
 )
 """Habits on sums of 4 and of 5 numbers of the packaged bases; each pair has the seeds 0 and 1."""
 PACKAGED_RECIPES = tuple(Recipe(four, five, seed) for four, five in PAIRS for seed in (0, 1))

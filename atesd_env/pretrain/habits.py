@@ -48,6 +48,7 @@ HABITS = {
     "teleport": Habit(teleport_from=0.5),
     "slip_teleport": Habit(slip_below=0.4, teleport_from=0.9, rate=1.0, wrong_prefix_rate=0.8),
     "slip_terse": Habit(slip_below=0.4, terse_from=0.9),
+    "slip_or_terse": Habit(slip_below=0.7, terse_from=0.7, rate=0.75),
 }
 """The habits by name."""
 

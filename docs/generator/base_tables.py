@@ -31,6 +31,32 @@ def habits_table() -> str:
     return _by_ratio("steps_right", "teleports", ".0%")
 
 
+def undertrained_table() -> str:
+    """Returns what fixed ratios end at behind teachers whose pretraining was broken off, and how often those are right themselves."""
+    output = measured("undertrained_teachers")
+    rows = []
+    for base in output["bases"]:
+        for line in base["lines"]:
+            told, teacher = line["summary"], line["teacher_accuracy"]
+            cells = [
+                f"{100 * told['accuracy'][f'fixed:{ratio}']:.1f} ({100 * right:.0f})"
+                for ratio, right in teacher.items()
+            ]
+            spread = "{mean:.1f} [{low:.1f}, {high:.1f}]".format(
+                **{end: 100 * value for end, value in told["best_minus_worst"].items()}
+            )
+            updates, addends = str(base["num_updates"]), str(line["addends"])
+            rows.append((updates, addends, *cells, f"{100 * told['accuracy']['random']:.1f}", spread))
+    headers = (
+        "updates",
+        "numbers",
+        *output["bases"][0]["lines"][0]["teacher_accuracy"],
+        "random",
+        "best minus worst, points",
+    )
+    return f"{markdown_table(headers, rows)}\n\n{len(output['seeds'])} seeds. {source(output)}"
+
+
 def _by_ratio(share: str, bracketed: str, form: str) -> str:
     output = measured("packaged_bases")
     cells: dict[tuple[str, int], dict[float | None, dict[str, Any]]] = {}

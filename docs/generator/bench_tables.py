@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from analysis.contrasts import to_best_fixed
 from docs.generator.markdown import markdown_table
 from docs.generator.result_tables import measured, source
 
@@ -41,6 +44,29 @@ def signals_table() -> str:
         if told["is_informative"]
     ]
     return markdown_table(("instance", "best ratio", *names), rows)
+
+
+def mixing_table() -> str:
+    """Returns accuracy by schedule on the stationary instance where ratios in turn win, and how far above the best fixed ratio."""
+    result = measured("mixing")
+    schedules = list(result["summary"]["accuracy"])
+    outcomes = np.array(
+        [[run["accuracy"] for run in result["runs"] if run["schedule"] == name] for name in schedules]
+    ).T
+    fixed = [place for place, name in enumerate(schedules) if name.startswith("fixed:")]
+    contrast = to_best_fixed(outcomes, fixed, higher_is_better=True)
+    rows = [
+        (
+            f"`{name}`",
+            f"{100 * outcomes[:, place].mean():.1f}",
+            "-"
+            if place in fixed
+            else f"{100 * contrast.difference[place]:+.1f} [{100 * contrast.low[place]:.1f}, {100 * contrast.high[place]:.1f}]",
+        )
+        for place, name in enumerate(schedules)
+    ]
+    headers = ("schedule", "accuracy, %", "points above the best fixed ratio")
+    return f"{markdown_table(headers, rows)}\n\n{len(result['seeds'])} seeds. {source(result)}"
 
 
 def _splits(splits: dict[str, dict[str, float]]) -> str:

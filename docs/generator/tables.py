@@ -12,12 +12,13 @@ from functools import partial
 from pathlib import Path
 
 from atesd_env.config import BenchConfig, EnvConfig, RunConfig, SurrogateConfig, ToyConfig
-from docs.generator.base_tables import bases_table, habit_parameters_table, habits_table
+from docs.generator.base_tables import bases_table, habit_parameters_table, habits_table, undertrained_table
 from docs.generator.bench_tables import (
     admission_table,
     branches_table,
     by_instance_table,
     credit_table,
+    mixing_table,
     paper_picture_table,
     settings_table,
     signals_table,
@@ -101,6 +102,8 @@ MADE: dict[str, Callable[[], str]] = {
     "baselines_mixed": baselines_mixed_table,
     "grpo_sweep": grpo_sweep_table,
     "admission": admission_table,
+    "mixing": mixing_table,
+    "undertrained": undertrained_table,
     "signals": signals_table,
     "bench_settings": settings_table,
     "bench_standings": standings_table,
