@@ -122,11 +122,13 @@ def _hidden(command: type[Any], config: RunConfig) -> set[str]:
     """Returns the fields of a configuration that are no flags.
 
     A flag of the verb itself comes first: ``atesd evaluate --adapter`` says who answers, and no student begins with one there.
-    What a surrogate's runs had is known from its file, and what an instance has from its set; only the reward may be chosen anew.
+    What a surrogate's runs had is known from its file, and what an instance has from its set; only the reward may be chosen anew, and
+    on the bench what has a ratio of its own.
     """
     hidden = {field.name for field in dataclasses.fields(command)}
     if isinstance(config, SurrogateConfig | BenchConfig):
-        hidden |= set(RunConfig.names()) - set(RunConfig.names("is_reward"))
+        is_open = config.keywords() if isinstance(config, BenchConfig) else RunConfig.names("is_reward")
+        hidden |= {*RunConfig.names()}.difference(is_open)
     return hidden
 
 

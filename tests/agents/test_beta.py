@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,11 @@ from scipy import special, stats
 
 import agents.beta
 from agents.base import Agent
-from agents.beta import BetaController, controller_loss, normalised_advantages
+from agents.beta import BetaController, controller_loss, normalised_advantages, policy_file
 from agents.credit import decision_returns
 from agents.schedules import RandomSchedule
 from atesd_env.envs.observation import NUM_PAPER_FEATURES
-from atesd_env.errors import ConfigError
+from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.simulated.toy import ToyExposureEnv
 from tests.agents.playing import ABLATION, BreaksInWindow4, actions_of, observed
 
@@ -274,3 +276,30 @@ def test_it_finds_the_best_ratio_and_random_does_not(best: float):
     found_by_chance = [has_found(agent, 100) for agent in randoms]
     assert sum(found) >= 4
     assert not any(found_by_chance)
+
+
+def test_every_group_starts_from_the_policy_of_a_file(tmp_path: Path):
+    trained = randomised(BetaController(ToyExposureEnv(), seed=1))
+    file = tmp_path / "policy.json"
+    file.write_text(json.dumps(policy_file(trained)))
+    started = BetaController(ToyExposureEnv(groups=2), seed=2, file=file)
+    observations = np.random.default_rng(0).random((5, 17), dtype=np.float32)
+    expected, _ = trained.predict(observations, deterministic=True)
+    found, _ = started.predict(observations, deterministic=True)
+    np.testing.assert_allclose(found, np.repeat(expected, 2, axis=1), atol=1e-5)
+    assert len({*expected[:, 0]}) == 5, "it looks at the features"
+    started.learn(8)
+    assert (started.predict(observations, deterministic=True)[0] != found).any(), "and goes on learning"
+    started.save(tmp_path / "agent")
+    again = BetaController.load(tmp_path / "agent", ToyExposureEnv(groups=2))
+    np.testing.assert_array_equal(*(one.predict(observations, deterministic=True)[0] for one in (again, started)))
+
+
+def test_the_packaged_policy_was_trained_and_others_are_refused(tmp_path: Path):
+    observation = np.zeros(17, dtype=np.float32)
+    assert BetaController(ToyExposureEnv(), file="bench").predict(observation, deterministic=True)[0] != 0.5
+    file = tmp_path / "policy.json"
+    for content in ("{}", '{"policy": {"0.weight": [[1]]}}', '{"policy": 3}'):
+        file.write_text(content)
+        with pytest.raises(RunFilesError, match=str(file)):
+            BetaController(ToyExposureEnv(), file=file)

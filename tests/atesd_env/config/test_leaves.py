@@ -87,9 +87,9 @@ def test_what_every_run_has_is_what_every_kind_of_student_has():
     assert atesd_env.ToyConfig is ToyConfig
 
 
-@pytest.mark.parametrize("name", [name for name in ToyConfig.names() if name not in ("gamma", "lookahead")])
+@pytest.mark.parametrize("name", sorted({*ToyConfig.names()} - {"gamma", "lookahead", "action_ratios"}))
 def test_every_field_of_the_closed_form_plays_a_part(name: str):
-    """Discount and lookahead play theirs in agents."""
+    """Discount and lookahead play theirs in agents; a ratio for each problem is refused."""
     base = preset("ATESD-Toy-v0", windows=3, groups=2, toy_kind="delayed", toy_noise=0.5)
     if name == "toy_final_ratio":
         base = base.replace(toy_kind="drift")
@@ -137,7 +137,7 @@ def test_a_preset_of_another_kind_of_student_is_refused():
 def test_what_an_instance_decides_is_no_field_of_the_bench():
     config = preset("ATESD-Bench-v0", split="test", gamma=0.5)
     assert list(config.keywords()) == [
-        *("progress", "grounded_weight", "gamma", "lookahead"),
+        *("action_ratios", "progress", "grounded_weight", "gamma", "lookahead"),
         *("instances", "split", "instance", "order", "context"),
     ]
     assert preset("ATESD-Bench-v0", **config.keywords()) == config
