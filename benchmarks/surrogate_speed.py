@@ -117,7 +117,7 @@ def rates(part: str, folder: Path, num_envs: list[int], num_ppo_windows: int) ->
 
 def measured(name: str, tree: Path, number: int, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
     """Returns the ``rates`` of a checkout, a process for each part; what the folder holds already is taken from there."""
-    asked = {"repetitions": arguments.repetitions, "ppo_windows": arguments.ppo_windows}
+    asked = {"num_envs": arguments.num_envs, "ppo_windows": arguments.ppo_windows}
     found: dict[str, float] = {}
     for part in PARTS:
         make = partial(in_process, part, tree, folder / "surrogates", arguments)
@@ -128,8 +128,7 @@ def measured(name: str, tree: Path, number: int, folder: Path, arguments: argpar
 def in_process(part: str, tree: Path, surrogates: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns ``{"rates": rates(...)}`` of another process, which imports the packages of a checkout."""
     command = [sys.executable, "-P", __file__, "--measure", part, str(surrogates)]
-    command += ["--num-envs", *map(str, arguments.num_envs)]
-    command += ["--ppo-windows", str(arguments.ppo_windows // arguments.repetitions)]
+    command += ["--num-envs", *map(str, arguments.num_envs), "--ppo-windows", str(arguments.ppo_windows)]
     environment = os.environ | {"PYTHONPATH": str(tree)} | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
     return {"rates": json.loads(output.splitlines()[-1])}
@@ -148,11 +147,9 @@ def fit_surrogates(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=3, help="processes of each checkout")
+    parser.add_argument("--repetitions", type=int, default=2, help="processes of each checkout")
     parser.add_argument("--num-envs", type=int, nargs="+", default=[16, 256, 4096], help="students in a population")
-    parser.add_argument(
-        "--ppo-windows", type=int, default=100_000, help="windows of learning, in all repetitions together"
-    )
+    parser.add_argument("--ppo-windows", type=int, default=100_000, help="windows that PPO learns from")
     parser.add_argument("--before", type=Path, help="another checkout, to compare with")
     parser.add_argument("--folder", type=Path, help="keeps what is measured; what was broken off goes on there")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)  # what the other processes are asked
@@ -177,7 +174,7 @@ def main() -> None:
         name: {what: median(one[what] for one in repetitions) for what in repetitions[0]}
         for name, repetitions in found.items()
     }
-    result: dict[str, Any] = {"repetitions": arguments.repetitions}
+    result: dict[str, Any] = {"repetitions": arguments.repetitions, "ppo_windows": arguments.ppo_windows}
     for name, values in medians.items():
         result[f"windows_a_cpu_second_{name}"] = {what: round(value) for what, value in values.items()}
     if arguments.before:
