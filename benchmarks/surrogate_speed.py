@@ -20,6 +20,7 @@ import tempfile
 import time
 import warnings
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,6 +40,7 @@ from benchmarks.common import kept, save
 
 AGENTS = ["random", "linear:0:1", "linear:1:0", "fixed:0", "fixed:0.25", "fixed:0.5", "fixed:0.75", "fixed:1"]
 CONFIG = preset("ATESD-Toy-v0", windows=20, hold_window=5)
+PARTS = ("alone", "together", "learning")  # a process each
 SURROGATE = {"id": "ATESD-Surrogate-v0", "on_extrapolation": "warn"}  # so that whole episodes are made
 
 
@@ -92,26 +94,41 @@ def ppo_rate(num_windows: int) -> float:
     return num_windows / (time.process_time() - started)
 
 
-def rates(folder: Path, num_envs: list[int], num_ppo_windows: int) -> dict[str, float]:
-    """Returns windows a CPU second by name, with the surrogates of a folder."""
+def rates(part: str, folder: Path, num_envs: list[int], num_ppo_windows: int) -> dict[str, float]:
+    """Returns windows a CPU second by name, with the surrogates of a folder: one of ``PARTS``."""
     warnings.simplefilter("ignore")
     files = {path.stem: str(path) for path in sorted(folder.iterdir())}
-    found = {"closed form, alone": scalar_rate(id="ATESD-Toy-v0")}
-    found["varying, alone"] = scalar_rate(**SURROGATE, file=files["varying"])
+    if part == "learning":
+        return {"PPO on 16 closed forms": ppo_rate(num_ppo_windows)}
+    if part == "alone":
+        return {
+            "closed form, alone": scalar_rate(id="ATESD-Toy-v0"),
+            "varying, alone": scalar_rate(**SURROGATE, file=files["varying"]),
+            "closed form, 16 students, sync": vector_rate(16, id="ATESD-Toy-v0", vectorization_mode="sync"),
+            "closed form, 16 students, async": processes_rate(16),
+        }
+    found = {}
     for number in num_envs:
         found[f"closed form, {number} students"] = vector_rate(number, id="ATESD-Toy-v0")
         for family, file in files.items():
             found[f"{family}, {number} students"] = vector_rate(number, CONFIG.windows, **SURROGATE, file=file)
-    found["closed form, 16 students, sync"] = vector_rate(16, id="ATESD-Toy-v0", vectorization_mode="sync")
-    found["closed form, 16 students, async"] = processes_rate(16)
-    found["PPO on 16 closed forms"] = ppo_rate(num_ppo_windows)
     return found
 
 
-def measured(tree: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Returns the ``rates`` of another process, which imports the packages of a checkout."""
-    command = [sys.executable, "-P", __file__, "--measure", str(folder), "--num-envs", *map(str, arguments.num_envs)]
-    command += ["--ppo-windows", str(arguments.ppo_windows // arguments.repetitions)]
+def measured(name: str, tree: Path, number: int, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
+    """Returns the ``rates`` of a checkout, a process for each part; what the folder holds already is taken from there."""
+    asked = {"num_envs": arguments.num_envs, "ppo_windows": arguments.ppo_windows}
+    found: dict[str, float] = {}
+    for part in PARTS:
+        make = partial(in_process, part, tree, folder / "surrogates", arguments)
+        found |= kept(folder / f"{name}-{number}-{part}.json", asked, make)["rates"]
+    return found
+
+
+def in_process(part: str, tree: Path, surrogates: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns ``{"rates": rates(...)}`` of another process, which imports the packages of a checkout."""
+    command = [sys.executable, "-P", __file__, "--measure", part, str(surrogates)]
+    command += ["--num-envs", *map(str, arguments.num_envs), "--ppo-windows", str(arguments.ppo_windows)]
     environment = os.environ | {"PYTHONPATH": str(tree)} | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
     return {"rates": json.loads(output.splitlines()[-1])}
@@ -130,38 +147,34 @@ def fit_surrogates(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=3, help="processes of each checkout")
+    parser.add_argument("--repetitions", type=int, default=2, help="processes of each checkout")
     parser.add_argument("--num-envs", type=int, nargs="+", default=[16, 256, 4096], help="students in a population")
-    parser.add_argument(
-        "--ppo-windows", type=int, default=100_000, help="windows of learning, in all repetitions together"
-    )
+    parser.add_argument("--ppo-windows", type=int, default=100_000, help="windows that PPO learns from")
     parser.add_argument("--before", type=Path, help="another checkout, to compare with")
     parser.add_argument("--folder", type=Path, help="keeps what is measured; what was broken off goes on there")
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)  # what the other processes are asked
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)  # what the other processes are asked
     arguments = parser.parse_args()
     if arguments.measure:
+        part, folder = arguments.measure
         assert Path(atesd_env.__file__).parents[1] == Path(os.environ["PYTHONPATH"]), (
             "expected the checkout's own packages"
         )
-        print(json.dumps(rates(arguments.measure, arguments.num_envs, arguments.ppo_windows)))
+        print(json.dumps(rates(part, Path(folder), arguments.num_envs, arguments.ppo_windows)))
         return
     trees = {"after": Path(__file__).parents[1]} | ({"before": arguments.before.resolve()} if arguments.before else {})
     found: dict[str, list[dict[str, float]]] = {name: [] for name in trees}
     with ExitStack() as stack:
         folder = arguments.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        surrogates = folder / "surrogates"
-        if not surrogates.exists():
-            fit_surrogates(surrogates)
+        if not (folder / "surrogates").exists():
+            fit_surrogates(folder / "surrogates")
         for number in range(arguments.repetitions):
             for name, tree in trees.items():
-                asked = {"tree": name, "num_envs": arguments.num_envs, "ppo_windows": arguments.ppo_windows}
-                part = kept(folder / f"{name}-{number}.json", asked, lambda: measured(tree, surrogates, arguments))  # noqa: B023
-                found[name].append(part["rates"])
+                found[name].append(measured(name, tree, number, folder, arguments))
     medians = {
         name: {what: median(one[what] for one in repetitions) for what in repetitions[0]}
         for name, repetitions in found.items()
     }
-    result: dict[str, Any] = {"repetitions": arguments.repetitions}
+    result: dict[str, Any] = {"repetitions": arguments.repetitions, "ppo_windows": arguments.ppo_windows}
     for name, values in medians.items():
         result[f"windows_a_cpu_second_{name}"] = {what: round(value) for what, value in values.items()}
     if arguments.before:
