@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from atesd.commands.run import Command as Run
-from atesd.commands.spelled import flag_names, in_flags
+from atesd.commands.spelled import check_flags, flag_names, in_flags
+from atesd.commands.verbs import VERBS
+from docs.generator.command_pages import help_of
 from tests.programs import refusal, typed
 
 NAMES = flag_names(Run)
@@ -71,6 +74,16 @@ def test_a_mistyped_flag_is_told_the_nearest_in_a_line(
     said = refusal(capsys, verb, flag, "3")
     name = flag.partition("=")[0]
     assert said == f"atesd {verb}: {name}: expected a flag of this verb, got one that it has not; {hint}"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("env", ["ATESD-Tiny-v0", "ATESD-Toy-v0", "ATESD-Bench-v0"])
+def test_every_flag_of_a_verbs_help_is_one(verb: str, env: str):
+    names = flag_names(VERBS[verb].module().Command)
+    shown = re.findall(
+        r"(?<![\w-])--[a-z][\w-]*", help_of([verb, *(["--env", env] if "windows" in names else []), "--help"])
+    )
+    check_flags([*shown, "--lora_r=8", "--config=run.yaml"] if verb == "run" else shown, names)
 
 
 def test_columns_are_named_one_by_one_too_and_a_mistyped_one_is_told_the_nearest(
