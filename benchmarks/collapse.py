@@ -2,7 +2,7 @@
 
 Tiny at a learning rate eleven times the preset's, one update a window, at full exposure and at none: a column gives the alarm in the first
 window in which it leaves the range that it had in the same seeds' runs at the preset's rate. The student is broken once its probe
-NLL is one nat above the base's. Then the controllers, at this rate, on seeds that nothing was chosen by; and SmolLM2 at full exposure.
+NLL is one nat above the base's. And the controllers at this rate, on seeds that nothing was chosen by.
 
 Example: python -m benchmarks.collapse --seeds 8 --runs collapse
 """
@@ -38,25 +38,15 @@ HIGH_RATE = 0.022
 CONTROLLERS = ("fixed:1", "fixed:0.5", "fixed:0", "random", "beta", "feedback", "grounded", "balance", "lookahead")
 """What is tried at the high rate; the others are compared with the first."""
 CONTROLLER_WINDOWS = 8
-TINY = {"windows": 12, "probe_size": 32}
-SMOLLM2 = {
-    "env": "ATESD-SmolLM2-135M-v0",
-    "windows": 5,
-    "num_rollouts": 2,
-    "max_new_tokens": 32,
-    "probe_size": 4,
-    "probe_max_tokens": 48,
-}
-SMOLLM2_RATE = 0.003
-_EACH = {"hold_window": 1, "probe_accuracy_every": 0, "collapse_nll": 100.0}
+_EACH = {"hold_window": 1, "probe_accuracy_every": 0, "probe_size": 32, "collapse_nll": 100.0}
 
 
-def rows_of(seeds: int, ratio: float, env: str = "ATESD-Tiny-v0", **fields: Any) -> pd.DataFrame:
-    """Returns the rows of an update a window at one ratio, a student a seed, all in one population."""
-    students = gym.make_vec(f"atesd_env:{env}", num_envs=seeds, **_EACH, **fields)
+def rows_of(seeds: int, ratio: float, **fields: Any) -> pd.DataFrame:
+    """Returns the rows of twelve updates at one ratio, a student a seed, all in one population."""
+    students = gym.make_vec("atesd_env:ATESD-Tiny-v0", num_envs=seeds, windows=12, **_EACH, **fields)
     _, first = students.reset(seed=list(range(seeds)))
     rows = []
-    for window in range(1, fields["windows"] + 1):
+    for window in range(1, 13):
         *_, infos = students.step(np.full((seeds, 1), ratio, dtype=np.float32))
         rows += [
             {"run": seed, "window": window} | {name: float(infos[name][seed]) for name in (*SIGNS, "probe/nll")}
@@ -129,50 +119,47 @@ def controlled(seeds: Sequence[int], runs: Path) -> dict[str, Any]:
         resume=True,
         quiet=True,
         learning_rate=HIGH_RATE,
-        **(TINY | _EACH | {"windows": CONTROLLER_WINDOWS}),
+        windows=CONTROLLER_WINDOWS,
+        **_EACH,
     )
-    return {"seeds": list(seeds), "windows": CONTROLLER_WINDOWS, "controllers": ends(frame)}
+    return {"windows": CONTROLLER_WINDOWS, "controllers": ends(frame)}
+
+
+def signs(seeds: Sequence[int], runs: Path) -> dict[str, Any]:
+    """Returns which columns told of students that broke; parts that are there are not made again."""
+
+    def rows(part: str, ratio: float, **fields: Any) -> pd.DataFrame:
+        asked = {"seeds": list(seeds), "ratio": ratio, **fields}
+        made = kept(
+            runs / f"{part}.json", asked, lambda: {"rows": rows_of(len(seeds), ratio, **fields).to_dict("list")}
+        )
+        return pd.DataFrame(made["rows"])
+
+    healthy = rows("healthy", 1.0)
+    return {
+        "signs": {
+            f"fixed:{ratio:g}": alarms(rows(f"high-{ratio:g}", ratio, learning_rate=HIGH_RATE), healthy)
+            for ratio in (1.0, 0.0)
+        }
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=num_seeds, default=8, help="number of seeds, counted from 0")
+    parser.add_argument("--controllers", action="store_true", help="which controllers avoid it, instead of the signs")
+    parser.add_argument(
+        "--seeds", type=num_seeds, default=8, help="number of seeds, from 0; the controllers have as many after them"
+    )
     parser.add_argument(
         "--runs", type=Path, required=True, help="folder of the runs; those that are there are not made again"
     )
     arguments = parser.parse_args()
-
     arguments.runs.mkdir(parents=True, exist_ok=True)
-
-    def rows(part: str, seeds: int, ratio: float, **fields: Any) -> pd.DataFrame:
-        asked = {"seeds": list(range(seeds)), "ratio": ratio, **fields}
-        made = kept(
-            arguments.runs / f"{part}.json", asked, lambda: {"rows": rows_of(seeds, ratio, **fields).to_dict("list")}
-        )
-        return pd.DataFrame(made["rows"])
-
-    healthy = rows("healthy", arguments.seeds, 1.0, **TINY)
-    signs = {
-        f"fixed:{ratio:g}": alarms(
-            rows(f"high-{ratio:g}", arguments.seeds, ratio, learning_rate=HIGH_RATE, **TINY), healthy
-        )
-        for ratio in (1.0, 0.0)
-    }
-    control = controlled(range(arguments.seeds, 2 * arguments.seeds), arguments.runs / "controlled")
-    signs["smollm2"] = alarms(
-        rows("smollm2-high", 2, 1.0, learning_rate=SMOLLM2_RATE, **SMOLLM2), rows("smollm2-healthy", 2, 1.0, **SMOLLM2)
-    )
-    save(
-        "collapse",
-        {
-            "seeds": list(range(arguments.seeds)),
-            "learning_rate": HIGH_RATE,
-            "broken_nats": BROKEN_NATS,
-            "signs": signs,
-            "smollm2": {"learning_rate": SMOLLM2_RATE, **SMOLLM2},
-            "control": control,
-        },
-    )
+    number = arguments.seeds
+    seeds = range(number, 2 * number) if arguments.controllers else range(number)
+    found = controlled(seeds, arguments.runs / "controlled") if arguments.controllers else signs(seeds, arguments.runs)
+    about = {"seeds": list(seeds), "learning_rate": HIGH_RATE, "broken_nats": BROKEN_NATS}
+    save("collapse_controllers" if arguments.controllers else "collapse", about | found)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ def flag_names(command: type[Any]) -> set[str]:
     if "config" not in names:
         return names
     fields = (leaf.names() for leaf in (EnvConfig, ToyConfig, SurrogateConfig, BenchConfig))
-    return (names - {"config"}).union(*fields, (one.name for one in DATA_SET))
+    # The configuration's fields are flags, not itself; the flag of that name is a file's, where a verb takes one.
+    own = names - {"config", "config_file"} | ({"config"} if "config_file" in names else set())
+    return own.union(*fields, (one.name for one in DATA_SET))
 
 
 def check_flags(arguments: Iterable[str], names: Collection[str]) -> None:

@@ -208,7 +208,7 @@ def collapse_table() -> str:
 
 def collapse_controllers_table() -> str:
     """Returns how many of each controller's students broke at the high rate, when, and how they ended."""
-    output = measured("collapse")["control"]
+    output = measured("collapse_controllers")
     rows = []
     for name, line in output["controllers"].items():
         broke = [window for window in line["broke_in_window"] if window is not None]
@@ -225,7 +225,7 @@ def collapse_controllers_table() -> str:
     headers = ("controller", "broke", "after updates", f"rise of the NLL after {output['windows']}, nats")
     table = markdown_table((*headers, "difference to full exposure"), rows)
     seeds = f"Seeds {output['seeds'][0]} to {output['seeds'][-1]}"
-    return f"{table}\n\n{seeds}; the differences are paired, and their 95% intervals hold together."
+    return f"{table}\n\n{seeds}; the differences are paired, and their 95% intervals hold together. {source(output)}"
 
 
 def comparisons_table() -> str:

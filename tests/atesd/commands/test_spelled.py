@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from atesd.commands.run import Command as Run
-from atesd.commands.spelled import flag_names, in_flags
+from atesd.commands.spelled import check_flags, flag_names, in_flags
+from atesd.commands.verbs import VERBS
+from docs.generator.command_pages import help_of
 from tests.programs import refusal, typed
 
 NAMES = flag_names(Run)
@@ -71,6 +74,14 @@ def test_a_mistyped_flag_is_told_the_nearest_in_a_line(
     said = refusal(capsys, verb, flag, "3")
     name = flag.partition("=")[0]
     assert said == f"atesd {verb}: {name}: expected a flag of this verb, got one that it has not; {hint}"
+
+
+@pytest.mark.parametrize("typed_first", [*VERBS, "run --env ATESD-Toy-v0"])
+def test_every_flag_of_a_verbs_help_is_one(typed_first: str):
+    words = typed_first.split()
+    shown = re.findall(r"^[\s\u2502|]+(?:-\w, )?(--[a-z][\w-]*)", help_of([*words, "--help"]), flags=re.MULTILINE)
+    more = ["--config=run.yaml", "--lora_r=8", "--no-engine-sleep"] if "run" in words else []
+    check_flags([*shown, *more], flag_names(VERBS[words[0]].module().Command))
 
 
 def test_columns_are_named_one_by_one_too_and_a_mistyped_one_is_told_the_nearest(
