@@ -182,6 +182,7 @@ class LookaheadController(Planner):
         nll = [[students.runs[number].probe_nll] for number in range(len(ratios))]
         followed = [Branch(one) for one in nll]
         going = list(range(len(ratios)))
+        decision, first = len(students.runs[0].rows) + 1, self._costs["branches"]
         updates_before = students.runs[0].rows[-1]["update"] if students.runs[0].rows else 0
         self.count(branches=len(ratios))
         for _ in range(self.windows):
@@ -189,7 +190,8 @@ class LookaheadController(Planner):
                 break
             rows = students.window(ratios[going], going)
             self.count(branch_tokens=sum(int(row["rollout/num_tokens"] or 0) for row in rows))
-            for number in going:
+            for number, row in zip(going, rows, strict=True):
+                self.branch_rows.append({"decision": decision, "branch": first + number, **row})
                 run = students.runs[number]
                 nll[number].append(run.probe_nll)
                 followed[number] = Branch(nll[number], run.broken is not None)

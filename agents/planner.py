@@ -31,6 +31,10 @@ class Planner(PassesOptionsOn, Agent):
         start: Windows before the first plan.
         initial_ratio: Reveal ratio of every group until then, in [0, 1].
 
+    Attributes:
+        branch_rows: Rows of the windows that the present decision tried on branches, each with ``decision``, the window decided on,
+            and ``branch``, from 0 on; a recorded run keeps them (``branches.jsonl``).
+
     Raises:
         ConfigError: If an argument is out of range, or the environment is not one of ours.
     """
@@ -56,6 +60,7 @@ class Planner(PassesOptionsOn, Agent):
             )
         self._planned: NDArray[np.float64] | None = None
         self._costs = dict.fromkeys(self.cost_names, 0)
+        self.branch_rows: list[dict[str, Any]] = []
 
     cost_names: tuple[str, ...] = ()
     """Names of what a plan costs, whole numbers that ``count`` adds to."""
@@ -98,7 +103,7 @@ class Planner(PassesOptionsOn, Agent):
             planned[:] = np.reshape(state, planned.shape)
         if episode_start is not None:
             planned[np.broadcast_to(episode_start, len(planned))] = np.nan
-        self._costs = dict.fromkeys(self.cost_names, 0)
+        self._costs, self.branch_rows = dict.fromkeys(self.cost_names, 0), []
         for student in self._due(observations, planned):
             planned[student] = self.plan(student, planned[student])
         return self._shown(planned).reshape(shape), planned.reshape(shape)

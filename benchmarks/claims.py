@@ -24,10 +24,11 @@ from analysis.stratified import stratified_mean_interval
 from atesd_env.bench.instances import InstanceSet
 from atesd_env.bench.landscapes import landscape
 from benchmarks.common import mean_with_interval, save
+from benchmarks.references import BEST_FIXED, with_best_fixed, with_grid
 
 LOOKAHEAD = "lookahead:candidates=scores:windows=1"
-CONTROLLERS = (LOOKAHEAD, "lookahead:candidates=scores:windows=2", "meta", "balance", "grounded", "mismatch", "oracle")
-"""Those that claim to win."""
+CREDITS = "beta:credit="
+"""Beta's credits stand beside each other, and as one of them, ``beta``, beside other agents."""
 ALL = "all instances"
 GAMMA = 0.9
 """Discount of the credit that is set against one window's."""
@@ -59,6 +60,18 @@ def against_all(outcomes: pd.DataFrame, controllers: Sequence[str], others: Sequ
         }
         for agent in controllers
     }
+
+
+def baselines(agents: Sequence[str]) -> list[str]:
+    """Returns those that a controller must beat: fixed ratios by size, the best one of each instance, random ones, Beta, feedback."""
+    fixed = sorted((agent for agent in agents if agent.startswith("fixed:")), key=lambda agent: float(agent[6:]))
+    return [*fixed, *(agent for agent in agents if agent.startswith((BEST_FIXED, "random", "beta", "feedback")))]
+
+
+def different(outcomes: pd.DataFrame, agents: Sequence[str]) -> list[str]:
+    """Returns agents without those whose runs are another one's: ratios that show as much on all instances are compared once."""
+    nll = outcomes.pivot(index="agent", columns=["instance", "seed"], values="probe/nll").loc[[*agents]]
+    return list(nll.index[~nll.duplicated()])
 
 
 def on_instance(outcomes: pd.DataFrame, instance: str) -> dict[str, Any]:
@@ -151,20 +164,23 @@ def main() -> None:
     instances = InstanceSet.load(arguments.instances)
     of_split = {instance.id for instance in instances.of("test")}
     frame = landscape(instances)
-    frame = frame[frame["instance"].isin(of_split)]
+    frame = with_best_fixed(with_grid(instances, frame[frame["instance"].isin(of_split)]))
     at_end, at_equal = bench_outcomes(frame), at_equal_compute(frame)
     agents = list(at_end["agent"].unique())
-    fixed = sorted(agent for agent in agents if agent.startswith("fixed:"))
-    controllers = [agent for agent in CONTROLLERS if agent in agents]
-    learned = [agent for agent in agents if agent.startswith("beta")]
-    others = [*fixed, "random", *learned]
+    every, controllers = baselines(agents), [agent for agent in agents if agent not in baselines(agents)]
+    others = different(at_end, every)
+    fixed = [agent for agent in others if agent.startswith("fixed:")]
+    means = {agent: float(np.mean([one.mean() for one in accuracies(at_end, agent).values()])) for agent in agents}
+    single = max(fixed, key=means.__getitem__)
+    grid = [agent for agent in every if agent.startswith("fixed:")]
+    left_out = {BEST_FIXED, *grid} - {single, "fixed:1"}
+    shown = [agent for agent in agents if agent not in left_out and not agent.startswith(CREDITS)]
     save(
         "claims",
         {
             "num_seeds": int(at_end.groupby(["instance", "agent"]).size().min()),
-            "accuracy": {
-                agent: float(np.mean([one.mean() for one in accuracies(at_end, agent).values()])) for agent in agents
-            },
+            "single_fixed": single,
+            "accuracy": means,
             "accuracy_at_equal_compute": {
                 agent: float(np.mean([one.mean() for one in accuracies(at_equal, agent).values()])) for agent in agents
             },
@@ -174,7 +190,8 @@ def main() -> None:
             "b_without_branches": against_all(
                 at_end, [agent for agent in controllers if not agent.startswith("lookahead")], [LOOKAHEAD]
             ),
-            "instances": {instance: on_instance(at_end, instance) for instance in sorted(of_split)},
+            "instances": {name: on_instance(at_end[at_end["agent"].isin(shown)], name) for name in sorted(of_split)},
+            "fixed": {name: on_instance(at_end[at_end["agent"].isin(grid)], name) for name in sorted(of_split)},
             "e_credit": credit(frame, at_end, fixed),
             "f_sweep": {instance: sweep(frame, at_end, instance, fixed) for instance in SWEEP},
         },

@@ -19,11 +19,12 @@ class Command:
     """Write runs as one table (parquet, csv) or as a Minari dataset of transitions for offline reinforcement learning.
 
     A Minari dataset holds runs of one environment with one configuration, an episode a run, with the observations that the
-    agent saw. To open it: MINARI_DATASETS_PATH=runs/first/minari, then minari.load_dataset("atesd/ATESD-Tiny-v0").
+    agent saw. To open it: MINARI_DATASETS_PATH=runs/first/minari, then minari.load_dataset("atesd/ATESD-Tiny-v0"). Of a packaged
+    instance set, such as atesd-bench, the runs of its landscapes are written, each episode with its instance in its options.
     """
 
     runs: tyro.conf.Positional[Path]
-    """Folder of runs, or of one run."""
+    """Folder of runs, or of one run; or the name of a packaged instance set."""
     to: Literal["parquet", "csv", "minari"]
     """Format; parquet keeps the columns' types. minari needs the package minari."""
     out: Path | None = None
@@ -38,15 +39,19 @@ def main(arguments: Sequence[str]) -> None:
     """``atesd export``."""
     command = tyro.cli(Command, args=list(arguments), prog="atesd export")
     from analysis.load import load_runs
-    from atesd.experiments.export import export_minari, export_table, shared_config
+    from atesd.experiments.export import export_minari, export_table, landscapes_config, shared_config
+    from atesd_env.bench.instances import PACKAGED, InstanceSet
+    from atesd_env.bench.landscapes import landscape
 
     if command.name is not None and command.to != "minari":
         raise ConfigError(f"--name: expected with --to minari only, got it with --to {command.to}; leave it out.")
+    is_set = not command.runs.exists() and (PACKAGED / f"{command.runs}.json").exists()
+    instances = InstanceSet.load(str(command.runs)) if is_set else None
     with shared.analysis_errors():
-        frame = load_runs(command.runs)
+        frame = load_runs(command.runs) if instances is None else landscape(instances)
     if command.to == "minari":
         root = command.out or command.runs / "minari"
-        config = shared_config(frame, command.runs)
+        config = shared_config(frame, command.runs) if instances is None else landscapes_config(instances, frame)
         name = export_minari(frame, config, root, command.name, overwrite=command.overwrite)
         say(f"dataset: {name} ({frame['run'].nunique()} episodes)\nopen:    MINARI_DATASETS_PATH={root}")
     else:

@@ -13,7 +13,7 @@ import yaml
 from atesd.experiments.resuming import is_finished
 from atesd_env.errors import RunFilesError
 from atesd_env.files.reading import read_json, reading
-from atesd_env.files.run_folder import CONFIG_FILE, TRAJECTORY_FILE, read_rows
+from atesd_env.files.run_folder import BRANCHES_FILE, CONFIG_FILE, TRAJECTORY_FILE, read_rows
 
 _PLACES = {
     "adapter/adapter_config.json": "adapter_config.json",  # where peft looks
@@ -22,6 +22,7 @@ _PLACES = {
     "agent.zip": "agent.zip",
     CONFIG_FILE: f"run/{CONFIG_FILE}",
     TRAJECTORY_FILE: f"run/{TRAJECTORY_FILE}",
+    BRANCHES_FILE: f"run/{BRANCHES_FILE}",
 }
 _SAMPLES = {"samples.jsonl": "run/samples.jsonl"}
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import gymnasium
@@ -22,7 +23,9 @@ from numpy.typing import NDArray
 
 import atesd_env  # noqa: F401  (registers the ids)
 from atesd.experiments.logged_runs import base_nll, common_environment, ratio_columns, rebuilt_statistics
-from atesd_env.config import RunConfig, ToyConfig
+from atesd_env.bench.environments import BenchEnv
+from atesd_env.bench.instances import ENV_ID, InstanceSet
+from atesd_env.config import BenchConfig, RunConfig, ToyConfig, preset
 from atesd_env.envs.observation import observation
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.atomic import (
@@ -197,11 +200,18 @@ def _episodes(frame: pd.DataFrame, config: RunConfig, env: gymnasium.Env[Any, An
     from minari.data_collector import EpisodeBuffer
 
     episodes = []
+    bench: Any = env.unwrapped if isinstance(config, BenchConfig) else None
+    of_run, options = config, None
     for number, (name, rows) in enumerate(frame.groupby("run", observed=True, sort=False)):
-        run = transitions(str(name), rows, config, _nll_before(str(name), rows, config, env))
+        if bench is not None:
+            options = {"instance": str(rows["instance"].iloc[0])}
+            of_run = bench.instance_set.config(options["instance"])
+        nll_before = _nll_before(str(name), rows, of_run, env)
+        run = transitions(str(name), rows, of_run, nll_before, bench)
         buffer = EpisodeBuffer(
             id=number,
             seed=run.seed,
+            options=options,
             observations=list(run.observations),
             actions=list(run.actions),
             rewards=run.rewards.tolist(),
@@ -212,7 +222,9 @@ def _episodes(frame: pd.DataFrame, config: RunConfig, env: gymnasium.Env[Any, An
     return episodes
 
 
-def transitions(name: str, rows: pd.DataFrame, config: RunConfig, nll_before: float) -> Transitions:
+def transitions(
+    name: str, rows: pd.DataFrame, config: RunConfig, nll_before: float, bench: BenchEnv | None = None
+) -> Transitions:
     """Returns one run's transitions.
 
     Args:
@@ -220,6 +232,8 @@ def transitions(name: str, rows: pd.DataFrame, config: RunConfig, nll_before: fl
         rows: Its rows, from window 1 on.
         config: Its configuration.
         nll_before: The base model's probe NLL, in nats per token, which the first observation shows.
+        bench: The bench that the run was of, which shows more and takes a ratio for each group of any instance; the configuration is
+            then the instance's.
 
     Raises:
         RunFilesError: If windows are missing at the beginning or in between.
@@ -231,7 +245,13 @@ def transitions(name: str, rows: pd.DataFrame, config: RunConfig, nll_before: fl
             f"run {name}: expected the windows 1 to {len(rows)}, got {windows[:5]} ...; leave the run out."
         )
     records = [{str(column): value for column, value in row.items()} for row in rows.to_dict("records")]
-    observations = [observation(statistics) for statistics in rebuilt_statistics(records, config, nll_before)]
+    before = list(rebuilt_statistics(records, config, nll_before))
+    observations = [observation(statistics) for statistics in before]
+    actions = rows[ratio_columns(config)].to_numpy(dtype=np.float32)
+    if bench is not None:
+        runs = [SimpleNamespace(statistics=one, rows=records[:number]) for number, one in enumerate(before)]
+        observations = [bench.observed(run, config) for run in runs]
+        actions = np.pad(actions, ((0, 0), (0, bench.num_ratios - actions.shape[1])))
     status = rows["status"].astype(str).to_numpy()
     terminations = status == "terminated"
     truncations = status == "truncated"
@@ -240,7 +260,7 @@ def transitions(name: str, rows: pd.DataFrame, config: RunConfig, nll_before: fl
     return Transitions(
         seed=None if pd.isna(seed) else int(seed),
         observations=np.stack(observations),
-        actions=rows[ratio_columns(config)].to_numpy(dtype=np.float32),
+        actions=actions,
         # Where a reward is not a number, so is the one that `step` returned read: as 0.
         rewards=rows["reward/total"].fillna(0.0).to_numpy(dtype=np.float64),
         terminations=terminations,
@@ -325,6 +345,11 @@ def _existing(path: Path) -> RunFilesError:
     return RunFilesError(
         f"{path}: expected nothing there, but something is; choose another --out, or pass --overwrite if it is an export."
     )
+
+
+def landscapes_config(instances: InstanceSet, frame: pd.DataFrame) -> RunConfig:
+    """Returns the configuration of the bench that a set's landscapes are of."""
+    return preset(ENV_ID, instances=instances.source, split=instances[str(frame["instance"].iloc[0])].split)
 
 
 def shared_config(frame: pd.DataFrame, root: Path) -> RunConfig:

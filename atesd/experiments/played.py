@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import gymnasium
 
+from agents.planner import Planner
 from atesd.experiments.replay import ReplayedEnv
 from atesd_env.envs.recording import RecordTrajectory
 from atesd_env.files.run_folder import RunWriter
@@ -39,9 +40,9 @@ class PlayedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._report = report
         self._recorder: RecordTrajectory | None = None
 
-    def record(self, writer: RunWriter, diagnostics: Callable[[], dict[str, float]]) -> None:
+    def record(self, writer: RunWriter, diagnostics: Diagnostics) -> None:
         """From here on, writes windows to a run's files with the agent's numbers, reports them, and keeps what was shown."""
-        self._recorder = RecordTrajectory(self.env, writer, extra=diagnostics)
+        self._recorder = RecordTrajectory(self.env, writer, extra=diagnostics, branches=diagnostics.branches)
         self.shown = ReplayedEnv(self._recorder, self._agent_name)
 
     @property
@@ -97,6 +98,10 @@ class Diagnostics:
         except Exception as error:
             self._failure = error
             return {}
+
+    def branches(self) -> Sequence[Mapping[str, Any]]:
+        """Returns the rows of windows that its last decision tried on branches."""
+        return self._agent.branch_rows if isinstance(self._agent, Planner) else ()
 
     def raise_failure(self) -> None:
         """Raises what the last call failed with, if it did."""

@@ -17,9 +17,9 @@ from atesd_env.bench.landscapes import landscape
 from atesd_env.bench.observation import BenchObservation
 from atesd_env.bench.seeds import SEEDS, check_seed
 from atesd_env.bench.students import BenchStudents
-from atesd_env.config import BenchConfig, preset_of
+from atesd_env.config import BenchConfig, RunConfig, preset_of
 from atesd_env.config.checks import checked_seed
-from atesd_env.envs.contract import Observation, Spaces, checked_options
+from atesd_env.envs.contract import Observation, Spaces, StudentRun, checked_options
 from atesd_env.envs.env import ExposureEnv
 from atesd_env.envs.vector import Batch, ExposureVectorEnv, checked_seeds
 from atesd_env.errors import ConfigError
@@ -130,6 +130,10 @@ class _DrawsInstances:
         """The instances that are drawn."""
         return self._drawing.instances
 
+    def observed(self, run: StudentRun, config: RunConfig) -> Observation:
+        """Returns what is seen of a run of an instance with this configuration (``observation.BenchObservation``)."""
+        return self._drawing.observed(run, config)
+
     def reference(self, instance_id: str) -> pd.DataFrame:
         """Returns what known controllers reach on an instance of the set, and what it cost (``bench.known``).
 
@@ -139,14 +143,14 @@ class _DrawsInstances:
         """
         return reference(self.instance_set, instance_id)
 
-    def landscape(self, instance_id: str) -> pd.DataFrame:
-        """Returns every window of known controllers' runs of an instance of the set (``bench.landscapes``).
+    def landscape(self, instance_id: str, *, branches: bool = False) -> pd.DataFrame:
+        """Returns every window of known controllers' runs of an instance of the set, or those on branches (``bench.landscapes``).
 
         Raises:
             ConfigError: If there is no such instance.
             DataError: If the set has no landscapes, or those of another version.
         """
-        return landscape(self.instance_set, instance_id)
+        return landscape(self.instance_set, instance_id, branches=branches)
 
     def _make_spaces(self) -> Spaces:
         return self._drawing.observed.space, Box(0.0, 1.0, (self._drawing.num_ratios,), dtype=np.float32)

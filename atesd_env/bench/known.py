@@ -19,8 +19,10 @@ from atesd_env.files.reading import reading
 
 COLUMNS = {
     "instance": "Id of the instance.",
-    "agent": "Spec of the controller, such as `fixed:0.5` or `random`; `oracle` is a schedule that was searched for.",
-    "metric": "What was measured after the last window, such as `probe/accuracy`, or `area/probe/nll` over the run.",
+    "agent": "Spec of the controller, such as `fixed:0.5` or `random`; `oracle` is a schedule that was searched for, `best_fixed` the "
+    "fixed ratio that was best on seeds of the split train.",
+    "metric": "What was measured after the last window, such as `probe/accuracy` (`heldout/accuracy`: on 500 problems), or "
+    "`area/probe/nll` over the run.",
     "mean": "Mean over the seeds.",
     "low": "Lower bound of the 95% interval (Student's t over seeds).",
     "high": "Upper bound.",

@@ -1,4 +1,7 @@
-"""Every window of the runs that a set's references were measured by, for work without a student: a Parquet file beside the set's own."""
+"""Every window of the runs that a set's references were measured by, for work without a student: a Parquet file beside the set's own.
+
+Windows that an agent tried on branches of a run stand there too, as far as its runs kept them (``branches.jsonl``).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def landscapes_file(instances: InstanceSet) -> Path:
     return references_file(instances).with_suffix(".landscapes.parquet")
 
 
-def landscape(instances: InstanceSet, instance_id: str | None = None) -> pd.DataFrame:
+def landscape(instances: InstanceSet, instance_id: str | None = None, *, branches: bool = False) -> pd.DataFrame:
     """Returns every window of the runs of known controllers, in the columns of ``analysis.load_runs`` but for its wall times.
 
     All functions of ``analysis`` take it: ``analysis.bench.bench_outcomes(landscape(set))`` is what the references sum up.
@@ -29,12 +32,16 @@ def landscape(instances: InstanceSet, instance_id: str | None = None) -> pd.Data
     Args:
         instances: The set.
         instance_id: One of its instances; None is all.
+        branches: Return the windows that were tried on branches and taken back instead, with the columns ``decision`` (the window that
+            was decided on) and ``branch`` (which of its branches, from 0 on).
 
     Raises:
         ConfigError: If the set has no such instance.
         DataError: If there are no landscapes, or those of another version of the set, or the file cannot be read.
     """
     frame = _read(instances)[0]
+    is_tried = frame["branch"].notna() if "branch" in frame else pd.Series(False, index=frame.index)
+    frame = frame[is_tried] if branches else frame[~is_tried].drop(columns=["decision", "branch"], errors="ignore")
     if instance_id is not None:
         frame = frame[frame["instance"] == instances[instance_id].id]
     return frame.reset_index(drop=True).copy()
@@ -54,7 +61,8 @@ def write_landscapes(instances: InstanceSet, frame: pd.DataFrame, **card: str) -
 
     Args:
         instances: The set.
-        frame: Rows of finished runs, as ``analysis.load_runs`` returns them.
+        frame: Rows of finished runs, as ``analysis.load_runs`` returns them; those tried on branches have numbers in the columns
+            decision and branch.
         **card: what, command, commit, licence.
 
     Raises:

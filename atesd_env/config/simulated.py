@@ -48,6 +48,6 @@ class SurrogateConfig(RunConfig):
     student_kind = "surrogate"
 
     file: str = option("")
-    """Surrogate: the file that `atesd fit-surrogate` wrote. [ours]"""
+    """Surrogate: the file that `atesd fit-surrogate` wrote, or a packaged surrogate's name. [ours]"""
     on_extrapolation: Literal["truncate", "warn", "raise"] = choice("truncate", "truncate", "warn", "raise")
     """Surrogate: in a window outside of what was fitted, end the episode, warn, or fail. [ours]"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,9 @@ _BY_NAME = "|".join(column.name for column in (*HEALTH_COLUMNS, *CHOICE_COLUMNS)
 _EXTRA_COLUMN = re.compile(
     rf"(exposure/reveal_ratio|exposure/problem_ratio|{'|'.join(GROUP_STATISTICS)})_\d+|toy/\w+|engine/\w+|instance|{_BY_NAME}"
 )
+
+BRANCH_COLUMNS = ("decision", "branch")
+"""What a row of ``branches.jsonl`` has before a window's columns: the window that was decided on, and which of its branches it was."""
 
 
 class RecordTrajectory(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -36,6 +39,7 @@ class RecordTrajectory(gymnasium.Wrapper[Any, Any, Any, Any]):
         env: An environment of this package, wrapped or not.
         writer: Where the rows go; closed together with the environment.
         extra: Called once after each recorded window; its numbers become ``agent/<name>``.
+        branches: Called then too; the rows of windows that the decision tried on branches.
         num_samples: Sample rollouts to keep of each window, where the environment has ``samples(n)``.
     """
 
@@ -44,11 +48,13 @@ class RecordTrajectory(gymnasium.Wrapper[Any, Any, Any, Any]):
         env: gymnasium.Env[Any, Any],
         writer: RunWriter,
         extra: Callable[[], dict[str, float]] | None = None,
+        branches: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
         num_samples: int = 1,
     ) -> None:
         super().__init__(env)
         self.writer = writer
         self._extra = extra
+        self._branches = branches
         self._num_samples = num_samples
         self._finished = False
         self._nll_before: float | None = None
@@ -128,6 +134,8 @@ class RecordTrajectory(gymnasium.Wrapper[Any, Any, Any, Any]):
                 "reason": info.get("termination_reason"),
             }
         )
+        for tried in self._branches():
+            self.writer.write_branch({name: tried[name] for name in BRANCH_COLUMNS} | _row_columns(tried))
         if self._num_samples > 0 and hasattr(self.env.unwrapped, "samples"):
             for sample in self.env.unwrapped.samples(self._num_samples)[: self._num_samples]:
                 self.writer.write_sample({"window": info["window"], **sample})

@@ -1,5 +1,7 @@
 """The files of a run: ``config.json``, ``trajectory.jsonl`` (one row a window) and ``samples.jsonl`` (sample rollouts).
 
+Where an agent tries windows on branches, ``branches.jsonl`` has their rows.
+
 A run is one student trained once, in a folder of its own. Lines are appended whole: a run that is killed, or a disk
 that fills up, leaves every earlier row readable. All JSON is strict; NaN and infinities, which JSON lacks, become null.
 """
@@ -11,7 +13,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 
 from atesd_env.config import RunConfig
 from atesd_env.errors import ConfigError, RunFilesError
-from atesd_env.files.atomic import failing, write_atomically
+from atesd_env.files.atomic import failing, is_own_file, write_atomically
 from atesd_env.files.description import check_same, read_description
 from atesd_env.files.line_file import (
     LineFile,
@@ -44,8 +46,10 @@ TRAJECTORY_FILE = "trajectory.jsonl"
 """A row a window, in a run's folder."""
 SAMPLES_FILE = "samples.jsonl"
 """Sample rollouts, in a run's folder."""
+BRANCHES_FILE = "branches.jsonl"
+"""Rows of windows that the agent tried on branches and took back, in the folder of a run that has some."""
 RUN_FILES = (TRAJECTORY_FILE, SAMPLES_FILE, CONFIG_FILE)
-"""The files that a RunWriter owns; ``overwrite=True`` deletes these and nothing else."""
+"""The files that every RunWriter makes; ``overwrite=True`` deletes these and ``BRANCHES_FILE``, and nothing else."""
 
 VERSIONED_PACKAGES = (
     "atesd-env",
@@ -64,7 +68,9 @@ VERSIONED_PACKAGES = (
 
 _REQUIRED_KEYS = ("env_id", "agent", "seed", "config")
 
-RUN = FolderKind("run", CONFIG_FILE, RUN_FILES, ("format_version", "run", *_REQUIRED_KEYS, "versions"))
+RUN = FolderKind(
+    "run", CONFIG_FILE, (*RUN_FILES, BRANCHES_FILE), ("format_version", "run", *_REQUIRED_KEYS, "versions")
+)
 """What a folder of a run is, as its RunWriter made it."""
 
 
@@ -76,7 +82,7 @@ class RunWriter:
         description: What goes to ``config.json``: ``env_id``, ``agent``, ``seed``, ``config`` (a configuration, or a
             mapping of all its fields), and anything else that JSON can hold. ``format_version``, ``run`` (the folder's
             name) and ``versions`` are added.
-        overwrite: Delete an earlier run's ``RUN_FILES`` first. Other files in the folder are never touched.
+        overwrite: Delete an earlier run's files first. Other files in the folder are never touched.
         keep_windows: Go on with the run that is in the folder: keep what was written of this many windows, cut off what
             follows, and leave ``config.json`` as it is. None begins a run.
         vouched: What ``vouched`` returned after those windows: the files must begin so. None compares only their number.
@@ -103,6 +109,7 @@ class RunWriter:
     ) -> None:
         self.folder = Path(folder)
         self.num_rows = 0
+        self._branches: LineFile | None = None
         if keep_windows is not None:
             check_same_run(self.folder, description)
             self.num_rows = keep_windows
@@ -132,19 +139,24 @@ class RunWriter:
         }
         self._config_digests = _config_digests(self.folder / CONFIG_FILE, vouched.get(CONFIG_FILE))
         rows, samples = (_kept(self.folder / name, window, vouched.get(name), what) for name, what in whats.items())
+        branches = _kept_branches(self.folder / BRANCHES_FILE, vouched.get(BRANCHES_FILE), window)
         self._trajectory = LineFile(self.folder / TRAJECTORY_FILE, rows)
         try:
             self._samples = LineFile(self.folder / SAMPLES_FILE, samples)
+            if branches is not None:
+                self._branches = LineFile(self.folder / BRANCHES_FILE, branches)
         except RunFilesError:
             self._trajectory.close()
             raise
 
     def vouched(self) -> dict[str, NDArray[np.uint8]]:
         """Returns a digest of each line that was written, by the file's name: what a checkpoint vouches for."""
+        branches = {} if self._branches is None else {BRANCHES_FILE: self._branches.digests}
         return {
             CONFIG_FILE: self._config_digests,
             TRAJECTORY_FILE: self._trajectory.digests,
             SAMPLES_FILE: self._samples.digests,
+            **branches,
         }
 
     def write_row(self, row: Mapping[str, Any]) -> None:
@@ -182,14 +194,25 @@ class RunWriter:
         """
         self._samples.append(sample)
 
+    def write_branch(self, row: Mapping[str, Any]) -> None:
+        """Appends the row of one window that was tried on a branch; the first one makes the file.
+
+        Raises:
+            ConfigError: If a value cannot be written as JSON.
+            RunFilesError: If it cannot be written; earlier ones stay whole.
+        """
+        if self._branches is None:
+            self._branches = LineFile(self.folder / BRANCHES_FILE)
+        self._branches.append(row)
+
     def sync(self) -> None:
         """Waits until what was written would survive a power cut.
 
         Raises:
             RunFilesError: If the operating system reports only now that it could not store it.
         """
-        self._trajectory.sync()
-        self._samples.sync()
+        for file in self._files():
+            file.sync()
 
     def close(self) -> None:
         """Closes the files; a second call does nothing.
@@ -197,10 +220,12 @@ class RunWriter:
         Raises:
             RunFilesError: If the operating system reports only now that it could not store what was written.
         """
-        try:
-            self._trajectory.close()
-        finally:
-            self._samples.close()
+        with ExitStack() as closing:
+            for file in self._files():
+                closing.callback(file.close)
+
+    def _files(self) -> list[LineFile]:
+        return [file for file in (self._samples, self._branches, self._trajectory) if file is not None]
 
     def __enter__(self) -> Self:
         return self
@@ -293,6 +318,15 @@ def _kept(path: Path, keep_windows: int, digests: NDArray[np.uint8] | None, what
             "start anew."
         )
     return b"".join(lines)
+
+
+def _kept_branches(path: Path, digests: NDArray[np.uint8] | None, window: int) -> bytes | None:
+    """Returns what stays of the branches' rows: what a checkpoint vouches for; None where there is neither that nor a file."""
+    if digests is None:
+        return b"" if is_own_file(path) else None
+    return vouched_lines(
+        path, read_own(path, "to go on with this file"), digests, f"the branches up to window {window}"
+    )
 
 
 def _config_digests(path: Path, vouched: NDArray[np.uint8] | None) -> NDArray[np.uint8]:

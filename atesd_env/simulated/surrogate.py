@@ -40,7 +40,7 @@ class SurrogateExposureEnv(ExposureEnv[SurrogatePopulation]):
     - "raise": ``ExtrapolationError``, and the run stays as it was.
 
     Args:
-        file: File of ``atesd fit-surrogate``, or a model.
+        file: File of ``atesd fit-surrogate``, a packaged surrogate's name (``packaged_surrogates``), or a model.
         render_mode: "ansi", "rgb_array" or None.
         on_extrapolation: What happens outside the support.
         **fields: Fields of the runs' configuration: ``REWARD_FIELDS`` may be changed, others must be those of the runs.
@@ -78,7 +78,7 @@ class SurrogateExposureVectorEnv(ExposureVectorEnv[SurrogatePopulation]):
     ``surrogate/reason``.
 
     Args:
-        file: File of ``atesd fit-surrogate``, or a model.
+        file: As there.
         num_envs: K, at least 1.
         render_mode: "ansi", "rgb_array" or None.
         on_extrapolation: As in ``SurrogateExposureEnv``.
@@ -113,7 +113,7 @@ def surrogate_config(file: str | os.PathLike[str], **changes: Any) -> SurrogateC
     """Returns the configuration of a fitted surrogate, for runs and trainings of it.
 
     Args:
-        file: File of ``atesd fit-surrogate``.
+        file: File of ``atesd fit-surrogate``, or a packaged surrogate's name.
         **changes: ``on_extrapolation``, and any of ``REWARD_FIELDS``.
 
     Raises:

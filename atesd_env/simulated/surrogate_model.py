@@ -21,15 +21,19 @@ from numpy.typing import NDArray
 from atesd_env.config import RunConfig, read_config
 from atesd_env.envs.observation import FEATURE_NAMES
 from atesd_env.envs.reward import reward_parts
-from atesd_env.errors import ConfigError
+from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from atesd_env.files.reading import reading
+from atesd_env.hints import did_you_mean
 
 Array = NDArray[np.float64]
 """Numbers of double precision."""
 
 FORMAT_VERSION = 1
 """Version of the layout of a surrogate's description."""
+
+PACKAGED = Path(__file__).parents[1] / "assets" / "surrogates"
+"""The packaged surrogates, SET/INSTANCE.safetensors each."""
 
 PHASES = ("first", "later")
 """The windows that have a model of their own: an episode's first, and all later ones."""
@@ -220,6 +224,11 @@ def expand(name: str, scaled: Array, ratios: Array) -> Array:
     return np.asarray(np.einsum("sgk,sd->sgkd", hats, known).reshape(len(scaled), -1))
 
 
+def packaged_surrogates() -> list[str]:
+    """Returns the names of the packaged surrogates, such as ``atesd-bench/slip-terse-4``: a set's and one of its instances'."""
+    return sorted(file.relative_to(PACKAGED).with_suffix("").as_posix() for file in PACKAGED.glob("*/*.safetensors"))
+
+
 @dataclass(frozen=True)
 class SurrogateModel:
     """A fitted surrogate: everything that ``ATESD-Surrogate-v0`` needs.
@@ -265,14 +274,22 @@ class SurrogateModel:
 
     @classmethod
     def load(cls, path: str | Path) -> SurrogateModel:
-        """Returns the surrogate of a file that ``save`` wrote.
+        """Returns the surrogate of a file that ``save`` wrote, or a packaged one.
+
+        Args:
+            path: The file, or a name of ``packaged_surrogates``.
 
         Raises:
             RunFilesError: If the file cannot be read, or is not whole.
             ConfigError: If it holds something else.
         """
+        names = packaged_surrogates()
+        file = PACKAGED / f"{path}.safetensors" if str(path) in names else Path(path)
+        if not file.exists():
+            hint = did_you_mean(str(path), names, f"packaged are {', '.join(names)}.")
+            raise RunFilesError(f"{path}: expected a surrogate's file or a packaged one's name, found none; {hint}")
         with reading(path, "the file of a surrogate", remedy="fit it anew"):
-            model = cls._read(path)
+            model = cls._read(file)
             model.check()
         return model
 

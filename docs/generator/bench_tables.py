@@ -96,16 +96,23 @@ def standings_table() -> str:
     """Returns each agent's accuracy over the split test, after the last window and at equal compute."""
     result = measured("claims")
     equal = result["accuracy_at_equal_compute"]
-    order = sorted(result["accuracy"], key=lambda agent: -equal[agent])
+    order = sorted(_standing(result), key=lambda agent: -equal[agent])
     rows = [(f"`{agent}`", f"{equal[agent]:.1f}", f"{result['accuracy'][agent]:.1f}") for agent in order]
     table = markdown_table(("agent", "at equal compute, %", "after the last window, %"), rows)
     return f"{table}\n\n{result['num_seeds']} seeds of each instance. {source(result)}"
 
 
+def _standing(result: dict[str, Any]) -> list[str]:
+    """Returns the agents without the sweep of fixed ratios, which has a table of its own: its ends and its best one stand for it."""
+    ends = {"fixed:0", "fixed:1", result["single_fixed"]}
+    return [agent for agent in result["accuracy"] if not agent.startswith("fixed:") or agent in ends]
+
+
 def wins_table() -> str:
-    """Returns how many points controllers are above fixed ratios, random and Beta at equal compute."""
-    told = measured("claims")["a_at_equal_compute"]
-    others = list(dict.fromkeys(other for one in told.values() for other in one))
+    """Returns how many points controllers are above what they must beat at equal compute."""
+    result = measured("claims")
+    told, standing = result["a_at_equal_compute"], _standing(result)
+    others = [other for other in dict.fromkeys(other for one in told.values() for other in one) if other in standing]
     rows = [
         (f"`{agent}`", *(_interval(against[other]) if other in against else "-" for other in others))
         for agent, against in told.items()
@@ -130,6 +137,39 @@ def by_instance_table() -> str:
         for name, one in told.items()
     ]
     return markdown_table(("instance", *(f"`{agent}`" for agent in agents)), rows)
+
+
+def fixed_table() -> str:
+    """Returns the accuracy of each fixed ratio on each instance of the split test; best ones, and what may be as good, in bold."""
+    told = measured("claims")["fixed"]
+    ratios = list(next(iter(told.values()))["agents"])
+    rows = [(f"`{name}`", *(_accuracy(one["agents"][ratio]) for ratio in ratios)) for name, one in told.items()]
+    return markdown_table(("instance", *(ratio.removeprefix("fixed:") for ratio in ratios)), rows)
+
+
+def random_search_table() -> str:
+    """Returns what random search over staged schedules reaches with the oracle's windows."""
+    result = measured("random_search")
+    rows = [
+        (
+            f"`{name}`",
+            f"{one['windows_of_the_oracle']}",
+            f"{one['windows_spent']}",
+            f"{one['oracle']['mean']:.1f}",
+            f"{one['random_search']['mean']:.1f}",
+            _interval(one["difference"]),
+        )
+        for name, one in result["instances"].items()
+    ]
+    headers = (
+        "instance",
+        "windows, oracle",
+        "windows, random search",
+        "oracle, %",
+        "random search, %",
+        "oracle above it",
+    )
+    return f"{markdown_table(headers, rows)}\n\n{source(result)}"
 
 
 def credit_table() -> str:

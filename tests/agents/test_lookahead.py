@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import pandas as pd
 import pytest
 
 import agents
@@ -20,6 +21,7 @@ from atesd.experiments.specs import plan_runs
 from atesd_env.config import EnvConfig, preset
 from atesd_env.envs.contract import ExposureScores
 from atesd_env.errors import AtesdError, ConfigError
+from atesd_env.files.run_folder import read_rows
 from atesd_env.population.environments import TeacherExposureEnv
 from atesd_env.simulated.toy import ToyExposureEnv
 from atesd_env.simulated.toy_population import ToyPopulation
@@ -235,6 +237,16 @@ def test_its_cost_is_in_the_rows_and_in_the_outcome_of_the_run(tmp_path: Path):
     assert rows["agent/branches"].tolist() == [2, 0, 2]
     assert rows["agent/branch_updates"].tolist() == [2 * 2 * 2, 0, 2 * 1 * 2]
     assert (rows["agent/branch_tokens"] > 0).tolist() == [True, False, True]
+    tried = pd.DataFrame(read_rows(specs[0].folder / "branches.jsonl"))
+    assert tried.groupby(["decision", "branch"])["window"].agg(list).to_dict() == {
+        (1, 0): [1, 2],
+        (1, 1): [1, 2],
+        (3, 0): [3],
+        (3, 1): [3],
+    }
+    assert tried.groupby("branch")["exposure/reveal_ratio"].unique().tolist() == [[0.0], [1.0]]
+    tokens = tried.groupby("decision")["rollout/num_tokens"].sum()
+    assert tokens.tolist() == rows["agent/branch_tokens"][[0, 2]].tolist()
 
 
 @pytest.mark.parametrize("is_tiny", [False, True])

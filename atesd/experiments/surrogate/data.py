@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.load import run_folders
@@ -27,6 +29,8 @@ FEWEST_RUNS = 10
 REWARD_PARTS = ("reward/progress", "reward/total")
 """Columns of the reward, read beside ``QUANTITIES``."""
 
+_ARRAYS = ("run", "group", "window", "statistics", "nll", "ratios")  # of LoggedWindows
+
 _logger = logging.getLogger(__name__)
 
 
@@ -36,6 +40,7 @@ class LoggedWindows:
 
     Attributes:
         run: Which run each window belongs to [N].
+        group: What is held out together with it [N]: the run, or all runs of its seed, where these may share windows.
         window: Its number in the run, from 1 [N].
         statistics: Raw statistics before it [N, num_features], in the order of ``FEATURE_NAMES``.
         nll: Probe NLL before it [N].
@@ -44,6 +49,7 @@ class LoggedWindows:
     """
 
     run: NDArray[np.int64]
+    group: NDArray[np.int64]
     window: NDArray[np.int64]
     statistics: Array
     nll: Array
@@ -53,12 +59,8 @@ class LoggedWindows:
     def select(self, chosen: NDArray[Any]) -> LoggedWindows:
         """Returns some of the windows."""
         return LoggedWindows(
-            self.run[chosen],
-            self.window[chosen],
-            self.statistics[chosen],
-            self.nll[chosen],
-            self.ratios[chosen],
-            {name: values[chosen] for name, values in self.quantities.items()},
+            **{name: getattr(self, name)[chosen] for name in _ARRAYS},
+            quantities={name: values[chosen] for name, values in self.quantities.items()},
         )
 
     def phase(self, phase: str) -> LoggedWindows:
@@ -115,18 +117,38 @@ def read_windows(folders: Sequence[Path]) -> tuple[LoggedWindows, RunConfig, str
             "agents (random is the most telling) and seeds."
         )
 
+    return _joined(runs), config, env_id
+
+
+def windows_of(frame: pd.DataFrame, config: RunConfig) -> LoggedWindows:
+    """Returns the windows of runs of one environment whose seeds are held out whole: agents that decide alike share windows.
+
+    Runs that are the same throughout count once.
+
+    Args:
+        frame: Their rows, as ``load_runs`` returns them.
+        config: Their configuration.
+    """
+    runs: dict[tuple[float, ...], LoggedWindows] = {}
+    for _, rows in frame.sort_values("window").groupby("run", observed=True):
+        told = rows.astype(object).where(rows.notna(), None).to_dict("records")
+        run = _run_windows([{str(name): value for name, value in row.items()} for row in told], config, len(runs))
+        if run is not None:
+            seed, path = int(rows["seed"].iloc[0]), (*rows["probe/nll"], *rows["probe/grounded"])
+            runs.setdefault((seed, *path), dataclasses.replace(run, group=np.full(len(run.run), seed)))
+    return _joined(list(runs.values()))
+
+
+def _joined(runs: Sequence[LoggedWindows]) -> LoggedWindows:
+    """Returns the windows of several runs."""
+
     def joined(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
         return np.concatenate(list(arrays))
 
-    windows = LoggedWindows(
-        joined(run.run for run in runs),
-        joined(run.window for run in runs),
-        joined(run.statistics for run in runs),
-        joined(run.nll for run in runs),
-        joined(run.ratios for run in runs),
-        {name: joined(run.quantities[name] for run in runs) for name in runs[0].quantities},
+    return LoggedWindows(
+        **{name: joined(getattr(run, name) for run in runs) for name in _ARRAYS},
+        quantities={name: joined(run.quantities[name] for run in runs) for name in runs[0].quantities},
     )
-    return windows, config, env_id
 
 
 def _run_windows(rows: Sequence[Mapping[str, Any]], config: RunConfig, index: int) -> LoggedWindows | None:
@@ -141,8 +163,10 @@ def _run_windows(rows: Sequence[Mapping[str, Any]], config: RunConfig, index: in
     if nll is None:
         return None
     before = rebuilt_statistics(used[:-1], config, nll)
+    of_run = np.full(len(used), index)
     return LoggedWindows(
-        np.full(len(used), index),
+        of_run,
+        of_run,
         np.asarray([row["window"] for row in used]),
         np.asarray([[getattr(statistics, name) for name in FEATURE_NAMES] for statistics in before], dtype=np.float64),
         np.asarray([nll, *(row["probe/nll"] for row in used[:-1])], dtype=np.float64),

@@ -1,8 +1,8 @@
 """Fitting a surrogate: logged runs in, a model of their windows and its errors on held-out runs out.
 
-Runs are held out whole, never single windows: windows of one run are alike, and a model that has seen some of them knows the
-others. A fifth of the runs is set apart for the report; among the others, cross-validation by run chooses the family of
-models and gives the residuals that the noise is drawn from.
+Runs (or all runs of a seed, ``LoggedWindows.group``) are held out whole, never single windows: windows of one run are alike, and a model
+that has seen some of them knows the others. A fifth of the runs is set apart for the report; among the others, cross-validation by run
+chooses the family of models and gives the residuals that the noise is drawn from.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def fit(
         config: Their configuration.
         env_id: Their environment.
         families: Families to choose from, some of ``FAMILIES``.
-        heldout_share: Share of the runs set apart for the report; the surrogate is fitted to the others.
+        heldout_share: Share of the runs (of the groups) set apart for the report; the surrogate is fitted to the others.
         seed: Of the choice of held-out runs, the folds and the networks.
 
     Raises:
@@ -72,15 +72,15 @@ def fit(
         raise ConfigError(
             f"families: expected some of {', '.join(FAMILIES)}, got {', '.join(unknown) or 'none'}; correct --families."
         )
-    runs = np.unique(windows.run)
-    num_heldout = round(heldout_share * len(runs)) if 0 < heldout_share < 1 else 0
-    if num_heldout < 1 or len(runs) - num_heldout < _NUM_FOLDS:
+    groups = np.unique(windows.group)
+    num_heldout = round(heldout_share * len(groups)) if 0 < heldout_share < 1 else 0
+    if num_heldout < 1 or len(groups) - num_heldout < _NUM_FOLDS:
         raise ConfigError(
-            f"heldout_share: expected a share of the {len(runs)} runs that leaves at least 1 to hold out and {_NUM_FOLDS} "
+            f"heldout_share: expected a share of the {len(groups)} runs that leaves at least 1 to hold out and {_NUM_FOLDS} "
             f"to fit to, got {heldout_share}; change it, or fit to more runs."
         )
     rng = np.random.default_rng(seed)
-    is_heldout = np.isin(windows.run, rng.permutation(runs)[:num_heldout])
+    is_heldout = np.isin(windows.group, rng.permutation(groups)[:num_heldout])
     training, heldout = windows.select(~is_heldout), windows.select(is_heldout)
     models = {}
     choices: dict[str, dict[str, float]] = {}
@@ -89,8 +89,8 @@ def fit(
     initial_nll = training.nll[training.window == 1]
     report = {
         "env_id": env_id,
-        "num_runs": len(runs),
-        "num_heldout_runs": num_heldout,
+        "num_runs": len(np.unique(windows.run)),
+        "num_heldout_runs": len(np.unique(heldout.run)),
         "num_training_windows": len(training.run),
         "num_heldout_windows": len(heldout.run),
         "cross_validated_error": choices,
@@ -118,7 +118,7 @@ def _fit_phase(
     windows = training.phase(phase)
     inputs, targets = windows.inputs(phase), encode(windows.quantities, windows.nll, config)
     spread = np.maximum(targets.std(axis=0), 1e-6)
-    folds = list(GroupKFold(_NUM_FOLDS, shuffle=True, random_state=seed).split(inputs, groups=windows.run))
+    folds = list(GroupKFold(_NUM_FOLDS, shuffle=True, random_state=seed).split(inputs, groups=windows.group))
     errors, residuals = {}, {}
     for family in families:
         missed = np.zeros_like(targets)

@@ -12,13 +12,16 @@ import pandas as pd
 import pytest
 
 from analysis import load_runs
-from atesd.experiments.export import export_minari, export_table, shared_config, transitions
+from atesd.experiments.export import export_minari, export_table, landscapes_config, shared_config, transitions
 from atesd.experiments.run import execute
 from atesd.experiments.specs import plan_runs
+from atesd_env.bench import InstanceSet, landscape
+from atesd_env.bench.landscapes import write_landscapes
 from atesd_env.config import EnvConfig, RunConfig, preset
 from atesd_env.envs.recording import RecordTrajectory
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.run_folder import RunWriter
+from tests.atesd_env.bench.sets import toy_set
 
 WINDOWS = 6
 
@@ -69,7 +72,7 @@ def record(folder: Path, env_id: str, config: RunConfig, seed: int = 3) -> Seen:
     is_over = False
     rng = np.random.default_rng(0)
     while not is_over:
-        action = rng.uniform(size=config.groups).astype(np.float32)
+        action = rng.uniform(size=env.action_space.shape).astype(np.float32)
         *_, terminated, truncated, _ = env.step(action)
         is_over = terminated or truncated
     env.close()
@@ -153,6 +156,32 @@ def test_a_minari_dataset_opens_and_gives_back_the_transitions(
         export_minari(frame, config, tmp_path / "minari")
     export_minari(frame[frame["agent"] == "random"], config, tmp_path / "minari", overwrite=True)
     assert minari.load_dataset(name).total_episodes == 2
+
+
+def test_a_sets_landscapes_are_a_dataset_of_what_the_bench_showed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Instances of one ratio and of two, in one space: a ratio that nobody looked at reads 0."""
+    minari = pytest.importorskip("minari", reason="the package minari is missing")
+    pytest.importorskip("h5py", reason="the package h5py, which minari[hdf5] brings, is missing")
+    toy_set().save(tmp_path / "mine.json")
+    mine, own = InstanceSet.load(tmp_path / "mine.json"), {"instances": str(tmp_path / "mine.json")}
+    seen = {
+        name: record(tmp_path / "runs" / name, "ATESD-Bench-v0", preset("ATESD-Bench-v0", instance=name, **own))
+        for name in ("both", "low")
+    }
+    card = {"what": "Two runs.", "command": "python -m benchmarks.x", "commit": "abc1234", "licence": "Apache-2.0"}
+    write_landscapes(mine, load_runs(tmp_path / "runs"), **card)
+    frame = landscape(mine)
+    name = export_minari(frame, landscapes_config(mine, frame), tmp_path / "minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    dataset = minari.load_dataset(name)
+    for episode, (instance, one) in zip(dataset.iterate_episodes(), seen.items(), strict=True):
+        np.testing.assert_array_equal(episode.observations, np.stack(one.observations))
+        groups = mine.config(instance).groups
+        np.testing.assert_array_equal(episode.actions[:, :groups], np.stack(one.actions)[:, :groups])
+        assert not episode.actions[:, groups:].any()
+        np.testing.assert_array_equal(episode.rewards, [reward for reward, _, _ in one.results])
+    options = dataset.storage.get_episode_metadata([0, 1])
+    assert [told["options"]["instance"] for told in options] == [*seen]
 
 
 def test_a_dataset_of_several_configurations_is_refused(runs: Path, config: RunConfig):

@@ -15,6 +15,7 @@ from analysis.bench import bench_outcomes
 from atesd_env.bench import Instance, InstanceSet, landscape, landscapes_card
 from atesd_env.bench.landscapes import landscapes_file, write_landscapes
 from atesd_env.errors import ConfigError, DataError
+from benchmarks.references import branch_windows
 from tests.atesd_env.bench.sets import toy_set
 
 CARD = {"what": "Two agents.", "command": "python -m benchmarks.x", "commit": "abc1234", "licence": "Apache-2.0"}
@@ -54,6 +55,32 @@ def test_runs_come_back_as_analysis_reads_them(mine: InstanceSet, runs: pd.DataF
     assert set(env.landscape("low")["instance"]) == {"low"}
     with pytest.raises(ConfigError, match="did you mean 'low'"):
         env.landscape("lwo")
+
+
+def test_windows_on_branches_stand_apart(mine: InstanceSet, tmp_path: Path):
+    """They are kept with the run, packaged with its rows, and returned for themselves: the runs are read as without them."""
+    agents = ["lookahead:ratios=[0,1]:windows=2:race=null", "random"]
+    atesd.run(
+        env="ATESD-Bench-v0",
+        agents=agents,
+        out=tmp_path / "runs",
+        instances=str(tmp_path / "mine.json"),
+        instance="low",
+    )
+    runs = load_runs(tmp_path / "runs")
+    tried = branch_windows([tmp_path / "runs"], runs)
+    write_landscapes(mine, pd.concat([runs, tried], ignore_index=True), **CARD)
+    times = ["controller_sec", "run_sec"]
+    assert "branch" not in landscape(mine)
+    pd.testing.assert_frame_equal(
+        bench_outcomes(landscape(mine)).drop(columns=times), bench_outcomes(runs).drop(columns=times), check_dtype=False
+    )
+    found = landscape(mine, "low", branches=True)
+    assert found[["agent", "decision", "branch", "window"]].to_numpy().tolist() == [
+        [agents[0], 1, branch, window] for window in (1, 2) for branch in (0, 1)
+    ]
+    assert found["exposure/reveal_ratio"].tolist() == [0.0, 1.0] * 2
+    assert found["reward/total"].notna().all()
 
 
 def test_what_is_not_theirs_is_refused(mine: InstanceSet, runs: pd.DataFrame):

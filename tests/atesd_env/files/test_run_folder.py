@@ -573,7 +573,7 @@ def edited(path: Path, edit: str) -> None:
     path.write_bytes(b"".join(damaged))
 
 
-@pytest.mark.parametrize("name", ["trajectory.jsonl", "samples.jsonl"])
+@pytest.mark.parametrize("name", ["trajectory.jsonl", "samples.jsonl", "branches.jsonl"])
 @pytest.mark.parametrize("edit", ["a digit", "swapped", "doubled", "lost", "cut", "garbage", "joined"])
 def test_lines_that_a_checkpoint_vouches_for_must_be_as_they_were(edit: str, name: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
@@ -581,6 +581,7 @@ def test_lines_that_a_checkpoint_vouches_for_must_be_as_they_were(edit: str, nam
         for window in (1, 2, 3):
             writer.write_row({"window": window})
             writer.write_sample({"window": window, "rollout": f"of {window}"})
+            writer.write_branch({"decision": window, "window": window + 1})
         vouched = writer.vouched()
         writer.write_row({"window": 4})
     edited(folder / name, edit)
@@ -612,6 +613,25 @@ def test_what_is_vouched_for_grows_with_a_run_that_goes_on(tmp_path: Path) -> No
         for name in ("trajectory.jsonl", "samples.jsonl"):
             np.testing.assert_array_equal(writer.vouched()[name], whole.vouched()[name])
     whole.close()
+
+
+@pytest.mark.parametrize("num_vouched", [0, 1])
+def test_branches_that_no_checkpoint_vouches_for_are_tried_again(num_vouched: int, tmp_path: Path) -> None:
+    """A run's first branches make the file; a kill may come before the checkpoint that knows of it."""
+    folder, tried = tmp_path / "run", [{"decision": 1, "branch": branch} for branch in range(3)]
+    with RunWriter(folder, DESCRIPTION) as writer:
+        assert not (folder / "branches.jsonl").exists()
+        for row in tried[:num_vouched]:
+            writer.write_branch(row)
+        vouched = writer.vouched()
+        writer.write_branch(tried[2])
+    with RunWriter(folder, DESCRIPTION, keep_windows=0, vouched=vouched) as writer:
+        for row in tried[num_vouched:]:
+            writer.write_branch(row)
+        writer.sync()
+    assert read_rows(folder / "branches.jsonl") == tried
+    RunWriter(folder, DESCRIPTION, overwrite=True).close()
+    assert not (folder / "branches.jsonl").exists()
 
 
 @pytest.mark.parametrize("edit", ["a digit", "another name", "more"])

@@ -10,15 +10,17 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import pandas as pd
 import pytest
 from gymnasium.utils.env_checker import check_env
 from sklearn.linear_model import RidgeCV
 from sklearn.neural_network import MLPRegressor
 
+from analysis import load_runs
 from atesd.commands.cli import main
 from atesd.experiments.run import execute
 from atesd.experiments.specs import plan_runs
-from atesd.experiments.surrogate.data import LoggedWindows, find_runs, read_windows
+from atesd.experiments.surrogate.data import LoggedWindows, find_runs, read_windows, windows_of
 from atesd.experiments.surrogate.fitting import _RIDGE_STRENGTHS, FAMILIES, _coefficients, fit, heldout_errors
 from atesd_env.config import ToyConfig, preset
 from atesd_env.envs.observation import FEATURE_NAMES, RunningStatistics
@@ -55,6 +57,23 @@ def windows(runs: Path) -> LoggedWindows:
 @pytest.fixture(scope="module")
 def surrogate(windows: LoggedWindows) -> SurrogateModel:
     return fit(windows, CONFIG, "ATESD-Toy-v0")
+
+
+def test_seeds_are_held_out_whole_and_runs_that_are_the_same_count_once(runs: Path, windows: LoggedWindows):
+    """Of a frame, as landscapes are, an agent that did what another one did adds nothing."""
+    frame = load_runs(runs)
+    copied = frame[frame["agent"] == "fixed:0.4"].assign(agent="copy", run="copy of " + frame["run"])
+    found = windows_of(pd.concat([frame, copied]), CONFIG)
+    by_run = [sorted(part.tobytes() for part in _of_each_run(one)) for one in (found, windows)]
+    assert by_run[0] == by_run[1]
+    assert set(found.group) == set(SEEDS)
+    report = fit(found, CONFIG, "ATESD-Toy-v0", families=["linear"], heldout_share=0.3).report
+    assert (report["num_runs"], report["num_heldout_runs"]) == (63, 2 * len(AGENTS))
+
+
+def _of_each_run(windows: LoggedWindows) -> list[Any]:
+    runs = [windows.select(windows.run == run) for run in np.unique(windows.run)]
+    return [np.column_stack([run.statistics, run.nll, run.ratios, *run.quantities.values()]) for run in runs]
 
 
 def test_statistics_before_each_window_are_those_that_the_environment_had(runs: Path, windows: LoggedWindows):
