@@ -67,7 +67,9 @@ def bench_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
 def _of_instance(instance: str, rows: pd.DataFrame) -> pd.DataFrame:
     if DIFFERING in rows:
         # What an agent was shown is its own affair; runs that differ in nothing else count as of one configuration.
-        kinds = rows[DIFFERING].astype("string").str.replace(r"(^|, )context=\w+", "", regex=True).str.removeprefix(", ")
+        kinds = (
+            rows[DIFFERING].astype("string").str.replace(r"(^|, )context=\w+", "", regex=True).str.removeprefix(", ")
+        )
         firsts = rows.groupby(kinds, dropna=False)[CONFIGURATION].transform("first")
         rows = rows.assign(**{CONFIGURATION: firsts, DIFFERING: kinds})
     measured = [name for name in MEASURES[:2] if name in rows and rows[name].notna().any()]
