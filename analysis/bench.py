@@ -1,6 +1,7 @@
 """What agents reached on the instances of a bench, and how they compare over all of them (after rliable, arXiv 2108.13264).
 
-In means an instance counts as much as any other, however many seeds it has. Intervals are those of ``analysis.stratified``.
+Agents are compared on the seeds of an instance that all of them have. In means an instance counts as much as any other, however
+many seeds it has. Intervals are those of ``analysis.stratified``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from analysis.intervals import (
     performance_profile,
     probability_of_improvement,
 )
-from analysis.metrics import HIGHER_IS_BETTER, bounds
+from analysis.metrics import HIGHER_IS_BETTER, bounds, known_metrics
+from analysis.paired import shared_seeds
 from analysis.statistics import COSTS, final_outcomes
 from analysis.stratified import stratified_iqm_interval, stratified_mean_interval
 
@@ -52,7 +54,8 @@ def bench_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
         ``BRANCHES``; sorted by instance, agent, seed.
 
     Raises:
-        AnalysisError: If the runs are none of the bench, or an agent has two runs of an instance at one seed.
+        AnalysisError: If the runs are none of the bench, those of an instance differ in their configurations by more than
+            ``context``, or an agent has two runs of an instance at one seed.
     """
     require_columns(frame, ("instance", "probe/nll"), "rows of runs of the bench, as load_runs returns them")
     require_texts(frame, [name for name in ("instance", "agent", "env_id") if name in frame])
@@ -62,8 +65,13 @@ def bench_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of_instance(instance: str, rows: pd.DataFrame) -> pd.DataFrame:
-    # The configurations of one instance differ only in what an agent was shown.
-    rows = rows.drop(columns=[name for name in (CONFIGURATION, DIFFERING) if name in rows])
+    if DIFFERING in rows:
+        # What an agent was shown is its own affair; runs that differ in nothing else count as of one configuration.
+        kinds = (
+            rows[DIFFERING].astype("string").str.replace(r"(^|, )context=\w+", "", regex=True).str.removeprefix(", ")
+        )
+        firsts = rows.groupby(kinds, dropna=False)[CONFIGURATION].transform("first")
+        rows = rows.assign(**{CONFIGURATION: firsts, DIFFERING: kinds})
     measured = [name for name in MEASURES[:2] if name in rows and rows[name].notna().any()]
     outcomes = final_outcomes(rows, measured).set_index("run")
     outcomes[AREA] = area_under_curve(rows).set_index("run")["area"]
@@ -159,17 +167,19 @@ def score_agents(outcomes: pd.DataFrame, measure: str, *, confidence: float = CO
         confidence: Of the intervals.
 
     Returns:
-        One line for each agent: agent, measure, num_instances and num_runs (that have the measure), num_broken; ``mean``,
+        One line for each agent: agent, measure, num_instances and num_runs (compared, on the seeds that all agents have),
+        ``left_out`` (instances with the seeds that some agent lacks, as text), num_broken (of all runs); ``mean``,
         ``low``, ``high`` (over instances); ``iqm``, ``iqm_low``, ``iqm_high`` (interquartile mean over runs); the ends are NaN where
         an instance has a single run; for the gain
-        ``optimality_gap`` (how far runs fall short of 1), else NaN; and costs, means over runs.
+        ``optimality_gap`` (how far runs fall short of 1), else NaN; and costs, means over all runs.
 
     Raises:
-        AnalysisError: If an agent lacks an instance that another one has: their means would be of other things.
+        AnalysisError: If the measure is unknown, an agent lacks an instance that another one has (their means would be of other
+            things), or all share no seed of one.
     """
     is_higher_better = _is_higher_better(measure)
     outcomes = _checked(outcomes, (measure, "is_broken", *_COSTS))
-    strata = _strata(outcomes, measure)
+    strata, left_out = _strata(outcomes, measure)
     lines = []
     for agent, samples in strata.items():
         whole = np.concatenate(samples)
@@ -184,6 +194,7 @@ def score_agents(outcomes: pd.DataFrame, measure: str, *, confidence: float = CO
                 "measure": measure,
                 "num_instances": len(samples),
                 "num_runs": len(whole),
+                "left_out": left_out,
                 "num_broken": int(mine["is_broken"].sum()),
                 "mean": float(np.mean([sample.mean() for sample in samples])),
                 "low": float(low),
@@ -199,9 +210,12 @@ def score_agents(outcomes: pd.DataFrame, measure: str, *, confidence: float = CO
 
 
 def improvements(outcomes: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Returns how likely a run of one agent beats a run of another on the same instance, mean over instances: [agent x other]."""
-    strata = _strata(outcomes, measure)
+    """Returns how likely a run of one agent beats a run of another on the same instance, mean over instances: [agent x other].
+
+    Of the runs that ``score_agents`` compares; arguments and errors are its own.
+    """
     better = {"higher_is_better": _is_higher_better(measure)}
+    strata, _ = _strata(outcomes, measure)
     table = {
         other: [
             float(np.mean([probability_of_improvement(a, b, **better) for a, b in zip(ours, theirs, strict=True)]))
@@ -213,11 +227,14 @@ def improvements(outcomes: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def profiles(outcomes: pd.DataFrame, measure: str, thresholds: Sequence[float]) -> pd.DataFrame:
-    """Returns the share of each agent's runs beyond each threshold: columns agent, measure, threshold, share."""
+    """Returns the share of each agent's runs beyond each threshold: columns agent, measure, threshold, share.
+
+    Of the runs that ``score_agents`` compares; arguments and errors are its own.
+    """
     better = {"higher_is_better": _is_higher_better(measure)}
     lines = [
         (agent, measure, float(threshold), float(share))
-        for agent, samples in _strata(outcomes, measure).items()
+        for agent, samples in _strata(outcomes, measure)[0].items()
         for threshold, share in zip(
             thresholds, performance_profile(np.concatenate(samples), thresholds, **better), strict=True
         )
@@ -233,6 +250,7 @@ def _checked(outcomes: pd.DataFrame, numbers: Iterable[str]) -> pd.DataFrame:
 
 
 def _is_higher_better(measure: str) -> bool:
+    known_metrics(measure, (GAIN, *MEASURES), argument="measure")
     return measure == GAIN or HIGHER_IS_BETTER[measure.removeprefix("area/")]
 
 
@@ -241,20 +259,29 @@ def _reach(measure: str, values: NDArray[np.float64]) -> tuple[float, float]:
     return bounds(measure, values) if measure == MEASURES[0] else (-math.inf, math.inf)
 
 
-def _strata(outcomes: pd.DataFrame, measure: str) -> dict[str, list[NDArray[np.float64]]]:
-    """Returns each agent's samples, one for each instance that has the measure, in the same order for all."""
+def _strata(outcomes: pd.DataFrame, measure: str) -> tuple[dict[str, list[NDArray[np.float64]]], str]:
+    """Returns each agent's samples, one for each instance that has the measure, in the same order for all, and what is left out.
+
+    The samples of an instance are of the seeds that all agents have there; the other seeds are told as text.
+    """
     there = _checked(outcomes, (measure,)).dropna(subset=measure)
     if there.empty:
         raise AnalysisError(f"measure: expected {measure} in the outcomes, got only nulls; choose another measure.")
-    instances = sorted(there["instance"].unique())
-    strata: dict[str, list[NDArray[np.float64]]] = {}
-    for agent, runs in there.groupby("agent", sort=True):
-        samples = {name: part[measure].to_numpy(dtype=np.float64) for name, part in runs.groupby("instance")}
-        missing = [name for name in instances if name not in samples]
+    shared = {str(name): shared_seeds(part, measure) for name, part in there.groupby("instance", sort=True)}
+    agents = sorted(there["agent"].unique())
+    for agent in agents:
+        missing = [name for name, seeds in shared.items() if agent not in seeds.table]
         if missing:
             raise AnalysisError(
                 f"outcomes: expected runs of all agents on all instances, got none of {agent} on {', '.join(missing)}; make them, or "
                 "leave the agent out."
             )
-        strata[str(agent)] = [samples[name] for name in instances]
-    return strata
+    for name, seeds in shared.items():
+        if seeds.table.empty:
+            raise AnalysisError(
+                f"outcomes: expected a seed that all agents have on {name}, got none; make runs with the same seeds, or leave an "
+                "agent out."
+            )
+    strata = {agent: [seeds.table[agent].to_numpy() for seeds in shared.values()] for agent in agents}
+    left_out = (f"{name}: {', '.join(map(str, seeds.left_out))}" for name, seeds in shared.items() if seeds.left_out)
+    return strata, "; ".join(left_out)

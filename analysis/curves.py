@@ -139,6 +139,8 @@ def time_to_threshold(
 ) -> pd.DataFrame:
     """Returns when each run first reached a threshold.
 
+    A student that broke did not reach it, whatever it measured before: what it had learned is lost.
+
     Args:
         frame: Rows of runs, as ``load_runs`` returns them.
         column: What has to reach it, such as "probe/accuracy".
@@ -147,10 +149,10 @@ def time_to_threshold(
         windows_in_a_row: Measurements in a row that must reach it, against noise; the time is that of the first of them.
 
     Returns:
-        One line for each run that measured the column: env_id, agent, seed, run, column, threshold, is_reached, ``window``
-        (NaN if never reached) and ``last_window``, the last measured one: what was not reached until then is censored, so do
-        not average windows where some runs never arrive; compare ``is_reached`` first. And the run's configuration, where the
-        frame has it.
+        One line for each run that measured the column or broke: env_id, agent, seed, run, column, threshold, is_broken,
+        is_reached, ``window`` (NaN if not reached) and ``last_window``, the last measured one (of a student that broke, its
+        last): what was not reached until then is censored, so that windows are compared (``paired_differences``) only where
+        every run arrived, and ``is_reached`` else. And the run's configuration, where the frame has it.
 
     Raises:
         AnalysisError: If the column's direction is unknown or contradicted, or an argument is out of range.
@@ -162,16 +164,20 @@ def time_to_threshold(
         raise AnalysisError(f"windows_in_a_row: expected at least 1, got {windows_in_a_row!r}; pass 1 or more.")
     is_higher_better = direction(column, higher_is_better=higher_is_better)
     lines = []
-    for key, rows in frame.dropna(subset=column).groupby(_RUN, observed=True, sort=True, dropna=False):
+    statuses = frame["status"] if "status" in frame else pd.Series(index=frame.index, dtype="string")
+    ends = (statuses == "terminated").fillna(False).astype(bool)
+    there = frame.assign(is_end=ends)[frame[column].notna() | ends]
+    for key, rows in there.groupby(_RUN, observed=True, sort=True, dropna=False):
         rows = rows.sort_values("window")
+        is_broken, windows = bool(rows["is_end"].any()), rows["window"].to_numpy()
         values = rows[column].to_numpy(dtype=float)
         is_there = values >= threshold if is_higher_better else values <= threshold
+        is_there &= not is_broken
         in_a_row = np.convolve(is_there, np.ones(windows_in_a_row))[windows_in_a_row - 1 : len(values)]
         places = np.flatnonzero(in_a_row > windows_in_a_row - 0.5)
-        windows = rows["window"].to_numpy()
         window = float(windows[places[0]]) if len(places) else math.nan
-        lines.append((*key, column, float(threshold), bool(len(places)), window, int(windows[-1])))
-    return _runs(frame, lines, ["column", "threshold", "is_reached", "window", "last_window"])
+        lines.append((*key, column, float(threshold), is_broken, bool(len(places)), window, int(windows[-1])))
+    return _runs(frame, lines, ["column", "threshold", "is_broken", "is_reached", "window", "last_window"])
 
 
 def _runs(frame: pd.DataFrame, lines: list[tuple[Any, ...]], names: list[str]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -116,40 +116,44 @@ def mismatch_by_ratio(
     """Returns the mismatch at each reveal ratio: mean over seeds of the seeds' means, with a t interval over seeds.
 
     Only windows that all runs measured are taken: late windows have another mismatch than early ones, whatever the ratio.
-    Ratios that every run held (``fixed:0.5``) are told apart exactly. Where controllers drew them, they are put into stretches;
-    a controller picks its ratio by the state: what differs then is not the ratio alone.
+    Ratios that every agent held (``fixed:0.5``) are told apart exactly. Where controllers drew them, they are put into stretches;
+    a controller picks its ratio by the state: what differs then is not the ratio alone, and nothing is to be ranked.
 
     Args:
         frame: Rows of runs, as ``load_runs`` returns them; runs without a seed count as one seed each.
         column: What to sum up.
-        edges: Increasing edges of stretches of the ratio, the last one closed; None takes each ratio by itself if every run held
+        edges: Increasing edges of stretches of the ratio, the last one closed; None takes each ratio by itself if every agent held
             one, else ``STRETCHES``.
         confidence: Confidence level, of each interval by itself.
 
     Returns:
         One line for each environment and ratio: env_id, reveal_ratio (mean over the windows), mean, low, high, num_seeds,
-        num_windows, ``first_window`` and ``last_window`` taken.
+        num_windows, ``first_window`` and ``last_window`` of this ratio; ``is_paired``: every ratio was met by the same seeds in
+        the same windows, so that means can be ranked; they are then of the seeds that have every ratio, and ``left_out`` names
+        the others, as text.
 
     Raises:
         AnalysisError: If no window was measured by all runs, or configurations are mixed.
     """
     lines = []
-    for env_id, table, rows in _by_seed_and_ratio(frame, column, edges):
-        for place in table.columns:
-            values = table[place].dropna().to_numpy(dtype=float)
-            here = rows[rows["place"] == place]
+    for part in _by_seed_and_ratio(frame, column, edges):
+        for place in part.table.columns:
+            values = part.table[place].dropna().to_numpy(dtype=float)
+            here = part.rows[part.rows["place"] == place]
             mean, low, high = np.clip(mean_interval(values, confidence=confidence), *bounds(column, values))
             lines.append(
                 {
-                    "env_id": env_id,
+                    "env_id": part.env_id,
                     "reveal_ratio": float(here["ratio"].mean()),
                     "mean": float(mean),
                     "low": float(low),
                     "high": float(high),
                     "num_seeds": len(values),
                     "num_windows": len(here),
-                    "first_window": int(rows["window"].min()),
-                    "last_window": int(rows["window"].max()),
+                    "first_window": int(here["window"].min()),
+                    "last_window": int(here["window"].max()),
+                    "is_paired": part.is_paired,
+                    "left_out": part.left_out,
                 }
             )
     return pd.DataFrame(lines)
@@ -166,23 +170,24 @@ def mismatch_trend(
         edges: As there.
 
     Returns:
-        One line for each environment: env_id, ``num_ratios``, ``num_seeds`` (those with every ratio; the others are left
-        out), ``is_increasing`` (the means over these seeds rise strictly), ``tau`` (Kendall's, mean over seeds, in [-1, 1])
+        One line for each environment: env_id, ``num_ratios``, ``num_seeds`` (those with every ratio, all in the same windows; 0
+        where there are none, and nothing is said then), ``is_increasing`` (the means over these seeds, which are those of
+        ``mismatch_by_ratio``, rise strictly), ``tau`` (Kendall's, mean over seeds, in [-1, 1])
         and ``p_value`` (one-sided, against no trend; NaN with fewer than 3 ratios or 2 seeds). The test finds a trend, not
         that every step rises: see ``is_increasing`` for that.
     """
     lines = []
-    for env_id, table, _ in _by_seed_and_ratio(frame, column, edges):
-        values = table.dropna().to_numpy(dtype=float)
+    for part in _by_seed_and_ratio(frame, column, edges):
+        values = part.table.to_numpy(dtype=float)[: None if part.is_paired else 0]
         num_seeds, num_ratios = values.shape
         is_testable = num_ratios >= 3 and num_seeds >= 2
         taus = [stats.kendalltau(np.arange(num_ratios), line).statistic for line in values] if num_ratios > 1 else []
         lines.append(
             {
-                "env_id": env_id,
+                "env_id": part.env_id,
                 "num_ratios": num_ratios,
                 "num_seeds": num_seeds,
-                "is_increasing": bool(num_seeds and num_ratios > 1 and (np.diff(values.mean(axis=0)) > 0).all()),
+                "is_increasing": bool(num_seeds and num_ratios > 1 and rises(values.mean(axis=0))),
                 "tau": float(np.mean(taus)) if len(taus) else math.nan,
                 "p_value": _page(values) if is_testable else math.nan,
             }
@@ -190,17 +195,39 @@ def mismatch_trend(
     return pd.DataFrame(lines)
 
 
+def rises(means: NDArray[np.float64]) -> bool:
+    """Returns whether means, in the order of the ratio, rise at every step."""
+    return bool((np.diff(means) > 0).all())
+
+
 def _page(values: NDArray[np.float64]) -> float:
     return float(stats.page_trend_test(values).pvalue)
 
 
-def _by_seed_and_ratio(
-    frame: pd.DataFrame, column: str, edges: Sequence[float] | None
-) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
-    """Returns for each environment its id, the column's means as seeds x places (of ratios), and the rows."""
+class _Part(NamedTuple):
+    """One environment's windows.
+
+    Attributes:
+        env_id: Its id.
+        table: The column's means as seeds x places (of ratios).
+        rows: What they are made of.
+        is_paired: Every place has the same seeds and windows.
+        left_out: The seeds that lack a place, where it is paired.
+    """
+
+    env_id: str
+    table: pd.DataFrame
+    rows: pd.DataFrame
+    is_paired: bool
+    left_out: str
+
+
+def _by_seed_and_ratio(frame: pd.DataFrame, column: str, edges: Sequence[float] | None) -> list[_Part]:
     require_columns(frame, ("run", "env_id", "seed", "window", RATIO, column))
     require_measured(frame, [RATIO, column])
     require_comparable(frame)
+    # Of all windows: a run that is cut to one has one ratio, whoever drew it.
+    ratios = frame.groupby("agent" if "agent" in frame else "run", observed=True)[RATIO]
     rows = pd.DataFrame(
         {
             "env_id": frame["env_id"].astype(str),
@@ -213,7 +240,7 @@ def _by_seed_and_ratio(
     ).dropna(subset=["ratio", "value"])
     parts: list[Any] = [_on_shared_windows(str(env_id), part) for env_id, part in rows.groupby("env_id")]
     rows = pd.concat(parts)
-    if edges is None and (rows.groupby("run")["ratio"].nunique() == 1).all():
+    if edges is None and ratios.nunique().le(1).all():
         rows["place"] = rows["ratio"].round(6)
     else:
         edges = STRETCHES if edges is None else edges
@@ -223,10 +250,16 @@ def _by_seed_and_ratio(
         rows["place"] = pd.cut(rows["ratio"], list(edges), right=False, labels=False)
         rows.loc[rows["ratio"] == edges[-1], "place"] = len(edges) - 2
         rows = rows.dropna(subset="place")
-    return [
-        (str(env_id), part.pivot_table(index="seed", columns="place", values="value", aggfunc="mean"), part)
-        for env_id, part in rows.groupby("env_id")
-    ]
+    return [_part(str(env_id), part) for env_id, part in rows.groupby("env_id")]
+
+
+def _part(env_id: str, rows: pd.DataFrame) -> _Part:
+    table = rows.pivot_table(index="seed", columns="place", values="value", aggfunc="mean")
+    is_whole = table.notna().all(axis=1)
+    whole = rows[rows["seed"].isin(table.index[is_whole])]
+    if whole.groupby(["seed", "place"])["window"].agg(frozenset).nunique() != 1:
+        return _Part(env_id, table, rows, is_paired=False, left_out="")
+    return _Part(env_id, table[is_whole], whole, is_paired=True, left_out=", ".join(table.index[~is_whole]))
 
 
 def _on_shared_windows(env_id: str, rows: pd.DataFrame) -> pd.DataFrame:

@@ -111,13 +111,16 @@ def difference_bounds(
     return low - high, high - low
 
 
-def known_metrics(metrics: str | Sequence[str]) -> list[str]:
+def known_metrics(
+    metrics: str | Sequence[str], known: Iterable[str] = METRICS, *, argument: str = "metric"
+) -> list[str]:
     """Returns metrics as a list; AnalysisError, with the nearest known name, if one is unknown."""
+    known = tuple(known)
     for metric in listed(metrics):
-        if metric not in METRICS:
+        if metric not in known:
             raise AnalysisError(
-                f"metric: expected one of {', '.join(METRICS)}, got {metric!r}; pass one of these"
-                f"{nearest(metric, METRICS, ' ({})')}."
+                f"{argument}: expected one of {', '.join(known)}, got {metric!r}; pass one of these"
+                f"{nearest(metric, known, ' ({})')}."
             )
     return listed(metrics)
 

@@ -67,7 +67,7 @@ def shared_seeds(outcomes: pd.DataFrame, measure: str) -> SharedSeeds:
 
     Raises:
         AnalysisError: If a column is missing, an outcome is not finite, environments or configurations are mixed, an agent has
-            two runs with one seed, or the runs span different windows.
+            two runs with one seed, the runs span different windows, or some never reached what "window" is the time of.
     """
     table = outcome_table(outcomes, measure)
     is_there = table.notna()
@@ -95,6 +95,11 @@ def outcome_table(outcomes: pd.DataFrame, measure: str) -> pd.DataFrame:
                 f"outcomes: expected areas over the same windows, got {name.replace('_', ' ')}s {spans}; leave out runs that "
                 "are not finished, or cut all rows to the shortest run's windows."
             )
+    if measure == "window" and outcomes[measure].isna().any():
+        raise AnalysisError(
+            f"outcomes: expected runs that all reached the threshold, got {counted(int(outcomes[measure].isna().sum()), 'run')} that "
+            "did not, and to leave out their seeds would be in favour of their agents; compare is_reached, or take another threshold."
+        )
     return runs.pivot(index="seed", columns="agent", values=measure).dropna(how="all")
 
 

@@ -67,6 +67,8 @@ def plot_mismatch_by_ratio(
         f"Page's trend test over {trend['num_seeds']} seeds: p = {trend['p_value']:.2g}"
         if np.isfinite(trend["p_value"])
         else "too few ratios or seeds with all of them for a trend test"
+        if data["is_paired"].iloc[0]
+        else "each ratio in others: no trend test"
     )
     figure.suptitle(
         f"{label_of(column).splitlines()[0]} by reveal ratio, {plain_label(data['env_id'].iloc[0])}", fontsize=11

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from analysis.credit import credit_decomposition, decision_returns
 from analysis.errors import AnalysisError
-from analysis.metrics import HIGHER_IS_BETTER, METRICS
+from analysis.exposure import rises
+from analysis.metrics import METRICS
 from analysis.paired import counted, paired_differences, shared_seeds
 from analysis.plots.credit import plot_credit
 from analysis.plots.exposures import plot_beta_density, plot_exposure_trajectories
@@ -97,16 +98,10 @@ def _find_learning(data: pd.DataFrame) -> str:
     for column, rows in data.groupby("column", sort=False):
         column = str(column)
         window = rows.groupby("agent")["window"].max().min()
-        there = rows[rows["window"] == window].set_index("agent")
-        if there["num_runs"].nunique() > 1:
-            sentences.append(
-                f"{_name(column)}: agents with unlike numbers of runs, which are not ranked by their means."
-            )
-        elif len(there):
-            ranked = there["mean"].sort_values(ascending=not HIGHER_IS_BETTER[column], kind="stable")
-            ends = ranked.iloc[[0, -1]] if ranked.nunique() > 1 else ranked.iloc[:1]
-            words = " to ".join(f"{agent} {_number(mean, column)}" for agent, mean in ends.items())
-            sentences.append(f"{_name(column)} in window {window}, means over runs: {words}.")
+        ends = rows[rows["window"] == window].sort_values("agent")
+        # By name: they may be of unlike seeds, and to rank them is the verdict's.
+        words = (f"{agent} {_number(mean, column)}" for agent, mean in zip(ends["agent"], ends["mean"], strict=True))
+        sentences.append(f"{_name(column)} in window {window}, means over each agent's runs: {_listed(words)}.")
     return " ".join(sentences)
 
 
@@ -193,9 +188,12 @@ def _find_mismatch(data: pd.DataFrame) -> str:
     first, last = data.iloc[0], data.iloc[-1]
     if len(data) == 1:
         return f"{_number(first['mean'])} nats per token at the only ratio, {first['reveal_ratio']:.2f}."
-    rises = "rises at every step" if (np.diff(data["mean"]) > 0).all() else "does not rise at every step"
     ends = (f"{_number(row['mean'])} nats per token at ratio {row['reveal_ratio']:.2f}" for row in (first, last))
-    return f"From {' to '.join(ends)}; it {rises}."
+    if not first["is_paired"]:
+        return f"{' and '.join(ends)}: met by other seeds or in other windows, which tells nothing of the ratio."
+    way = "rises at every step" if rises(data["mean"].to_numpy()) else "does not rise at every step"
+    left_out = f" Left out, since they lack a ratio: seeds {first['left_out']}." if first["left_out"] else ""
+    return f"From {' to '.join(ends)}; it {way}.{left_out}"
 
 
 # --- fixed ratios
@@ -307,7 +305,7 @@ def _draw_credit(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
 
 
 def _describe_credit(data: pd.DataFrame) -> str:
-    table = data.pivot(index="agent", columns="part", values="value").sort_values("returns", ascending=False)
+    table = data.pivot(index="agent", columns="part", values="value")
     texts = (
         f"{agent} {_number(row['returns'])} = own window {row['own_progress']:+.3g}, later windows {row['later_progress']:+.3g}, "
         f"discounting {row['discount']:+.3g}, grounded {row['grounded']:+.3g}"
@@ -317,16 +315,12 @@ def _describe_credit(data: pd.DataFrame) -> str:
 
 
 def _find_credit(data: pd.DataFrame) -> str:
-    returns = data[data["part"] == "returns"].set_index("agent")["value"]
-    best = str(returns.idxmax())
-    parts = data[(data["agent"] == best) & (data["part"] != "returns")].set_index("part")["value"]
-    share = parts["own_progress"] / returns[best] if returns[best] > 0 else np.nan
-    text = f"Largest mean R: {best}, {_number(returns[best])} nats per token"
-    return (
-        f"{text}; progress in the decision's own window is {100 * share:.0f}% of it."
-        if np.isfinite(share)
-        else f"{text}."
+    table = data.pivot(index="agent", columns="part", values="value")
+    texts = (
+        f"{agent} {_number(row['own_progress'])} of {_number(row['returns'])} nats per token"
+        for agent, row in table.iterrows()
     )
+    return f"Progress in the decision's own window, of the mean R of each agent's runs: {_listed(texts)}."
 
 
 PICTURES: list[Picture] = [

@@ -288,6 +288,8 @@ def _show_scores(scores: dict[str, pd.DataFrame]) -> None:
             "-" if math.isnan(line["controller_sec"]) else f"{line['controller_sec']:.2g}",
         )
     shared.show(table, width=240)
+    if left_out := scores[first]["left_out"].iloc[0]:
+        say(f"left out, because some agent lacks these seeds: {left_out}")
 
 
 def _tell_of_scores(measure: str, budget: float, unfinished: Sequence[str], chances: pd.DataFrame) -> None:

@@ -193,6 +193,48 @@ def test_what_cannot_be_compared_is_refused(outcomes: pd.DataFrame) -> None:
         bench_outcomes(pd.concat([once, once.assign(run="again")]))
 
 
+def test_runs_of_an_instance_with_unlike_configurations_are_refused() -> None:
+    """But for what the agent was shown: ``context`` is the agents' own affair."""
+    frame = rows_of(a_x=[0.1, 0.2], b_x=[0.3, 0.4], b_y=[0.3])
+    differs = frame["configuration_differs"]
+    shown = frame.assign(configuration_differs=("context=" + (frame["agent"] == "a").astype(str) + ", ") + differs)
+    as_loaded = shown.astype({"configuration": "category", "configuration_differs": "category"})
+    pd.testing.assert_frame_equal(bench_outcomes(as_loaded), bench_outcomes(frame))
+    is_short = (frame["agent"] == "b") & (frame["instance"] == "x") & (frame["seed"] == 1)
+    mixed = frame.assign(configuration_differs=differs + ", windows=" + np.where(is_short, "5", "10"))
+    mixed.loc[is_short, "configuration"] = "cccc"
+    for judge in (bench_outcomes, at_equal_compute):
+        with pytest.raises(
+            AnalysisError, match=r"expected runs of one configuration, got 2: .*windows=10 .*windows=5 \(cccc\)"
+        ):
+            judge(mixed)
+
+
+def test_agents_are_compared_on_the_seeds_that_all_have() -> None:
+    frame = rows_of(a_x=[0.1, 0.2, 0.9], b_x=[0.3, 0.3, 0.3, 0.3], a_y=[0.5, 0.5], b_y=[0.5, 0.5])
+    outcomes = bench_outcomes(frame[(frame["agent"] != "b") | (frame["instance"] != "x") | (frame["seed"] != 0)])
+    scores = score_agents(outcomes, "probe/accuracy").set_index("agent")
+    assert scores["left_out"].tolist() == ["x: 0, 3"] * 2
+    assert scores["mean"].to_dict() == pytest.approx({"a": (0.55 + 0.5) / 2, "b": (0.3 + 0.5) / 2})
+    assert scores["num_runs"].tolist() == [4, 4]
+    assert improvements(outcomes, "probe/accuracy").loc["a", "b"] == (0.5 + 0.5) / 2
+    assert profiles(outcomes, "probe/accuracy", [0.15])["share"].tolist() == [1.0, 1.0]
+    kept = by_instance(outcomes).set_index(["instance", "agent", "measure"])["num_seeds"]
+    assert (kept["x", "a", "probe/accuracy"], kept["x", "b", "probe/accuracy"]) == (3, 3), (
+        "alone, each has all of its own"
+    )
+    with pytest.raises(AnalysisError, match="expected a seed that all agents have on x, got none"):
+        score_agents(outcomes[(outcomes["agent"] != "a") | (outcomes["seed"] == 0)], "probe/accuracy")
+
+
+@pytest.mark.parametrize(
+    "judge", [score_agents, improvements, lambda outcomes, measure: profiles(outcomes, measure, [0])]
+)
+def test_an_unknown_measure_is_refused_with_the_nearest(outcomes: pd.DataFrame, judge: Callable[..., Any]) -> None:
+    with pytest.raises(AnalysisError, match=r"measure: expected one of gain, .*did you mean probe/nll\?"):
+        judge(outcomes, "probe/nl")
+
+
 def test_the_picture_shows_every_agent(outcomes: pd.DataFrame) -> None:
     figure, data = plot_bench(outcomes, "probe/accuracy", return_data=True)
     assert set(data["agent"]) == {"beta", "fixed:1", "oracle"}

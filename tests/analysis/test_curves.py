@@ -7,7 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import AnalysisError, agent_means, area_under_curve, learning_curves, time_to_threshold
+from analysis import (
+    AnalysisError,
+    agent_means,
+    area_under_curve,
+    learning_curves,
+    paired_differences,
+    time_to_threshold,
+)
 
 
 def frame_of(runs: dict[str, list[float]], **columns: object) -> pd.DataFrame:
@@ -127,6 +134,29 @@ def test_the_first_window_that_reaches_a_threshold() -> None:
         time_to_threshold(nll, "probe/nll", 0.15, higher_is_better=True)
     with pytest.raises(AnalysisError, match="known direction, got 'score'; pass higher_is_better=True or False"):
         time_to_threshold(frame, "score", 0.15)
+
+
+def test_a_student_that_broke_did_not_reach_a_threshold() -> None:
+    frame = pd.concat([broken_frame(), broken_frame().assign(run="b-0", agent="b", seed=0, **{"probe/nll": math.nan})])
+    frame = frame[(frame["agent"] == "a") | (frame["status"] == "terminated")]
+    times = time_to_threshold(frame, "probe/nll", 2.0)
+    assert times["run"].tolist() == ["a-0", "a-1", "b-0"], (
+        "one that broke before it was measured is no run to leave out"
+    )
+    assert times["is_broken"].tolist() == [True, False, True]
+    assert times["is_reached"].tolist() == [False, True, False]
+    assert times["window"].fillna(0).tolist() == [0, 3, 0]
+    assert times["last_window"].tolist() == [2, 4, 2]
+
+
+def test_times_are_compared_only_where_every_run_arrived() -> None:
+    frame = frame_of({"a-0": [1.0, 2.0], "a-1": [1.0, 1.0], "b-0": [2.0], "b-1": [2.0]})
+    times = time_to_threshold(frame, "score", 2.0, higher_is_better=True)
+    with pytest.raises(AnalysisError, match="expected runs that all reached the threshold, got 1 run that did not"):
+        paired_differences(times, "window", "b")
+    assert paired_differences(times, "is_reached", "b")["mean"].tolist() == [-0.5]
+    all_there = time_to_threshold(frame, "score", 1.0, higher_is_better=True)
+    assert paired_differences(all_there, "window", "b")["mean"].tolist() == [0.0]
 
 
 def test_frames_without_the_measure_are_refused() -> None:

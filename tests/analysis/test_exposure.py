@@ -100,6 +100,41 @@ def test_ratios_that_were_drawn_are_put_into_stretches() -> None:
     assert held["reveal_ratio"].tolist() == [0.5]
 
 
+def test_drawn_ratios_are_drawn_also_where_one_window_is_shared() -> None:
+    frame = frame_of({("random", seed): [0.1 * seed, 0.9] for seed in range(3)} | {("fixed:0.5", 0): [0.5, 0.5]})
+    cut = frame[(frame["run"] != "random-2") | (frame["window"] == 1)]
+    assert mismatch_by_ratio(cut)["num_windows"].tolist() == [2, 1, 1], "0 to 0.2 of two runs, not each ratio by itself"
+    assert mismatch_by_ratio(frame[frame["window"] == 1])["num_windows"].tolist() == [2, 1, 1]
+
+
+def test_ratios_that_have_windows_of_their_own_are_not_ranked() -> None:
+    """Mismatch rises with the window alone, and the schedule takes the ratio down."""
+    frame = frame_of({("linear:1:0", seed): [0.9, 0.7, 0.5, 0.3, 0.1] for seed in range(3)})
+    frame["student/mismatch"] = 1.0 * frame["window"]
+    table = mismatch_by_ratio(frame)
+    assert table["first_window"].tolist() == table["last_window"].tolist() == [5, 4, 3, 2, 1]
+    assert not table["is_paired"].any()
+    falling = mismatch_trend(frame.assign(**{"student/mismatch": -frame["student/mismatch"]})).iloc[0]
+    assert (falling["num_seeds"], falling["is_increasing"]) == (0, False)
+    assert math.isnan(falling["tau"])
+    assert math.isnan(falling["p_value"])
+
+
+def test_ratios_are_compared_on_the_seeds_that_have_them_all() -> None:
+    """Mismatch falls with the ratio on each seed; seed 5 is a hard one, and only the largest ratio met it."""
+    runs = {(f"fixed:{ratio}", seed): [ratio] for ratio in (0.0, 0.5, 1.0) for seed in (0, 1)} | {
+        ("fixed:1.0", 5): [1.0]
+    }
+    frame = frame_of(runs)
+    frame["student/mismatch"] = 100.0 * (frame["seed"] == 5) - frame["exposure/reveal_ratio"]
+    table = mismatch_by_ratio(frame)
+    assert table["mean"].tolist() == [0.0, -0.5, -1.0]
+    assert table["is_paired"].all()
+    assert table["left_out"].tolist() == ["5"] * 3
+    assert table["num_seeds"].tolist() == [2] * 3
+    assert mismatch_trend(frame).iloc[0][["num_seeds", "is_increasing", "tau"]].tolist() == [2, False, -1.0]
+
+
 def test_ratios_are_put_into_stretches_whose_last_is_closed() -> None:
     table = mismatch_by_ratio(frame_of({("random", 0): [0.0, 0.4, 0.5, 0.75, 1.0]}), edges=[0.0, 0.5, 1.0])
     assert table["reveal_ratio"].tolist() == [0.2, 0.75]

@@ -55,7 +55,8 @@ BY_TITLE = {picture.title: picture for picture in PICTURES}
 
 FOUND = {
     "Learning curves": (
-        "Probe NLL in window 2, means over runs: beta 1. Probe accuracy in window 2, means over runs: beta 50.0% to fixed:1 20.0%."
+        "Probe NLL in window 2, means over each agent's runs: beta 1; fixed:0 1; fixed:1 1. "
+        "Probe accuracy in window 2, means over each agent's runs: beta 50.0%; fixed:0 40.0%; fixed:1 20.0%."
     ),
     "Exposure trajectories": "Means over runs, first to last window: beta from 0.25 to 0.5.",
     "Beta density over time": "Mean of the policy: beta: 0.50 in window 1 to 0.67 in window 2.",
@@ -67,7 +68,8 @@ FOUND = {
     "Health of the students": "Lowest to highest run at the end: probe accuracy 20.0% to 50.0%; rollout length 22 to 23.",
     # R = 1 + 0.5 * 0.5 in the only complete decision of every run, of which 1 is its own window's.
     "What decisions were credited for": (
-        "Largest mean R: beta, 1.25 nats per token; progress in the decision's own window is 80% of it."
+        "Progress in the decision's own window, of the mean R of each agent's runs: beta 1 of 1.25 nats per token; "
+        "fixed:0 1 of 1.25 nats per token; fixed:1 1 of 1.25 nats per token."
     ),
 }
 
@@ -134,6 +136,10 @@ def test_the_ratios_that_a_controller_chose_are_put_into_stretches():
     _, data = BY_TITLE["Mismatch by reveal ratio"].draw(frame_of(("beta",), windows=4))
     assert data["reveal_ratio"].tolist() == [0.25, 0.5, 0.75, 1.0]
     assert data["num_windows"].tolist() == [2] * 4
+    assert BY_TITLE["Mismatch by reveal ratio"].find(data) == (
+        "0.625 nats per token at ratio 0.25 and 1 nats per token at ratio 1.00: met by other seeds or in other windows, which tells "
+        "nothing of the ratio."
+    )
 
 
 def test_many_agents_are_counted_and_not_all_named():
@@ -168,15 +174,17 @@ def test_without_full_exposure_the_differences_are_to_the_verdicts_best_with_its
     assert data[["mean", "low", "high"]].to_numpy() == pytest.approx(expected)
 
 
-def test_words_that_rank_agents_do_so_on_the_seeds_that_all_of_them_have():
+def test_words_that_rank_do_so_on_the_seeds_that_all_have_and_others_do_not_rank():
     frame = frame_of()
-    # Seed 1 is hard, and only beta and fixed:0 met it.
-    frame.loc[frame["seed"] == 1, "probe/accuracy"] = 0.0
+    # Seed 1 is hard and its teacher near, and only beta and fixed:0 met it.
+    frame.loc[frame["seed"] == 1, ["probe/accuracy", "student/mismatch"]] = 0.0, 9.0
     frame = frame[(frame["seed"] == 0) | (frame["agent"] != "fixed:1")]
-    sweep, learning = BY_TITLE["Fixed ratios, and agents that choose"], BY_TITLE["Learning curves"]
-    assert sweep.find is not None
-    assert sweep.find(sweep.draw(frame)[1]) == FOUND[sweep.title]
-    assert learning.find is not None
-    assert "Probe accuracy: agents with unlike numbers of runs, which are not ranked" in learning.find(
-        learning.draw(frame)[1]
-    )
+    found = {}
+    for title in ("Fixed ratios, and agents that choose", "Mismatch by reveal ratio", "Learning curves"):
+        find = BY_TITLE[title].find
+        assert find is not None
+        found[title] = find(BY_TITLE[title].draw(frame)[1])
+    sweep, mismatch, learning = found
+    assert found[sweep] == FOUND[sweep]
+    assert found[mismatch] == f"{FOUND[mismatch]} Left out, since they lack a ratio: seeds 1."
+    assert found[learning].endswith("runs: beta 25.0%; fixed:0 20.0%; fixed:1 20.0%."), "by name"
