@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from docs.generator.markdown import markdown_table
+from docs.generator.public_names import ROOT
 from docs.generator.result_tables import measured, source
+
+GPU_COMMAND = "python -m benchmarks.gpu_all --minutes 8 --out benchmarks/results/gpu.json"
 
 
 def scaling_table() -> str:
@@ -46,6 +52,49 @@ def surrogate_table() -> str:
         for name, speed in result["windows_a_second"].items()
     ]
     return f"{markdown_table(('environment', 'windows a second', 'range'), rows)}\n\n{source(result)}"
+
+
+def gpu_table(result: Mapping[str, Any] | None = None) -> str:
+    """Returns what was measured on a GPU, step by step, or that nothing was; None takes the committed output, if there is one."""
+    if result is None:
+        if not (ROOT / "benchmarks" / "results" / "gpu.json").exists():
+            return f"Empty: `{GPU_COMMAND}` has not been run on a GPU yet."
+        result = measured("gpu")
+    rows = [(f"`{name}`", *_gpu_cells(step)) for name, step in result["steps"].items()]
+    headers = (
+        "step",
+        "seconds",
+        "tokens a second, sampled",
+        "share of the matrix rate",
+        "peak, planned, GB",
+        "what came of it",
+    )
+    card = result["steps"].get("card", {})
+    return f"{markdown_table(headers, rows)}\n\n{card.get('device', 'Device unknown')}, driver {card.get('driver')}. {source(result)}"
+
+
+def _gpu_cells(step: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    rate = step.get("sampled_tokens", 0) / step["sec"] if "sec" in step else None
+    share, peak, planned = (step.get(name) for name in ("share_of_matrix_rate", "peak_bytes", "planned_bytes"))
+    told = [f"{stage} {one['sec']:.2f} s" for stage, one in step.get("stages", {}).items() if one["sec"] >= 0.01]
+    told += [f"{way} {one['sec']:.3f} s" for way, one in step.get("ways", {}).items()]
+    others = (
+        "summary",
+        "distance_of_changes",
+        "matrix_rate_per_sec",
+        "memory_rate_bytes_per_sec",
+        "rollout_sec",
+        "update_sec",
+    )
+    told += [f"{name} {step[name]}" for name in others if name in step]
+    came = step.get("skipped") or step.get("error") or ", ".join(told)
+    return (
+        f"{step['sec']:.2f}" if "sec" in step else "",
+        f"{rate:,.0f}" if rate else "",
+        f"{share:.0%}" if share else "",
+        ", ".join(f"{size / 1e9:.1f}" for size in (peak, planned) if size),
+        " ".join(str(came).replace("|", "/").split())[:400],
+    )
 
 
 def hostile_table() -> str:
