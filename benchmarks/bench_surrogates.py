@@ -13,7 +13,7 @@ from typing import Any
 from atesd.experiments.surrogate.data import windows_of
 from atesd.experiments.surrogate.fitting import fit
 from atesd_env.bench.instances import ENV_ID, InstanceSet
-from atesd_env.bench.landscapes import landscape
+from atesd_env.bench.landscapes import by_group, landscape
 from atesd_env.files.atomic import make_parent
 from atesd_env.simulated.surrogate_model import PACKAGED
 from benchmarks.common import save
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--instances", default="atesd-bench", help="a packaged set")
     instances = InstanceSet.load(parser.parse_args().instances)
     found: dict[str, Any] = {}
-    for instance_id, frame in landscape(instances).groupby("instance"):
+    for instance_id, frame in by_group(landscape(instances)).groupby("instance"):
         config = instances.config(str(instance_id))
         surrogate = fit(windows_of(frame, config), config, ENV_ID, heldout_share=HELDOUT_SHARE)
         path = PACKAGED / instances.name / f"{instance_id}.safetensors"

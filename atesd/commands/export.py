@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
     from analysis.load import load_runs
     from atesd.experiments.export import export_minari, export_table, landscapes_config, shared_config
     from atesd_env.bench.instances import PACKAGED, InstanceSet
-    from atesd_env.bench.landscapes import landscape
+    from atesd_env.bench.landscapes import by_group, landscape
 
     if command.name is not None and command.to != "minari":
         raise ConfigError(f"--name: expected with --to minari only, got it with --to {command.to}; leave it out.")
@@ -51,7 +51,10 @@ def main(arguments: Sequence[str]) -> None:
         frame = load_runs(command.runs) if instances is None else landscape(instances)
     if command.to == "minari":
         root = command.out or command.runs / "minari"
-        config = shared_config(frame, command.runs) if instances is None else landscapes_config(instances, frame)
+        if instances is None:
+            config = shared_config(frame, command.runs)
+        else:  # a dataset has actions of one kind
+            frame, config = by_group(frame), landscapes_config(instances, frame)
         name = export_minari(frame, config, root, command.name, overwrite=command.overwrite)
         say(f"dataset: {name} ({frame['run'].nunique()} episodes)\nopen:    MINARI_DATASETS_PATH={root}")
     else:

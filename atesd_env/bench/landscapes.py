@@ -47,6 +47,11 @@ def landscape(instances: InstanceSet, instance_id: str | None = None, *, branche
     return frame.reset_index(drop=True).copy()
 
 
+def by_group(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows of runs whose actions had a ratio for each difficulty group, and none for each problem."""
+    return frame[frame["exposure/problem_ratio_0"].isna()] if "exposure/problem_ratio_0" in frame else frame
+
+
 def landscapes_card(instances: InstanceSet) -> dict[str, str]:
     """Returns what the landscapes hold, the command and the commit that made them, and their licence.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -147,29 +148,51 @@ def fixed_table() -> str:
     return markdown_table(("instance", *(ratio.removeprefix("fixed:") for ratio in ratios)), rows)
 
 
-def random_search_table() -> str:
-    """Returns what random search over staged schedules reaches with the oracle's windows."""
-    result = measured("random_search")
-    rows = [
-        (
-            f"`{name}`",
-            f"{one['windows_of_the_oracle']}",
-            f"{one['windows_spent']}",
-            f"{one['oracle']['mean']:.1f}",
-            f"{one['random_search']['mean']:.1f}",
-            _interval(one["difference"]),
+def surrogates_table() -> str:
+    """Returns how far the packaged surrogates are off on held-out seeds, by instance: one window ahead, and whole runs."""
+    result = measured("bench_surrogates")
+    rows = []
+    for name, told in result["instances"].items():
+        nll, reward = (_line(told, quantity) for quantity in ("probe/nll", "reward/total"))
+        whole = told["whole_run"]
+        rows.append(
+            (
+                f"`atesd-bench/{name}`",
+                str(told["num_runs"]),
+                f"{nll['rmse']:.3f} ({nll['skill']:.2f})",
+                f"{reward['rmse']:.3f} ({reward['skill']:.2f})",
+                f"{whole['final_nll_rmse']:.3f}",
+                f"{whole['final_nll_mean_rmse']:.3f}",
+            )
         )
-        for name, one in result["instances"].items()
-    ]
     headers = (
-        "instance",
-        "windows, oracle",
-        "windows, random search",
-        "oracle, %",
-        "random search, %",
-        "oracle above it",
+        "surrogate",
+        "runs",
+        "probe NLL (skill)",
+        "reward (skill)",
+        "last NLL of a run",
+        "mean of the other runs",
     )
     return f"{markdown_table(headers, rows)}\n\n{source(result)}"
+
+
+def surrogate_features_table() -> str:
+    """Returns the surrogates' error of each feature one window ahead, over instances."""
+    instances = list(measured("bench_surrogates")["instances"].values())
+    rows = []
+    for name in (line["quantity"] for line in instances[0]["errors"]):
+        lines = [_line(told, name) for told in instances]
+        skills = [line["skill"] for line in lines if line["skill"] is not None]
+        errors = (median(line[label] for line in lines) for label in ("rmse", "persistence_rmse", "window_mean_rmse"))
+        skill = f"{median(skills):.2f} [{min(skills):.2f}, {max(skills):.2f}]" if skills else "-"
+        rows.append((f"`{name}`", *(f"{error:.3f}" for error in errors), skill))
+    return markdown_table(("quantity", "error", "next = present", "mean of the window", "skill [worst, best]"), rows)
+
+
+def _line(told: dict[str, Any], quantity: str) -> dict[str, float]:
+    """Returns a surrogate's errors of one quantity."""
+    found: dict[str, float] = next(line for line in told["errors"] if line["quantity"] == quantity)
+    return found
 
 
 def credit_table() -> str:

@@ -21,10 +21,11 @@ from docs.generator.bench_tables import (
     fixed_table,
     mixing_table,
     paper_picture_table,
-    random_search_table,
     settings_table,
     signals_table,
     standings_table,
+    surrogate_features_table,
+    surrogates_table,
     wins_table,
 )
 from docs.generator.code_tables import (
@@ -113,7 +114,8 @@ MADE: dict[str, Callable[[], str]] = {
     "bench_branches": branches_table,
     "bench_by_instance": by_instance_table,
     "bench_fixed": fixed_table,
-    "bench_random_search": random_search_table,
+    "bench_surrogates": surrogates_table,
+    "bench_surrogate_features": surrogate_features_table,
     "bench_credit": credit_table,
     "bench_paper_picture": paper_picture_table,
     "bench_intervals": bench_intervals_table,

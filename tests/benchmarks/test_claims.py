@@ -11,6 +11,7 @@ from scipy import stats
 
 from analysis.bench import at_equal_compute, bench_outcomes
 from atesd_env.bench import InstanceSet, landscape, references
+from atesd_env.bench.landscapes import landscapes_file
 from benchmarks.claims import against_all, baselines, credit, difference, different, on_instance
 from benchmarks.common import RESULTS
 from benchmarks.references import references_of, with_best_fixed, with_grid
@@ -76,6 +77,7 @@ def test_what_is_committed_is_what_the_packaged_runs_give():
     shown = with_best_fixed(with_grid(packaged, frame))
     pd.testing.assert_frame_equal(references(packaged), references_of(packaged, frame), check_dtype=False)
     assert {instance.id for instance in packaged} == set(references(packaged)["instance"])
+    assert landscapes_file(packaged).stat().st_size < 10e6
     committed = json.loads((RESULTS / "claims.json").read_text())
     table = committed["a_at_equal_compute"]
     assert set(table["balance"]) == set(different(bench_outcomes(shown), baselines(committed["accuracy"])))

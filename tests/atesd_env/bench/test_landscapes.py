@@ -13,7 +13,7 @@ import atesd
 from analysis import load_runs
 from analysis.bench import bench_outcomes
 from atesd_env.bench import Instance, InstanceSet, landscape, landscapes_card
-from atesd_env.bench.landscapes import landscapes_file, write_landscapes
+from atesd_env.bench.landscapes import by_group, landscapes_file, write_landscapes
 from atesd_env.errors import ConfigError, DataError
 from benchmarks.references import branch_windows
 from tests.atesd_env.bench.sets import toy_set
@@ -81,6 +81,12 @@ def test_windows_on_branches_stand_apart(mine: InstanceSet, tmp_path: Path):
     ]
     assert found["exposure/reveal_ratio"].tolist() == [0.0, 1.0] * 2
     assert found["reward/total"].notna().all()
+
+
+def test_runs_by_problem_can_be_left_out():
+    frame = pd.DataFrame({"run": ["a", "b"], "exposure/problem_ratio_0": [None, 0.5]})
+    assert by_group(frame)["run"].tolist() == ["a"]
+    assert by_group(frame[["run"]])["run"].tolist() == ["a", "b"]
 
 
 def test_what_is_not_theirs_is_refused(mine: InstanceSet, runs: pd.DataFrame):
