@@ -27,7 +27,7 @@ import torch
 
 from atesd_env.files.atomic import write_atomically
 from benchmarks.common import provenance
-from benchmarks.gpu_window import Preset, card, device_name, random_model
+from benchmarks.gpu_window import Preset, card, device_name, divergence_costs, random_model
 from benchmarks.peft_update import peft_update
 from benchmarks.tiny_agreement import SMALL, tiny_agreement
 
@@ -102,8 +102,10 @@ def steps_of(preset: Callable[[], Preset], *, small: bool) -> list[Step]:
         Step("card", card, lambda _: 5 * scale),
         Step("gpu_tests", _gpu_tests, lambda _: 60 * scale),
         Step("tiny", lambda: tiny_agreement(**(SMALL if small else {})), lambda _: 20 * scale),
-        Step("update", update(1), lambda _: 90 * scale),
-        Step("update_cuda_graph", update(1, cuda_graph=True), of_update(1)),
+        Step("divergence", lambda: divergence_costs(preset().config, small=small), lambda _: 30 * scale),
+        Step("update", update(1, triton=False), lambda _: 90 * scale),
+        Step("update_cuda_graph", update(1, triton=False, cuda_graph=True), of_update(1)),
+        Step("update_cuda_graph_triton", update(1, cuda_graph=True), of_update(1)),
         *(
             Step(f"students_{number}", update(number, cuda_graph=True), of_update(number))
             for number in ((2,) if small else (4, 16))

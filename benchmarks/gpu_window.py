@@ -10,14 +10,19 @@ import dataclasses
 import json
 import platform
 import subprocess
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, Qwen3Config
 
 from atesd_env.config import EnvConfig, preset
+from atesd_env.distillation import chunked
+from atesd_env.distillation.chunked import token_divergence
+from atesd_env.distillation.divergence import DivergenceSpec
 from atesd_env.planning.memory import Lengths, memory_plan
 from atesd_env.planning.shape import PUBLISHED, shape_of
 from atesd_env.population.population import Population
@@ -121,8 +126,18 @@ class Preset:
             lengths = dataclasses.replace(Lengths.worst(self.config), **prompts)
         return memory_plan(self.config, shape, lengths, num_students).peak
 
-    def update(self, num_students: int = 1, *, cuda_graph: bool = False) -> dict[str, Any]:
-        """Returns what an update of K students costs, by stage; one of a few tokens before it prepares the kernels."""
+    def update(self, num_students: int = 1, *, cuda_graph: bool = False, triton: bool = True) -> dict[str, Any]:
+        """Returns what an update of K students costs, by stage; one of a few tokens before it prepares the kernels.
+
+        Args:
+            num_students: K.
+            cuda_graph: As the field.
+            triton: Use Triton's kernels, where they are to be had.
+        """
+        with nullcontext() if triton else without_kernels():
+            return self._update(num_students, cuda_graph)
+
+    def _update(self, num_students: int, cuda_graph: bool) -> dict[str, Any]:
         student = dataclasses.replace(bare_copy(self.student), cuda_graph=cuda_graph)
         students = Population(self.config, num_students, student)
         for index in range(num_students):
@@ -134,7 +149,8 @@ class Preset:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         seconds = timed_update(students, stages, 1.0)
-        return {"students": num_students, "cuda_graph": cuda_graph, **self._costs(students, stages, seconds)}
+        ways = {"cuda_graph": cuda_graph, "triton": chunked._kernel_agrees(self.student.device)}
+        return {"students": num_students, **ways, **self._costs(students, stages, seconds)}
 
     def _costs(self, students: Population, stages: Stages, seconds: dict[str, float]) -> dict[str, Any]:
         rollouts = stages.rollouts
@@ -165,6 +181,37 @@ class Preset:
             "planned_bytes": self.planned_bytes(students.num_students, lengths),
             "peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         }
+
+
+def divergence_costs(config: EnvConfig, *, small: bool) -> dict[str, Any]:
+    """Returns what the divergence of 8,192 tokens of Qwen3-8B's sizes costs with its gradient, by Triton's kernels and without."""
+    tokens, hidden, vocabulary = (64, 32, 500) if small else (8192, 4096, 151_936)
+    device, dtype = device_name(), getattr(torch, config.dtype)
+    head = torch.randn(vocabulary, hidden, device=device).to(dtype) / hidden**0.5
+    student, teacher = (torch.randn(tokens, hidden, device=device).to(dtype) for _ in range(2))
+    chosen = torch.arange(tokens, device=device) % vocabulary
+    found: dict[str, Any] = {}
+    for way, chunk in (("pytorch", 128), ("triton", 128), ("triton", 1024)):
+        if way == "triton" and not chunked._kernel_agrees(head.device):
+            continue
+        spec = DivergenceSpec(chunk_size=chunk)
+
+        def measured(spec: DivergenceSpec = spec) -> None:
+            token_divergence(student.requires_grad_(), teacher, head, chosen, spec).loss.sum().backward()
+
+        with without_kernels() if way == "pytorch" else nullcontext():
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
+            seconds = fastest(measured)
+            peak = torch.cuda.max_memory_allocated() - before if torch.cuda.is_available() else None
+        found[f"{way}, chunks of {chunk}"] = {"sec": seconds, "peak_bytes": peak}
+    return {"tokens": tokens, "hidden": hidden, "vocabulary": vocabulary, "ways": found}
+
+
+def without_kernels() -> AbstractContextManager[Any]:
+    """Inside, the divergence is PyTorch's on a GPU too."""
+    return patch.object(chunked, "_kernel_agrees", lambda device: False)
 
 
 def matrix_size() -> int:

@@ -3,9 +3,13 @@
 No ``[B, T, V]`` tensor ever exists: logits are made for a chunk of tokens, and the elementwise work runs on a block of its rows.
 """
 
+import functools
+import importlib.util
 import math
+import warnings
 from collections import Counter
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from atesd_env.distillation.closed_forms import closed_form, closed_form_top_k, dot, merge_words
-from atesd_env.distillation.divergence import DivergenceSpec
+from atesd_env.distillation.divergence import DivergenceKind, DivergenceSpec
 from atesd_env.errors import ConfigError, NonFiniteError
 
 CHUNK_BYTES = 8 * 2**20
@@ -130,24 +134,29 @@ def _measure(
     chunk_size = _even_share(num_tokens, max(spec.chunk_size, CHUNK_BYTES // row_bytes))
     block_size = min(chunk_size, _rows_in_block(row_bytes, student_hidden.device))
 
+    takes_kernel = dtype == torch.float32 and _kernel_agrees(student_hidden.device) and _kernels().has_kernel(spec)
     measured = TokenDivergence(*student_hidden.new_empty(len(TokenDivergence._fields), num_tokens, dtype=dtype))
     hidden_gradient = student_hidden.new_empty(student_hidden.shape) if needs_gradient else None
     # Every chunk writes into the same memory: fresh pages for each would cost as much as the arithmetic on them.
     logits_buffer = student_hidden.new_empty(2 * chunk_size, vocabulary)
-    scratch = student_hidden.new_empty(6, block_size, vocabulary, dtype=dtype)
+    scratch = student_hidden.new_empty(6, 0 if takes_kernel else block_size, vocabulary, dtype=dtype)
     for chunk_start in range(0, num_tokens, chunk_size):
         chunk = slice(chunk_start, chunk_start + chunk_size)
         # One product for both models reads the head once instead of twice.
         hidden = torch.cat([student_hidden[chunk], teacher_hidden[chunk]])
         logits = logits_buffer[: len(hidden)]
         # In slices of the vocabulary: with several threads one large product may hold a second copy of its result.
-        slice_size = max(1, CHUNK_BYTES // (len(hidden) * logits.itemsize))
+        slice_size = vocabulary if logits.is_cuda else max(1, CHUNK_BYTES // (len(hidden) * logits.itemsize))
         for words in range(0, vocabulary, slice_size):
             torch.mm(hidden, head_weight[words : words + slice_size].T, out=logits[:, words : words + slice_size])
         if head_bias is not None:
             logits += head_bias
         student_logits, teacher_logits = logits.chunk(2)
-        for start in range(0, len(student_logits), block_size):
+        if takes_kernel:
+            of_tokens = _kernels().measure_rows(student_logits, teacher_logits, tokens[chunk], spec, needs_gradient)
+            for column, value in zip(measured, of_tokens, strict=True):
+                column[chunk] = value
+        for start in range(0, 0 if takes_kernel else len(student_logits), block_size):
             block = slice(start, min(start + block_size, len(student_logits)))
             rows = slice(chunk_start + block.start, chunk_start + block.stop)
             values, logit_gradient = _measure_block(
@@ -160,6 +169,39 @@ def _measure(
         if hidden_gradient is not None:
             torch.mm(student_logits, head_weight, out=hidden_gradient[chunk])
     return measured, hidden_gradient
+
+
+def _kernels() -> ModuleType:
+    """Returns `atesd_env.distillation.kernels`, which needs triton."""
+    return importlib.import_module("atesd_env.distillation.kernels")
+
+
+@functools.cache
+def _kernel_agrees(device: torch.device) -> bool:
+    """Whether Triton's kernels are to be had on a device and give what `_measure_block` gives; tried once, before they are used."""
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a compiler's own
+            differences = [kernel_difference(device, kind) for kind in ("forward_kl", "reverse_kl")]
+    except Exception as error:  # whatever a compiler or driver raises: without it, things are slower
+        differences = [math.inf]
+        warnings.warn(f"divergence: Triton's kernels fail on {device} ({error}); PyTorch's are used.", stacklevel=2)
+    return max(differences) < 1e-3
+
+
+def kernel_difference(device: torch.device, kind: DivergenceKind) -> float:
+    """Returns how far Triton's kernels are from `_measure_block` at most, over statistics and gradient of a few float32 rows."""
+    spec, generator = DivergenceSpec(kind, token_clip=2.0), torch.Generator().manual_seed(0)
+    student, noise = 4 * torch.randn(2, 8, 5000, generator=generator).to(device)
+    teacher, tokens = student + noise / 4, torch.arange(8, device=device)
+    scratch = torch.empty(6, 8, 5000, device=device)
+    expected, gradient = _measure_block(student, teacher, tokens, spec, True, scratch)
+    assert gradient is not None
+    statistics, gradient = torch.stack(expected), gradient.clone()
+    found = _kernels().measure_rows(student, teacher, tokens, spec, True)
+    return max(float((found - statistics).abs().max()), float((student - gradient).abs().max()))
 
 
 def _even_share(num_tokens: int, most: int) -> int:

@@ -36,7 +36,7 @@ class StudentSnapshot:
 
     Attributes:
         run: Counters, statistics and rows.
-        adapter: [P] float32.
+        adapter: [P] float32, on the host, as all tensors here.
         teacher_adapter: [P] float32 or None.
         optimizer: AdamW's state.
     """
@@ -53,14 +53,24 @@ def keeps_teacher(config: EnvConfig) -> bool:
 
 
 def take_snapshot(run: RunState, learner: Learner, index: int) -> StudentSnapshot:
-    """Returns a copy of the state of student ``index``, whose run has come to ``run``."""
+    """Returns a copy of the state of student ``index``, whose run has come to ``run``, in the host's memory."""
     adapters = learner.adapters
+    optimizer = learner.optimizers[index].state_dict()
+    moments = {
+        parameter: {name: on_host(moment) for name, moment in state.items()}
+        for parameter, state in optimizer["state"].items()
+    }
     return StudentSnapshot(
         run=copy.deepcopy(run),
-        adapter=adapters.flat[index].detach().clone(),
-        teacher_adapter=None if adapters.teacher_flat is None else adapters.teacher_flat[index].clone(),
-        optimizer=copy.deepcopy(learner.optimizers[index].state_dict()),
+        adapter=on_host(adapters.flat[index].detach()),
+        teacher_adapter=None if adapters.teacher_flat is None else on_host(adapters.teacher_flat[index]),
+        optimizer={"state": moments, "param_groups": copy.deepcopy(optimizer["param_groups"])},
     )
+
+
+def on_host(tensor: Tensor) -> Tensor:
+    """Returns a copy in the host's memory; a GPU's in pages that stay where they are, from which it is fetched back fastest."""
+    return torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda).copy_(tensor)
 
 
 def put_snapshot(snapshot: StudentSnapshot, learner: Learner, index: int) -> RunState:

@@ -17,12 +17,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from atesd_env.student.adapters import LowRank, active_low_rank
 from atesd_env.student.operations import (
+    causal_attention,
     gather_rows,
     linear_with_adapter,
     rms_norm,
@@ -283,7 +283,7 @@ class PackedRows:
         heads = scatter_rows((rotated, value), self.places, self.num_rows * self.longest)
         heads = heads.unflatten(0, (self.num_rows, self.longest)).transpose(1, 2)
         query, key, values = heads.split([rotated.shape[1] - num_shared, num_shared, num_shared], dim=1)
-        attended = functional.scaled_dot_product_attention(query, key, values, is_causal=True, enable_gqa=True)
+        attended = causal_attention(query, key, values)
         return gather_rows(attended.transpose(1, 2).flatten(0, 1).flatten(1), self.places)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def rms_norm(inputs: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -133,6 +134,24 @@ class _LinearWithAdapter(torch.autograd.Function):
         inner_grad = grad @ matrix_b.t()
         inputs_grad = (grad @ weight.t()).addmm_(inner_grad, matrix_a.t()) if ctx.needs_input_grad[0] else None
         return inputs_grad, None, inputs.t() @ inner_grad, inner.t() @ grad
+
+
+def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Causal attention of H heads to G shared ones: [R, H, T, d], [R, G, T, d] twice to [R, H, T, d].
+
+    On a GPU only 16-bit kernels know of shared heads. In float32 PyTorch would fall back on one that writes T x T scores for each
+    head, so there each head gets a copy of its own, and that kernel is refused.
+    """
+    if not query.is_cuda or query.dtype != torch.float32:
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+    key, value = (head_for_each(part, query.shape[1]) for part in (key, value))
+    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION]):
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+
+
+def head_for_each(shared: Tensor, num_heads: int) -> Tensor:
+    """Returns shared heads [R, G, T, d] as often as heads share them, [R, H, T, d]."""
+    return shared.repeat_interleave(num_heads // shared.shape[1], dim=1)
 
 
 def scatter_rows(parts: tuple[Tensor, Tensor], places: Tensor, num_places: int) -> Tensor:

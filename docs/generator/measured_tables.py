@@ -79,6 +79,7 @@ def _gpu_cells(step: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     rate = step.get("sampled_tokens", 0) / step["sec"] if "sec" in step else None
     share, peak, planned = (step.get(name) for name in ("share_of_matrix_rate", "peak_bytes", "planned_bytes"))
     told = [f"{stage} {one['sec']:.2f} s" for stage, one in step.get("stages", {}).items() if one["sec"] >= 0.01]
+    told += [f"{way} {one['sec']:.3f} s" for way, one in step.get("ways", {}).items()]
     others = (
         "summary",
         "distance_of_changes",

@@ -13,7 +13,10 @@ import pytest
 import torch
 
 from atesd_env.config import preset
+from atesd_env.distillation.chunked import _kernel_agrees, kernel_difference
+from atesd_env.distillation.divergence import DivergenceKind
 from atesd_env.population.population import Population
+from atesd_env.student.operations import causal_attention
 from benchmarks.gpu_window import Preset
 from benchmarks.tiny_agreement import SMALL, adapters_around_a_window, distance_of_changes
 
@@ -43,6 +46,39 @@ class TestOnAGpu:
         start, plain = adapters_around_a_window(device="cuda")
 
         assert distance_of_changes(start, adapters_around_a_window(device="cuda", **fields)[1], plain) < NEAR
+
+    def test_captured_steps_sample_what_steps_of_growing_shape_do(self) -> None:
+        start, plain = adapters_around_a_window(device="cuda")
+
+        assert distance_of_changes(start, adapters_around_a_window(device="cuda", cuda_graph=True)[1], plain) < NEAR
+
+    @pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl"])
+    def test_kernels_of_the_divergence_agree(self, kind: DivergenceKind) -> None:
+        assert _kernel_agrees(torch.device("cuda")), "they are what is used"
+        assert kernel_difference(torch.device("cuda"), kind) < 1e-4
+
+    def test_float32_attention_writes_no_scores(self) -> None:
+        """64 heads of 4,096 tokens: scores alone would take 4 GiB."""
+        query, key = torch.randn(1, 64, 4096, 64, device="cuda"), torch.randn(1, 8, 4096, 64, device="cuda")
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        causal_attention(query, key, key)
+        assert torch.cuda.max_memory_allocated() - before < 2**29
+
+    def test_snapshots_lie_on_the_host_and_go_back(self) -> None:
+        population = Population(preset("ATESD-Tiny-v0", **SMALL, device="cuda"))
+        population.reset(0, seed=2)
+        population.window(np.full((1, 1), 0.5))
+        snapshot, trained = population.snapshot(0), population.adapters.flat.clone()
+        tensors = [snapshot.adapter, *snapshot.optimizer["state"][0].values()]
+        rows = [population.window(np.full((1, 1), 0.5))[0]["probe/nll"]]
+        population.restore(0, snapshot)
+        assert torch.equal(population.adapters.flat, trained)
+        rows.append(population.window(np.full((1, 1), 0.5))[0]["probe/nll"])
+
+        assert {tensor.device.type for tensor in tensors} == {"cpu"}
+        assert snapshot.adapter.is_pinned()
+        assert rows[1] == pytest.approx(rows[0], rel=1e-4)
 
     def test_bf16_base_learns(self) -> None:
         population = Population(preset("ATESD-Tiny-v0", **SMALL, dtype="bfloat16", device="cuda"))

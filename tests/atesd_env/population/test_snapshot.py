@@ -17,7 +17,7 @@ from atesd_env.config import EnvConfig
 from atesd_env.errors import ConfigError, RunFilesError
 from atesd_env.files.checkpoint import read_checkpoint, write_checkpoint
 from atesd_env.population.environments import TeacherExposureEnv
-from atesd_env.population.snapshot import from_checkpoint, to_checkpoint
+from atesd_env.population.snapshot import from_checkpoint, on_host, to_checkpoint
 from atesd_env.simulated.toy import ToyExposureEnv
 
 Env = TeacherExposureEnv | ToyExposureEnv
@@ -201,6 +201,14 @@ def walk_with_branches(env: Env, rng: np.random.Generator, path: Path) -> tuple[
         ratios.append(float(rng.random()))
         seen.append(window(env, ratios[-1]))
     return ratios, seen
+
+
+def test_a_copy_on_the_host_shares_no_memory():
+    """A GPU's: tests/gpu."""
+    tensor = torch.arange(3.0)
+    copied = on_host(tensor)
+    tensor += 1
+    assert copied.tolist() == [0.0, 1.0, 2.0]
 
 
 def test_fuzz_walks_with_branches_on_the_toy(tmp_path: Path):

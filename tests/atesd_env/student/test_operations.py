@@ -6,7 +6,9 @@ import torch
 from torch.nn import functional
 
 from atesd_env.student.operations import (
+    causal_attention,
     gather_rows,
+    head_for_each,
     linear_with_adapter,
     rms_norm,
     scatter_rows,
@@ -103,6 +105,16 @@ def test_linear_with_adapter():
     assert torch.autograd.gradcheck(lambda x, a, b: linear_with_adapter(x, weight, a, b), (inputs, matrix_a, matrix_b))
     with torch.no_grad():
         torch.testing.assert_close(linear_with_adapter(inputs, weight, matrix_a, matrix_b), expected.detach())
+
+
+def test_causal_attention_with_a_head_for_each_is_that_with_shared_heads():
+    """What a GPU is given in float32, by the definition."""
+    query, key, value = torch.randn(2, 6, 5, 8), torch.randn(2, 2, 5, 8), torch.randn(2, 2, 5, 8)
+    scores = (query @ head_for_each(key, 6).transpose(2, 3)) / 8**0.5
+    visible = torch.ones(5, 5, dtype=torch.bool).tril()
+    expected = scores.masked_fill(~visible, -torch.inf).softmax(dim=-1) @ head_for_each(value, 6)
+    assert torch.equal(head_for_each(key, 6)[:, 3], key[:, 1]), "three neighbours share a head"
+    torch.testing.assert_close(causal_attention(query, key, value), expected)
 
 
 def test_scatter_and_gather_undo_each_other():
