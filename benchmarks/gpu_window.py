@@ -184,7 +184,7 @@ class Preset:
 
 
 def divergence_costs(config: EnvConfig, *, small: bool) -> dict[str, Any]:
-    """Returns seconds and memory of the divergence at 8,192 tokens of Qwen3-8B with its gradient, by Triton's kernels and without."""
+    """Returns what the divergence of 8,192 tokens of Qwen3-8B's sizes costs with its gradient, by Triton's kernels and without."""
     tokens, hidden, vocabulary = (64, 32, 500) if small else (8192, 4096, 151_936)
     device, dtype = device_name(), getattr(torch, config.dtype)
     head = torch.randn(vocabulary, hidden, device=device).to(dtype) / hidden**0.5
