@@ -2,8 +2,9 @@
 
 The runs are those of ``benchmarks.admission``: five fixed ratios of each instance at eight seeds, window by window. In each state that they
 pass through, the paper's Beta policy over its six features imitates the ratios that end well: it is fitted, by maximum likelihood on the
-grid of ratios, to a softmax of the held-out accuracies that these end at. It is kept as it was at the step at which draws from it are worth most
-on validation instances. What a state lacks, the student's self-confidence, is taken as exp(-entropy), which it is on average.
+grid of ratios, to a softmax of the held-out accuracies that these end at. It is kept as it was at the step at which draws from it
+are worth most on validation instances. What a state lacks, the student's self-confidence, is taken as exp(-entropy), which it is on
+average.
 
 Example: python -m benchmarks.beta_start
 """
