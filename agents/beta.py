@@ -41,7 +41,7 @@ _EDGE = 1e-6  # a Beta sample may round to 0 or 1, where the log-density is infi
 _EPS = 1e-8
 
 START_FILE = Path(__file__).parent / "beta.json"
-"""The policy that was trained over runs of the bench's split train (benchmarks/beta_start.py)."""
+"""The policy that was trained on runs of the bench's split train (benchmarks/beta_start.py)."""
 
 
 class Decision(NamedTuple):
@@ -121,7 +121,7 @@ class BetaController(Agent):
         a_min: Smallest ratio that the environment is given, in [0, 1].
         a_max: Largest, above it, in [0, 1].
         file: JSON file of a policy of one group to start from (``policy_file``); every group starts as it. "bench" is the
-            packaged one, which was trained over runs of the bench's split train. None starts untrained. It has the hidden units and
+            packaged one, which was trained on runs of the bench's split train. None starts untrained. It has the hidden units and
             the features that it was trained with.
         credit: What a decision is credited with, a row of the paper's ablation: "one-step", "delayed", "discounted", or
             "grounded", the whole R (``agents.credit.credit_settings``).
