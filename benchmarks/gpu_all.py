@@ -94,23 +94,31 @@ def steps_of(preset: Callable[[], Preset], *, small: bool) -> list[Step]:
 
         return measure
 
-    def of_update(times: float) -> Callable[[Results], float]:
-        """Expects so many times an update of one student, with the short one before it."""
-        return lambda found: times * float(found.get("update", {}).get("sec", 90.0 * scale))
+    def of_update(students: int) -> Callable[[Results], float]:
+        """Expects what the last update took, its rollouts once and the rest for each student, and a quarter for the short one before it."""
+
+        def expected(found: Results) -> float:
+            updates = [step for name, step in found.items() if "students" in step]
+            if not updates:
+                return 90 * scale * students
+            sec, rollouts = updates[-1]["sec"], updates[-1]["stages"]["rollout"]["sec"]
+            return float(1.25 * (rollouts + (sec - rollouts) * students / updates[-1]["students"]))
+
+        return expected
 
     return [
         Step("card", card, lambda _: 5 * scale),
         Step("gpu_tests", _gpu_tests, lambda _: 60 * scale),
         Step("tiny", lambda: tiny_agreement(**(SMALL if small else {})), lambda _: 20 * scale),
-        Step("divergence", lambda: divergence_costs(preset().config, small=small), lambda _: 30 * scale),
         Step("update", update(1, triton=False), lambda _: 90 * scale),
+        Step("divergence", lambda: divergence_costs(preset().config, small=small), lambda _: 30 * scale),
         Step("update_cuda_graph", update(1, triton=False, cuda_graph=True), of_update(1)),
         Step("update_cuda_graph_triton", update(1, cuda_graph=True), of_update(1)),
         *(
             Step(f"students_{number}", update(number, cuda_graph=True), of_update(number))
             for number in ((2,) if small else (4, 16))
         ),
-        Step("peft", lambda: _peft(preset()), of_update(1.5)),
+        Step("peft", lambda: _peft(preset()), lambda found: 2 * found.get("update", {}).get("sec", 90 * scale)),
         Step("nccl", _nccl, lambda _: 60 * scale),
     ]
 
@@ -125,7 +133,7 @@ def _check_memory(planned: int) -> None:
 def _gpu_tests() -> dict[str, Any]:
     if not torch.cuda.is_available():
         raise SkippedError("no GPU")
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/gpu"]
+    command = [sys.executable, "-m", "pytest", "-rfE", "-m", "gpu", "tests/gpu"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=180)
     lines = done.stdout.strip().splitlines()
     failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
