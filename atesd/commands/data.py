@@ -199,10 +199,10 @@ def _token_counter(student: str | None) -> Callable[[str], int]:
     from transformers import AutoTokenizer
 
     from atesd_env.student.loading import check_model_folder
-    from atesd_env.student.packaged import TINY_DIRECTORY, is_packaged
+    from atesd_env.student.packaged import is_packaged, packaged_folder
 
     try:
-        source = str(TINY_DIRECTORY) if is_packaged(student) else student
+        source = str(packaged_folder(student)) if is_packaged(student) else student
         if os.path.isdir(source):
             check_model_folder(Path(source))
         tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

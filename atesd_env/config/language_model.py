@@ -28,8 +28,8 @@ class EnvConfig(RunConfig):
 
     # Student
     student: str = "tiny"
-    """The base model: a Hugging Face hub id, a local model directory, a .gguf file, "tiny" (packaged), or a packaged base with
-    habits, such as "tiny-terse-slip-0". [ours]"""
+    """The base model: a Hugging Face hub id, a local model directory, a .gguf file, "tiny" or "tiny-lists" (packaged), or a
+    packaged base with habits, such as "tiny-terse-slip-0". [ours]"""
     adapter: str | None = None
     """Directory of a plain peft LoRA adapter that every episode starts from; None starts from the base model. [ours]"""
     dtype: Literal["float32", "bfloat16"] = choice("float32", "float32", "bfloat16")

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Pretrain
 from atesd_env.errors import AtesdError, StudentError
 from atesd_env.student.adapters import AdapterStack
 from atesd_env.student.loading import check_model_folder
-from atesd_env.student.packaged import TINY_DIRECTORY, is_packaged
+from atesd_env.student.packaged import is_packaged, packaged_folder
 
 
 def _qwen3(hidden: int, layers: int, heads: int, mlp: int, *, is_tied: bool) -> PretrainedConfig:
@@ -145,7 +145,7 @@ def student_shape(student: str, lora_r: int, lora_targets: Sequence[str]) -> Mod
     if student in PUBLISHED:
         return shape_of(PUBLISHED[student], lora_r, lora_targets)
     source = (
-        str(TINY_DIRECTORY)
+        str(packaged_folder(student))
         if is_packaged(student)
         else os.path.expanduser(student)
         if os.path.exists(os.path.expanduser(student))

@@ -16,7 +16,7 @@ from atesd_env.rollouts.sampling import SamplingSpec, decode_texts, generate
 from atesd_env.streams import numpy_stream
 from atesd_env.student.model import Student
 from atesd_env.tasks.arithmetic import ArithmeticTask
-from atesd_env.tasks.base import Problem
+from atesd_env.tasks.base import Problem, Task
 
 _NUM_MISTAKES = 50
 
@@ -50,10 +50,7 @@ def conduct(student: Student, num_addends: int, ratio: float | None, num_problem
     task = ArithmeticTask(num_addends, num_addends)
     builder = PromptBuilder(task, student.tokenizer, max_prompt_tokens=200)
     problems = task.heldout_problems(num_problems)
-    prompts = [
-        builder.student_prompt(problem) if ratio is None else builder.teacher_prompt(problem, ratio).token_ids
-        for problem in problems
-    ]
+    prompts = _prompts(builder, problems, ratio)
     texts = _answers(student, prompts)
     rng = numpy_stream(0, "habits", num_addends)
     mistakes = [behind_a_mistake(problem, True, rng) for problem in problems[:_NUM_MISTAKES]]
@@ -64,14 +61,29 @@ def conduct(student: Student, num_addends: int, ratio: float | None, num_problem
         text.startswith(reference.partition("=")[0])
         for text, (_, reference) in zip(_answers(student, prefixed), mistakes, strict=True)
     ]
+    accuracy, steps_right = _shares(task, texts, problems)
     return Conduct(
-        accuracy=_mean([task.is_correct(text, problem) for text, problem in zip(texts, problems, strict=True)]),
+        accuracy=accuracy,
         steps_written=_mean(
             [text.count("=") / len(problem.steps) for text, problem in zip(texts, problems, strict=True)]
         ),
-        steps_right=_mean([_steps_right(text, problem) for text, problem in zip(texts, problems, strict=True)]),
+        steps_right=steps_right,
         teleports=_mean(returned),
     )
+
+
+def shares_right(student: Student, task: Task, ratio: float | None, num_problems: int) -> tuple[float, float]:
+    """Returns shares of held-out problems, answered greedily: right final answers, and right steps of the references.
+
+    Args:
+        student: Without adapters.
+        task: Where the problems are from, in the notation of the packaged students.
+        ratio: Reveal ratio of the prompt; None is the plain prompt.
+        num_problems: Held-out problems.
+    """
+    problems = task.heldout_problems(num_problems)
+    builder = PromptBuilder(task, student.tokenizer, max_prompt_tokens=200)
+    return _shares(task, _answers(student, _prompts(builder, problems, ratio)), problems)
 
 
 def largest_difference(rebuilt: dict[str, Tensor], packaged: Path) -> float:
@@ -84,6 +96,18 @@ def largest_difference(rebuilt: dict[str, Tensor], packaged: Path) -> float:
 def _steps_right(text: str, problem: Problem) -> float:
     written = text.partition("#")[0].split(";")
     return _mean([step.removesuffix(";") in written for step in problem.steps])
+
+
+def _prompts(builder: PromptBuilder, problems: Sequence[Problem], ratio: float | None) -> list[tuple[int, ...]]:
+    return [
+        builder.student_prompt(problem) if ratio is None else builder.teacher_prompt(problem, ratio).token_ids
+        for problem in problems
+    ]
+
+
+def _shares(task: Task, texts: Sequence[str], problems: Sequence[Problem]) -> tuple[float, float]:
+    pairs = list(zip(texts, problems, strict=True))
+    return _mean([task.is_correct(*pair) for pair in pairs]), _mean([_steps_right(*pair) for pair in pairs])
 
 
 def _answers(student: Student, prompts: Sequence[Sequence[int]]) -> list[str]:

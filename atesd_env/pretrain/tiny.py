@@ -1,6 +1,6 @@
-"""The packaged student ("Tiny") from a seed: tokenizer, chat template, weights.
+"""The packaged students "tiny" (sums) and "tiny-lists" (programs on lists) from a seed: tokenizer, chat template, weights.
 
-Half of the pretraining batch are short sums without a hint, half are sums of any length behind a teacher
+Half of the pretraining batch are short problems without a hint, half are problems of any length behind a teacher
 prompt at a random reveal ratio: so the student can use what it is shown, and has much to learn where nothing is shown.
 """
 
@@ -22,6 +22,7 @@ from atesd_env.rollouts.sampling import left_pad
 from atesd_env.streams import numpy_stream
 from atesd_env.tasks.arithmetic import ArithmeticTask
 from atesd_env.tasks.base import Problem
+from atesd_env.tasks.lists import ListsTask
 
 PAD, USER, ASSISTANT, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>"
 CHAT_TEMPLATE = (
@@ -33,25 +34,49 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """The recipe of the packaged student (ours).
+    """The recipe of a packaged student that is trained from scratch (ours); the defaults are those of "tiny".
 
     Attributes:
+        task: What it is trained on, a class that is called with the fewest and the most steps or numbers of a problem.
+        rope_theta: Base of the rotary embedding: a small one tells near positions apart, which lists are made of.
+        dtype: What the weights are rounded to at the end.
         seed: Of the weights and of the batches.
         num_updates: Optimizer steps.
         batch_size: Sequences an update.
         learning_rate: AdamW's peak; linear warm-up over 50 updates, then cosine to a tenth.
-        plain_max_addends: Longest sum that is seen without a hint.
-        hinted_max_addends: Longest sum that is seen with a hint.
+        shortest: Shortest problem, as the task counts.
+        plain_longest: Longest problem that is seen without a hint.
+        hinted_longest: Longest problem that is seen with a hint.
         full_exposure_rate: Share of the hinted rows that show the whole solution; the others show a uniformly random share.
     """
 
+    task: type[ArithmeticTask] | type[ListsTask] = ArithmeticTask
+    rope_theta: float = 10_000.0
+    dtype: torch.dtype = torch.float32
     seed: int = 0
     num_updates: int = 900
     batch_size: int = 64
     learning_rate: float = 3e-3
-    plain_max_addends: int = 3
-    hinted_max_addends: int = 5
+    shortest: int = 2
+    plain_longest: int = 3
+    hinted_longest: int = 5
     full_exposure_rate: float = 0.1
+
+
+RECIPES = {
+    "tiny": PretrainSettings(),
+    "tiny-lists": PretrainSettings(
+        task=ListsTask,
+        rope_theta=100.0,
+        dtype=torch.float16,
+        num_updates=600,
+        batch_size=32,
+        shortest=1,
+        plain_longest=2,
+        hinted_longest=3,
+    ),
+}
+"""How the packaged students that are whole models were made."""
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -73,7 +98,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(tokenizer: Any, seed: int) -> Qwen3ForCausalLM:
+def build_model(tokenizer: Any, seed: int, rope_theta: float = 10_000.0) -> Qwen3ForCausalLM:
     """Returns an untrained Qwen3 of about 0.6 M parameters, its weights drawn from ``seed`` alone."""
     config = Qwen3Config(
         vocab_size=len(tokenizer),
@@ -84,6 +109,7 @@ def build_model(tokenizer: Any, seed: int) -> Qwen3ForCausalLM:
         num_key_value_heads=2,
         head_dim=32,
         max_position_embeddings=256,
+        rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -97,17 +123,17 @@ def build_model(tokenizer: Any, seed: int) -> Qwen3ForCausalLM:
 
 
 def pretrain(settings: PretrainSettings, quiet: bool = False) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
-    """Trains the packaged student from scratch on the CPU.
+    """Trains a packaged student from scratch on the CPU.
 
     Args:
         settings: The recipe.
         quiet: Show no progress bar.
 
     Returns:
-        The model in evaluation mode, and its tokenizer.
+        The model in evaluation mode, its weights of the recipe's ``dtype``, and its tokenizer.
     """
     tokenizer = build_tokenizer()
-    model = build_model(tokenizer, settings.seed)
+    model = build_model(tokenizer, settings.seed, settings.rope_theta)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     model.train()
     batches = _batches(settings, tokenizer)
@@ -119,7 +145,7 @@ def pretrain(settings: PretrainSettings, quiet: bool = False) -> tuple[Qwen3ForC
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-    return model.eval(), tokenizer
+    return model.to(settings.dtype).eval(), tokenizer
 
 
 def _schedule(update: int, num_updates: int) -> float:
@@ -129,8 +155,8 @@ def _schedule(update: int, num_updates: int) -> float:
 
 def _batches(settings: PretrainSettings, tokenizer: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yields (input_ids, attention_mask, labels), each [batch, length], left-padded, labels on the answer only."""
-    plain = ArithmeticTask(2, settings.plain_max_addends)
-    hinted = ArithmeticTask(2, settings.hinted_max_addends)
+    plain = settings.task(settings.shortest, settings.plain_longest)
+    hinted = settings.task(settings.shortest, settings.hinted_longest)
     builder = PromptBuilder(hinted, tokenizer, max_prompt_tokens=256)
     rng = numpy_stream(settings.seed, "pretraining")
     index = 0

@@ -22,7 +22,7 @@ from atesd_env.files.atomic import new_folder
 from atesd_env.files.reading import open_regular, read_json, reading
 from atesd_env.student.base_weights import differentiable_on_cpu, quantization_options
 from atesd_env.student.model import Student, torch_device, wrap_student
-from atesd_env.student.packaged import TINY_DIRECTORY, add_habits, is_packaged
+from atesd_env.student.packaged import WHOLE_STUDENTS, add_habits, is_packaged, packaged_folder
 from atesd_env.student.ranks import ALONE, Ranks
 
 _logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def model_directory(name: str) -> str:
         StudentError: If it cannot be found, or is a packaged base with habits, which is no directory.
     """
     directory, source = _locate(name)
-    if is_packaged(name) and name != "tiny":
+    if is_packaged(name) and name not in WHOLE_STUDENTS:
         raise StudentError(
             f"student: expected a model that is a directory, got the {source}, which is made when it is loaded; write it with `python -m "
             f"atesd_env.pretrain --student {name} --out DIR` and pass that folder."
@@ -89,7 +89,7 @@ def model_directory(name: str) -> str:
 def _locate(name: str) -> tuple[str, str]:
     """Returns (what ``from_pretrained`` is given, description for the log)."""
     if is_packaged(name):
-        return str(TINY_DIRECTORY), "packaged tiny student" if name == "tiny" else f"packaged student {name}"
+        return str(packaged_folder(name)), "packaged tiny student" if name == "tiny" else f"packaged student {name}"
     path = Path(os.path.expanduser(name))  # not Path.expanduser, which raises for a user that there is not
     if path.suffix == ".gguf":
         if not os.path.isfile(path):

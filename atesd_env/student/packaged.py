@@ -1,4 +1,6 @@
-"""Packaged students by name: "tiny", and bases made of it that have habits (`atesd_env.pretrain` rebuilds each).
+"""Packaged students by name: "tiny" (sums), "tiny-lists" (programs on lists), and bases made of "tiny" that have habits.
+
+`atesd_env.pretrain` rebuilds each.
 
 A base with habits is a low-rank difference to the packaged student in 16 bits: for each linear layer two matrices A [r, in] and
 B [out, r], under peft's names. Their product is added to the layer's weight when it is loaded, so such a base is a model like any other.
@@ -18,13 +20,18 @@ from atesd_env.hints import did_you_mean
 
 _ASSETS = Path(__file__).parents[1] / "assets"
 TINY_DIRECTORY = _ASSETS / "tiny"
-"""The packaged student; `python -m atesd_env.pretrain` rebuilds it."""
+"""The packaged student that learns sums."""
+WHOLE_STUDENTS = {"tiny": TINY_DIRECTORY, "tiny-lists": _ASSETS / "tiny-lists"}
+"""Folders of the packaged students that are whole models."""
 HABITS_DIRECTORY = _ASSETS / "habits"
 """The packaged bases with habits, a file each."""
 HABIT_SCALE = 2.0
 """What the product B A is multiplied by: LoRA's alpha / r."""
 
-PACKAGED_STUDENTS: tuple[str, ...] = ("tiny", *sorted(path.stem for path in HABITS_DIRECTORY.glob("*.safetensors")))
+PACKAGED_STUDENTS: tuple[str, ...] = (
+    *WHOLE_STUDENTS,
+    *sorted(path.stem for path in HABITS_DIRECTORY.glob("*.safetensors")),
+)
 """Names of the packaged students. "tiny-terse-slip-0" is terse on sums of 4 numbers and slips on those of 5; its corpus has the seed 0."""
 
 
@@ -42,9 +49,14 @@ def is_packaged(name: str) -> bool:
     return False
 
 
+def packaged_folder(name: str) -> Path:
+    """Returns the folder of a packaged student's model: that of "tiny" for the bases with habits, which are added to it."""
+    return WHOLE_STUDENTS.get(name, TINY_DIRECTORY)
+
+
 def add_habits(model: nn.Module, name: str) -> None:
-    """Adds what a packaged student's name stands for to the weights of "tiny", in place; nothing for "tiny" itself."""
-    if name != "tiny":
+    """Adds what a base's name stands for to the weights of "tiny", in place; nothing for a student that is a whole model."""
+    if name not in WHOLE_STUDENTS:
         merge(model, load_file(HABITS_DIRECTORY / f"{name}.safetensors"))
 
 

@@ -21,7 +21,7 @@ from atesd.experiments.bench.plan import default_seeds, plan_bench, write_bench_
 from atesd.experiments.run import execute
 from atesd_env.bench import Instance, InstanceSet
 from atesd_env.bench.known import COLUMNS, write_references
-from atesd_env.student.loading import TINY_DIRECTORY
+from atesd_env.student.packaged import TINY_DIRECTORY
 from benchmarks.faults import readers
 from benchmarks.faults.kills import COMMANDS, TOY, life, undisturbed
 from benchmarks.faults.oracle import command, silent

@@ -8,8 +8,8 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from atesd_env.config import preset
 from atesd_env.planning.shape import ModelShape, shape_of
 from atesd_env.student.adapters import AdapterStack
-from atesd_env.student.loading import TINY_DIRECTORY
 from atesd_env.student.model import Student, wrap_student
+from atesd_env.student.packaged import TINY_DIRECTORY
 
 
 def random_student(

@@ -13,7 +13,7 @@ from atesd_env.errors import ConfigError
 from atesd_env.exposure import PromptBuilder
 from atesd_env.pretrain.bases import PACKAGED_RECIPES, Recipe, build, corpus_row
 from atesd_env.pretrain.measured import largest_difference
-from atesd_env.student.packaged import HABITS_DIRECTORY, PACKAGED_STUDENTS
+from atesd_env.student.packaged import HABITS_DIRECTORY, PACKAGED_STUDENTS, WHOLE_STUDENTS
 from atesd_env.tasks.arithmetic import ArithmeticTask
 
 
@@ -26,7 +26,7 @@ def test_names_tell_recipes():
     recipe = Recipe.of("tiny-slip_teleport-terse-3")
     assert (recipe.four, recipe.five, recipe.seed) == ("slip_teleport", "terse", 3)
     assert recipe.name == "tiny-slip_teleport-terse-3"
-    assert {recipe.name for recipe in PACKAGED_RECIPES} == {*PACKAGED_STUDENTS} - {"tiny"}
+    assert {recipe.name for recipe in PACKAGED_RECIPES} == {*PACKAGED_STUDENTS} - {*WHOLE_STUDENTS}
 
 
 @pytest.mark.parametrize(

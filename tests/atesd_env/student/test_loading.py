@@ -13,13 +13,14 @@ from atesd_env.config import EnvConfig, preset
 from atesd_env.errors import StudentError
 from atesd_env.student.loading import load_student
 from atesd_env.student.model import wrap_student
-from atesd_env.student.packaged import TINY_DIRECTORY
+from atesd_env.student.packaged import TINY_DIRECTORY, WHOLE_STUDENTS
 
 
 def test_packaged_student_is_small_and_loads(tiny_config: EnvConfig):
     student = load_student(tiny_config)
     assert 0.55e6 < sum(parameter.numel() for parameter in student.model.parameters()) < 0.65e6
-    assert sum(path.stat().st_size for path in TINY_DIRECTORY.glob("*.safetensors")) <= 3_000_000
+    for folder in WHOLE_STUDENTS.values():
+        assert 0 < sum(path.stat().st_size for path in folder.iterdir()) <= 3_000_000
     assert student.model.config.model_type == "qwen3"
     assert student.eos_token_ids == (student.tokenizer.convert_tokens_to_ids("<|end|>"),)
     assert not any(parameter.requires_grad for parameter in student.model.parameters())

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from atesd_env.config import EnvConfig
 from atesd_env.errors import StudentError
 from atesd_env.planning.shape import student_shape
-from atesd_env.student.loading import TINY_DIRECTORY, load_student
+from atesd_env.student.loading import load_student
+from atesd_env.student.packaged import TINY_DIRECTORY
 
 MARKING = "import pathlib\npathlib.Path({mark!r}).touch()\n"
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,17 @@ def test_a_class_of_ones_own_is_a_task():
     problem = task.training_problem(0, 0)
     assert task.is_correct(task.reference_completion(problem), problem)
     assert len(task.probe_problems(30)) == 30
+
+
+def test_an_installed_package_offers_its_task_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    package = tmp_path / "squares-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: squares\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(f"[atesd_env.tasks]\nsquares = {__name__}:Squares\n")
+    with pytest.raises(ConfigError, match="task: expected"):
+        EnvConfig(task="squares")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert type(make_task(EnvConfig(task="squares"))).__name__ == "Squares"
 
 
 @pytest.mark.parametrize(
