@@ -96,8 +96,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
     arguments = parser.parse_args()
     if arguments.check:
-        told = {instance_id: check(arguments.instances, instance_id) for instance_id in arguments.check}
-        save("random_search", {"instances": told})
+        checked: dict[str, Any] = {}
+        for instance_id in arguments.check:
+            checked[instance_id] = check(arguments.instances, instance_id)
+            save("random_search", {"instances": checked})
     else:
         search_all(arguments)
 

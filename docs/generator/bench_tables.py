@@ -148,6 +148,31 @@ def fixed_table() -> str:
     return markdown_table(("instance", *(ratio.removeprefix("fixed:") for ratio in ratios)), rows)
 
 
+def random_search_table() -> str:
+    """Returns what random search over staged schedules reaches with the oracle's windows."""
+    result = measured("random_search")
+    rows = [
+        (
+            f"`{name}`",
+            f"{one['windows_of_the_oracle']}",
+            f"{one['windows_spent']}",
+            f"{one['oracle']['mean']:.1f}",
+            f"{one['random_search']['mean']:.1f}",
+            _interval(one["difference"]),
+        )
+        for name, one in result["instances"].items()
+    ]
+    headers = (
+        "instance",
+        "windows, oracle",
+        "windows, random search",
+        "oracle, %",
+        "random search, %",
+        "oracle above it",
+    )
+    return f"{markdown_table(headers, rows)}\n\n{source(result)}"
+
+
 def surrogates_table() -> str:
     """Returns how far the packaged surrogates are off on held-out seeds, by instance: one window ahead, and whole runs."""
     result = measured("bench_surrogates")
