@@ -102,12 +102,6 @@ def wrap_student(model: PreTrainedModel, tokenizer: Any, source: str, config: En
     model.requires_grad_(False).eval()
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    fused = FusedBody(model) if config.forward == "fused" and is_known(model) else None
-    if config.cuda_graph and fused is None:
-        raise StudentError(
-            f"student {source}: expected a model that runs written out with cuda_graph=True (forward='fused', an unquantised Llama, Qwen2 "
-            f"or Qwen3), got a {model.config.model_type} with forward={config.forward!r}; leave cuda_graph out."
-        )
     eos_token_ids = _eos_token_ids(model, tokenizer, source)
     pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_token_ids[0]
     return Student(
@@ -119,9 +113,20 @@ def wrap_student(model: PreTrainedModel, tokenizer: Any, source: str, config: En
         eos_token_ids=eos_token_ids,
         pad_token_id=pad_token_id,
         source=source,
-        fused=fused,
+        fused=_fused(model, source, config),
         cuda_graph=config.cuda_graph,
     )
+
+
+def _fused(model: PreTrainedModel, source: str, config: EnvConfig) -> FusedBody | None:
+    """Returns the model's body written out; None where its modules are asked for, or its architecture is not known."""
+    fused = FusedBody(model) if config.forward == "fused" and is_known(model) else None
+    if config.cuda_graph and fused is None:
+        raise StudentError(
+            f"student {source}: expected a model that runs written out with cuda_graph=True (forward='fused', an unquantised Llama, Qwen2 "
+            f"or Qwen3), got a {model.config.model_type} with forward={config.forward!r}; leave cuda_graph out."
+        )
+    return fused
 
 
 def bare_copy(student: Student) -> Student:
