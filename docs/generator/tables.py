@@ -68,7 +68,7 @@ from docs.generator.result_tables import (
     sweep_table,
     toy_table,
 )
-from docs.generator.task_tables import EXAMPLES, smollm2_windows, task_example
+from docs.generator.task_tables import EXAMPLES, lists_tables, smollm2_windows, task_example
 
 COLUMNS_FILE = ROOT / "analysis" / "columns.json"
 """The columns, as the package ``analysis`` carries them."""
@@ -76,6 +76,7 @@ COLUMNS_FILE = ROOT / "analysis" / "columns.json"
 MADE: dict[str, Callable[[], str]] = {
     "features": features_table,
     **{f"task_{name}": partial(task_example, name) for name in EXAMPLES},
+    "lists_student": lists_tables,
     "smollm2": smollm2_windows,
     "hostile": hostile_table,
     "programs": programs_table,

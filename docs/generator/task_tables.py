@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from atesd_env.config import EnvConfig
@@ -19,6 +20,7 @@ from docs.generator.result_tables import measured, source
 RESULTS = ROOT / "benchmarks" / "results"
 _NUM_DRAWN = 500
 _RATIOS = (0.0, 0.5, 1.0)
+_WINDOWS = (1, 5, 10, 20)
 _VERDICTS = {True: "right", False: "wrong", None: "not judged"}
 
 
@@ -99,6 +101,39 @@ def _indented(label: str, text: str) -> str:
 def _wrapped(line: str, width: int = 110) -> list[str]:
     """Returns a line as one or more of at most ``width`` characters, or as it is where it fits: programs keep their form."""
     return textwrap.wrap(line, width) if len(line) > width else [line]
+
+
+def lists_tables() -> str:
+    """Returns what "tiny-lists" does as a teacher before training, and what it learns, by reveal ratio, as measured."""
+    result = measured("lists_student")
+    by_length: dict[int, list[str]] = {}
+    for line in result["teacher"]:
+        cell = f"{100 * line['accuracy']:.0f} ({100 * line['steps_right']:.0f})"
+        by_length.setdefault(line["operations"], []).append(cell)
+    ratios = [line["reveal_ratio"] for line in result["teacher"] if line["operations"] == 1]
+    teacher = markdown_table(
+        ("operations", *("plain" if ratio is None else f"{ratio:g}" for ratio in ratios)),
+        [(str(length), *cells) for length, cells in by_length.items()],
+    )
+    by_ratio: dict[str, list[dict[str, Any]]] = {}
+    for run in result["runs"]:
+        by_ratio.setdefault(run["schedule"].removeprefix("fixed:"), []).append(run)
+
+    def row(ratio: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
+        right = [100 * fmean(run["rollout/success_rate"][window - 1] for run in runs) for window in _WINDOWS]
+        ends = (fmean(run["student/mismatch"][window] for run in runs) for window in (0, -1))
+        heldout = (f"{100 * run['accuracy']:.0f}" for run in runs)
+        return ratio, *(f"{value:.0f}" for value in right), ", ".join(heldout), *(f"{end:.3f}" for end in ends)
+
+    headers = (
+        "ratio",
+        *(f"rollouts right in window {window}, %" for window in _WINDOWS),
+        "held-out right at the end, by seed, %",
+        "mismatch in window 1",
+        f"in window {_WINDOWS[-1]}",
+    )
+    learned = markdown_table(headers, [row(*pair) for pair in by_ratio.items()])
+    return f"{teacher}\n\n{learned}\n\n{source(result)}"
 
 
 def smollm2_windows() -> str:
