@@ -70,7 +70,8 @@ def admitted_outcomes(instances: InstanceSet) -> pd.DataFrame:
     lines = []
     for instance in (*instances.of("train"), *instances.of("validation")):
         config: Any = instances.config(instance.id)
-        for run in json.loads((RESULTS / "admission" / f"{instance.id}.json").read_text())["runs"]:
+        path = RESULTS / "admission" / f"{instance.id}.json"
+        for run in json.loads(path.read_text())["runs"] if path.exists() else ():
             nll = run["probe/nll"]
             tokens = sum(round(length * config.num_rollouts * config.hold_window) for length in run["rollout/length"])
             lines.append(
