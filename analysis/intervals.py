@@ -70,16 +70,23 @@ def interquartile_mean(values: ArrayLike, axis: int = 0) -> Any:
     return stats.trim_mean(np.asarray(values, dtype=np.float64), 0.25, axis=axis)
 
 
-def interquartile_interval(values: ArrayLike, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def interquartile_interval(values: ArrayLike, *, confidence: float = CONFIDENCE) -> tuple[Any, Any]:
     """Returns the interval of the interquartile mean that winsorised deviations give (Yuen, Biometrika 61, 1974); NaN below two.
 
     Its limit is that of normal samples (``interquartile_limit``). Four seeds leave two values, and it is wide.
+
+    Args:
+        values: A sample of N numbers or vectors, [N] or [N, W].
+        confidence: Confidence level, in (0, 1).
+
+    Returns:
+        Lower and upper bound, [] or [W].
     """
-    sample = np.sort(np.asarray(values, dtype=np.float64))
+    sample = np.sort(np.asarray(values, dtype=np.float64), axis=0)
     if len(sample) < 2:
         return math.nan, math.nan
-    half = interquartile_limit(len(sample), confidence) * float(_interquartile_error(sample))
-    middle = float(interquartile_mean(sample))
+    half = interquartile_limit(len(sample), confidence) * _interquartile_error(sample)
+    middle = interquartile_mean(sample)
     return middle - half, middle + half
 
 
@@ -91,19 +98,19 @@ def interquartile_limit(num_values: int, confidence: float) -> float:
     values it is up to 1.5 points of coverage short, and the limit is simulated, once for each number from a fixed seed.
     """
     if 4 <= num_values <= _LARGEST_SIMULATED:
-        samples = np.sort(np.random.default_rng(num_values).standard_normal((_NUM_DRAWS, num_values)), axis=1)
-        distances = np.abs(interquartile_mean(samples, axis=1)) / _interquartile_error(samples)
+        samples = np.sort(np.random.default_rng(num_values).standard_normal((num_values, _NUM_DRAWS)), axis=0)
+        distances = np.abs(interquartile_mean(samples)) / _interquartile_error(samples)
         return float(np.quantile(distances, confidence))
     return float(stats.t.ppf(0.5 + confidence / 2, num_values - 2 * (num_values // 4) - 1))
 
 
-def _interquartile_error(ordered: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns Yuen's standard errors of the interquartile means of sorted samples, [..., N]."""
-    num_values = ordered.shape[-1]
+def _interquartile_error(ordered: NDArray[np.float64]) -> Any:
+    """Returns Yuen's standard error of the interquartile mean of a sample, sorted along its first axis."""
+    num_values = len(ordered)
     left_out = num_values // 4
     kept = num_values - 2 * left_out
-    winsorised = np.clip(ordered, ordered[..., left_out, None], ordered[..., -1 - left_out, None])
-    return np.asarray(np.sqrt(num_values * winsorised.var(axis=-1) / (kept * (kept - 1))))
+    winsorised = np.clip(ordered, ordered[left_out], ordered[-1 - left_out])
+    return np.sqrt(num_values * winsorised.var(axis=0) / (kept * (kept - 1)))
 
 
 def probability_of_improvement(ours: ArrayLike, theirs: ArrayLike, *, higher_is_better: bool) -> float:

@@ -163,6 +163,18 @@ def baselines_table() -> str:
     return _compared(measured("baselines_on_tiny")["comparison"], ("to_reference",), costs=True)
 
 
+def baselines_verdict() -> str:
+    """Returns which way to train the packaged student is ahead, and by how much."""
+    output = measured("baselines_on_tiny")
+    lines = [line for line in output["comparison"] if line["metric"] == "probe/accuracy"]
+    first, second = sorted(lines, key=lambda line: -line["mean"])[:2]
+    ends = " to ".join(f"{100 * abs(second[f'to_best_{end}']):.0f}" for end in ("high", "low"))
+    return (
+        f"**Supervised fine-tuning (`{first['agent']}`) did best**: {-100 * second['to_best']:.0f} points over `{second['agent']}`, the "
+        f"next (95% interval {ends}), and {100 * first['to_reference']:.0f} over full exposure, at {first['num_seeds']} seeds."
+    )
+
+
 def baselines_mixed_table() -> str:
     """Returns ways to train the packaged student on problems half of which the base solves."""
     return _compared(measured("baselines_on_mixed")["comparison"], ("to_reference",), costs=True)
@@ -241,6 +253,37 @@ def comparisons_table() -> str:
     headers = ("outcomes", "seeds", "agents", "told apart, claimed", "pair covered", "told from the reference")
     headers += ("told from the best", "told from the best fixed", "a winner named", "one fixed ratio dominates")
     return markdown_table(headers, rows)
+
+
+def equal_controllers() -> str:
+    """Returns what the old rule found among as many equal agents, at as many seeds, as the controllers' table has."""
+    lines = measured("controllers_on_tiny")["comparison"]["comparison"]
+    size = {"outcomes": "normal", "seeds": lines[0]["num_seeds"], "agents": len({line["agent"] for line in lines})}
+    (line,) = (one for one in measured("comparisons_on_nulls")["lines"] if size.items() <= one.items())
+    return (
+        f"[Simulated](comparisons.md), that rule tells some of {size['agents']} equal agents at {size['seeds']} seeds from the reference "
+        f"in {line['before']['reference']:.1f}% of tables, and from the best fixed ratio in {line['before']['best_fixed']:.1f}%."
+    )
+
+
+def few_seeds_table() -> str:
+    """Returns what intervals of one agent, and of two, cover at few seeds, before and after."""
+    output = measured("intervals_at_few_seeds")
+    names = ("mean", "iqm", "iqm_of_differences", "improvement", "improvement_of_better")
+    rows = [
+        (
+            line["outcomes"],
+            str(line["seeds"]),
+            *(
+                " -> ".join(f"{line[name][when]:.1f}" for when in ("before", "after") if when in line[name])
+                for name in names
+            ),
+        )
+        for line in output["lines"]
+    ]
+    headers = ("outcomes", "seeds", "own mean", "own interquartile mean", "interquartile mean of differences")
+    headers += ("improvement on an equal agent", "improvement on one a deviation worse")
+    return f"{markdown_table(headers, rows)}\n\n{output['samples']:,} samples of each kind. {source(output)}"
 
 
 def bench_intervals_table() -> str:
