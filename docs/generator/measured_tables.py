@@ -45,13 +45,16 @@ def trl_table() -> str:
 
 
 def surrogate_table() -> str:
-    """Returns windows a second of the fast environments, as measured."""
+    """Returns windows a CPU second of the fast environments, as measured, and against another commit where it was measured too."""
     result = measured("surrogate_speed")
-    rows = [
-        (name, f"{speed['median']:,}", f"{speed['lowest']:,} to {speed['highest']:,}")
-        for name, speed in result["windows_a_second"].items()
-    ]
-    return f"{markdown_table(('environment', 'windows a second', 'range'), rows)}\n\n{source(result)}"
+    after, times = result["windows_a_cpu_second_after"], result.get("times_as_fast", {})
+    rows = [(name, f"{speed:,}", *([f"{times[name]:.1f}"] if times else [])) for name, speed in after.items()]
+    headers = (
+        "environment",
+        "windows a CPU second",
+        *([f"times commit `{result['commit_before'][:7]}`"] if times else []),
+    )
+    return f"{markdown_table(headers, rows)}\n\n{source(result)}"
 
 
 def gpu_table(result: Mapping[str, Any] | None = None) -> str:
