@@ -35,7 +35,7 @@ SIGNS = (
 """Columns that rise when a student breaks."""
 BROKEN_NATS = 1.0
 HIGH_RATE = 0.022
-CONTROLLERS = ("fixed:1", "fixed:0.5", "fixed:0", "random", "beta", "feedback")
+CONTROLLERS = ("fixed:1", "fixed:0.5", "fixed:0", "random", "beta", "feedback", "grounded", "balance", "lookahead")
 """What is tried at the high rate; the others are compared with the first."""
 CONTROLLER_WINDOWS = 8
 _EACH = {"hold_window": 1, "probe_accuracy_every": 0, "probe_size": 32, "collapse_nll": 100.0}
