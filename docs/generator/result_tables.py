@@ -199,23 +199,18 @@ def grpo_sweep_table() -> str:
 
 
 def collapse_table() -> str:
-    """Returns how many updates before a student broke each column of its rows told; of SmolLM2's two runs the mean alone."""
+    """Returns how many updates before a student broke each column of its rows told."""
     output = measured("collapse")
-    full, none, smollm2 = (output["signs"][name] for name in ("fixed:1", "fixed:0", "smollm2"))
+    full, none = (output["signs"][agent] for agent in ("fixed:1", "fixed:0"))
 
     def cell(signs: Mapping[str, Any], column: str) -> str:
         found = signs["columns"][column]
-        broke = len(signs["broke_in_window"])
-        told, lead = f"{broke - found['silent']} of {broke}", found["lead"]
-        if lead is None:
-            return told
-        return (
-            f"{told}: {lead['mean']:.1f}" if broke == 2 else f"{told}: {_interval(lead, 'mean', 'low', 'high', 1, 1)}"
-        )
+        told = f"{signs['runs'] - found['silent']} of {signs['runs']}"
+        return told if found["lead"] is None else f"{told}: {_interval(found['lead'], 'mean', 'low', 'high', 1, 1)}"
 
-    rows = [(f"`{column}`", *(cell(signs, column) for signs in (full, none, smollm2))) for column in full["columns"]]
-    table = markdown_table(("column", "Tiny, full exposure", "Tiny, the answer alone", "SmolLM2, full exposure"), rows)
-    return f"{table}\n\n{len(output['seeds'])} seeds of Tiny, 2 of SmolLM2. {source(output)}"
+    rows = [(f"`{column}`", cell(full, column), cell(none, column)) for column in full["columns"]]
+    table = markdown_table(("column", "full exposure", "the answer alone"), rows)
+    return f"{table}\n\n{len(output['seeds'])} seeds. {source(output)}"
 
 
 def collapse_controllers_table() -> str:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from atesd.commands.spelled import check_flags, flag_names
+from atesd.commands.verbs import VERBS
 from tests.models import save_narrow_qwen3
 from tests.programs import ROOT, typed, without_processes
 
@@ -31,6 +33,14 @@ SMALL = {
 SMALL |= {"compare": SMALL["run"], "train": "--total-windows 320 --quiet"}
 OTHERS = ("pip", "make", "export")
 """Programs that are not ours."""
+OTHER_FLAGS = set(
+    re.findall(
+        r"--\S+",
+        "--splits --check --num_processes --multi_gpu --eval-freq --optimize-hyperparameters --env-kwargs --hyperparams "
+        "--enable-lora --fixed_teacher --use_ema_teacher --beta --top_k_loss --use_tinker_loss --reason_first",
+    )
+)
+"""Flags in the pages' prose of other programs: scripts, launchers, RL Zoo, vLLM and OPSD."""
 
 
 def blocks(page: Path) -> list[tuple[str, str, str]]:
@@ -107,11 +117,11 @@ def test_blocks_are_of_a_language_that_is_tested():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_flags_named_in_a_pages_prose_exist(page: Path):
-    from atesd.commands.verbs import VERBS
-
     prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     for line in dict.fromkeys(re.findall(r"`atesd ([a-z-]+ [^`]*--[^`]*)`", prose)):
         verb, *rest = shlex.split(line.replace("\n", " "))
         assert verb in VERBS, line
         flags = {word.partition("=")[0] for word in rest if word.startswith("--")} - {"--help"}
         assert flags <= help_flags(verb, rest), line
+    named = set(re.findall(r"`(--[a-z][\w-]*)", prose)) - OTHER_FLAGS
+    check_flags(sorted(named), set().union(*(flag_names(verb.module().Command) for verb in VERBS.values())))
