@@ -127,7 +127,9 @@ def complete(instances: InstanceSet, finished: pd.DataFrame, *, may_lack: tuple[
     frame = finished.assign(agent=finished["agent"].astype(str))
     there = frame[_is_most(frame, ["instance"], "seed")]
     split = there["instance"].map({instance.id: instance.split for instance in instances})
-    kept = there[_is_most(there.assign(split=split), ["split"], "instance") | there["agent"].str.startswith(may_lack)]
+    kept: pd.DataFrame = there[
+        _is_most(there.assign(split=split), ["split"], "instance") | there["agent"].str.startswith(may_lack)
+    ]
     for left_out in sorted(set(frame["agent"]) - set(kept["agent"])):
         print(f"left out: {left_out}, which lacks runs that another agent has")
     return kept
