@@ -66,5 +66,5 @@ def test_smollm2_learns_inside_trls_trainer(smollm2_cache: Path, tmp_path: Path,
     assert row["student/grad_norm"] > 0
     assert row["probe/nll"] != row["probe/nll_before"], "the student moved"
     assert 0.5 < row["probe/nll"] < 3.0
-    assert row["probe/grounded"] > -row["probe/nll"], "a teacher that was shown a solution knows it better"
+    assert row["probe/grounded"] > 0.05 - row["probe/nll_before"], "a teacher that was shown a solution knows it better"
     assert row["exposure/reveal_ratio"] == pytest.approx(names["exposure"].decision.reveal_ratios[0])
