@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.checks import CONFIGURATION, DIFFERING, require_columns, require_texts, with_numbers
+from analysis.checks import require_columns, require_texts, with_numbers
 from analysis.curves import area_under_curve
 from analysis.errors import AnalysisError
 from analysis.intervals import (
@@ -54,8 +54,8 @@ def bench_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
         ``BRANCHES``; sorted by instance, agent, seed.
 
     Raises:
-        AnalysisError: If the runs are none of the bench, those of an instance differ in their configurations by more than
-            ``context``, or an agent has two runs of an instance at one seed.
+        AnalysisError: If the runs are none of the bench, those of an instance differ in their configurations, or an agent has two
+            runs of an instance at one seed.
     """
     require_columns(frame, ("instance", "probe/nll"), "rows of runs of the bench, as load_runs returns them")
     require_texts(frame, [name for name in ("instance", "agent", "env_id") if name in frame])
@@ -65,13 +65,6 @@ def bench_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of_instance(instance: str, rows: pd.DataFrame) -> pd.DataFrame:
-    if DIFFERING in rows:
-        # What an agent was shown is its own affair; runs that differ in nothing else count as of one configuration.
-        kinds = (
-            rows[DIFFERING].astype("string").str.replace(r"(^|, )context=\w+", "", regex=True).str.removeprefix(", ")
-        )
-        firsts = rows.groupby(kinds, dropna=False)[CONFIGURATION].transform("first")
-        rows = rows.assign(**{CONFIGURATION: firsts, DIFFERING: kinds})
     measured = [name for name in MEASURES[:2] if name in rows and rows[name].notna().any()]
     outcomes = final_outcomes(rows, measured).set_index("run")
     outcomes[AREA] = area_under_curve(rows).set_index("run")["area"]

@@ -24,6 +24,7 @@ from analysis.columns import kind_of
 from analysis.errors import AnalysisError, DamagedRunError, NoRunsError
 from analysis.reading import read_json
 from analysis.run_files import (
+    AGENTS_OWN,
     CONFIG_FILE,
     FLAG_COLUMNS,
     FORMAT_VERSION,
@@ -259,7 +260,7 @@ def _differing(runs: list[Run]) -> list[str]:
     texts: dict[tuple[str, str], str] = {}
     for env_id in {run.env_id for run in runs}:
         configs = {run.configuration: run.config for run in runs if run.env_id == env_id}
-        names = sorted({name for config in configs.values() for name in config})
+        names = sorted({name for config in configs.values() for name in config} - AGENTS_OWN)
         names = [name for name in names if len({json.dumps(config.get(name)) for config in configs.values()}) > 1]
         for key, config in configs.items():
             texts[env_id, key] = valid_text(", ".join(f"{name}={config.get(name, '(absent)')}" for name in names))

@@ -38,6 +38,8 @@ RunStatus = Literal["finished", "unfinished", "empty", "damaged", "unreadable"]
 RUN_COLUMNS = ("run", "env_id", "agent", "seed", "window")
 """The first columns of every frame; together, run and window name a row."""
 
+AGENTS_OWN = {"action_ratios", "context"}
+"""Fields of a configuration that say what an agent is shown and how it may act: not what is trained."""
 FLAG_COLUMNS = ("run_status", "version", "configuration", "configuration_differs")
 """The columns that follow them."""
 
@@ -93,8 +95,10 @@ class Run:
 
     @property
     def configuration(self) -> str:
-        """A fingerprint of the configuration: runs with the same one differ in agent and seed alone."""
-        text = json.dumps(self.config, sort_keys=True)
+        """A fingerprint of the configuration: runs with the same one differ in agent and seed alone, and in ``AGENTS_OWN``."""
+        text = json.dumps(
+            {name: value for name, value in self.config.items() if name not in AGENTS_OWN}, sort_keys=True
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def sort_key(self) -> tuple[str, str, int, str]:

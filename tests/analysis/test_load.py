@@ -112,6 +112,16 @@ def test_runs_of_unlike_configurations_are_told_apart_and_the_fields_named(tmp_p
         learning_curves(frame.reset_index())
 
 
+def test_what_an_agent_is_shown_and_how_it_acts_makes_no_other_configuration(tmp_path: Path) -> None:
+    """A rule that gives each problem a ratio is compared with one that gives a group one."""
+    write_run(tmp_path / "a", [row(1)], seed=0, config={"windows": 9, "action_ratios": "problem"})
+    write_run(tmp_path / "b", [row(1)], seed=1, config={"windows": 9, "action_ratios": "group", "context": True})
+    write_run(tmp_path / "c", [row(1)], seed=2, config={"windows": 9})
+    frame = load_runs(tmp_path)
+    assert frame["configuration"].nunique() == 1
+    assert set(frame["configuration_differs"]) == {""}
+
+
 def test_several_folders_are_loaded_and_named_from_the_one_that_holds_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
