@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+<<<<<<< ours
 from statistics import median
+=======
+from collections.abc import Callable
+>>>>>>> theirs
 from typing import Any
 
 import numpy as np
@@ -255,3 +259,35 @@ def _accuracy(told: dict[str, Any]) -> str:
 
 def _interval(told: dict[str, float]) -> str:
     return "{mean:+.1f} [{low:.1f}, {high:.1f}]".format(**told)
+
+
+def gsm8k_branches_table() -> str:
+    """Returns what SmolLM2's branches showed by ratio, as measured: in their first window, and in NLL over all of theirs."""
+    result = measured("gsm8k_branches")
+    at = result["common_windows"]
+    runs = result["runs"].values()
+
+    def by_seed(ratio: str, form: str, tell: Callable[[dict[str, list[float]]], float]) -> str:
+        return ", ".join(format(tell(run["branches"][ratio]), form) for run in runs)
+
+    rows = [
+        (
+            ratio,
+            by_seed(ratio, ".3f", lambda its: its["student/mismatch"][at]),
+            by_seed(ratio, ".3f", lambda its: sum(its["student/mismatch"][at:]) / len(its["student/mismatch"][at:])),
+            by_seed(ratio, ".3f", lambda its: its["probe/grounded"][at]),
+            by_seed(ratio, "+.4f", lambda its: its["probe/nll"][at] - its["probe/nll"][at - 1]),
+            by_seed(ratio, "+.4f", lambda its: its["probe/nll"][-1] - its["probe/nll"][at - 1]),
+        )
+        for ratio in next(iter(runs))["branches"]
+    ]
+    headers = (
+        "ratio",
+        "mismatch, same rollouts",
+        f"mean of {result['fields']['windows'] - at} windows",
+        "grounded",
+        "probe NLL, one window",
+        "at the end",
+    )
+    seconds = sum(run["cpu_sec"] for run in runs)
+    return f"{markdown_table(headers, rows)}\n\n{source(result)} It took {seconds / 60:.0f} CPU minutes."
