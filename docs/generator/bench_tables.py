@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-<<<<<<< ours
-from statistics import median
-=======
 from collections.abc import Callable
->>>>>>> theirs
+from statistics import median
 from typing import Any
 
 import numpy as np
