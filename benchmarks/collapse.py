@@ -2,7 +2,8 @@
 
 Tiny at a learning rate eleven times the preset's, one update a window, at full exposure and at none: a column gives the alarm in the first
 window in which it leaves the range that it had in the same seeds' runs at the preset's rate. The student is broken once its probe
-NLL is one nat above the base's. And the controllers at this rate, on seeds that nothing was chosen by.
+NLL is one nat above the base's. And the controllers at this rate, on seeds that nothing was chosen by; and SmolLM2 at full exposure, at a
+rate that was chosen on another seed.
 
 Example: python -m benchmarks.collapse --seeds 8 --runs collapse
 """
@@ -38,15 +39,32 @@ HIGH_RATE = 0.022
 CONTROLLERS = ("fixed:1", "fixed:0.5", "fixed:0", "random", "beta", "feedback", "grounded", "balance", "lookahead")
 """What is tried at the high rate; the others are compared with the first."""
 CONTROLLER_WINDOWS = 8
+SMOLLM2_RATE = 0.008
 _EACH = {"hold_window": 1, "probe_accuracy_every": 0, "probe_size": 32, "collapse_nll": 100.0}
+_TINY = {"id": "atesd_env:ATESD-Tiny-v0", "windows": 12, **_EACH}
+_SMOLLM2 = {
+    "id": "atesd_env:ATESD-SmolLM2-135M-v0",
+    "windows": 8,
+    **_EACH,
+    "num_rollouts": 2,
+    "max_new_tokens": 32,
+    "probe_size": 4,
+    "probe_max_tokens": 48,
+}
 
 
-def rows_of(seeds: int, ratio: float, **fields: Any) -> pd.DataFrame:
-    """Returns the rows of twelve updates at one ratio, a student a seed, all in one population."""
-    students = gym.make_vec("atesd_env:ATESD-Tiny-v0", num_envs=seeds, windows=12, **_EACH, **fields)
+def rows_of(seeds: int, ratio: float, **arguments: Any) -> pd.DataFrame:
+    """Returns the rows of runs of an update a window at one ratio, a student a seed, all in one population.
+
+    Args:
+        seeds: How many, from 0.
+        ratio: The reveal ratio.
+        **arguments: Of ``gym.make_vec``, ``windows`` among them.
+    """
+    students = gym.make_vec(num_envs=seeds, **arguments)
     _, first = students.reset(seed=list(range(seeds)))
     rows = []
-    for window in range(1, 13):
+    for window in range(1, arguments["windows"] + 1):
         *_, infos = students.step(np.full((seeds, 1), ratio, dtype=np.float32))
         rows += [
             {"run": seed, "window": window} | {name: float(infos[name][seed]) for name in (*SIGNS, "probe/nll")}
@@ -125,28 +143,33 @@ def controlled(seeds: Sequence[int], runs: Path) -> dict[str, Any]:
     return {"windows": CONTROLLER_WINDOWS, "controllers": ends(frame)}
 
 
-def signs(seeds: Sequence[int], runs: Path) -> dict[str, Any]:
+def signs(
+    seeds: Sequence[int], runs: Path, student: dict[str, Any], rate: float, ratios: Sequence[float]
+) -> dict[str, Any]:
     """Returns which columns told of students that broke; parts that are there are not made again."""
 
     def rows(part: str, ratio: float, **fields: Any) -> pd.DataFrame:
         asked = {"seeds": list(seeds), "ratio": ratio, **fields}
         made = kept(
-            runs / f"{part}.json", asked, lambda: {"rows": rows_of(len(seeds), ratio, **fields).to_dict("list")}
+            runs / f"{part}.json",
+            asked,
+            lambda: {"rows": rows_of(len(seeds), ratio, **student, **fields).to_dict("list")},
         )
         return pd.DataFrame(made["rows"])
 
     healthy = rows("healthy", 1.0)
     return {
         "signs": {
-            f"fixed:{ratio:g}": alarms(rows(f"high-{ratio:g}", ratio, learning_rate=HIGH_RATE), healthy)
-            for ratio in (1.0, 0.0)
+            f"fixed:{ratio:g}": alarms(rows(f"high-{ratio:g}", ratio, learning_rate=rate), healthy) for ratio in ratios
         }
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--controllers", action="store_true", help="which controllers avoid it, instead of the signs")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--controllers", action="store_true", help="which controllers avoid it, instead of the signs")
+    instead.add_argument("--smollm2", action="store_true", help="the signs in SmolLM2-135M, 2 CPU minutes a seed")
     parser.add_argument(
         "--seeds", type=num_seeds, default=8, help="number of seeds, from 0; the controllers have as many after them"
     )
@@ -154,12 +177,17 @@ def main() -> None:
         "--runs", type=Path, required=True, help="folder of the runs; those that are there are not made again"
     )
     arguments = parser.parse_args()
-    arguments.runs.mkdir(parents=True, exist_ok=True)
+    (arguments.runs / "smollm2" if arguments.smollm2 else arguments.runs).mkdir(parents=True, exist_ok=True)
     number = arguments.seeds
     seeds = range(number, 2 * number) if arguments.controllers else range(number)
-    found = controlled(seeds, arguments.runs / "controlled") if arguments.controllers else signs(seeds, arguments.runs)
-    about = {"seeds": list(seeds), "learning_rate": HIGH_RATE, "broken_nats": BROKEN_NATS}
-    save("collapse_controllers" if arguments.controllers else "collapse", about | found)
+    rate = SMOLLM2_RATE if arguments.smollm2 else HIGH_RATE
+    about = {"seeds": list(seeds), "learning_rate": rate, "broken_nats": BROKEN_NATS}
+    if arguments.controllers:
+        save("collapse_controllers", about | controlled(seeds, arguments.runs / "controlled"))
+    elif arguments.smollm2:
+        save("collapse_smollm2", about | signs(seeds, arguments.runs / "smollm2", _SMOLLM2, rate, [1.0]))
+    else:
+        save("collapse", about | signs(seeds, arguments.runs, _TINY, rate, [1.0, 0.0]))
 
 
 if __name__ == "__main__":

@@ -213,6 +213,24 @@ def collapse_table() -> str:
     return f"{table}\n\n{len(output['seeds'])} seeds. {source(output)}"
 
 
+def collapse_smollm2_table() -> str:
+    """Returns in how many runs of SmolLM2 that broke each column told, how many updates before; and when they broke."""
+    output = measured("collapse_smollm2")
+    signs = output["signs"]["fixed:1"]
+    broke = signs["broke_in_window"]
+    rows = [
+        (
+            f"`{column}`",
+            f"{len(broke) - found['silent']} of {len(broke)}",
+            "-" if found["lead"] is None else f"{found['lead']['mean']:.1f}",
+        )
+        for column, found in signs["columns"].items()
+    ]
+    table = markdown_table(("column", "told", "updates before"), rows)
+    when = ", ".join(map(str, broke)) or "none"
+    return f"{table}\n\n{len(broke)} of {signs['runs']} runs broke, after updates {when}. {source(output)}"
+
+
 def collapse_controllers_table() -> str:
     """Returns how many of each controller's students broke at the high rate, when, and how they ended."""
     output = measured("collapse_controllers")
