@@ -32,6 +32,11 @@ def check_task(task: str, data_path: str | None, probe_data_path: str | None, ph
             f"data_path: expected a JSONL file of problem, solution, answer (task={task!r}), got none; pass "
             "data_path='problems.jsonl'."
         )
+    if task in ROW_TASKS and task != "math" and data_path == "gsm8k":
+        raise ConfigError(
+            f"data_path: expected a file of rows of task {task!r}, got 'gsm8k', the packaged problems of task 'math'; pass "
+            "data_path='problems.jsonl'."
+        )
     if task in TASKS and task not in ROW_TASKS and (data_path or probe_data_path):
         raise ConfigError(
             f"data_path: expected None with task={task!r}, which generates its problems, got "

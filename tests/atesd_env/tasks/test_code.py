@@ -229,6 +229,8 @@ def test_the_configuration_makes_the_task():
     assert isinstance(made, CodeTask)
     (problem,) = made.probe_problems(1)
     assert "The function and what it returns" not in made.teacher_request(problem, problem.steps, problem.answer)
+    with pytest.raises(ConfigError, match=r"data_path: .*'code', got 'gsm8k', the packaged problems of task 'math'"):
+        EnvConfig(task="code", data_path="gsm8k")
     with pytest.raises(ConfigError, match=r"data_path: expected a JSONL file .*task='code'"):
         EnvConfig(task="code")
     with pytest.raises(ConfigError, match=r"task: expected one of .*Did you mean 'code'"):
