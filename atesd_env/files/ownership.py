@@ -17,6 +17,8 @@ from atesd_env.files.line_file import read_own
 
 MARKER = "written_by"
 """Name of the marker in the file that describes a folder's content."""
+_FIELDS_SINCE = {"action_ratios"}
+"""Fields of every run that files without a marker do not have: they came later."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class FolderKind:
         return found[MARKER] == f"atesd-env {self.what}" if MARKER in found else self._is_of_before(found)
 
     def _is_of_before(self, found: Mapping[str, Any]) -> bool:
-        inner = {"config": RunConfig.names(), "versions": ("atesd-env",)}
+        inner = {"config": set(RunConfig.names()) - _FIELDS_SINCE, "versions": ("atesd-env",)}
         return set(self.fields) <= set(found) and all(
             isinstance(found[name], dict) and set(names) <= set(found[name])
             for name, names in inner.items()

@@ -69,7 +69,7 @@ VERSIONED_PACKAGES = (
 _REQUIRED_KEYS = ("env_id", "agent", "seed", "config")
 
 RUN = FolderKind(
-    "run", CONFIG_FILE, (*RUN_FILES, BRANCHES_FILE), ("format_version", "run", *_REQUIRED_KEYS, "versions")
+    "run", CONFIG_FILE, (BRANCHES_FILE, *RUN_FILES), ("format_version", "run", *_REQUIRED_KEYS, "versions")
 )
 """What a folder of a run is, as its RunWriter made it."""
 

@@ -84,7 +84,9 @@ def test_each_task_has_a_page_that_begins_with_its_example():
     index = (ROOT / "docs" / "tasks.md").read_text()
     assert re.findall(r"\(tasks/(\w+)\.md\)", index) == list(TASKS)
     for name in TASKS:
-        assert (ROOT / "docs" / "tasks" / f"{name}.md").read_text().startswith(f"# {name}\n\n<!-- made: task_{name} -->")
+        assert (
+            (ROOT / "docs" / "tasks" / f"{name}.md").read_text().startswith(f"# {name}\n\n<!-- made: task_{name} -->")
+        )
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -17,7 +17,8 @@ def breaks_in_window_two(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Non
     def let(seed: int) -> None:
         broken = lambda run: "broke in a test" if run.seed == seed and len(run.rows) == 2 else None  # noqa: E731
         monkeypatch.setattr(ToyState, "broken", property(broken))
-        # A closed form never breaks, and has a faster way that does not ask: it is taken from it.
+        # A closed form never breaks, and has faster ways that do not ask: they are taken from it.
         monkeypatch.setattr(ToyPopulation, "window_results", Students.window_results)
+        monkeypatch.setattr(ToyPopulation, "window_result", Students.window_result)
 
     return let

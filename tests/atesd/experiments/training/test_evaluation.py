@@ -76,6 +76,7 @@ def test_a_broken_student_ends_its_own_run_only(monkeypatch: pytest.MonkeyPatch)
         return results
 
     monkeypatch.setattr(ToyPopulation, "window_results", without_a_measurement)
+    monkeypatch.setattr(ToyPopulation, "window_result", Students.window_result)
     runs = evaluate(Remembering(), population(2), [3, 4])
     assert [run.windows for run in runs] == [5, 2]
     assert [run.is_broken for run in runs] == [False, True]
