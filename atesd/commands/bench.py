@@ -150,7 +150,7 @@ def _score(command: Command) -> None:
         scores = {name: score_agents(outcomes, name) for name in measures}
         tables = by_instance(outcomes)
         chances = improvements(outcomes, measures[0])
-        figure = plot_bench(outcomes, measures[0])
+        figure, profile = plot_bench(outcomes, measures[0], return_data=True)
     out = command.folders[0] if command.out is None else command.out
     SCORE.check(out)
     make_parent(out / SCORE.described)
@@ -165,6 +165,7 @@ def _score(command: Command) -> None:
         "scores": [line for name in measures for line in _records(scores[name])],
         "instances": _records(tables),
         "probability_of_improvement": {"measure": measures[0], "agents": chances.to_dict(orient="index")},
+        "profile": _records(profile),
         "runs": _records(outcomes),
         "unfinished": unfinished,
     }
