@@ -85,7 +85,7 @@ def parse_with(command: type[Command], arguments: Sequence[str], prog: str, env_
 
 def _check_whose(arguments: Sequence[str], command: type[Any], config: RunConfig) -> None:
     """Refuses a flag that only another environment has; the message says which kind."""
-    own = {one.name for one in (*dataclasses.fields(command), *DATA_SET)}.union(config.names())
+    own = {one.name for one in dataclasses.fields(command)}.union(config.names(), (one.name for one in DATA_SET))
     of_others = {name for leaf in RunConfig.__subclasses__() for name in leaf.names()} - own
     for word in arguments:
         name = word.partition("=")[0].replace("-", "_").removeprefix("__").removeprefix("no_")
