@@ -205,7 +205,10 @@ def _validate(command: Command) -> None:
         for line in missing_runs(folder):
             say(f"  missing: {line}")
         refused += counts["refused"]
-    say("Not checked by a replay: whether the agent would decide so again, and what it had learned from before.")
+    say(
+        "Not checked by a replay: whether the agent would decide so again, what it had learned from before, and what it tells of its\n"
+        "decisions' cost (branches, tokens scored, seconds)."
+    )
     if refused:
         raise AtesdError(
             f"expected runs that come out as they are recorded, but {refused} did not; see the lines above."

@@ -1,8 +1,8 @@
 """Are the runs of a submission what they say? Each is made again with its recorded ratios, and its rows are compared.
 
-What no replay can tell stays open: whether the agent would decide so again, and what it learned from before. The student's side is
-checked whole: rows of the same versions and number of threads come out bit for bit; where machines or libraries round otherwise, within a
-tolerance.
+What no replay can tell stays open: whether the agent would decide so again, what it learned from before, and what it tells of its
+decisions' cost (the columns ``agent/`` and ``time/``). The student's side is checked whole: rows of the same versions and number of
+threads come out bit for bit; where machines or libraries round otherwise, within a tolerance.
 """
 
 from __future__ import annotations
