@@ -101,10 +101,11 @@ def unpacked(folder: Path) -> Iterator[Path]:
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yields names and contents of what is packed, all of it bounded before it is looked at."""
     try:
-        with open_regular(path) as packed, lzma.open(packed) as file:
-            content = file.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise ValueError(f"more than {LARGEST:,} bytes in it")
+        unpacking = lzma.LZMADecompressor(memlimit=LARGEST)
+        with open_regular(path) as file:
+            content = unpacking.decompress(file.read(LARGEST), LARGEST + 1)
+        if len(content) > LARGEST or not unpacking.eof:
+            raise ValueError(f"more than {LARGEST:,} bytes in it" if len(content) > LARGEST else "it ends too soon")
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             for number, member in enumerate(archive):
                 if not (member.isreg() and not member.issparse() and re.fullmatch(_NAME, member.name)):
