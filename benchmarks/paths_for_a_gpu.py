@@ -155,6 +155,7 @@ def half_precision() -> list[Line]:
     student, adapters, shape = student_of("bfloat16")
     prompts, answers = torch.full((32, 128), 5), torch.full((8, 64), 6)
     batch = Rollouts(prompts[:8], prompts[:8].bool(), answers, answers.bool(), torch.ones(8, dtype=torch.bool))
+    along = torch.randn(WIDE.hidden_size, generator=torch.Generator().manual_seed(0))
 
     def feed() -> Tensor:
         with torch.inference_mode(), adapters.use("student", [0]):
@@ -163,7 +164,7 @@ def half_precision() -> list[Line]:
     def train() -> Tensor:
         adapters.flat_grad.zero_()
         with adapters.use("student", [0]):
-            scored_hidden(student, batch.prompt_ids, batch.prompt_mask, batch).float().square().sum().backward()
+            (scored_hidden(student, batch.prompt_ids, batch.prompt_mask, batch).float() @ along).sum().backward()
         return adapters.flat_grad.clone()
 
     def wide(action: Callable[[], Tensor]) -> Tensor:
