@@ -85,7 +85,8 @@ def peak_bytes(action: Callable[[], object]) -> int:
         held = action()
     memory = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
     del held
-    return max(itertools.accumulate(event.nbytes() for event in sorted(memory, key=lambda event: event.start_ns())))
+    sizes = [int(event.nbytes()) for event in sorted(memory, key=lambda event: event.start_ns())]
+    return max(itertools.accumulate(sizes))
 
 
 def mean_with_interval(values: ArrayLike) -> dict[str, float]:

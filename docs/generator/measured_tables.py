@@ -107,6 +107,23 @@ def _gpu_cells(step: Mapping[str, Any], ours: float | None) -> tuple[str, str, s
     )
 
 
+def gpu_paths_table() -> str:
+    """Returns what was built for a GPU against what was there before, on a CPU, as measured."""
+    result = measured("paths_for_a_gpu")
+    rows = [
+        (
+            one["name"],
+            *(f"{one[when]:.4f}" if one["before"] < 0.1 else f"{one[when]:,.1f}" for when in ("before", "after")),
+            one["unit"],
+            f"{one['after'] / one['before']:.2f}",
+            one["agreement"],
+        )
+        for one in result["lines"]
+    ]
+    headers = ("what", "before", "after", "unit", "after / before", "agreement")
+    return f"{markdown_table(headers, rows)}\n\n{source(result)}"
+
+
 def hostile_table() -> str:
     """Returns what the judge of programs says of hostile ones, as measured."""
     result = measured("grading_programs")

@@ -43,6 +43,7 @@ from docs.generator.code_tables import (
 )
 from docs.generator.leaderboard import leaderboard_table
 from docs.generator.measured_tables import (
+    gpu_paths_table,
     gpu_table,
     hostile_table,
     programs_table,
@@ -142,6 +143,7 @@ MADE: dict[str, Callable[[], str]] = {
     "plan_against_measured": measured_table,
     "seeds": seeds_table,
     "gpu": gpu_table,
+    "paths_for_a_gpu": gpu_paths_table,
 }
 """What makes each block, by its name."""
 
