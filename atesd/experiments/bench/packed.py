@@ -22,6 +22,8 @@ RUNS_FILE = "runs.tar.xz"
 """In a submission's folder, instead of the folders of its runs: their descriptions and rows."""
 LARGEST = 256 * 2**20
 """Bytes that it may unpack to; eight seeds of the packaged set's twelve test instances take 1 to 3 MB an agent."""
+MOST_MEMORY = 256 * 2**20
+"""Bytes that unpacking it may take; what ``pack`` makes takes 65 MiB."""
 MOST_FILES = 20_000
 """Files that it may unpack to."""
 
@@ -101,11 +103,11 @@ def unpacked(folder: Path) -> Iterator[Path]:
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yields names and contents of what is packed, all of it bounded before it is looked at."""
     try:
-        unpacking = lzma.LZMADecompressor(memlimit=LARGEST)
+        unpacking = lzma.LZMADecompressor(memlimit=MOST_MEMORY)
         with open_regular(path) as file:
-            content = unpacking.decompress(file.read(LARGEST), LARGEST + 1)
-        if len(content) > LARGEST or not unpacking.eof:
-            raise ValueError(f"more than {LARGEST:,} bytes in it" if len(content) > LARGEST else "it ends too soon")
+            content = unpacking.decompress(file.read(LARGEST), LARGEST)
+        if not unpacking.eof:
+            raise ValueError(f"more than {LARGEST:,} bytes in it, or no end")
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             for number, member in enumerate(archive):
                 if not (member.isreg() and not member.issparse() and re.fullmatch(_NAME, member.name)):

@@ -132,8 +132,15 @@ def test_nothing_else_is_unpacked(
         check_submission(handed_in, 1)
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", lzma.compress(b"no tar"), lzma.compress(bytes(10))[:-4]])
-def test_damaged_files_are_refused(content: bytes, handed_in: Path) -> None:
-    (handed_in / RUNS_FILE).write_bytes(content)
-    with pytest.raises(RunFilesError, match=rf"{RUNS_FILE}: expected|expected runs in folders"):
+@pytest.mark.parametrize("content", [b"", b"no archive", lzma.compress(b"no tar"), None])
+def test_damaged_files_are_refused(content: bytes | None, handed_in: Path) -> None:
+    whole = (handed_in / RUNS_FILE).read_bytes()
+    (handed_in / RUNS_FILE).write_bytes(whole[:-20] if content is None else content)
+    with pytest.raises(RunFilesError, match=rf"{RUNS_FILE}: expected runs that `atesd bench pack` packed, got"):
+        check_submission(handed_in, 1)
+
+
+def test_what_asks_for_too_much_memory_is_refused(handed_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "MOST_MEMORY", 2**20)
+    with pytest.raises(RunFilesError, match=r"[Mm]emory usage limit"):
         check_submission(handed_in, 1)
