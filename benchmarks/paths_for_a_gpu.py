@@ -241,7 +241,7 @@ def side_by_side() -> list[Line]:
             ("bfloat16", 1, 256),
             ("bfloat16", 16, 64),
         ):
-            number = getattr(torch, dtype)
+            number, whose = getattr(torch, dtype), "one student" if students == 1 else f"{students} students"
             module = torch.nn.Module()
             for index, size in enumerate(outputs):
                 module.add_module(
@@ -261,8 +261,8 @@ def side_by_side() -> list[Line]:
             with torch.inference_mode():
                 before, after = (partial(product, hidden, pair) for pair in pairs)
                 same = told(torch.equal(before(), after()), "bits")
-                title = f"adapters side by side, rank 64: {name}, {dtype}, {students} students, {tokens} tokens"
-                found.append(compared(title, before, after, same))
+                title = f"adapters side by side, rank 64: {name}, {dtype}, {whose}, {tokens} tokens"
+                found.append(compared(title, before, after, same, 15))
     return found
 
 
