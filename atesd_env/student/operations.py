@@ -14,6 +14,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from atesd_env.student.products import Product
+
 
 def rms_norm(inputs: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Root-mean-square norm over the last dimension, times ``weight`` (broadcast); computed in float32 or wider."""
@@ -103,7 +105,9 @@ class _SwiGLU(torch.autograd.Function):
         return output
 
 
-def linear_with_adapter(inputs: Tensor, weight: Tensor, matrix_a: Tensor, matrix_b: Tensor) -> Tensor:
+def linear_with_adapter(
+    inputs: Tensor, weight: Tensor, matrix_a: Tensor, matrix_b: Tensor, product: Product = torch.matmul
+) -> Tensor:
     """Maps [N, in] to ``inputs @ weight + inputs @ matrix_a @ matrix_b``, [N, out]; the weight is frozen.
 
     Args:
@@ -111,10 +115,11 @@ def linear_with_adapter(inputs: Tensor, weight: Tensor, matrix_a: Tensor, matrix
         weight: [in, out].
         matrix_a: [in, m].
         matrix_b: [m, out].
+        product: Multiplies with the weight.
     """
     if not torch.is_grad_enabled():
-        return (inputs @ weight).addmm_(inputs @ matrix_a, matrix_b)
-    output: Tensor = _LinearWithAdapter.apply(inputs, weight, matrix_a, matrix_b)
+        return product(inputs, weight).addmm_(inputs @ matrix_a, matrix_b)
+    output: Tensor = _LinearWithAdapter.apply(inputs, weight, matrix_a, matrix_b, product)
     return output
 
 
@@ -122,18 +127,23 @@ class _LinearWithAdapter(torch.autograd.Function):
     """Adds the adapter's part of the inputs' gradient where the base's already stands."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, matrix_a: Tensor, matrix_b: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, matrix_a: Tensor, matrix_b: Tensor, product: Product
+    ) -> Tensor:
         inner = inputs @ matrix_a
         ctx.save_for_backward(inputs, inner, weight, matrix_a, matrix_b)
-        return (inputs @ weight).addmm_(inner, matrix_b)
+        ctx.product = product
+        return product(inputs, weight).addmm_(inner, matrix_b)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
         inputs, inner, weight, matrix_a, matrix_b = ctx.saved_tensors
         inner_grad = grad @ matrix_b.t()
-        inputs_grad = (grad @ weight.t()).addmm_(inner_grad, matrix_a.t()) if ctx.needs_input_grad[0] else None
-        return inputs_grad, None, inputs.t() @ inner_grad, inner.t() @ grad
+        inputs_grad = None
+        if ctx.needs_input_grad[0]:
+            inputs_grad = ctx.product(grad, weight.t()).addmm_(inner_grad, matrix_a.t())
+        return inputs_grad, None, inputs.t() @ inner_grad, inner.t() @ grad, None
 
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
