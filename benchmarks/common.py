@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from torch.profiler import ProfilerActivity, profile
 
 from analysis.contrasts import to_reference
 from analysis.intervals import mean_interval
@@ -75,6 +77,15 @@ def kept(path: Path, asked: dict[str, Any], make: Callable[[], dict[str, Any]]) 
     if any(content.get(name) != value for name, value in asked.items()):
         raise SystemExit(f"{path}: expected what belongs to {asked}, got something else; take another folder.")
     return content
+
+
+def peak_bytes(action: Callable[[], object]) -> int:
+    """Returns the most bytes that a call's tensors hold on the CPU at one time, what it returns among them."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        held = action()
+    memory = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+    del held
+    return max(itertools.accumulate(event.nbytes() for event in sorted(memory, key=lambda event: event.start_ns())))
 
 
 def mean_with_interval(values: ArrayLike) -> dict[str, float]:

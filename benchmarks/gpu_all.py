@@ -89,7 +89,7 @@ def steps_of(preset: Callable[[], Preset], *, small: bool) -> list[Step]:
 
     def update(students: int, **ways: bool) -> Callable[[], dict[str, Any]]:
         def measure() -> dict[str, Any]:
-            _check_memory(preset().planned_bytes(students))
+            _check_memory(preset().plan(students).peak)
             return preset().update(students, **ways)
 
         return measure

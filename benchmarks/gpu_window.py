@@ -10,6 +10,7 @@ import dataclasses
 import json
 import platform
 import subprocess
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from atesd_env.config import EnvConfig, preset
 from atesd_env.distillation import chunked
 from atesd_env.distillation.chunked import token_divergence
 from atesd_env.distillation.divergence import DivergenceSpec
-from atesd_env.planning.memory import Lengths, memory_plan
+from atesd_env.planning.memory import Lengths, MemoryPlan, memory_plan
 from atesd_env.planning.shape import PUBLISHED, shape_of
 from atesd_env.population.population import Population
 from atesd_env.student.model import Student, bare_copy, wrap_student
@@ -54,6 +55,39 @@ NARROW_FIELDS: dict[str, Any] = {
 }
 TYPICAL = {False: (300, 3000), True: (20, 60)}
 """Tokens of the made-up texts in (student's, teacher's) prompts, in full size and in small."""
+
+
+PHASES = {
+    "rollout": ("prompts", "decoding"),
+    "teacher": ("teacher",),
+    **dict.fromkeys(("student", "divergence", "backward"), ("student",)),
+}
+"""The plan's phases that each stage is in; a stage that is not named needs only what is there all the time."""
+
+
+class Peaks(Stages):
+    """Also collects the most memory that the device held in each stage, and under "between" outside all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peaks: dict[str, int] = {}
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        timed = super().timed(name, function)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.note("between")
+            result = timed(*arguments, **options)
+            self.note(name)
+            return result
+
+        return call
+
+    def note(self, name: str) -> None:
+        """Counts the most memory since the last note to a stage; nothing without a GPU."""
+        if torch.cuda.is_available():
+            self.peaks[name] = max(self.peaks.get(name, 0), torch.cuda.max_memory_allocated())
+            torch.cuda.reset_peak_memory_stats()
 
 
 def device_name() -> str:
@@ -118,13 +152,13 @@ class Preset:
         rows = ({"problem": f"{number}: {long}", "solution": solution, "answer": str(number)} for number in range(200))
         path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
-    def planned_bytes(self, num_students: int, lengths: Lengths | None = None) -> int:
-        """Returns the peak that ``atesd plan`` foresees, at the lengths of the problems."""
+    def plan(self, num_students: int, lengths: Lengths | None = None) -> MemoryPlan:
+        """Returns what ``atesd plan`` foresees, at the lengths of the problems."""
         shape = shape_of(self.model_config, self.config.lora_r, self.config.lora_targets)
         if lengths is None:
             prompts = {"student_prompt": self.student_prompt_tokens, "teacher_prompt": self.teacher_prompt_tokens}
             lengths = dataclasses.replace(Lengths.worst(self.config), **prompts)
-        return memory_plan(self.config, shape, lengths, num_students).peak
+        return memory_plan(self.config, shape, lengths, num_students)
 
     def update(self, num_students: int = 1, *, cuda_graph: bool = False, triton: bool = True) -> dict[str, Any]:
         """Returns what an update of K students costs, by stage; one of a few tokens before it prepares the kernels.
@@ -142,17 +176,18 @@ class Preset:
         students = Population(self.config, num_students, student)
         for index in range(num_students):
             students.reset(index, seed=index)
-        stages, sampling = Stages(), students.sampling
+        stages, sampling = Peaks(), students.sampling
         students.sampling = dataclasses.replace(sampling, max_new_tokens=min(4, sampling.max_new_tokens))
         timed_update(students, stages, 1.0)
         students.sampling = sampling
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        stages.note("between")
+        stages.peaks.clear()
         seconds = timed_update(students, stages, 1.0)
+        stages.note("between")
         ways = {"cuda_graph": cuda_graph, "triton": chunked._kernel_agrees(self.student.device)}
         return {"students": num_students, **ways, **self._costs(students, stages, seconds)}
 
-    def _costs(self, students: Population, stages: Stages, seconds: dict[str, float]) -> dict[str, Any]:
+    def _costs(self, students: Population, stages: Peaks, seconds: dict[str, float]) -> dict[str, Any]:
         rollouts = stages.rollouts
         assert rollouts is not None
         rate = products_per_sec(device_name(), getattr(torch, self.config.dtype), matrix_size())
@@ -163,7 +198,8 @@ class Preset:
             round(float(rollouts.lengths.float().mean())),
             self.config.probe_max_tokens,
         )
-        sampled = int(rollouts.lengths.sum())
+        sampled, plan = int(rollouts.lengths.sum()), self.plan(students.num_students, lengths)
+        fixed, phases = sum(plan.fixed.values()), {name: sum(parts.values()) for name, parts in plan.phases.items()}
         return {
             "sec": seconds["total"],
             "sampled_tokens": sampled,
@@ -173,13 +209,15 @@ class Preset:
                     "sec": one,
                     "tokens_per_sec": sampled / one if one else None,
                     "share_of_matrix_rate": needed[name] / one / rate if name in needed else None,
+                    "peak_bytes": stages.peaks.get(name),
+                    "planned_bytes": fixed + max((phases[phase] for phase in PHASES.get(name, ())), default=0),
                 }
                 for name, one in seconds.items()
                 if name != "total"
             },
             "share_of_matrix_rate": sum(needed.values()) / seconds["total"] / rate,
-            "planned_bytes": self.planned_bytes(students.num_students, lengths),
-            "peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+            "planned_bytes": plan.peak,
+            "peak_bytes": max(stages.peaks.values(), default=None),
         }
 
 

@@ -24,8 +24,8 @@ from atesd_env.config import EnvConfig
 from atesd_env.planning.devices import Device
 from atesd_env.planning.memory import DEVICE_RESERVE, Lengths
 from atesd_env.planning.shape import ModelShape
-from atesd_env.planning.terms import CACHE_COPIES, SAMPLING_BYTES, cache_bytes, joined_adapters
-from atesd_env.rollouts.decoding import PASS_TOKENS
+from atesd_env.planning.terms import SAMPLING_BYTES, cache_bytes, cache_copies, joined_adapters, token_bytes
+from atesd_env.rollouts.passes import fitting_tokens
 
 MATRIX_SHARE = 0.35
 """Share of the matrix rate that forward and backward passes reach. Assumed."""
@@ -33,11 +33,12 @@ MEMORY_SHARE = 0.6
 """Share of the memory's rate that a decoding step reaches. Assumed."""
 LAUNCH_SEC = 7e-6
 """Least time of one kernel, one after the other. Assumed."""
-STEP_LAUNCHES = 45
-"""Kernels of one layer in a decoding step. Counted on a CPU, like the next three; a GPU has fewer for a norm."""
-FORWARD_LAUNCHES = 78
+STEP_LAUNCHES = 48
+"""Kernels of one layer in a decoding step. Counted on a CPU, like the next three, with layers and adapters as wide as the presets'
+(``MOST_ZEROS``); a GPU has fewer for a norm."""
+FORWARD_LAUNCHES = 80
 """Kernels of one layer in a forward pass with adapters on a 16-bit base."""
-BACKWARD_LAUNCHES = 109
+BACKWARD_LAUNCHES = 121
 """Kernels of one layer in its backward pass."""
 TOKEN_LAUNCHES = 40
 """Kernels of a decoding step outside the layers: embedding, norm, logits, sampling."""
@@ -130,7 +131,7 @@ def _forward_sec(shape: ModelShape, device: Device, width: int, *, is_adapted: b
 def decode_sec(num_rows: int, lengths: Lengths, shape: ModelShape, device: Device, width: int) -> float:
     """Returns about how long one batch of ``num_rows`` answers takes: its prompts, then a step for each token."""
     forward = _forward_sec(shape, device, width, is_adapted=True)
-    num_parts = math.ceil(num_rows / max(1, PASS_TOKENS // lengths.student_prompt))
+    num_parts = math.ceil(num_rows / max(1, fitting_tokens(token_bytes(shape, width)) // lengths.student_prompt))
     launches = num_parts * FORWARD_LAUNCHES * shape.num_layers * LAUNCH_SEC
     prompts = max(forward * num_rows * lengths.student_prompt, launches)
     mean_columns = lengths.student_prompt + lengths.completion // 2
@@ -145,10 +146,10 @@ def decode_sec(num_rows: int, lengths: Lengths, shape: ModelShape, device: Devic
 def evaluation_batch(shape: ModelShape, device: Device, num_columns: int, width: int, base_bytes: float) -> int:
     """Returns how many samples of ``num_columns`` tokens (prompt and budget) fit a device beside the weights; 0 is none.
 
-    Rows that go on are copied when others have ended, so the cache counts ``CACHE_COPIES`` times.
+    Rows that go on are copied when others have ended, so the cache counts ``cache_copies`` times.
     """
     free = (1.0 - DEVICE_RESERVE) * device.memory_bytes - base_bytes
-    return max(0, int(free / (CACHE_COPIES * cache_bytes(shape, 1, num_columns, width))))
+    return max(0, int(free / (cache_copies(shape) * cache_bytes(shape, 1, num_columns, width))))
 
 
 def evaluation_hours(

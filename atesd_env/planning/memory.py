@@ -19,11 +19,11 @@ from atesd_env.config import EnvConfig
 from atesd_env.errors import ConfigError
 from atesd_env.planning.shape import ModelShape
 from atesd_env.planning.terms import (
-    CACHE_COPIES,
     FLOAT_BYTES,
     SAMPLING_BYTES,
     base_bytes,
     cache_bytes,
+    cache_copies,
     divergence_bytes,
     forward_bytes,
     joined_adapters,
@@ -159,7 +159,7 @@ def _phases(config: EnvConfig, shape: ModelShape, lengths: Lengths, num_students
             "adapters laid together": num_students * joined,
         },
         "decoding": {
-            "key-value cache": cache * (1 if rollouts == 1 else CACHE_COPIES),
+            "key-value cache": cache * (1 if rollouts == 1 else cache_copies(shape)),
             "adapters laid together": num_students * joined,
             "logits": rollouts * shape.vocabulary_size * SAMPLING_BYTES,
         },

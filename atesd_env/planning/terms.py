@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from atesd_env.distillation.chunked import BLOCK_BYTES_GPU, CHUNK_BYTES
 from atesd_env.planning.shape import ModelShape
-from atesd_env.rollouts.decoding import PASS_TOKENS
+from atesd_env.rollouts.passes import activation_bytes, fitting_tokens
 from atesd_env.rollouts.sampling import KEPT_SHARE
+from atesd_env.student.adapters import MOST_ZEROS, num_zeros
 
 FLOAT_BYTES = 4
 """Of a float32 number."""
-CACHE_COPIES = 1 + KEPT_SHARE / 2
-"""Caches of keys and values that are held at most: rows that go on are copied when others have ended, keys before values."""
 SAMPLING_BYTES = 40
 """Of one word of a row's vocabulary while a token is sampled: logits, their filtered and sorted copies, the order (int64), sums."""
 
@@ -46,23 +45,29 @@ def cache_bytes(shape: ModelShape, num_rows: int, num_columns: int, width: int) 
     return 2 * shape.num_layers * num_rows * num_columns * shape.key_value_size * width
 
 
+def cache_copies(shape: ModelShape) -> float:
+    """Returns how many caches are held at most: rows that go on are copied when others have ended, a layer's keys or values at a time."""
+    return 1 + KEPT_SHARE / (2 * shape.num_layers)
+
+
+def token_bytes(shape: ModelShape, width: int) -> int:
+    """Returns what a pass without gradients holds of one token (``activation_bytes``)."""
+    return activation_bytes(shape.hidden_size, shape.query_size, shape.key_value_size, shape.mlp_size, width)
+
+
 def forward_bytes(num_rows: int, num_columns: int, shape: ModelShape, width: int) -> int:
     """Returns what one layer holds at once without gradients, which is the most that such a pass needs.
 
     Adapters add no activation of their own: what they add is added in place, in the base's number format.
 
     Args:
-        num_rows: Rows of the pass, of which as many are fed at once as ``PASS_TOKENS`` allows, at least one.
+        num_rows: Rows of the pass, of which as many are fed at once as ``PASS_BYTES`` allows, at least one.
         num_columns: Tokens of a row.
         shape: The model's sizes.
         width: Bytes of a number of the base.
     """
-    num_tokens = min(num_rows, max(1, PASS_TOKENS // num_columns)) * num_columns
-    heads = shape.query_size + 2 * shape.key_value_size
-    rotated = shape.query_size + shape.key_value_size
-    in_attention = 2 * shape.hidden_size + 2 * heads + rotated + 2 * shape.query_size
-    in_mlp = 3 * shape.hidden_size + heads + rotated + shape.query_size + 3 * shape.mlp_size
-    return num_tokens * max(in_attention, in_mlp) * width
+    one = token_bytes(shape, width)
+    return min(num_rows, max(1, fitting_tokens(one) // num_columns)) * num_columns * one
 
 
 def saved_bytes(
@@ -110,16 +115,20 @@ def _copied_by_modules(shape: ModelShape, width: int) -> tuple[int, int]:
 def joined_adapters(shape: ModelShape) -> int:
     """Returns the numbers of adapters on all layers, in the base's format, as they are multiplied.
 
-    Those of layers with the same input are laid side by side (query, key and value; gate and up), zeros between them.
+    Those of layers with the same input are laid side by side (query, key and value; gate and up), zeros between them if these are few.
     """
-    heads = shape.query_size + 2 * shape.key_value_size
-    in_and_out = (
-        3 * (shape.hidden_size + heads)
-        + (shape.query_size + shape.hidden_size)
-        + 2 * (shape.hidden_size + 2 * shape.mlp_size)
-        + (shape.mlp_size + shape.hidden_size)
+    rank, hidden, mlp = shape.lora_r, shape.hidden_size, shape.mlp_size
+    groups = (
+        (hidden, (shape.query_size, shape.key_value_size, shape.key_value_size)),
+        (shape.query_size, (hidden,)),
+        (hidden, (mlp, mlp)),
+        (mlp, (hidden,)),
     )
-    return shape.num_layers * shape.lora_r * in_and_out
+    total = 0
+    for inputs, outputs in groups:
+        zeros = num_zeros(rank, outputs, sum(outputs))
+        total += rank * (len(outputs) * inputs + sum(outputs)) + (zeros if zeros <= MOST_ZEROS else 0)
+    return shape.num_layers * total
 
 
 def divergence_bytes(num_scored: int, shape: ModelShape, chunk_size: int, width: int) -> int:

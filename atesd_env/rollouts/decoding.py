@@ -14,12 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import DynamicCache
 
+from atesd_env.rollouts.passes import tokens_at_once
 from atesd_env.student.forward import FusedBody, PackedRows
 from atesd_env.student.model import Student
-
-PASS_TOKENS = 32_768
-"""Tokens that a pass without gradients works on at once, as far as rows allow: a layer's activations, and no cache, grow with
-them. Many more than keep a device busy, and more than any window of the packaged student has."""
 
 
 class Decoding(Protocol):
@@ -51,7 +48,7 @@ def begin_decoding(
     """
     if student.fused is not None:
         kind = FixedDecoding if student.cuda_graph else FusedDecoding
-        return kind(student.fused, prompt_ids, prompt_mask, max_new_tokens, num_students)
+        return kind(student.fused, prompt_ids, prompt_mask, max_new_tokens, num_students, tokens_at_once(student))
     return ModuleDecoding(student, prompt_ids, prompt_mask, max_new_tokens)
 
 
@@ -63,7 +60,7 @@ class ModuleDecoding:
         self._mask = functional.pad(prompt_mask, (0, max_new_tokens), value=True)
         self._num_tokens = 0
         self._cache = DynamicCache(config=student.model.config)
-        for columns in prompt_ids.split(max(1, PASS_TOKENS // len(prompt_ids)), dim=1):
+        for columns in prompt_ids.split(max(1, tokens_at_once(student) // len(prompt_ids)), dim=1):
             self._feed(columns)
 
     def _feed(self, token_ids: Tensor) -> None:
@@ -88,15 +85,23 @@ class ModuleDecoding:
 class FusedDecoding:
     """Through ``FusedBody``: the adapters' matrices are laid together once, the cache is one tensor a layer and kind.
 
+    A pass over the prompts has at most ``pass_tokens`` tokens, but at least one row.
+
     Prompts end in the same column of the cache, so that each step writes one column.
     """
 
     def __init__(
-        self, body: FusedBody, prompt_ids: Tensor, prompt_mask: Tensor, max_new_tokens: int, num_students: int = 1
+        self,
+        body: FusedBody,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor,
+        max_new_tokens: int,
+        num_students: int,
+        pass_tokens: int,
     ) -> None:
         self._body = body
         self._low_ranks = [
-            tuple(None if pair is None else (pair[0].contiguous(), pair[1].contiguous()) for pair in layer.low_ranks())
+            tuple(None if low_rank is None else low_rank.contiguous() for low_rank in layer.low_ranks())
             for layer in body.layers
         ]
         lengths = prompt_mask.sum(dim=1)
@@ -104,17 +109,17 @@ class FusedDecoding:
         num_columns = prompt_length + max_new_tokens
         self._column = prompt_length
         device, dtype = prompt_ids.device, body.layers[0].qkv.weight.dtype
-        shape = (len(body.layers), num_rows, body.num_key_value_heads)
         # Keys lie transposed: a step multiplies each head's query with all of them at once.
-        self._keys = list(torch.zeros(*shape, body.head_dim, num_columns, dtype=dtype, device=device))
-        self._values = list(torch.zeros(*shape, num_columns, body.head_dim, dtype=dtype, device=device))
+        shape, zeros = (num_rows, body.num_key_value_heads), body.layers[0].qkv.weight.new_zeros
+        self._keys = [zeros(*shape, body.head_dim, num_columns) for _ in body.layers]
+        self._values = [zeros(*shape, num_columns, body.head_dim) for _ in body.layers]
         hidden = functional.pad(~prompt_mask, (0, max_new_tokens), value=False)
         self._bias = torch.zeros(num_rows, num_columns, dtype=dtype, device=device).masked_fill(hidden, -torch.inf)
         self._bias = self._bias.repeat_interleave(body.num_key_value_heads, dim=0)[:, None]
         new_positions = lengths[:, None] + torch.arange(max_new_tokens, device=device)
         self._rotary = body.rotary(new_positions)
         self._first_column = self._column
-        parts = _parts(num_rows, prompt_length, num_students)
+        parts = _parts(num_rows, max(1, pass_tokens // prompt_length), num_students)
         self.hidden = torch.cat(
             [self._prefill(prompt_ids[rows], prompt_mask[rows], rows.start, students) for rows, students in parts]
         )
@@ -147,7 +152,7 @@ class FusedDecoding:
         last_tokens = (packed.positions == (lengths - 1)[packed.rows]).nonzero()[:, 0]
         for number, low_ranks in enumerate(self._low_ranks):
             keep = last_tokens if number == len(self._low_ranks) - 1 else None
-            theirs = [None if pair is None else (pair[0][students], pair[1][students]) for pair in low_ranks]
+            theirs = [None if low_rank is None else low_rank.of(students) for low_rank in low_ranks]
             hidden = body.layer(number, hidden, theirs, rotary, attend, keep)
         return body.finish(hidden)
 
@@ -185,8 +190,9 @@ class FusedDecoding:
         """Goes on with some rows only, [n] long, in the given order."""
         heads = self._body.num_key_value_heads
         self._bias = self._bias.unflatten(0, (-1, heads))[rows].flatten(0, 1)
-        self._keys = [keys[rows] for keys in self._keys]
-        self._values = [values[rows] for values in self._values]
+        for cache in (self._keys, self._values):
+            for number, whole in enumerate(cache):
+                cache[number] = whole[rows]  # one after the other, so that one alone is there twice
         self._rotary = (self._rotary[0][rows], self._rotary[1][rows])
         self.hidden = self.hidden[rows]
 
@@ -195,9 +201,15 @@ class FixedDecoding(FusedDecoding):
     """The same in steps of one shape, for a CUDA graph: a step looks at the whole cache, and a mask hides what is not there yet."""
 
     def __init__(
-        self, body: FusedBody, prompt_ids: Tensor, prompt_mask: Tensor, max_new_tokens: int, num_students: int = 1
+        self,
+        body: FusedBody,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor,
+        max_new_tokens: int,
+        num_students: int,
+        pass_tokens: int,
     ) -> None:
-        super().__init__(body, prompt_ids, prompt_mask, max_new_tokens, num_students)
+        super().__init__(body, prompt_ids, prompt_mask, max_new_tokens, num_students, pass_tokens)
         self._bias[..., self._first_column :] = -torch.inf
         self._turn = torch.zeros(1, dtype=torch.long, device=prompt_ids.device)
 
@@ -216,13 +228,13 @@ class FixedDecoding(FusedDecoding):
         return keys, values, self._bias
 
 
-def _parts(num_rows: int, length: int, num_students: int) -> Iterator[tuple[slice, slice]]:
-    """Yields (rows, their students) of at most ``PASS_TOKENS`` tokens: all rows of some students, or some rows of one.
+def _parts(num_rows: int, fitting: int, num_students: int) -> Iterator[tuple[slice, slice]]:
+    """Yields (rows, their students) of at most ``fitting`` rows: all rows of some students, or some rows of one.
 
-    >>> list(_parts(num_rows=4, length=PASS_TOKENS // 2, num_students=2))
+    >>> list(_parts(num_rows=4, fitting=2, num_students=2))
     [(slice(0, 2, None), slice(0, 1, None)), (slice(2, 4, None), slice(1, 2, None))]
     """
-    share, fitting = num_rows // num_students, max(1, PASS_TOKENS // length)
+    share = num_rows // num_students
     together = max(1, fitting // share)
     for student in range(0, num_students, together):
         students = slice(student, min(student + together, num_students))

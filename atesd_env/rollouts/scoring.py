@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from atesd_env.rollouts.decoding import PASS_TOKENS
+from atesd_env.rollouts.passes import tokens_at_once
 from atesd_env.rollouts.sampling import Rollouts, left_pad, position_ids, right_pad
 from atesd_env.student.model import Student
 
@@ -31,7 +31,7 @@ def scored_hidden(
         recompute_activations: Gradient checkpointing; transformers' modules must also be in training mode for it.
     """
     num_rows = len(prompt_ids)
-    fitting = max(1, PASS_TOKENS // (prompt_ids.shape[1] + rollouts.completion_ids.shape[1]))
+    fitting = max(1, tokens_at_once(student) // (prompt_ids.shape[1] + rollouts.completion_ids.shape[1]))
     if num_rows > fitting and not torch.is_grad_enabled():
         starts = range(0, num_rows, fitting)
         parts = [slice(start, start + fitting) for start in starts]

@@ -27,9 +27,37 @@ from atesd_env.student.adapter_files import WEIGHTS_FILE, read_adapter_config, r
 
 Bank = Literal["student", "teacher"]
 """Whose adapters: the students' own, or their teachers'."""
-LowRank = tuple[Tensor, Tensor]
-"""Adapters of S students as right-hand factors, (A [S, in, m], B [S, m, out]), the scale in B: they add x A B."""
+MOST_ZEROS = 2**18
+"""Zeros between adapters laid side by side, as one product: with more, a product each is quicker (docs/log.md)."""
 _PEFT_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """Adapters of S students on layers whose outputs lie side by side, as right-hand factors.
+
+    Attributes:
+        matrix_a: [S, in, m].
+        parts: Of x A, the first columns are multiplied with the first part's B, the next with the next one's: (first column of the
+            outputs that it adds to, B [S, m_i, out_i], the scale in it); the m_i add up to m.
+    """
+
+    matrix_a: Tensor
+    parts: tuple[tuple[int, Tensor], ...]
+
+    def of(self, students: slice) -> LowRank:
+        """Returns those of some students."""
+        return LowRank(self.matrix_a[students], tuple((start, matrix_b[students]) for start, matrix_b in self.parts))
+
+    def contiguous(self) -> LowRank:
+        """Returns them as they are multiplied fastest, for many products."""
+        parts = tuple((start, matrix_b.contiguous()) for start, matrix_b in self.parts)
+        return LowRank(self.matrix_a.contiguous(), parts)
+
+
+def num_zeros(r: int, out_features: Sequence[int], width: int) -> int:
+    """Returns the zeros between adapters of rank r on some of the layers whose outputs, side by side, are ``width`` wide."""
+    return r * sum(width - size for size in out_features)
 
 
 @dataclass(frozen=True)
@@ -104,24 +132,30 @@ def active_low_rank(layers: Sequence[nn.Linear | StackedLoRALinear], dtype: torc
         dtype: The base's number format, to which the adapters are rounded.
 
     Returns:
-        One pair with m the sum of the layers' ranks, through which gradients flow for a single student; None if no
-        layer has an adapter that is on.
+        One part, with zeros where a layer has no business with another's outputs, or a part for each where these would be more than
+        ``MOST_ZEROS``; gradients flow through it for a single student. None if no layer has an adapter that is on.
     """
-    stacks = [layer._stack[0] for layer in layers if isinstance(layer, StackedLoRALinear)]
-    if not stacks or stacks[0].active is None:
+    wrapped = [layer for layer in layers if isinstance(layer, StackedLoRALinear)]
+    stack = wrapped[0]._stack[0] if wrapped else None
+    if stack is None or stack.active is None:
         return None
-    bank, students = stacks[0].active
+    bank, students = stack.active
     width = sum(layer.out_features for layer in layers)
     parts_a, parts_b, start = [], [], 0
     for layer in layers:
         if isinstance(layer, StackedLoRALinear):
             matrix_a, matrix_b = layer.matrices(bank, students)
             parts_a.append(matrix_a)
-            parts_b.append(functional.pad(matrix_b, (0, 0, start, width - start - layer.out_features)))
+            parts_b.append((start, matrix_b))
         start += layer.out_features
-    return (
+    if num_zeros(stack.r, [layer.out_features for layer in wrapped], width) <= MOST_ZEROS:
+        padded = [
+            functional.pad(matrix_b, (0, 0, start, width - start - matrix_b.shape[1])) for start, matrix_b in parts_b
+        ]
+        parts_b = [(0, torch.cat(padded, dim=2))]
+    return LowRank(
         torch.cat(parts_a, dim=1).to(dtype).transpose(1, 2),
-        (torch.cat(parts_b, dim=2) * stacks[0].scaling).to(dtype).transpose(1, 2),
+        tuple((start, (matrix_b * stack.scaling).to(dtype).transpose(1, 2)) for start, matrix_b in parts_b),
     )
 
 

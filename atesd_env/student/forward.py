@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from atesd_env.student.adapters import LowRank, active_low_rank
 from atesd_env.student.operations import (
     causal_attention,
+    each_part,
     gather_rows,
     linear_with_adapter,
     rms_norm,
@@ -85,7 +86,7 @@ class Projection:
         return Projection(parent, names, weight, bias, product)
 
     def low_rank(self) -> LowRank | None:
-        """Returns the adapters that are switched on, as one pair in the weight's number format; None if there are none."""
+        """Returns the adapters that are switched on, in the weight's number format; None if there are none."""
         layers = [cast(nn.Linear, self.parent.get_submodule(name)) for name in self.names]
         return active_low_rank(layers, self.weight.dtype)
 
@@ -94,8 +95,9 @@ class Projection:
 
         With adapters of several students, N rows belong to them in equal shares, in order.
         """
-        if low_rank is not None and len(low_rank[0]) == 1:
-            outputs = linear_with_adapter(inputs, self.weight, low_rank[0][0], low_rank[1][0], self.product)
+        if low_rank is not None and len(low_rank.matrix_a) == 1:
+            parts = [(start, matrix_b[0]) for start, matrix_b in low_rank.parts]
+            outputs = linear_with_adapter(inputs, self.weight, low_rank.matrix_a[0], parts, self.product)
             if self.bias is not None:
                 outputs = outputs + self.bias
             return outputs if residual is None else outputs + residual
@@ -108,9 +110,10 @@ class Projection:
             outputs = outputs + self.bias
         if low_rank is None:
             return outputs
-        matrix_a, matrix_b = low_rank
-        grouped = inputs.view(len(matrix_a), -1, inputs.shape[-1])
-        outputs.view(len(matrix_a), -1, outputs.shape[-1]).baddbmm_(torch.bmm(grouped, matrix_a), matrix_b)
+        shared = (len(low_rank.matrix_a), -1)
+        inner = torch.bmm(inputs.view(*shared, inputs.shape[-1]), low_rank.matrix_a)
+        for its, into, matrix_b in each_part(inner, outputs.view(*shared, outputs.shape[-1]), low_rank.parts):
+            into.baddbmm_(its, matrix_b)
         return outputs
 
 

@@ -6,6 +6,7 @@ autograd derives. Where gradients are off, they cost no more than what they comp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -106,21 +107,42 @@ class _SwiGLU(torch.autograd.Function):
 
 
 def linear_with_adapter(
-    inputs: Tensor, weight: Tensor, matrix_a: Tensor, matrix_b: Tensor, product: Product = torch.matmul
+    inputs: Tensor,
+    weight: Tensor,
+    matrix_a: Tensor,
+    parts: Sequence[tuple[int, Tensor]],
+    product: Product = torch.matmul,
 ) -> Tensor:
-    """Maps [N, in] to ``inputs @ weight + inputs @ matrix_a @ matrix_b``, [N, out]; the weight is frozen.
+    """Maps [N, in] to ``inputs @ weight``, [N, out], and what the adapters on it add; the weight is frozen.
 
     Args:
         inputs: [N, in].
         weight: [in, out].
         matrix_a: [in, m].
-        matrix_b: [m, out].
+        parts: As ``LowRank.parts`` of one student: (first column of the outputs, [m_i, out_i]), the m_i adding up to m.
         product: Multiplies with the weight.
     """
     if not torch.is_grad_enabled():
-        return product(inputs, weight).addmm_(inputs @ matrix_a, matrix_b)
-    output: Tensor = _LinearWithAdapter.apply(inputs, weight, matrix_a, matrix_b, product)
-    return output
+        output = product(inputs, weight)
+        for inner, into, matrix_b in each_part(inputs @ matrix_a, output, parts):
+            into.addmm_(inner, matrix_b)
+        return output
+    starts, matrices_b = zip(*parts, strict=True)
+    outputs: Tensor = _LinearWithAdapter.apply(inputs, weight, matrix_a, product, starts, *matrices_b)
+    return outputs
+
+
+def each_part(
+    inner: Tensor, outputs: Tensor, parts: Sequence[tuple[int, Tensor]]
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Returns (its columns of ``inner``, its columns of ``outputs``, B) of each part, views both."""
+    if len(parts) == 1 and parts[0][1].shape[-1] == outputs.shape[-1]:
+        return [(inner, outputs, parts[0][1])]
+    ranks = inner.split([matrix_b.shape[-2] for _, matrix_b in parts], dim=-1)
+    return [
+        (its, outputs.narrow(-1, start, matrix_b.shape[-1]), matrix_b)
+        for its, (start, matrix_b) in zip(ranks, parts, strict=True)
+    ]
 
 
 class _LinearWithAdapter(torch.autograd.Function):
@@ -128,22 +150,32 @@ class _LinearWithAdapter(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, inputs: Tensor, weight: Tensor, matrix_a: Tensor, matrix_b: Tensor, product: Product
+        ctx: Any,
+        inputs: Tensor,
+        weight: Tensor,
+        matrix_a: Tensor,
+        product: Product,
+        starts: tuple[int, ...],
+        *matrices_b: Tensor,
     ) -> Tensor:
-        inner = inputs @ matrix_a
-        ctx.save_for_backward(inputs, inner, weight, matrix_a, matrix_b)
-        ctx.product = product
-        return product(inputs, weight).addmm_(inner, matrix_b)
+        inner, output = inputs @ matrix_a, product(inputs, weight)
+        ctx.save_for_backward(inputs, inner, weight, matrix_a, *matrices_b)
+        ctx.product, ctx.starts = product, starts
+        for its, into, matrix_b in each_part(inner, output, list(zip(starts, matrices_b, strict=True))):
+            into.addmm_(its, matrix_b)
+        return output
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
-        inputs, inner, weight, matrix_a, matrix_b = ctx.saved_tensors
-        inner_grad = grad @ matrix_b.t()
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, inner, weight, matrix_a, *matrices_b = ctx.saved_tensors
+        parts = each_part(inner, grad, list(zip(ctx.starts, matrices_b, strict=True)))
+        inner_grads = [theirs @ matrix_b.t() for _, theirs, matrix_b in parts]
+        inner_grad = inner_grads[0] if len(parts) == 1 else torch.cat(inner_grads, dim=1)
         inputs_grad = None
         if ctx.needs_input_grad[0]:
             inputs_grad = ctx.product(grad, weight.t()).addmm_(inner_grad, matrix_a.t())
-        return inputs_grad, None, inputs.t() @ inner_grad, inner.t() @ grad, None
+        return inputs_grad, None, inputs.t() @ inner_grad, None, None, *(its.t() @ theirs for its, theirs, _ in parts)
 
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

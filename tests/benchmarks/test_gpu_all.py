@@ -29,9 +29,17 @@ def test_every_step_works_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert all(
         one["stages"][name]["share_of_matrix_rate"] > 0 for name in ("rollout", "teacher", "student", "backward")
     )
+    planned = {name: stage["planned_bytes"] for name, stage in one["stages"].items()}
+    assert min(planned.values()) == planned["optimizer"] > 0, "nothing but what is there all the time"
+    assert max(planned.values()) <= one["planned_bytes"]
+    assert all(stage["peak_bytes"] is None for stage in one["stages"].values()), "the device is the CPU"
     assert steps["tiny"]["distance_of_changes"] == 0.0, "the device is the CPU"
     table = gpu_table(json.loads(out.read_text()))
     assert all(name in table for name in steps)
+    assert (
+        f"{steps['peft']['sec'] / min(step['sec'] for step in steps.values() if step.get('students') == 1):.1f} times our"
+        in table
+    )
 
 
 def test_a_failure_is_recorded_and_a_cut_leaves_what_was_done(tmp_path: Path):

@@ -84,6 +84,8 @@ def test_score_writes_numbers_and_a_picture_and_prints_the_tables(folder: Path, 
     assert (tmp_path / "score.png").stat().st_size > 10_000
     assert {line["measure"] for line in content["scores"]} == {"probe/accuracy", "probe/nll", "area/probe/nll"}
     assert len(content["runs"]) == 18
+    beta = [line["share"] for line in content["profile"] if line["agent"] == "beta"]
+    assert (len(beta), beta) == (101, sorted(beta, reverse=True))
     assert content["set"]["split"] == "train"
     accuracy = {line["agent"]: line["mean"] for line in content["scores"] if line["measure"] == "probe/accuracy"}
     runs = pd.DataFrame(content["runs"])

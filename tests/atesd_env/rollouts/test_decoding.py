@@ -11,10 +11,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from atesd_env.errors import StudentError
-from atesd_env.rollouts.decoding import PASS_TOKENS, FixedDecoding, FusedDecoding, ModuleDecoding, begin_decoding
+from atesd_env.rollouts.decoding import FixedDecoding, FusedDecoding, ModuleDecoding, begin_decoding
+from atesd_env.rollouts.passes import PASS_BYTES, tokens_at_once
 from atesd_env.rollouts.sampling import SamplingSpec, generate, left_pad
 from atesd_env.rollouts.scoring import forced_rollouts, scored_hidden
-from atesd_env.student.adapters import AdapterStack
+from atesd_env.student.adapters import MOST_ZEROS, AdapterStack
 
 KINDS = {"fused": FusedDecoding, "fixed": FixedDecoding, "modules": ModuleDecoding}
 
@@ -48,10 +49,13 @@ def test_steps_of_one_shape_are_refused_where_modules_decode(random_model, as_st
 
 
 @pytest.mark.parametrize("num_students", [1, 3])
-def test_steps_give_the_hidden_states_of_a_full_pass(random_model, as_student, make_prompts, forward, num_students):
-    """Six rows are fed token by token; every hidden state equals that of one pass without a cache, to 1e-5.
+@pytest.mark.parametrize("most_zeros", [0, MOST_ZEROS])
+def test_steps_give_the_hidden_states_of_a_full_pass(
+    random_model, as_student, make_prompts, forward, num_students, most_zeros, monkeypatch
+):
+    """Six rows are fed token by token; every hidden state equals that of one student's pass without a cache, to 1e-5.
 
-    After two steps, rows are dropped and change places.
+    After two steps, rows are dropped and change places. Adapters side by side are one product, or one each.
     """
     student, stack = make_student(random_model, as_student, forward, num_students)
     prompts = make_prompts(6)
@@ -63,6 +67,7 @@ def test_steps_give_the_hidden_states_of_a_full_pass(random_model, as_student, m
         with torch.no_grad(), stack.use("student", [row // share]):
             expected.append(scored_hidden(student, batch.prompt_ids, batch.prompt_mask, batch))
     wanted = torch.stack(expected)
+    monkeypatch.setattr("atesd_env.student.adapters.MOST_ZEROS", most_zeros)
     fed = torch.tensor(answers)
     students = list(range(num_students))
     with torch.no_grad(), stack.use("student", students):
@@ -84,23 +89,28 @@ def test_steps_give_the_hidden_states_of_a_full_pass(random_model, as_student, m
 def test_prompts_are_fed_in_parts(random_model, as_student, make_prompts, forward, num_students, tokens, monkeypatch):
     """Six prompts of up to 12 tokens: parts of a student's rows, or of whole students, give what all rows at once give."""
     student, stack = make_student(random_model, as_student, forward, num_students)
-    prompts = left_pad(make_prompts(6, shortest=3, longest=12), 0)
+    texts = make_prompts(6, shortest=3, longest=12)
+    prompts = left_pad(texts, 0)
+    one = PASS_BYTES // tokens_at_once(student)
     fed: list[int] = []
     embed = student.body.embed_tokens.forward
     monkeypatch.setattr(
         student.body.embed_tokens, "forward", lambda token_ids: (fed.append(token_ids.numel()), embed(token_ids))[1]
     )
-    decodings = []
-    for limit in (PASS_TOKENS, tokens):
-        monkeypatch.setattr("atesd_env.rollouts.decoding.PASS_TOKENS", limit)
+    decodings, sampled = [], []
+    uniforms = torch.rand(6, 8, generator=torch.Generator().manual_seed(0))
+    for limit in (PASS_BYTES // one, tokens):
+        monkeypatch.setattr("atesd_env.rollouts.passes.PASS_BYTES", one * limit)
         fed.clear()
         with torch.no_grad(), stack.use("student", list(range(num_students))):
             decodings.append(begin_decoding(student, *prompts, max_new_tokens=2, num_students=num_students))
             num_parts = len(fed)
             assert max(fed) <= limit
             decodings[-1].step(torch.arange(6))
+            sampled.append(generate(student, texts, SamplingSpec(8), uniforms, num_students).completion_ids)
         assert (num_parts > 1) is (limit == tokens)
     torch.testing.assert_close(decodings[1].hidden, decodings[0].hidden, rtol=0, atol=1e-5)
+    assert torch.equal(sampled[1], sampled[0])
 
 
 def test_rows_are_scored_in_parts_where_no_gradient_is_asked_for(
@@ -114,8 +124,9 @@ def test_rows_are_scored_in_parts_where_no_gradient_is_asked_for(
         student.body.embed_tokens, "forward", lambda token_ids: (seen.append(token_ids.numel()), embed(token_ids))[1]
     )
     scored = []
-    for limit in (PASS_TOKENS, 50):
-        monkeypatch.setattr("atesd_env.rollouts.scoring.PASS_TOKENS", limit)
+    one = PASS_BYTES // tokens_at_once(student)
+    for limit in (PASS_BYTES // one, 50):
+        monkeypatch.setattr("atesd_env.rollouts.passes.PASS_BYTES", one * limit)
         with torch.no_grad(), stack.use("student", [0]):
             scored.append(scored_hidden(student, batch.prompt_ids, batch.prompt_mask, batch))
     assert seen[0] > 50 >= max(seen[1:])

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from atesd_env.rollouts.scoring import forced_rollouts, scored_hidden
-from atesd_env.student.adapters import AdapterStack
+from atesd_env.student.adapters import MOST_ZEROS, AdapterStack
 from atesd_env.student.forward import FusedBody, is_known
 from atesd_env.student.model import Student, bare_copy
 
@@ -97,7 +97,10 @@ def test_hidden_states_equal_the_modules(pair, make_prompts):
     torch.testing.assert_close(fused, modules, rtol=0, atol=1e-5)
 
 
-def test_gradients_of_adapters_equal_the_modules(pair, make_prompts):
+@pytest.mark.parametrize("most_zeros", [0, MOST_ZEROS])
+def test_gradients_of_adapters_equal_the_modules(pair, make_prompts, most_zeros, monkeypatch):
+    """With one product for adapters side by side, and with one each."""
+    monkeypatch.setattr("atesd_env.student.adapters.MOST_ZEROS", most_zeros)
     prompts, answers = make_prompts(4), make_prompts(4, seed=1, shortest=1)
     gradients, norms = [], []
     for student in pair:

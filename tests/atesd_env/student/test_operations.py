@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn import functional
 
@@ -75,7 +76,7 @@ def test_linear_with_adapter_in_bfloat16_adds_up_in_float32_and_keeps_no_float32
     kept: list[torch.Tensor] = []
     leaves = [tensor.requires_grad_() for tensor in (inputs, matrix_a, matrix_b)]
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
-        output = linear_with_adapter(leaves[0], weight, leaves[1], leaves[2])
+        output = linear_with_adapter(leaves[0], weight, leaves[1], [(0, leaves[2])])
     expected = exact[0] @ weight.double() + exact[0] @ exact[1] @ exact[2]
     grad = torch.rand(output.shape, generator=generator).bfloat16()
     output.backward(grad)
@@ -97,14 +98,30 @@ def test_swiglu():
         torch.testing.assert_close(swiglu(gate_up), expected.detach())
 
 
-def test_linear_with_adapter():
-    inputs, matrix_a, matrix_b = random(7, 5), random(5, 3, seed=1), random(3, 4, seed=2)
+PARTS = {
+    "one": ([(0, random(3, 4, seed=2))], lambda b: b),
+    "two, with outputs before and between that have none": (
+        [(1, random(2, 1, seed=2)), (3, random(1, 1, seed=4))],
+        lambda b, c: torch.cat([functional.pad(b, (1, 2)), functional.pad(c, (3, 0))]),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(PARTS))
+def test_linear_with_adapter(kind: str):
+    parts, whole = PARTS[kind]
+    starts, matrices_b = zip(*parts, strict=True)
+    inputs, matrix_a = random(7, 5), random(5, 3, seed=1)
     weight = random(5, 4, seed=3).detach()
-    expected = inputs @ weight + inputs @ matrix_a @ matrix_b
-    torch.testing.assert_close(linear_with_adapter(inputs, weight, matrix_a, matrix_b), expected)
-    assert torch.autograd.gradcheck(lambda x, a, b: linear_with_adapter(x, weight, a, b), (inputs, matrix_a, matrix_b))
+    expected = inputs @ weight + inputs @ matrix_a @ whole(*matrices_b)
+
+    def ours(x: torch.Tensor, a: torch.Tensor, *b: torch.Tensor) -> torch.Tensor:
+        return linear_with_adapter(x, weight, a, list(zip(starts, b, strict=True)))
+
+    torch.testing.assert_close(ours(inputs, matrix_a, *matrices_b), expected)
+    assert torch.autograd.gradcheck(ours, (inputs, matrix_a, *matrices_b))
     with torch.no_grad():
-        torch.testing.assert_close(linear_with_adapter(inputs, weight, matrix_a, matrix_b), expected.detach())
+        torch.testing.assert_close(ours(inputs, matrix_a, *matrices_b), expected.detach())
 
 
 def test_causal_attention_with_a_head_for_each_is_that_with_shared_heads():
