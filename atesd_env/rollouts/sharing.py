@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from atesd_env.rollouts.decoding import PASS_TOKENS
+from atesd_env.rollouts.passes import tokens_at_once
 from atesd_env.student.forward import ALIGNMENT
 from atesd_env.student.model import Student
 from atesd_env.student.operations import causal_attention
@@ -44,15 +44,15 @@ class SharedRows:
         """Returns the tree of rows of token ids."""
         numbers: dict[tuple[int, int], int] = {}
         positions: list[int] = []
-        paths = {}
+        paths: dict[tuple[int, ...], Tensor] = {}
         for row in dict.fromkeys(tuple(row) for row in rows):
-            number, path = -1, []
+            number, passed = -1, []
             for position, token_id in enumerate(row):
                 number = numbers.setdefault((number, token_id), len(numbers))
                 if number == len(positions):
                     positions.append(position)
-                path.append(number)
-            paths[row] = torch.tensor(path, device=device)
+                passed.append(number)
+            paths[row] = torch.tensor(passed, device=device)
         by_length = defaultdict(list)
         for path in paths.values():
             by_length[-(-len(path) // ALIGNMENT) * ALIGNMENT].append(path)
@@ -98,7 +98,7 @@ def answers_hidden(student: Student, prompts: Sequence[Sequence[int]], answers: 
         # The last answer token predicts nothing that is scored, so it is not fed.
         rows = [(*prompt, *answer[:-1]) for prompt, answer in zip(prompts, answers, strict=True)]
         parts = []
-        for part in _passes(rows):
+        for part in _passes(rows, tokens_at_once(student)):
             shared = SharedRows.of(rows[part], student.device)
             predicting = [
                 path[len(prompt) - 1 :][: len(answer)]
@@ -109,11 +109,11 @@ def answers_hidden(student: Student, prompts: Sequence[Sequence[int]], answers: 
         return torch.cat(parts)
 
 
-def _passes(rows: Sequence[Sequence[int]]) -> Iterator[slice]:
-    """Yields consecutive rows of at most ``PASS_TOKENS`` tokens, or one row."""
+def _passes(rows: Sequence[Sequence[int]], most_tokens: int) -> Iterator[slice]:
+    """Yields consecutive rows of at most so many tokens, or one row."""
     start, num_tokens = 0, 0
     for row, token_ids in enumerate(rows):
-        if row > start and num_tokens + len(token_ids) > PASS_TOKENS:
+        if row > start and num_tokens + len(token_ids) > most_tokens:
             yield slice(start, row)
             start, num_tokens = row, 0
         num_tokens += len(token_ids)
