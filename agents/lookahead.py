@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import gymnasium
@@ -15,6 +15,7 @@ from agents.planner import Planner, checked_ratios_to_try
 from agents.scored import GRID, balance, best_places
 from atesd_env.config import RunConfig
 from atesd_env.envs.branch import branches, exposure_scores
+from atesd_env.errors import ConfigError
 
 
 class Branch(NamedTuple):
@@ -91,6 +92,10 @@ class LookaheadController(Planner):
     the highest grounded score, and the best balance of that and the mismatch (``agents.scored``). Where they are the same
     ratio, no branch is needed.
 
+    With ``remember``, it learns across looks and runs which ratios win: after so many looks of a group only the two that won
+    most are tried (the lower of equals). Its file keeps what was learned, so that `atesd train` on some instances makes a
+    cheaper controller for others.
+
     Cost of a look: at most ``len(ratios) * windows`` windows of a student; with G > 1 groups up to G times this,
     in the first look G + 1 times. ``diagnostics`` tells it, and the run's rows have it as ``agent/branch_updates``
     (updates made on branches) and ``agent/branch_tokens`` (tokens sampled there, which those updates learned from); that of
@@ -106,6 +111,8 @@ class LookaheadController(Planner):
         race: After each window, a branch whose drop of the probe NLL is below this share of the best one's is given up,
             in [0, 1]; None follows all to the end. [ours]
         candidates: Which of the ratios are tried, "all" or "scores". [ours]
+        remember: Looks of a group after which only the two ratios that won most are tried, at least 0; 0 tries all
+            each time, as ``candidates="scores"`` must. [ours]
         **options: Those of ``Planner``: ``start`` and ``initial_ratio``.
 
     Raises:
@@ -125,6 +132,7 @@ class LookaheadController(Planner):
         gamma: float | None = None,
         race: float | None = 0.7,
         candidates: Literal["all", "scores"] = "all",
+        remember: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(env, seed, every=every, **options)
@@ -133,6 +141,12 @@ class LookaheadController(Planner):
         self.gamma = None if gamma is None else checked_number("gamma", gamma, least=0.0, most=1.0)
         self.race = None if race is None else checked_number("race", race, least=0.0, most=1.0)
         self.candidates = checked_choice("candidates", candidates, ("all", "scores"))
+        self.remember = checked_count("remember", remember, least=0)
+        if self.remember and self.candidates == "scores":
+            raise ConfigError(
+                f"remember: expected 0 with candidates='scores', got {remember}; the scores choose what is tried: leave one of them out."
+            )
+        self._wins = np.zeros((self.groups, len(self.ratios)), dtype=np.int64)
 
     def plan(self, student: int, ratios: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns the ratios whose branch is best from here, [groups]."""
@@ -141,24 +155,48 @@ class LookaheadController(Planner):
         tried: dict[tuple[float, ...], Branch] = {}
         best = tuple(ratios.tolist())
         to_try = self._ratios_to_try(student, groups)
-        if np.isnan(ratios).any():
+        is_first = bool(np.isnan(ratios).any())
+        if is_first:
             of_any = [ratio for ratio in self.ratios if any(ratio in its for its in to_try)]
             best = self._best(student, [(ratio,) * self.groups for ratio in of_any], tried)
-            if groups == 1:
-                return np.array(best)
-        for group, its in enumerate(to_try):
+        for group, its in enumerate(() if is_first and groups == 1 else to_try):
             turns = [(*best[:group], ratio, *best[group + 1 :]) for ratio in its]
             best = self._best(student, list(dict.fromkeys([best, *turns])), tried)
         return np.array(best)
 
+    def decide(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the next window's ratios, and remembers which of those that were tried won."""
+        action = super().decide(observation)
+        if self._costs["branches"] and self._planned is not None:
+            groups = self._config(0).groups
+            self._wins[:groups] += np.equal(self.ratios, self._planned[:groups, None])
+        return action
+
     def _ratios_to_try(self, student: int, groups: int) -> list[list[float]]:
         """Returns the candidates of each group, in the order of ``ratios``."""
         if self.candidates == "all":
-            return [list(self.ratios)] * groups
+            return [self._remembered(wins) for wins in self._wins[:groups]]
         scores = exposure_scores(self.env, self.ratios, student=student)
         self.count(sampled_tokens=scores.num_sampled_tokens, scored_tokens=scores.num_scored_tokens)
         places = np.stack([best_places(values) for values in (scores.grounded, balance(scores))])
         return [[self.ratios[place] for place in np.unique(places[:, group])] for group in range(groups)]
+
+    def _remembered(self, wins: NDArray[np.int64]) -> list[float]:
+        """Returns the ratios that a group tries by how often each won, [ratios]."""
+        if not 0 < self.remember <= wins.sum():
+            return list(self.ratios)
+        most = np.sort(np.argsort(-wins, kind="stable")[:2])
+        return [self.ratios[place] for place in most]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return super().arrays() | ({"wins": self._wins} if self.remember else {})
+
+    def set_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        super().set_arrays(arrays)
+        wins = arrays.get("wins", self._wins)
+        if wins.shape != self._wins.shape or wins.dtype != self._wins.dtype or (wins < 0).any():
+            raise ValueError(f"wins of other ratios than {self.ratios}")
+        self._wins = wins.copy()
 
     def _config(self, student: int) -> RunConfig:
         config: RunConfig = self.env.unwrapped.population.config_of(student)  # type: ignore[attr-defined]

@@ -35,12 +35,14 @@ MEASURES = ("probe/accuracy", "probe/nll", AREA)
 """What a run of the bench is measured by."""
 BRANCHES = ("branch_updates", "branch_tokens")
 """What a run spent on branches, as its agent tells (``agent/branch_updates``, ``agent/branch_tokens``); 0 where it tells nothing."""
+SCORING = ("sampled_tokens", "scored_tokens")
+"""What it spent on the teacher's scores before its windows, as its agent tells (``agent/sampled_tokens``, ``agent/scored_tokens``)."""
 GAIN = "gain"
 """Normalised probe accuracy of a run: 0 is ``fixed:1`` (OPSD), 1 the oracle."""
 LEAST_RANGE = 0.05
 """Least accuracy by which the oracle must be above ``fixed:1`` for a gain to mean anything; below, an instance has none."""
 
-_COSTS = (*COSTS, *BRANCHES)
+_COSTS = (*COSTS, *BRANCHES, *SCORING)
 
 
 def bench_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
@@ -51,7 +53,7 @@ def bench_outcomes(frame: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns instance, agent, seed, is_broken, ``MEASURES`` (NaN where not measured), ``COSTS`` of ``final_outcomes`` and
-        ``BRANCHES``; sorted by instance, agent, seed.
+        ``BRANCHES`` and ``SCORING``; sorted by instance, agent, seed.
 
     Raises:
         AnalysisError: If the runs are none of the bench, those of an instance differ in their configurations, or an agent has two
@@ -69,9 +71,9 @@ def _of_instance(instance: str, rows: pd.DataFrame) -> pd.DataFrame:
     outcomes = final_outcomes(rows, measured).set_index("run")
     outcomes[AREA] = area_under_curve(rows).set_index("run")["area"]
     runs = rows.groupby("run", observed=True)
-    # The student's own, and beside them what was tried on branches and taken back.
+    # The student's own, and beside them what was tried on branches and taken back, or asked before a window.
     outcomes["num_updates"], outcomes["num_tokens"] = runs["update"].max(), runs["rollout/num_tokens"].sum()
-    for name in BRANCHES:
+    for name in (*BRANCHES, *SCORING):
         outcomes[name] = runs[f"agent/{name}"].sum() if f"agent/{name}" in rows else 0.0
     outcomes.insert(0, "instance", instance)
     names = ["instance", "agent", "seed", "is_broken", *MEASURES, *_COSTS]

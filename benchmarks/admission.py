@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from analysis.contrasts import to_best
 from atesd_env.bench.instances import InstanceSet
 from benchmarks.common import RESULTS, kept, mean_with_interval, num_seeds, save
-from benchmarks.landscapes import RATIOS, landscape
+from benchmarks.ratios_side_by_side import RATIOS, trained_side_by_side
 
 LEAST = 0.10
 SCHEDULES = (*(f"fixed:{ratio:g}" for ratio in RATIOS), "random")
@@ -50,7 +50,7 @@ def play(set_name: str, folder: Path, seeds: Sequence[int], num_heldout: int, in
         torch.set_num_threads(1)
         started = time.process_time()
         config = instances.config(instance_id).replace(probe_accuracy_every=0)  # measured once, on more problems
-        runs = landscape(config, SCHEDULES, seeds, num_heldout)
+        runs = trained_side_by_side(config, SCHEDULES, seeds, num_heldout)
         return {"cpu_sec_a_run": round((time.process_time() - started) / len(runs), 2), "runs": runs}
 
     asked = {"fields": fields, "seeds": list(seeds), "num_heldout": num_heldout}

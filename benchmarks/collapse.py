@@ -40,7 +40,7 @@ CONTROLLERS = ("fixed:1", "fixed:0.5", "fixed:0", "random", "beta", "feedback", 
 """What is tried at the high rate; the others are compared with the first."""
 CONTROLLER_WINDOWS = 8
 SMOLLM2_RATE = 0.008
-_EACH = {"hold_window": 1, "probe_accuracy_every": 0, "probe_size": 32, "collapse_nll": 100.0}
+_EACH: dict[str, Any] = {"hold_window": 1, "probe_accuracy_every": 0, "probe_size": 32, "collapse_nll": 100.0}
 _TINY = {"id": "atesd_env:ATESD-Tiny-v0", "windows": 12, **_EACH}
 _SMOLLM2 = {
     "id": "atesd_env:ATESD-SmolLM2-135M-v0",
@@ -61,7 +61,7 @@ def rows_of(seeds: int, ratio: float, **arguments: Any) -> pd.DataFrame:
         ratio: The reveal ratio.
         **arguments: Of ``gym.make_vec``, ``windows`` among them.
     """
-    students = gym.make_vec(num_envs=seeds, **arguments)
+    students: Any = gym.make_vec(num_envs=seeds, **arguments)
     _, first = students.reset(seed=list(range(seeds)))
     rows = []
     for window in range(1, arguments["windows"] + 1):
@@ -114,7 +114,7 @@ def ends(frame: pd.DataFrame) -> dict[str, Any]:
     rise = frame.pivot(index=["agent", "seed"], columns="window", values="probe/nll").sub(base, axis=0)
     # The first window above; where there is none, idxmax would name the first of all.
     above = rise > BROKEN_NATS
-    broke = above.idxmax(axis=1).where(above.any(axis=1))
+    broke: Any = above.idxmax(axis=1).where(above.any(axis=1))
     end = rise.iloc[:, -1].unstack("agent")[list(CONTROLLERS)]
     differences = differences_to(end.to_numpy(), CONTROLLERS, 0)
     return {

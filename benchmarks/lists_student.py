@@ -18,7 +18,7 @@ from atesd_env.pretrain.measured import shares_right
 from atesd_env.student.loading import load_student
 from atesd_env.tasks.lists import ListsTask
 from benchmarks.common import save
-from benchmarks.landscapes import RATIOS, landscape
+from benchmarks.ratios_side_by_side import RATIOS, trained_side_by_side
 
 FIELDS = {
     "student": "tiny-lists",
@@ -47,7 +47,7 @@ def main() -> None:
         for ratio in (None, *RATIOS)
         for accuracy, steps_right in [shares_right(student, ListsTask(length, length), ratio, NUM_HELDOUT)]
     ]
-    runs = landscape(config, [f"fixed:{ratio:g}" for ratio in RATIOS], arguments.seeds, NUM_HELDOUT)
+    runs = trained_side_by_side(config, [f"fixed:{ratio:g}" for ratio in RATIOS], arguments.seeds, NUM_HELDOUT)
     save(
         "lists_student",
         {

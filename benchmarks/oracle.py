@@ -30,7 +30,7 @@ from atesd_env.bench.oracle import best_schedule, followed_to_the_end, grid_of_a
 from atesd_env.bench.schedules import CARD, oracle_schedules, schedules_file, write_schedules
 from atesd_env.envs.contract import Students
 from benchmarks.common import kept, mean_with_interval, save
-from benchmarks.landscapes import RATIOS
+from benchmarks.ratios_side_by_side import RATIOS
 
 COARSE = (0.0, 0.5, 1.0)
 """Ratios of each group where there are several: nine pairs instead of twenty-five."""

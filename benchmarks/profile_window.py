@@ -1,13 +1,16 @@
 """Where a window's time goes, and how far it is from what the processor could do.
 
-Each stage of a student's updates is timed (medians over windows of one update, the first not counted). Beside it stand
-the floating-point operations that the stage cannot avoid, padding left out, and the time that they take at the rate that
-this machine reaches on a large matrix product in the same process: the floor. Operations are counted from the sizes:
-2 a weight and token forward, 2 more backward (the base is frozen, so only the gradient of the activations), 6 a weight of
-the adapters, attention 4 a head's width and pair of tokens that see each other.
+Each stage of the students' updates is timed (medians over windows of one update, the first not counted): by CPU time of the process
+where it has one thread, by the clock elsewhere. Beside it stand the floating-point operations that the stage cannot avoid, and the
+time that they take at the rate that this machine reaches on a large matrix product in the same process: the floor. Operations are
+counted from the sizes: 2 a weight and token forward, 2 more backward (the base is frozen, so only the gradient of the
+activations), 6 a weight of the adapters, attention 4 a head's width and pair of tokens that see each other. Left out is what the
+code skips too: padding, rows that have ended, behind the last layer's attention every token that predicts nothing, and the
+gradient of what the first layer reads.
 
 Examples:
     OMP_NUM_THREADS=1 python -m benchmarks.profile_window
+    OMP_NUM_THREADS=1 python -m benchmarks.profile_window --students 16 --windows 5
     OMP_NUM_THREADS=2 python -m benchmarks.profile_window --env ATESD-SmolLM2-135M-v0 --windows 3
 """
 
@@ -36,7 +39,8 @@ STAGES = ("prompts", "rollout", "teacher", "student", "divergence", "backward", 
 class Stages:
     """Collects the seconds of each stage, and what the last window sampled and scored."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
         self.seconds: dict[str, float] = defaultdict(float)
         self.rollouts: Rollouts | None = None
         self.teacher_tokens: list[int] = []
@@ -44,10 +48,10 @@ class Stages:
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
             wait_for_device()
-            started = time.perf_counter()
+            started = self.clock()
             result = function(*arguments, **options)
             wait_for_device()
-            self.seconds[name] += time.perf_counter() - started
+            self.seconds[name] += self.clock() - started
             return result
 
         return call
@@ -69,10 +73,11 @@ class Stages:
         return call
 
 
-def measure(config: Any, windows: int) -> tuple[dict[str, float], Population, Stages]:
-    """Returns the median seconds of each stage of an update of one student."""
-    students, stages = Population(config), Stages()
-    students.reset(0, 0)
+def measure(config: Any, windows: int, num_students: int = 1) -> tuple[dict[str, float], Population, Stages]:
+    """Returns the median seconds of each stage of an update of all students."""
+    students, stages = Population(config, num_students), Stages(clock())
+    for index in range(num_students):
+        students.reset(index, index)
     collected = [timed_update(students, stages, 0.5) for _ in range(windows + 1)]
     return {name: float(np.median([one[name] for one in collected[1:]])) for name in collected[0]}, students, stages
 
@@ -94,8 +99,9 @@ def timed_update(students: Population, stages: Stages, ratio: float) -> dict[str
         stack.enter_context(patch.object(distillation, "scored_hidden", stages.scored(distillation.scored_hidden)))
         for target, name, stage in timed:
             stack.enter_context(patch.object(target, name, stages.timed(stage, getattr(target, name))))
+        stack.enter_context(patch.object(students, "_update", stages.timed("total", students._update)))
         students.window(np.full((students.num_students, 1), ratio))
-    total = students.timings["time/rollout_sec"] + students.timings["time/update_sec"]
+    total = stages.seconds.pop("total")
     seconds = {**dict.fromkeys(STAGES, 0.0), **stages.seconds}
     return {**seconds, "other": total - sum(stages.seconds.values()), "total": total}
 
@@ -110,6 +116,8 @@ def operations(students: Population, stages: Stages) -> dict[str, float]:
     layers: Any = student.body
     linear = sum(module.weight.numel() for module in layers.layers.modules() if type(module) is torch.nn.Linear)
     adapters, head = students.num_adapter_parameters, student.head_weight.numel()
+    skipped, first = behind_attention(layers.layers[-1]), layers.layers[0].self_attn
+    read_first = sum(base_weight(getattr(first, name)).numel() for name in ("q_proj", "k_proj", "v_proj"))
     answers = rollouts.lengths.double()
     # The last token of an answer is scored, not fed.
     fed = rollouts.prompt_mask.sum(dim=1).double() + answers - 1
@@ -123,12 +131,35 @@ def operations(students: Population, stages: Stages) -> dict[str, float]:
     teacher_tokens, teacher_attention = passes(teacher_fed)
     scored = 2 * float(answers.sum())
     return {
-        "rollout": tokens * (linear + adapters) + attention + scored * head,
-        "teacher": teacher_tokens * linear + teacher_attention,
-        "student": tokens * (linear + adapters) + attention,
+        "rollout": tokens * (linear + adapters) + attention + scored * head - (tokens - scored) * skipped,
+        "teacher": teacher_tokens * linear + teacher_attention - (teacher_tokens - scored) * skipped,
+        "student": tokens * (linear + adapters) + attention - (tokens - scored) * skipped,
         "divergence": 3 * scored * head,
-        "backward": tokens * (linear + 2 * adapters) + 2.5 * attention,
+        "backward": tokens * (linear - read_first + 2 * adapters) + 2.5 * attention - (tokens - scored) * skipped,
     }
+
+
+def base_weight(layer: Any) -> torch.Tensor:
+    """Returns a linear layer's own weight, adapters or not."""
+    weight: torch.Tensor = getattr(layer, "base", layer).weight
+    return weight
+
+
+def behind_attention(layer: Any) -> int:
+    """Returns the weights that follow a layer's attention, which only tokens that are asked for meet in the last one."""
+    attention = layer.self_attn
+    return sum(
+        base_weight(getattr(parent, name)).numel()
+        for parent, name in (
+            (attention, "o_proj"),
+            *((layer.mlp, name) for name in ("gate_proj", "up_proj", "down_proj")),
+        )
+    )
+
+
+def clock() -> Callable[[], float]:
+    """Returns the clock that is worth reading: other programs do not count by CPU time, but a second thread that waits does."""
+    return time.process_time if torch.get_num_threads() == 1 and not torch.cuda.is_available() else time.perf_counter
 
 
 def products_per_sec(device: str = "cpu", dtype: torch.dtype = torch.float32, size: int = 2000) -> float:
@@ -139,13 +170,13 @@ def products_per_sec(device: str = "cpu", dtype: torch.dtype = torch.float32, si
 
 def fastest(action: Callable[[], object]) -> float:
     """Returns the seconds of something, the least of six times."""
-    seconds = []
+    seconds, now = [], clock()
     for _ in range(6):
         wait_for_device()
-        started = time.perf_counter()
+        started = now()
         action()
         wait_for_device()
-        seconds.append(time.perf_counter() - started)
+        seconds.append(now() - started)
     return min(seconds)
 
 
@@ -159,6 +190,8 @@ def main() -> None:
     """Measures, prints a table, and writes ``results/profile_window_<student>.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="ATESD-Tiny-v0", help="environment id")
+    parser.add_argument("--students", type=int, default=1, help="K, side by side")
+    parser.add_argument("--products", choices=("blas", "onednn"), default="blas", help="as the field")
     parser.add_argument("--windows", type=int, default=15, help="timed updates; one before them is not counted")
     parser.add_argument("--forward", choices=("fused", "modules"), default="fused", help="the way through the model")
     arguments = parser.parse_args()
@@ -169,9 +202,10 @@ def main() -> None:
         probe_size=1,
         probe_accuracy_every=0,
         forward=arguments.forward,
+        products=arguments.products,
     )
     rate = products_per_sec()
-    seconds, students, stages = measure(config, arguments.windows)
+    seconds, students, stages = measure(config, arguments.windows, arguments.students)
     floors = {name: count / rate for name, count in operations(students, stages).items()}
     floors["total"] = sum(floors.values())
     print(f"{'stage':12} {'ms':>9} {'share':>7} {'floor ms':>9} {'of floor':>9}")
@@ -180,11 +214,13 @@ def main() -> None:
         part = f"{1e3 * floor:9.1f} {floor / seconds[name]:9.0%}" if floor else ""
         print(f"{name:12} {1e3 * seconds[name]:9.1f} {seconds[name] / seconds['total']:7.0%} {part}")
     tag = arguments.env.removeprefix("ATESD-").removesuffix("-v0").lower()
-    suffix = "" if arguments.forward == "fused" else f"_{arguments.forward}"
+    ways = {arguments.forward: "fused", arguments.products: "blas", f"{arguments.students}_students": "1_students"}
+    suffix = "".join(f"_{way}" for way, usual in ways.items() if way != usual)
     save(
         f"profile_window_{tag}{suffix}",
         {
             "windows": arguments.windows,
+            "students": arguments.students,
             "gigaflops_per_sec": rate / 1e9,
             "seconds": seconds,
             "floor_sec": floors,

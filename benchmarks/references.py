@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import load_runs
-from analysis.bench import AREA, BRANCHES, MEASURES, bench_outcomes, by_instance
+from analysis.bench import AREA, BRANCHES, MEASURES, SCORING, bench_outcomes, by_instance
 from atesd.experiments.bench.plan import read_bench_file
 from atesd_env.bench.instances import InstanceSet
 from atesd_env.bench.known import COLUMNS, references_file, write_references
@@ -84,7 +84,7 @@ def admitted_outcomes(instances: InstanceSet) -> pd.DataFrame:
                     AREA: np.trapezoid(nll) / (len(nll) - 1),
                     "num_updates": len(nll) * config.hold_window,
                     "num_tokens": tokens,
-                    **dict.fromkeys(BRANCHES, 0),
+                    **dict.fromkeys((*BRANCHES, *SCORING), 0),
                 }
             )
     return pd.DataFrame(lines)

@@ -20,7 +20,7 @@ from atesd_env.pretrain.measured import conduct
 from atesd_env.pretrain.tiny import PretrainSettings, pretrain
 from atesd_env.student.loading import load_student
 from benchmarks.common import save
-from benchmarks.landscapes import RATIOS, SCHEDULES, landscape, summary
+from benchmarks.ratios_side_by_side import RATIOS, SCHEDULES, summary, trained_side_by_side
 
 EPISODE = {"learning_rate": 0.003, "windows": 6, "hold_window": 4, "probe_size": 64, "probe_accuracy_every": 0}
 """What the bench's instances have, but for the base and its sums."""
@@ -32,7 +32,7 @@ def measured(student: str, num_addends: int, seeds: list[int], num_heldout: int)
         EnvConfig, "ATESD-Tiny-v0", student=student, min_addends=num_addends, max_addends=num_addends, **EPISODE
     )
     teacher = load_student(EnvConfig(student=student))
-    runs = landscape(config, SCHEDULES, seeds, num_heldout)
+    runs = trained_side_by_side(config, SCHEDULES, seeds, num_heldout)
     return {
         "addends": num_addends,
         "teacher_accuracy": {f"{ratio:g}": conduct(teacher, num_addends, ratio, 200).accuracy for ratio in RATIOS},

@@ -3,15 +3,15 @@
 The same base model, LoRA shape, problems, prompts (reveal ratio 1), batch, rollout length and full-vocabulary forward KL, both
 in float32. Both sample their own rollouts; mean rollout lengths are reported, since time grows with them. After each TRL step
 (sampling, teacher, student, backward, optimizer) one update of all our K students is timed, probe left out. The ratio is
-K times TRL's median over our median. With ``--only``, one side runs alone and its peak memory is reported: the difference
-between the process's largest resident set and the one before the first update.
+K times TRL's median over our median. With ``--onednn`` a second population of ours follows, whose products oneDNN makes. With
+``--only``, one side runs alone and its peak memory is reported, beside the resident set before the first update.
 
 Needs `pip install atesd-env[trl]`.
 
 Examples:
     OMP_NUM_THREADS=2 python -m benchmarks.update_against_trl
     OMP_NUM_THREADS=2 python -m benchmarks.update_against_trl --students 16 --workers 2 --updates 7
-    OMP_NUM_THREADS=2 python -m benchmarks.update_against_trl --env ATESD-SmolLM2-135M-v0 --updates 7
+    OMP_NUM_THREADS=2 python -m benchmarks.update_against_trl --env ATESD-SmolLM2-135M-v0 --updates 7 --onednn
     OMP_NUM_THREADS=2 python -m benchmarks.update_against_trl --env ATESD-SmolLM2-135M-v0 --updates 2 --only trl
 """
 
@@ -22,6 +22,7 @@ import resource
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,12 @@ from benchmarks.trl_sdft import sdft_trainer
 
 
 class Interleaved(TrainerCallback):
-    """Times TRL's step from its beginning to its end, then one update of ours."""
+    """Times TRL's step from its beginning to its end, then one update of each of our populations."""
 
-    def __init__(self, population: Any | None) -> None:
-        self.population = population
+    def __init__(self, populations: Sequence[Any]) -> None:
+        self.populations = populations
         self.trl_sec: list[float] = []
-        self.ours_sec: list[float] = []
+        self.ours_sec: list[list[float]] = [[] for _ in populations]
         self.our_lengths: list[float] = []
         self._began = 0.0
 
@@ -51,16 +52,16 @@ class Interleaved(TrainerCallback):
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.trl_sec.append(time.perf_counter() - self._began)
-        if self.population is not None:
-            self.update_ours(self.population)
+        self.update_ours()
 
-    def update_ours(self, population: Any) -> None:
-        """One update of all students."""
-        started = time.perf_counter()
-        rows = population.window(np.ones((population.num_students, 1)))
-        elapsed = time.perf_counter() - started
-        self.ours_sec.append(elapsed - population.timings["time/probe_sec"])
-        self.our_lengths.append(float(np.mean([row["rollout/length"] for row in rows])))
+    def update_ours(self) -> None:
+        """One update of all students of each population."""
+        for population, ours_sec in zip(self.populations, self.ours_sec, strict=True):
+            started = time.perf_counter()
+            rows = population.window(np.ones((population.num_students, 1)))
+            elapsed = time.perf_counter() - started
+            ours_sec.append(elapsed - population.timings["time/probe_sec"])
+            self.our_lengths.append(float(np.mean([row["rollout/length"] for row in rows])))
 
 
 def train_trl(config: EnvConfig, updates: int, callback: Interleaved) -> list[float]:
@@ -110,41 +111,52 @@ def main() -> None:
     parser.add_argument("--students", type=int, default=1, help="K")
     parser.add_argument("--workers", type=int, default=1, help="processes of our population")
     parser.add_argument("--updates", type=int, default=15, help="timed updates of each; one before them is not counted")
+    parser.add_argument("--onednn", action="store_true", help="also with products='onednn'; with --only ours, only so")
     parser.add_argument("--only", choices=("ours", "trl"), help="one side alone, for its peak memory")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     config = preset(
         arguments.env, hold_window=1, windows=10_000, probe_size=1, probe_accuracy_every=0, progress="signed"
     )
-    ours = None
-    if arguments.only != "trl":
-        ours = make_population(config, arguments.students, arguments.workers)
+    ways = ["blas", "onednn"] if arguments.onednn else ["blas"]
+    ours = [
+        make_population(config.replace(products=way), arguments.students, arguments.workers)
+        for way in (ways[-1:] if arguments.only == "ours" else [] if arguments.only == "trl" else ways)
+    ]
     callback = Interleaved(ours)
     before = peak_mebibytes()
     lengths = [0.0, 0.0]
     if arguments.only == "ours":
         for _ in range(arguments.updates + 1):
-            callback.update_ours(ours)
+            callback.update_ours()
     else:
         lengths = train_trl(config, arguments.updates + 1, callback)
     result: dict[str, Any] = {"env": arguments.env, "students": arguments.students, "workers": arguments.workers}
     result["updates"] = arguments.updates
     if arguments.only:
-        sec = spread(callback.ours_sec if arguments.only == "ours" else callback.trl_sec)
+        sec = spread(callback.ours_sec[0] if arguments.only == "ours" else callback.trl_sec)
         result |= {f"{arguments.only}_sec": sec, "peak_mebibytes": peak_mebibytes(), "before_mebibytes": before}
     else:
-        trl_sec, ours_sec = spread(callback.trl_sec), spread(callback.ours_sec)
+        trl_sec, ours_sec = spread(callback.trl_sec), spread(callback.ours_sec[0])
         result |= {
             "trl_sec": trl_sec,
             "ours_sec": ours_sec,
             "mean_rollout_length": {
                 "trl": float(np.mean(lengths[1:])),
-                "ours": float(np.mean(callback.our_lengths[1:])),
+                "ours": float(np.mean(callback.our_lengths[len(ours) :])),
             },
             "ratio_of_medians": arguments.students * trl_sec["median"] / ours_sec["median"],
         }
-    parts = (arguments.env.removeprefix("ATESD-").removesuffix("-v0").lower(), f"{arguments.students}_students")
-    save("_".join(["update_against_trl", *parts, *([arguments.only] if arguments.only else [])]), result)
+        if arguments.onednn:
+            result["onednn_sec"] = spread(callback.ours_sec[1])
+            result["onednn_ratio_of_medians"] = arguments.students * trl_sec["median"] / result["onednn_sec"]["median"]
+    parts = ["update_against_trl", arguments.env.removeprefix("ATESD-").removesuffix("-v0").lower()]
+    parts.append(f"{arguments.students}_students")
+    if arguments.students > 1 and arguments.workers == 1:
+        parts.append("one_process")
+    if arguments.only:
+        parts += [arguments.only, *(["onednn"] if arguments.onednn else [])]
+    save("_".join(parts), result)
 
 
 if __name__ == "__main__":

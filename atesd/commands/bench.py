@@ -7,6 +7,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,21 +42,23 @@ class Command:
     `run` makes a run of each instance of a split, seed and agent, in the folder --out. `score FOLDER...` compares the agents of one or
     more such folders: accuracy, NLL and area, the gain (0 is fixed:1, 1 the oracle), interquartile means, how likely one beats the
     other, and what it cost, branches included; it writes score.json and score.png. `validate FOLDER...` makes the runs again with
-    their recorded ratios and compares the rows. `check FILE...` plays every instance of a set of your own.
+    their recorded ratios and compares the rows. `pack FOLDER` puts what these two read into one file, to be handed in.
+    `check FILE...` plays every instance of a set of your own.
     """
 
-    step: tyro.conf.Positional[Literal["run", "score", "validate", "check"]]
+    step: tyro.conf.Positional[Literal["run", "score", "validate", "pack", "check"]]
     """What is done."""
     folders: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """score, validate: folders that `run` made. check: instance sets."""
+    """score, validate, pack: folders that `run` made. check: instance sets."""
     agent: tuple[str, ...] = ()
-    """run: agents to judge, such as beta or trained/ppo/best_agent.zip."""
+    """run: agents to judge, such as beta or trained/ppo/best_agent.zip. pack: those whose runs are packed; none is all."""
     trust_pickle: bool = False
     """run: unpickle Stable-Baselines3's .zip agents, which can run any code: for files that you trust."""
     split: Literal["train", "validation", "test"] = "test"
     """run: which instances."""
     out: Path | None = None
-    """run: folder for a folder of each instance; agents may be added to it. score: where its files go; the first folder without one."""
+    """run: folder for a folder of each instance; agents may be added to it. score: where its files go; the first folder without one.
+    pack: folder of what is handed in."""
     instances: str = "atesd-bench"
     """run: the instance set, the name of a packaged one or a JSON file."""
     seeds: tuple[int, ...] = ()
@@ -77,7 +80,7 @@ class Command:
     ray_retries: int = 3
     """run: with --ray, how often a run whose worker died goes on at its last checkpoint."""
     overwrite: bool = False
-    """run: replace runs that are already there."""
+    """run, pack: replace runs that are already there."""
     resume: bool = False
     """run: go on with the runs that are there, each at its last whole checkpoint; finished ones are skipped."""
     quiet: bool = False
@@ -101,7 +104,7 @@ def main(arguments: Sequence[str]) -> None:
         )
     if command.step == "run" and command.folders:
         raise ConfigError(f"folders: expected none behind run, got {command.folders[0]}; name the folder with --out.")
-    {"run": _run, "score": _score, "validate": _validate, "check": _check}[command.step](command)
+    {"run": _run, "score": _score, "validate": _validate, "pack": _pack, "check": _check}[command.step](command)
 
 
 def _run(command: Command) -> None:
@@ -135,10 +138,11 @@ def _score(command: Command) -> None:
     from analysis.bench import GAIN, MEASURES, at_equal_compute, by_instance, improvements, score_agents, with_gains
     from analysis.load import load_runs
     from analysis.plots.bench import plot_bench
+    from atesd.experiments.bench.packed import unpacked
 
     instances, split = _one_set(command.folders)
-    with shared.analysis_errors():
-        frame = load_runs(list(command.folders))
+    with shared.analysis_errors(), ExitStack() as packed:
+        frame = load_runs([packed.enter_context(unpacked(folder)) for folder in command.folders])
         unfinished = sorted(frame.loc[frame["run_status"] != "finished", "run"].unique())
         finished, known = frame[frame["run_status"] == "finished"], _references(instances)
         outcomes = with_gains(at_equal_compute(finished, command.budget or math.inf), known)
@@ -146,7 +150,7 @@ def _score(command: Command) -> None:
         scores = {name: score_agents(outcomes, name) for name in measures}
         tables = by_instance(outcomes)
         chances = improvements(outcomes, measures[0])
-        figure = plot_bench(outcomes, measures[0])
+        figure, profile = plot_bench(outcomes, measures[0], return_data=True)
     out = command.folders[0] if command.out is None else command.out
     SCORE.check(out)
     make_parent(out / SCORE.described)
@@ -161,6 +165,7 @@ def _score(command: Command) -> None:
         "scores": [line for name in measures for line in _records(scores[name])],
         "instances": _records(tables),
         "probability_of_improvement": {"measure": measures[0], "agents": chances.to_dict(orient="index")},
+        "profile": _records(profile),
         "runs": _records(outcomes),
         "unfinished": unfinished,
     }
@@ -200,11 +205,24 @@ def _validate(command: Command) -> None:
         for line in missing_runs(folder):
             say(f"  missing: {line}")
         refused += counts["refused"]
-    say("Not checked by a replay: whether the agent would decide so again, and what it had learned from before.")
+    say(
+        "Not checked by a replay: whether the agent would decide so again, what it had learned from before, and what it tells of its\n"
+        "decisions' cost (branches, tokens scored, seconds)."
+    )
     if refused:
         raise AtesdError(
             f"expected runs that come out as they are recorded, but {refused} did not; see the lines above."
         )
+
+
+def _pack(command: Command) -> None:
+    """Packs the runs of one folder."""
+    from atesd.experiments.bench.packed import RUNS_FILE, pack
+
+    if len(command.folders) != 1 or command.out is None:
+        raise ConfigError("folders: expected one folder of runs and another for --out, got others; name both.")
+    count = pack(command.folders[0], command.out, command.agent, overwrite=command.overwrite)
+    say(f"runs:  {command.out / RUNS_FILE} ({count})\nscore: atesd bench score {command.out}")
 
 
 def _check(command: Command) -> None:
@@ -271,7 +289,7 @@ def _show_instances(tables: pd.DataFrame) -> None:
 def _show_scores(scores: dict[str, pd.DataFrame]) -> None:
     """Prints each agent's score over all instances, by the first measure, with the others' means and the costs."""
     first, *others = scores
-    costs = ("updates", "on branches", "tokens", "on branches", "controller s")
+    costs = ("updates", "on branches", "tokens", "on branches", "scored", "controller s")
     title = f"all instances, by {first}"
     table = shared.table_of(title, ("agent", "runs", "mean", "IQM", "gap", *others, *costs))
     means = {name: scores[name].set_index("agent")["mean"] for name in others}
@@ -284,7 +302,10 @@ def _show_scores(scores: dict[str, pd.DataFrame]) -> None:
             _text(line["iqm"], line["iqm_low"], line["iqm_high"]),
             "-" if math.isnan(line["optimality_gap"]) else f"{line['optimality_gap']:.3f}",
             *(f"{means[name][line['agent']]:.3f}" for name in others),
-            *(f"{line[name]:.0f}" for name in ("num_updates", "branch_updates", "num_tokens", "branch_tokens")),
+            *(
+                f"{line[name]:.0f}"
+                for name in ("num_updates", "branch_updates", "num_tokens", "branch_tokens", "scored_tokens")
+            ),
             "-" if math.isnan(line["controller_sec"]) else f"{line['controller_sec']:.2g}",
         )
     shared.show(table, width=240)
@@ -307,7 +328,8 @@ def _tell_of_scores(measure: str, budget: float, unfinished: Sequence[str], chan
     when = f"within {budget:g} times a run's updates, those on branches included" if budget else "after the last window"
     say(
         f"Scored by {what}, {when}.\n[low, high]: 95%, of an instance from its seeds, of all from seeds within instances; - with one "
-        "seed. Costs are means\nover whole runs; updates and tokens on branches are those that an agent tried and took back."
+        "seed. Costs are means\nover whole runs; updates and tokens on branches are those that an agent tried and took back, scored those "
+        "that the teacher's\nscores were read from before a window."
     )
 
 

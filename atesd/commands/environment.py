@@ -46,6 +46,7 @@ def parse_command(
         from atesd_env.simulated.surrogate import surrogate_config
 
         config = surrogate_config(chosen.file)
+    _check_whose(arguments, command, config)
     return parse_with(command, arguments, prog, chosen.env, config)
 
 
@@ -80,6 +81,16 @@ def parse_with(command: type[Command], arguments: Sequence[str], prog: str, env_
     default = command(**{**_defaults(command), "env": env_id, "config": config})
     with rules:
         return tyro.cli(command, args=list(arguments), default=default, prog=prog)
+
+
+def _check_whose(arguments: Sequence[str], command: type[Any], config: RunConfig) -> None:
+    """Refuses a flag that only another environment has; the message says which kind."""
+    own = {one.name for one in dataclasses.fields(command)}.union(config.names(), (one.name for one in DATA_SET))
+    of_others = {name for leaf in RunConfig.__subclasses__() for name in leaf.names()} - own
+    for word in arguments:
+        name = word.partition("=")[0].replace("-", "_").removeprefix("__").removeprefix("no_")
+        if word.startswith("--") and name in of_others:
+            config.replace(**{name: None})
 
 
 _TEXT = cast(type[Any], str | None)

@@ -37,6 +37,9 @@ class EnvConfig(RunConfig):
     forward: Literal["fused", "modules"] = choice("fused", "fused", "modules")
     """How the student is run: written out, in fewer and larger operations, where its architecture is known (Llama, Qwen2,
     Qwen3), or through transformers' modules. The same numbers up to rounding. [ours]"""
+    products: Literal["blas", "onednn"] = choice("blas", "blas", "onednn")
+    """Who multiplies with the base's float32 weights on a CPU: PyTorch's BLAS, or oneDNN, which is about twice as fast on AMD's
+    processors. Needs `forward` "fused"; elsewhere it changes nothing. The same numbers up to rounding. [ours]"""
     cuda_graph: bool = False
     """Decode in steps of one shape, which a GPU captures once and repeats: a launch a token in the place of hundreds. Needs
     `forward` "fused"; elsewhere the same steps run without capture. The same tokens up to rounding. [ours]"""

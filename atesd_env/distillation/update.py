@@ -22,6 +22,7 @@ from atesd_env.distillation.statistics import UpdateStatistics
 from atesd_env.errors import NonFiniteError
 from atesd_env.rollouts.sampling import Rollouts, left_pad
 from atesd_env.rollouts.scoring import scored_hidden
+from atesd_env.rollouts.sharing import answers_hidden
 from atesd_env.student.adapters import AdapterStack, Bank
 from atesd_env.student.model import Student
 
@@ -247,6 +248,23 @@ class Learner:
         with torch.no_grad(), self.adapters.use(self.teacher_bank, [index]):
             return scored_hidden(self.student, prompt_ids, prompt_mask, rollouts)
 
+    def _teachers_hidden(
+        self, index: int, rollouts: Rollouts, exposures: Sequence[Sequence[Sequence[int]]]
+    ) -> Iterator[Tensor]:
+        """Yields the same under each of several exposures; written out, all of them come of one pass."""
+        if self.student.fused is None:
+            yield from (self._teacher_hidden(index, rollouts, teacher_prompts) for teacher_prompts in exposures)
+            return
+        answers = [
+            ids[mask].tolist() for ids, mask in zip(rollouts.completion_ids, rollouts.completion_mask, strict=True)
+        ]
+        # Prompts to one problem, which begin alike, stand together.
+        prompts = [prompt for of_problem in zip(*exposures, strict=True) for prompt in of_problem]
+        repeated = [answer for answer in answers for _ in exposures]
+        with self.adapters.use(self.teacher_bank, [index]):
+            hidden = answers_hidden(self.student, prompts, repeated).split(list(map(len, repeated)))
+        yield from (torch.cat(hidden[number :: len(exposures)]) for number in range(len(exposures)))
+
     def mismatches(
         self, index: int, rollouts: Rollouts, exposures: Sequence[Sequence[Sequence[int]]]
     ) -> NDArray[np.float64]:
@@ -271,10 +289,10 @@ class Learner:
         with torch.no_grad(), self.adapters.use("student", [index]):
             student_hidden = scored_hidden(self.student, rollouts.prompt_ids, rollouts.prompt_mask, rollouts)
         means = []
-        for teacher_prompts in exposures:
+        for teacher_hidden in self._teachers_hidden(index, rollouts, exposures):
             tokens = token_divergence(
                 student_hidden,
-                self._teacher_hidden(index, rollouts, teacher_prompts),
+                teacher_hidden,
                 self.student.head_weight,
                 rollouts.completion_ids[mask],
                 DivergenceSpec.of(self.configs[index], self.student.eos_token_ids),

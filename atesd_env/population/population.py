@@ -296,7 +296,12 @@ class Population(Students):
         kind, is_fixed = instance.config.exposure, instance.config.teacher == "initial"
         view = instance.config.views[0]
         exposed = [probe.exposed([float(ratio)] * len(probe.problems), kind, view) for ratio in ratios]
-        grounded = [probe.grounded_by_problem(index, one, kind, bank, is_fixed=is_fixed, view=view) for one in exposed]
+        if by_problem and self.student.fused is not None and self.student.ranks.size == 1:
+            grounded = probe.grounded_together(index, exposed, bank)
+        else:
+            grounded = [
+                probe.grounded_by_problem(index, one, kind, bank, is_fixed=is_fixed, view=view) for one in exposed
+            ]
         num_sampled, num_scored = 0, sum(map(probe.num_scored_tokens, exposed))
         mismatches = np.full((len(ratios), 0), np.nan)
         if with_mismatch:
@@ -312,13 +317,7 @@ class Population(Students):
     def _mismatches(
         self, index: int, problems: Sequence[Problem], exposures: Sequence[Sequence[Sequence[int]]]
     ) -> tuple[NDArray[np.float64], int, int]:
-        """Returns mismatches on rollouts of the first P of some problems, [N, P], the tokens sampled, and those scored.
-
-        Args:
-            index: Which student.
-            problems: At least P problems.
-            exposures: N times P teacher prompts of token ids.
-        """
+        """Returns mismatches [N, P] on rollouts of the first P problems, the tokens sampled, and those scored; ``exposures`` are [N][P]."""
         run, builder, num_problems = self.runs[index], self.instances[index].builder, len(exposures[0])
         prompts = [builder.student_prompt(one) for one in problems[:num_problems]]
         mine = self.student.ranks.share(num_problems)

@@ -13,6 +13,7 @@ from atesd_env.evaluation.estimators import pass_at_k
 from atesd_env.exposure import PromptBuilder, TeacherPrompt
 from atesd_env.rollouts.sampling import SamplingSpec, decode_texts, generate
 from atesd_env.rollouts.scoring import forced_rollouts, scored_hidden, token_log_probs
+from atesd_env.rollouts.sharing import answers_hidden
 from atesd_env.student.adapters import AdapterStack, Bank
 from atesd_env.student.generators import torch_stream
 from atesd_env.student.model import Student
@@ -125,6 +126,21 @@ class Probe:
         """Returns the same of each problem, of what ``exposed`` returned."""
         scores = self._grounded(index, exposed, (kind, view), bank, is_fixed=is_fixed)
         return [score for batch in scores for score in self.student.ranks.gathered(batch.tolist())]
+
+    def grounded_together(
+        self, index: int, exposed: Sequence[Sequence[TeacherPrompt]], bank: Bank | None
+    ) -> list[list[float]]:
+        """Returns the same under several exposures, [N][P], in one pass that shares what their prompts have in common; by one process."""
+        prompts = [
+            (*one.token_ids, *self.builder.teacher_think_ids) for shown in zip(*exposed, strict=True) for one in shown
+        ]
+        answers = [reference for reference in self._references for _ in exposed]
+        with torch.inference_mode(), self.adapters.use(bank, [index]):
+            hidden = answers_hidden(self.student, prompts, answers)
+            tokens = torch.tensor([token for answer in answers for token in answer], device=self.student.device)
+            log_probs = token_log_probs(self.student, hidden, tokens).double().split(list(map(len, answers)))
+        means = [float(part.mean()) for part in log_probs]
+        return [means[number :: len(exposed)] for number in range(len(exposed))]
 
     def exposed(
         self, reveal_ratios: Sequence[float], kind: ExposureKind, view: str | None = None

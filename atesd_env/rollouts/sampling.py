@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from atesd_env.config import EnvConfig
@@ -26,6 +25,8 @@ CAPTURED_KEPT_SHARE = 0.5
 """The same where steps are captured: fewer rows are another shape, and that is captured anew."""
 CHECK_TOKENS = {"cuda": 8}
 """After how many tokens, by kind of device, the host looks whether rows go on (others: 1): a GPU's queue runs empty meanwhile."""
+NUCLEUS = 512
+"""So many likeliest words are looked at for top-p on a CPU, before all of them are sorted."""
 TIES = 44
 """Words that share the last place of top-k and are kept beside ``top_k``, at most: coarse number formats have many."""
 
@@ -154,11 +155,34 @@ def kept_probabilities(logits: Tensor, spec: SamplingSpec) -> tuple[Tensor, Tens
         logits = logits.float() / spec.temperature
     probabilities = logits.softmax(dim=-1)
     if spec.top_p < 1.0:
-        ascending, order = probabilities.sort(dim=-1)
-        remove = ascending.cumsum(dim=-1) <= 1.0 - spec.top_p
-        remove[:, -1] = False  # the most likely token always stays
-        probabilities = probabilities.masked_fill(remove.scatter(1, order, remove), 0.0)
+        is_long = probabilities.shape[-1] > 4 * NUCLEUS and not probabilities.is_cuda
+        probabilities = (_nucleus_by_likeliest if is_long else _nucleus)(probabilities, spec.top_p)
     return probabilities, words
+
+
+def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """Returns probabilities [R, C] with 0 for what top-p removes."""
+    ascending, order = probabilities.sort(dim=-1)
+    remove = ascending.cumsum(dim=-1) <= 1.0 - top_p
+    remove[:, -1] = False  # the most likely token always stays
+    return probabilities.masked_fill(remove.scatter(1, order, remove), 0.0)
+
+
+def _nucleus_by_likeliest(probabilities: Tensor, top_p: float) -> Tensor:
+    """Returns the same numbers, of rows whose likeliest words have ``top_p``, without sorting the others; for a CPU.
+
+    A row is sorted after all where it is flatter, where two words share the last place, or where the sum is too near its bound for
+    rounding not to matter (what is left of a sum in float64 and the float32 of ``_nucleus`` are less than 1e-8 apart).
+    """
+    likeliest = probabilities.topk(NUCLEUS, dim=-1).values
+    before = likeliest.cumsum(dim=-1, dtype=torch.float64) - likeliest
+    left = probabilities.sum(dim=-1, keepdim=True, dtype=torch.float64) - before - (1.0 - top_p)
+    num_kept = (left > 0).sum(dim=-1, keepdim=True).clamp(1, NUCLEUS - 1)
+    highest_removed, lowest_kept = likeliest.gather(1, num_kept), likeliest.gather(1, num_kept - 1)
+    is_clear = (left[:, -1:] < 0) & (highest_removed < lowest_kept) & (left.abs().amin(dim=-1, keepdim=True) > 1e-8)
+    kept = probabilities.masked_fill(probabilities <= highest_removed, 0.0)
+    unclear = (~is_clear[:, 0]).nonzero()[:, 0]
+    return kept.index_copy(0, unclear, _nucleus(probabilities[unclear], top_p)) if len(unclear) else kept
 
 
 def sample_next_token(logits: Tensor, uniforms: Tensor, spec: SamplingSpec) -> Tensor:
@@ -262,7 +286,7 @@ class _Drawing:
 
     def draw(self) -> None:
         """Draws the next token of each row."""
-        logits = functional.linear(self._decoding.hidden, self._student.head_weight, self._student.head_bias)
+        logits = self._student.logits(self._decoding.hidden)
         uniforms = self._uniforms.index_select(1, self._turn)[:, 0]
         self._tokens.copy_(sample_next_token(logits, uniforms, self._spec))
         self.sampled.index_put_((self.rows, self._turn), self._tokens)

@@ -67,7 +67,7 @@ def token_log_probs(student: Student, hidden: Tensor, tokens: Tensor) -> Tensor:
     parts = []
     for start in range(0, len(tokens), LOG_PROB_CHUNK):
         selection = slice(start, start + LOG_PROB_CHUNK)
-        logits = functional.linear(hidden[selection], student.head_weight, student.head_bias).float()
+        logits = student.logits(hidden[selection]).float()
         chosen = logits.gather(1, tokens[selection, None])[:, 0]
         parts.append(chosen - logits.logsumexp(dim=1))
     return torch.cat(parts)

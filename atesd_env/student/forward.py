@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from atesd_env.student.operations import (
     scatter_rows,
     swiglu,
 )
+from atesd_env.student.products import Product, Products, product_by
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
 """The architectures that are known, by transformers' names."""
@@ -42,6 +43,19 @@ Attend = Callable[[int, Tensor, Tensor], Tensor]
 """Attention of one layer: (its number, query and key heads [N, H + G, d], value heads [N, G, d]) to [N, H * d]."""
 
 
+class Packed(Protocol):
+    """Rows laid one behind the other, N tokens in all, that look only at what stands before them in their row."""
+
+    @property
+    def positions(self) -> Tensor:
+        """[N] long, each token's place in its row, from 0."""
+        ...
+
+    def attend(self, number: int, rotated: Tensor, value: Tensor) -> Tensor:
+        """Causal attention, as ``Attend``."""
+        ...
+
+
 @dataclass(frozen=True)
 class Projection:
     """Linear layers that read the same input, as one product.
@@ -51,15 +65,17 @@ class Projection:
         names: Their names.
         weight: [in, out], the layers' outputs side by side; the layers' own weights are views into it.
         bias: [out] or None.
+        product: Multiplies with the weight.
     """
 
     parent: nn.Module
     names: tuple[str, ...]
     weight: Tensor
     bias: Tensor | None
+    product: Product
 
     @staticmethod
-    def fuse(parent: nn.Module, *names: str) -> Projection:
+    def fuse(parent: nn.Module, *names: str, product: Product) -> Projection:
         """Moves the layers' weights into one tensor, without keeping a second copy."""
         layers = [cast(nn.Linear, parent.get_submodule(name)) for name in names]
         with torch.no_grad():
@@ -67,7 +83,7 @@ class Projection:
             for layer, part in zip(layers, weight.split([layer.out_features for layer in layers], dim=1), strict=True):
                 layer.weight = nn.Parameter(part.t(), requires_grad=False)
             bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
-        return Projection(parent, names, weight, bias)
+        return Projection(parent, names, weight, bias, product)
 
     def low_rank(self) -> LowRank | None:
         """Returns the adapters that are switched on, in the weight's number format; None if there are none."""
@@ -81,11 +97,15 @@ class Projection:
         """
         if low_rank is not None and len(low_rank.matrix_a) == 1:
             parts = [(start, matrix_b[0]) for start, matrix_b in low_rank.parts]
-            outputs = linear_with_adapter(inputs, self.weight, low_rank.matrix_a[0], parts)
+            outputs = linear_with_adapter(inputs, self.weight, low_rank.matrix_a[0], parts, self.product)
             if self.bias is not None:
                 outputs = outputs + self.bias
             return outputs if residual is None else outputs + residual
-        outputs = inputs @ self.weight if residual is None else torch.addmm(residual, inputs, self.weight)
+        if residual is not None and self.product is torch.matmul:
+            outputs = torch.addmm(residual, inputs, self.weight)
+        else:
+            outputs = self.product(inputs, self.weight)
+            outputs = outputs if residual is None else outputs + residual
         if self.bias is not None:
             outputs = outputs + self.bias
         if low_rank is None:
@@ -130,15 +150,18 @@ class FusedBody:
     Args:
         model: A model that ``is_known``; its linear layers' weights become views into fused ones, in place, and no longer
             contiguous: it computes as before, but ``save_pretrained`` refuses it.
+        products: Who multiplies with the weights.
 
     Attributes:
+        product: Multiplies with the weights.
         num_heads: H.
         num_key_value_heads: G.
         head_dim: d.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, products: Products = "blas") -> None:
         self._set_model(model)
+        self.product = product_by(products, self._body.embed_tokens.weight)
         config: Any = model.config
         self.num_heads: int = config.num_attention_heads
         self.num_key_value_heads: int = config.num_key_value_heads
@@ -161,12 +184,12 @@ class FusedBody:
             )
         return FusedLayer(
             attention_norm=layer.input_layernorm.weight,
-            qkv=Projection.fuse(attention, "q_proj", "k_proj", "v_proj"),
+            qkv=Projection.fuse(attention, "q_proj", "k_proj", "v_proj", product=self.product),
             head_norm=head_norm,
-            output=Projection.fuse(attention, "o_proj"),
+            output=Projection.fuse(attention, "o_proj", product=self.product),
             mlp_norm=layer.post_attention_layernorm.weight,
-            gate_up=Projection.fuse(mlp, "gate_proj", "up_proj"),
-            down=Projection.fuse(mlp, "down_proj"),
+            gate_up=Projection.fuse(mlp, "gate_proj", "up_proj", product=self.product),
+            down=Projection.fuse(mlp, "down_proj", product=self.product),
         )
 
     def on(self, model: PreTrainedModel) -> FusedBody:
@@ -240,13 +263,18 @@ class FusedBody:
         Returns:
             [M, D], M the wanted tokens, row by row.
         """
-        packed = PackedRows.of(mask)
-        hidden = self.embed(token_ids[mask])
-        rotary = self.rotary(packed.positions)
         order = (mask.flatten().cumsum(0) - 1)[wanted.flatten()]
+        return self.packed_hidden(token_ids[mask], PackedRows.of(mask), order, recompute_activations)
+
+    def packed_hidden(
+        self, token_ids: Tensor, packed: Packed, wanted: Tensor, recompute_activations: bool = False
+    ) -> Tensor:
+        """Returns the same, [M, D], of packed tokens [N] and the numbers of those that are wanted [M], each at most once."""
+        hidden = self.embed(token_ids)
+        rotary = self.rotary(packed.positions)
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
-            arguments = (number, hidden, layer.low_ranks(), rotary, packed.attend, order if number == last else None)
+            arguments = (number, hidden, layer.low_ranks(), rotary, packed.attend, wanted if number == last else None)
             if recompute_activations and torch.is_grad_enabled():
                 hidden = checkpoint(self.layer, *arguments, use_reentrant=False)
             else:
@@ -279,7 +307,7 @@ class PackedRows:
         rows, positions = mask.nonzero()[:, 0], (mask.long().cumsum(dim=1) - 1)[mask]
         return PackedRows(len(mask), longest, rows, positions, rows * longest + positions)
 
-    def attend(self, _: int, rotated: Tensor, value: Tensor) -> Tensor:
+    def attend(self, number: int, rotated: Tensor, value: Tensor) -> Tensor:
         """Causal attention within each row, as ``Attend``."""
         # Rows begin at 0 and padding follows them, so that the causal mask alone hides it.
         num_shared = value.shape[1]

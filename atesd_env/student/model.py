@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from atesd_env.config import EnvConfig
@@ -58,6 +59,13 @@ class Student:
     def vocabulary_size(self) -> int:
         """Rows of the output embedding: V."""
         return self.head_weight.shape[0]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Maps final hidden states [N, D] to logits [N, V]."""
+        if self.fused is None or self.fused.product is torch.matmul:
+            return functional.linear(hidden, self.head_weight, self.head_bias)
+        logits = self.fused.product(hidden, self.head_weight.t())
+        return logits if self.head_bias is None else logits + self.head_bias
 
 
 def wrap_student(model: PreTrainedModel, tokenizer: Any, source: str, config: EnvConfig) -> Student:
@@ -120,7 +128,7 @@ def wrap_student(model: PreTrainedModel, tokenizer: Any, source: str, config: En
 
 def _fused(model: PreTrainedModel, source: str, config: EnvConfig) -> FusedBody | None:
     """Returns the model's body written out; None where its modules are asked for, or its architecture is not known."""
-    fused = FusedBody(model) if config.forward == "fused" and is_known(model) else None
+    fused = FusedBody(model, config.products) if config.forward == "fused" and is_known(model) else None
     if config.cuda_graph and fused is None:
         raise StudentError(
             f"student {source}: expected a model that runs written out with cuda_graph=True (forward='fused', an unquantised Llama, Qwen2 "

@@ -15,6 +15,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from atesd_env.student.products import Product
+
 
 def rms_norm(inputs: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Root-mean-square norm over the last dimension, times ``weight`` (broadcast); computed in float32 or wider."""
@@ -105,7 +107,11 @@ class _SwiGLU(torch.autograd.Function):
 
 
 def linear_with_adapter(
-    inputs: Tensor, weight: Tensor, matrix_a: Tensor, parts: Sequence[tuple[int, Tensor]]
+    inputs: Tensor,
+    weight: Tensor,
+    matrix_a: Tensor,
+    parts: Sequence[tuple[int, Tensor]],
+    product: Product = torch.matmul,
 ) -> Tensor:
     """Maps [N, in] to ``inputs @ weight``, [N, out], and what the adapters on it add; the weight is frozen.
 
@@ -114,15 +120,16 @@ def linear_with_adapter(
         weight: [in, out].
         matrix_a: [in, m].
         parts: As ``LowRank.parts`` of one student: (first column of the outputs, [m_i, out_i]), the m_i adding up to m.
+        product: Multiplies with the weight.
     """
     if not torch.is_grad_enabled():
-        output = inputs @ weight
+        output = product(inputs, weight)
         for inner, into, matrix_b in each_part(inputs @ matrix_a, output, parts):
             into.addmm_(inner, matrix_b)
         return output
     starts, matrices_b = zip(*parts, strict=True)
-    product: Tensor = _LinearWithAdapter.apply(inputs, weight, matrix_a, starts, *matrices_b)
-    return product
+    outputs: Tensor = _LinearWithAdapter.apply(inputs, weight, matrix_a, product, starts, *matrices_b)
+    return outputs
 
 
 def each_part(
@@ -143,11 +150,17 @@ class _LinearWithAdapter(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, inputs: Tensor, weight: Tensor, matrix_a: Tensor, starts: tuple[int, ...], *matrices_b: Tensor
+        ctx: Any,
+        inputs: Tensor,
+        weight: Tensor,
+        matrix_a: Tensor,
+        product: Product,
+        starts: tuple[int, ...],
+        *matrices_b: Tensor,
     ) -> Tensor:
-        inner, output = inputs @ matrix_a, inputs @ weight
+        inner, output = inputs @ matrix_a, product(inputs, weight)
         ctx.save_for_backward(inputs, inner, weight, matrix_a, *matrices_b)
-        ctx.starts = starts
+        ctx.product, ctx.starts = product, starts
         for its, into, matrix_b in each_part(inner, output, list(zip(starts, matrices_b, strict=True))):
             into.addmm_(its, matrix_b)
         return output
@@ -159,8 +172,10 @@ class _LinearWithAdapter(torch.autograd.Function):
         parts = each_part(inner, grad, list(zip(ctx.starts, matrices_b, strict=True)))
         inner_grads = [theirs @ matrix_b.t() for _, theirs, matrix_b in parts]
         inner_grad = inner_grads[0] if len(parts) == 1 else torch.cat(inner_grads, dim=1)
-        inputs_grad = (grad @ weight.t()).addmm_(inner_grad, matrix_a.t()) if ctx.needs_input_grad[0] else None
-        return inputs_grad, None, inputs.t() @ inner_grad, None, *(its.t() @ theirs for its, theirs, _ in parts)
+        inputs_grad = None
+        if ctx.needs_input_grad[0]:
+            inputs_grad = ctx.product(grad, weight.t()).addmm_(inner_grad, matrix_a.t())
+        return inputs_grad, None, inputs.t() @ inner_grad, None, None, *(its.t() @ theirs for its, theirs, _ in parts)
 
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

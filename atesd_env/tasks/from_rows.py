@@ -169,9 +169,14 @@ class RowsTask(Task):
         self._sources = {use: list(filter(is_kept, source)) for use, source in sources.items()}
         try:
             self._set_apart()
-        except DataError:
+        except DataError as error:
             self._sources = sources
-            raise
+            if not dropped:
+                raise
+            raise DataError(
+                f"{error} {len(dropped)} problems do not fit the prompt or contain control tokens: raise max_prompt_tokens, as far as "
+                "the student's context allows."
+            ) from error
         dropped.sort()
         if dropped:
             named = ", ".join(dropped[:5]) + (", ..." if len(dropped) > 5 else "")
@@ -219,7 +224,8 @@ class RowsTask(Task):
         if probe is None:
             taken_back = num_heldout if heldout is None else 0
             num_needed = self._probe_size + taken_back + 1
-            _require(self._paths["training"], len(training), num_needed, "lower probe_size or heldout_size")
+            lowered = "probe_size" if self._heldout_size is None else "probe_size or heldout_size"
+            _require(self._paths["training"], len(training), num_needed, f"lower {lowered}")
             probe, rest = training[: self._probe_size], training[self._probe_size :]
             training = rest[: len(rest) - taken_back]
             if heldout is None:

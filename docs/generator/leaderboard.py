@@ -24,6 +24,7 @@ _HEADINGS = (
     "NLL",
     "updates",
     "on branches",
+    "tokens scored",
     "controller s",
 )
 
@@ -72,6 +73,7 @@ def _cells(scores: dict[str, dict[str, Any]]) -> tuple[str, ...]:
         f"{nll['mean']:.3f}",
         f"{nll['num_updates']:.0f}",
         f"{nll['branch_updates']:.0f}",
+        f"{nll['scored_tokens']:,.0f}",
         "-" if nll["controller_sec"] is None else f"{nll['controller_sec']:.2g}",
     )
 

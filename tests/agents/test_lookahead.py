@@ -75,6 +75,23 @@ def test_it_chooses_the_best_ratio_of_its_grid(best: float, race: float | None):
     assert made[-1].info["toy/reached_rate"] == pytest.approx(1.0)
 
 
+def test_what_won_in_other_runs_is_remembered_in_the_file_too(tmp_path: Path):
+    """Two looks try all six ratios, the third the two that won most: 0.2, and the lowest of those that never did."""
+    env = toy(toy_best_ratio=0.2)
+    agent = agents.make("lookahead:remember=2", env, ratios=GRID, windows=1)
+    for seed, tried in enumerate((GRID, GRID, [0.0, 0.2])):
+        observation, _ = env.reset(seed=seed)
+        agent.begin_episode()
+        assert agent.decide(observation) == pytest.approx(0.2)
+        assert [row["exposure/reveal_ratio"] for row in agent.branch_rows] == tried
+    agent.save(tmp_path / "agent")
+    again = agents.make(str(tmp_path / "agent.safetensors"), env)
+    assert again.predict(env.reset(seed=3)[0])[0] == pytest.approx(0.2)
+    assert [row["exposure/reveal_ratio"] for row in again.agent.branch_rows] == [0.0, 0.2]
+    with pytest.raises(ConfigError, match="remember: expected 0 with candidates='scores', got 2"):
+        agents.make("lookahead:remember=2:candidates=scores", env)
+
+
 def test_racing_costs_less_and_chooses_the_same_where_losers_are_clear():
     costs = []
     for race in (None, 0.5):

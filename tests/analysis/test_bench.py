@@ -50,6 +50,7 @@ def rows_of(**accuracies: list[float]) -> pd.DataFrame:
                         "probe/nll": 2.0 - value if window == 1 else 1.0 - value,
                         "probe/accuracy": math.nan if window == 1 else value,
                         "agent/branch_updates": 3.0 if agent == "beta" else math.nan,
+                        "agent/scored_tokens": 70.0 if agent == "beta" else math.nan,
                         "instance": instance,
                     }
                 )
@@ -74,13 +75,8 @@ def outcomes() -> pd.DataFrame:
 
 def test_outcomes_are_those_of_the_last_window_with_their_costs(outcomes: pd.DataFrame) -> None:
     line: Any = outcomes.set_index(["instance", "agent", "seed"]).loc[("x", "beta", 1)]
-    assert line[["probe/accuracy", "num_updates", "num_tokens", "branch_updates", "branch_tokens"]].tolist() == [
-        0.8,
-        8,
-        200,
-        6.0,
-        0.0,
-    ]
+    costs = ["num_updates", "num_tokens", "branch_updates", "branch_tokens", "scored_tokens"]
+    assert line[["probe/accuracy", *costs]].tolist() == [0.8, 8, 200, 6.0, 0.0, 140.0]
     assert line[["probe/nll", AREA, "controller_sec"]].tolist() == pytest.approx([0.2, 0.7, 1.0])
     assert outcomes.loc[outcomes["agent"] == "oracle", "branch_updates"].eq(0.0).all()
 

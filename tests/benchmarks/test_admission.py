@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.admission import SIGNALS, admitted, single_ratio
-from benchmarks.landscapes import RATIOS
+from benchmarks.ratios_side_by_side import RATIOS
 
 
 def runs(accuracy: dict[float, float], noise: float = 0.01, **signals: dict[float, float]) -> list[dict[str, Any]]:

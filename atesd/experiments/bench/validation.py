@@ -1,8 +1,8 @@
 """Are the runs of a submission what they say? Each is made again with its recorded ratios, and its rows are compared.
 
-What no replay can tell stays open: whether the agent would decide so again, and what it learned from before. The student's side is
-checked whole: rows of the same versions and number of threads come out bit for bit; where machines or libraries round otherwise, within a
-tolerance.
+What no replay can tell stays open: whether the agent would decide so again, what it learned from before, and what it tells of its
+decisions' cost (the columns ``agent/`` and ``time/``). The student's side is checked whole: rows of the same versions and number of
+threads come out bit for bit; where machines or libraries round otherwise, within a tolerance.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import atesd_env  # noqa: F401  (registers the ids)
+from atesd.experiments.bench.packed import unpacked
 from atesd.experiments.bench.plan import read_bench_file
 from atesd.experiments.logged_runs import ratio_columns
 from atesd.experiments.processes import num_cores
@@ -68,6 +69,7 @@ def check_submission(
     report: Callable[[CheckedRun], None] = lambda _run: None,
     *,
     is_quick: bool = False,
+    windows: int | None = None,
 ) -> list[CheckedRun]:
     """Replays every run of a submission.
 
@@ -75,7 +77,8 @@ def check_submission(
         folder: The submission's folder.
         processes: Processes at once; 0 is one for each core. They compute with as many threads as OMP_NUM_THREADS says.
         report: Called with each run.
-        is_quick: Replay one run of each agent only.
+        is_quick: Replay one run of each agent only, the one with most to compare.
+        windows: Replay the first windows of a run only; None is all.
 
     Raises:
         RunFilesError: If the folder is no submission, or holds no run.
@@ -84,34 +87,43 @@ def check_submission(
     told = read_bench_file(folder)
     whole = InstanceSet.load(told["instances"])
     unlike = f"the set is {whole.name} {whole.version} now, with other fields; take the version that was run"
+    why_not = "" if whole.fingerprint == told["fingerprint"] else unlike
+    check = partial(_check_run, split=told["split"], why_not=why_not, windows=windows)
+    checked: list[CheckedRun] = []
+    with unpacked(folder) as there:
+        folders = _to_check(there, is_quick=is_quick)
+        processes = min(processes or num_cores(), len(folders))
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+            # Processes begin with the first run that they are given: one at a time needs none.
+            for run in map(check, folders) if processes == 1 else pool.map(check, folders):
+                named = folder / run.folder.relative_to(there), run.reason.replace(str(there), str(folder))
+                checked.append(replace(run, folder=named[0], reason=named[1]))
+                report(checked[-1])
+    return checked
+
+
+def _to_check(folder: Path, *, is_quick: bool) -> list[Path]:
+    """Returns the folders of the runs that are replayed."""
     # A run that has lost its description, or shows a link to nothing there, is one all the same.
-    found = {path.parent for path in folder.glob("*/*/*") if path.name in (CONFIG_FILE, TRAJECTORY_FILE)}
-    configs = [one / CONFIG_FILE for one in sorted(found)]
-    if not configs:
+    found = sorted({path.parent for path in folder.glob("*/*/*") if path.name in (CONFIG_FILE, TRAJECTORY_FILE)})
+    if not found:
         raise RunFilesError(
             f"{folder}: expected runs in folders of instances, found none; pass the folder given to --out."
         )
-    if is_quick:
-        configs = list({_identity(config)[0]: config for config in configs}.values())
-    checked: list[CheckedRun] = []
-    why_not = "" if whole.fingerprint == told["fingerprint"] else unlike
-    check, folders = partial(_check_run, split=told["split"], why_not=why_not), [config.parent for config in configs]
-    processes = min(processes or num_cores(), len(folders))
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        # Processes begin with the first run that they are given: one at a time needs none.
-        for run in map(check, folders) if processes == 1 else pool.map(check, folders):
-            report(run)
-            checked.append(run)
-    return checked
+    if not is_quick:
+        return found
+    sizes = {run: path.stat().st_size if (path := run / TRAJECTORY_FILE).exists() else 0 for run in found}
+    return list({_identity(run / CONFIG_FILE)[0]: run for run in sorted(found, key=sizes.__getitem__)}.values())
 
 
 def missing_runs(folder: Path) -> list[str]:
     """Returns which of a submission's agents lack a run that another one has, and which instances have none, for people."""
     told = read_bench_file(folder)
     there: dict[str, set[tuple[str, int]]] = {}
-    for config in folder.glob(f"*/*/{CONFIG_FILE}"):
-        agent, instance, seed = _identity(config)
-        there.setdefault(agent, set()).add((instance, seed))
+    with unpacked(folder) as runs:
+        for config in runs.glob(f"*/*/{CONFIG_FILE}"):
+            agent, instance, seed = _identity(config)
+            there.setdefault(agent, set()).add((instance, seed))
     seeds = {seed for pairs in there.values() for _, seed in pairs}
     ids = [instance.id for instance in InstanceSet.load(told["instances"]).of(told["split"])]
     return [
@@ -130,7 +142,7 @@ def _identity(config: Path) -> tuple[str, str, int]:
         return str(run["agent"]), str(run["config"]["instance"]), int(run["seed"])
 
 
-def _check_run(folder: Path, split: str, why_not: str) -> CheckedRun:
+def _check_run(folder: Path, split: str, why_not: str, windows: int | None) -> CheckedRun:
     try:
         with reading(folder, "a run of the bench"):
             run = read_description(folder / CONFIG_FILE, "run", ["config"])
@@ -138,6 +150,7 @@ def _check_run(folder: Path, split: str, why_not: str) -> CheckedRun:
             fault = _fault_of_description(run, rows, split)
         if fault or why_not:
             return CheckedRun(folder, "refused" if fault else "not checked", fault or why_not)
+        rows = rows[:windows]
         return _compare(folder, rows, list(_replayed(run, rows)), is_same=run.get("versions") == package_versions())
     except AtesdError as error:
         # What the files say is the submission's; that a model or a library is not here is this machine's.

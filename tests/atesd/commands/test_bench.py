@@ -84,6 +84,8 @@ def test_score_writes_numbers_and_a_picture_and_prints_the_tables(folder: Path, 
     assert (tmp_path / "score.png").stat().st_size > 10_000
     assert {line["measure"] for line in content["scores"]} == {"probe/accuracy", "probe/nll", "area/probe/nll"}
     assert len(content["runs"]) == 18
+    beta = [line["share"] for line in content["profile"] if line["agent"] == "beta"]
+    assert (len(beta), beta) == (101, sorted(beta, reverse=True))
     assert content["set"]["split"] == "train"
     accuracy = {line["agent"]: line["mean"] for line in content["scores"] if line["measure"] == "probe/accuracy"}
     runs = pd.DataFrame(content["runs"])
@@ -115,7 +117,7 @@ def test_a_sound_submission_comes_out_bit_for_bit(folder: Path, capsys: Any):
     main(["bench", "validate", str(folder), "--processes", "1", "--quiet"])
     shown = capsys.readouterr().out
     assert "18 same bits" in shown
-    assert "Not checked by a replay" in shown
+    assert re.search(r"Not checked by a replay: .* again, .* before, and .*\n.*cost", shown)
     assert missing_runs(folder) == []
     main(["bench", "validate", str(folder), "--processes", "1", "--quick"])
     assert "3 same bits" in capsys.readouterr().out, "one run of each agent"

@@ -49,6 +49,11 @@ def test_fields_are_written_as_flags(message: str, expected: str):
             ["--task", "math", "--data-path", "openai/gsm8k", "--data-split", "test"],
             "--data-path: expected data to train on, got 'openai/gsm8k:test', a split that a benchmark measures on",
         ),
+        (["--split", "test"], "--split: expected a field of a language model, got 'split', which only a benchmark has"),
+        (
+            ["--env", "ATESD-Toy-v0", "--no-gradient-checkpointing"],
+            "--gradient-checkpointing: expected a field of a closed form, got",
+        ),
     ],
 )
 def test_a_refusal_names_the_flag(

@@ -49,6 +49,23 @@ def test_each_student_learns_what_it_learns_alone(trio: Population, tiny_config:
         assert float(difference.max()) < 4 * tiny_config.learning_rate
 
 
+def test_a_student_of_onednn_is_what_it_is_alone(tiny_config: EnvConfig):
+    """Its products and its looks by problem, which share what prompts have in common; near to what BLAS makes of it."""
+    pair = Population(tiny_config.replace(products="onednn"), num_students=2)
+    alone, by_blas = Population(pair.config), Population(tiny_config)
+    pair.reset(0, 3)
+    looks, rows = [], []
+    for students, student in ((pair, 1), (alone, 0), (by_blas, 0)):
+        students.reset(student, 5)
+        rows.append(students.window(RATIOS[1 - student : 2])[student])
+        looks.append(students.exposure_scores(student, np.array([0.0, 0.5, 1.0]), by_problem=True))
+    for row, look in zip(rows[1:], looks[1:], strict=True):
+        for name in ("student/loss", "student/grad_norm", "probe/nll"):
+            assert rows[0][name] == pytest.approx(row[name], rel=1e-3, abs=1e-5), name
+        np.testing.assert_allclose(looks[0].grounded, look.grounded, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(looks[0].mismatch, look.mismatch, rtol=1e-3, atol=1e-5)
+
+
 def test_a_subset_moves_and_the_others_stay(trio: Population):
     before = trio.adapters.flat.clone()
     (row,) = trio.window(RATIOS[1:2], students=[1])

@@ -12,8 +12,11 @@ from transformers.generation.logits_process import (
 )
 
 from atesd_env.rollouts.sampling import (
+    NUCLEUS,
     TIES,
     SamplingSpec,
+    _nucleus,
+    _nucleus_by_likeliest,
     decode_texts,
     generate,
     kept_probabilities,
@@ -167,3 +170,16 @@ def test_rows_drops_unused_columns(tiny_student):
     rollouts = generate(tiny_student, prompts, SamplingSpec(max_new_tokens=60, temperature=0.0))
     first = rollouts.rows(slice(0, 1))
     assert first.completion_ids.shape == (1, int(rollouts.lengths[0]))
+
+
+def test_top_p_among_the_likeliest_keeps_what_a_sort_of_all_keeps():
+    """Peaked rows, rows too flat for the likeliest words alone, and equal words at the border: the same bits."""
+    generator = torch.Generator().manual_seed(0)
+    sharpness = torch.linspace(0.5, 6, 24)[:, None]
+    rows = (torch.randn(24, 5 * NUCLEUS, generator=generator) * sharpness).softmax(dim=-1)
+    tied = (torch.randn(24, 5 * NUCLEUS, generator=generator) * sharpness).round().softmax(dim=-1)
+    for probabilities in (rows, tied):
+        for top_p in (0.5, 0.95):
+            expected = _nucleus(probabilities, top_p)
+            assert torch.equal(_nucleus_by_likeliest(probabilities, top_p), expected)
+            assert not torch.equal(expected, probabilities)

@@ -4,7 +4,7 @@ An instance is a base student with the problems and the update settings of a run
 so schedule A and B of one seed begin with the same adapter and meet the same problems and random numbers. What is printed for an instance:
 accuracy at each ratio, the best ratio, and best minus worst with a paired interval.
 
-Example: python -m benchmarks.landscapes --student tiny-terse-slip-0 --fields '{"min_addends": 5, "learning_rate": 0.003, "windows": 6}'
+Example: python -m benchmarks.ratios_side_by_side --student tiny-terse-slip-0 --fields '{"min_addends": 5, "learning_rate": 0.003}'
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def action(schedule: str, window: int, windows: int, groups: int, rng: np.random
     return np.full(groups, values[place])
 
 
-def landscape(
+def trained_side_by_side(
     config: EnvConfig, schedules: Sequence[str], seeds: Sequence[int], num_heldout: int
 ) -> list[dict[str, Any]]:
     """Returns a record for each schedule and seed: held-out accuracy, also by number of addends, and what its windows showed."""
@@ -138,7 +138,7 @@ def main() -> None:
     defaults = {"hold_window": 4, "probe_size": 64, "probe_accuracy_every": 0, "progress": "signed"}
     config = preset_of(EnvConfig, "ATESD-Tiny-v0", student=arguments.student, **(defaults | arguments.fields))
     started = time.process_time()
-    records = landscape(config, arguments.schedules, arguments.seeds, arguments.heldout)
+    records = trained_side_by_side(config, arguments.schedules, arguments.seeds, arguments.heldout)
     line = {
         **provenance(),
         "student": arguments.student,
