@@ -43,6 +43,7 @@ from docs.generator.code_tables import (
 )
 from docs.generator.leaderboard import leaderboard_table
 from docs.generator.measured_tables import (
+    floor_table,
     gpu_paths_table,
     gpu_table,
     hostile_table,
@@ -103,6 +104,7 @@ MADE: dict[str, Callable[[], str]] = {
     "habit_parameters": habit_parameters_table,
     "scaling": scaling_table,
     "trl": trl_table,
+    "floor": floor_table,
     "surrogate": surrogate_table,
     "sweep": sweep_table,
     "mismatch": mismatch_table,
