@@ -68,6 +68,29 @@ def _is_measured(name: str) -> bool:
     return (ROOT / "benchmarks" / "results" / f"{name}.json").exists()
 
 
+def floor_table() -> str:
+    """Returns where an update's time goes, and how far it is from what the processor could do."""
+    names = [
+        f"{student}{ways}"
+        for student in ("tiny", "smollm2-135m")
+        for ways in ("", "_onednn", "_16_students", "_onednn_16_students")
+    ]
+    results = [(name, measured(f"profile_window_{name}")) for name in names if _is_measured(f"profile_window_{name}")]
+    stages = ("rollout", "teacher", "student", "backward", "total")
+    rows = []
+    for name, result in results:
+        seconds, floors, number = result["seconds"], result["floor_sec"], result.get("students", 1)
+        cells = [f"{1e3 * seconds[stage] / number:,.0f} ({floors[stage] / seconds[stage]:.0%})" for stage in stages]
+        products = "oneDNN" if "onednn" in name else "BLAS"
+        rows.append(
+            (
+                f"{number} of {name.split('_')[0]}, {products}, {result['threads']} thread{'s' * (result['threads'] > 1)}",
+                *cells,
+            )
+        )
+    return f"{markdown_table(('students', *stages), rows)}\n\n{source(results[0][1])}"
+
+
 def surrogate_table() -> str:
     """Returns windows a CPU second of the fast environments, as measured, and against another commit where it was measured too."""
     result = measured("surrogate_speed")

@@ -23,6 +23,7 @@ from docs.generator.bench_tables import (
     mixing_table,
     paper_picture_table,
     random_search_table,
+    search_within_table,
     settings_table,
     signals_table,
     standings_table,
@@ -43,6 +44,7 @@ from docs.generator.code_tables import (
 )
 from docs.generator.leaderboard import leaderboard_table
 from docs.generator.measured_tables import (
+    floor_table,
     gpu_paths_table,
     gpu_table,
     hostile_table,
@@ -103,6 +105,7 @@ MADE: dict[str, Callable[[], str]] = {
     "habit_parameters": habit_parameters_table,
     "scaling": scaling_table,
     "trl": trl_table,
+    "floor": floor_table,
     "surrogate": surrogate_table,
     "sweep": sweep_table,
     "mismatch": mismatch_table,
@@ -125,6 +128,7 @@ MADE: dict[str, Callable[[], str]] = {
     "bench_by_instance": by_instance_table,
     "bench_fixed": fixed_table,
     "bench_random_search": random_search_table,
+    "bench_search_within": search_within_table,
     "bench_surrogates": surrogates_table,
     "bench_surrogate_features": surrogate_features_table,
     "bench_credit": credit_table,
