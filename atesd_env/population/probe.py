@@ -130,7 +130,7 @@ class Probe:
     def grounded_together(
         self, index: int, exposed: Sequence[Sequence[TeacherPrompt]], bank: Bank | None
     ) -> list[list[float]]:
-        """Returns the same under several exposures, [N][P], in one pass that shares what their prompts have in common; by one process."""
+        """Returns the same under several exposures, [N, P], in one pass that shares what their prompts have in common; by one process."""
         prompts = [
             (*one.token_ids, *self.builder.teacher_think_ids) for shown in zip(*exposed, strict=True) for one in shown
         ]

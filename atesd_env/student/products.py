@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 Products = Literal["blas", "onednn"]
+"""Who multiplies, as the field ``products`` names it."""
 Product = Callable[[Tensor, Tensor], Tensor]
 """Maps inputs [N, in] and a frozen weight [in, out] to [N, out]."""
 
