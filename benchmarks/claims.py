@@ -24,7 +24,7 @@ from analysis.stratified import stratified_mean_interval
 from atesd_env.bench.instances import InstanceSet
 from atesd_env.bench.landscapes import landscape
 from benchmarks.common import mean_with_interval, save
-from benchmarks.references import BEST_FIXED, with_best_fixed, with_grid
+from benchmarks.references import BEST_FIXED, SEARCH_WITHIN, with_best_fixed, with_grid
 
 LOOKAHEAD = "lookahead:candidates=scores:windows=1"
 CREDITS = "beta:credit="
@@ -36,16 +36,29 @@ SWEEP = ("slip_teleport-4", "slip_teleport-5", "teleport-slip_teleport-5")
 """The paper's picture in small."""
 
 
-def accuracies(outcomes: pd.DataFrame, agent: str) -> dict[str, NDArray[np.float64]]:
-    """Returns an agent's accuracy by instance, in the order of the seeds, in points of a hundred."""
-    mine = outcomes[outcomes["agent"] == agent].sort_values(["instance", "seed"])
-    return {str(name): 100.0 * part["probe/accuracy"].to_numpy() for name, part in mine.groupby("instance")}
+def accuracies(outcomes: pd.DataFrame, agents: Sequence[str], instance: str) -> NDArray[np.float64]:
+    """Returns accuracy on an instance in points of a hundred, [seeds, agents].
+
+    Raises:
+        ValueError: If the agents' seeds differ there.
+    """
+    here = outcomes[(outcomes["instance"] == instance) & outcomes["agent"].isin(agents)]
+    table = here.pivot(index="seed", columns="agent", values="probe/accuracy").reindex(columns=[*agents])
+    if table.isna().any(axis=None):
+        raise ValueError(f"{instance}: expected accuracies of {', '.join(agents)} at the same seeds, got\n{table}")
+    return 100.0 * table.to_numpy()
+
+
+def mean_accuracy(outcomes: pd.DataFrame, agent: str) -> float:
+    """Returns an agent's accuracy over all instances, which count alike, in points of a hundred."""
+    instances = outcomes.loc[outcomes["agent"] == agent, "instance"].unique()
+    return float(np.mean([accuracies(outcomes, [agent], name).mean() for name in instances]))
 
 
 def difference(outcomes: pd.DataFrame, agent: str, other: str, comparisons: int) -> dict[str, float]:
     """Returns by how many points an agent is above another one, mean over instances, with its interval among so many comparisons."""
-    ours, theirs = accuracies(outcomes, agent), accuracies(outcomes, other)
-    strata = [ours[name] - theirs[name] for name in ours]
+    pairs = [accuracies(outcomes, [agent, other], name) for name in sorted(outcomes["instance"].unique())]
+    strata = [pair[:, 0] - pair[:, 1] for pair in pairs]
     low, high = stratified_mean_interval(strata, confidence=1 - 0.05 / comparisons)
     return {"mean": float(np.mean([one.mean() for one in strata])), "low": low, "high": high}
 
@@ -76,17 +89,17 @@ def different(outcomes: pd.DataFrame, agents: Sequence[str]) -> list[str]:
 
 def on_instance(outcomes: pd.DataFrame, instance: str) -> dict[str, Any]:
     """Returns each agent's accuracy on an instance, and its difference to the best one, whose intervals hold together."""
-    table = {agent: accuracies(outcomes, agent).get(instance) for agent in sorted(outcomes["agent"].unique())}
-    there = {agent: values for agent, values in table.items() if values is not None}
-    contrast, best = to_best(np.stack(list(there.values()), axis=1), higher_is_better=True)
+    agents = sorted(outcomes.loc[outcomes["instance"] == instance, "agent"].unique())
+    found = accuracies(outcomes, agents, instance)
+    contrast, best = to_best(found, higher_is_better=True)
     return {
-        "best": list(there)[best],
+        "best": agents[best],
         "agents": {
             agent: {
-                **mean_with_interval(values),
+                **mean_with_interval(found[:, k]),
                 "to_best": [float(contrast.difference[k]), float(contrast.low[k]), float(contrast.high[k])],
             }
-            for k, (agent, values) in enumerate(there.items())
+            for k, agent in enumerate(agents)
         },
     }
 
@@ -99,7 +112,7 @@ def credit(frame: pd.DataFrame, outcomes: pd.DataFrame, fixed: Sequence[str]) ->
     chosen: dict[str, Any] = {}
     differences: dict[str, NDArray[np.float64]] = {}
     for instance, rows in frame[frame["agent"].isin(fixed)].groupby("instance"):
-        ends = np.stack([accuracies(outcomes, agent)[str(instance)] for agent in fixed], axis=1)
+        ends = accuracies(outcomes, fixed, str(instance))
         drops = np.stack([_drops(rows[rows["agent"] == agent]) for agent in fixed], axis=1)  # [seeds, ratios, windows]
         whole = drops.shape[-1]
         returns = np.stack(
@@ -157,6 +170,25 @@ def sweep(frame: pd.DataFrame, outcomes: pd.DataFrame, instance: str, fixed: Seq
     return {**known, "mismatch": {agent: mean_with_interval(mismatch[agent]) for agent in fixed}}
 
 
+def within(outcomes: pd.DataFrame, others: Sequence[str]) -> dict[str, Any]:
+    """Returns what a search within each run reaches beside other agents on its seeds, and what it spends; empty where it was not run."""
+    runs = outcomes[outcomes["agent"] == SEARCH_WITHIN]
+    same = outcomes.merge(runs[["instance", "seed"]])
+    agents = [*others, SEARCH_WITHIN] if len(runs) else []
+    spent = same.assign(
+        updates=same["num_updates"] + same["branch_updates"], tokens=same["num_tokens"] + same["branch_tokens"]
+    )
+    return {
+        agent: {
+            "num_seeds": runs["seed"].nunique(),
+            "accuracy": mean_accuracy(same, agent),
+            **spent.loc[spent["agent"] == agent, ["updates", "tokens"]].mean().to_dict(),
+            **({} if agent == SEARCH_WITHIN else {"search_above": difference(same, SEARCH_WITHIN, agent, len(others))}),
+        }
+        for agent in agents
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--instances", default="atesd-bench", help="a packaged set, or a .json file")
@@ -165,12 +197,14 @@ def main() -> None:
     of_split = {instance.id for instance in instances.of("test")}
     frame = landscape(instances)
     frame = with_best_fixed(with_grid(instances, frame[frame["instance"].isin(of_split)]))
+    searched = within(bench_outcomes(frame), ["oracle", "balance:by=problem", "balance", BEST_FIXED])
+    frame = frame[frame["agent"] != SEARCH_WITHIN]
     at_end, at_equal = bench_outcomes(frame), at_equal_compute(frame)
     agents = list(at_end["agent"].unique())
     every, controllers = baselines(agents), [agent for agent in agents if agent not in baselines(agents)]
     others = different(at_end, every)
     fixed = [agent for agent in others if agent.startswith("fixed:")]
-    means = {agent: float(np.mean([one.mean() for one in accuracies(at_end, agent).values()])) for agent in agents}
+    means = {agent: mean_accuracy(at_end, agent) for agent in agents}
     single = max(fixed, key=means.__getitem__)
     grid = [agent for agent in every if agent.startswith("fixed:")]
     left_out = {BEST_FIXED, *grid} - {single, "fixed:1"}
@@ -181,9 +215,7 @@ def main() -> None:
             "num_seeds": int(at_end.groupby(["instance", "agent"]).size().min()),
             "single_fixed": single,
             "accuracy": means,
-            "accuracy_at_equal_compute": {
-                agent: float(np.mean([one.mean() for one in accuracies(at_equal, agent).values()])) for agent in agents
-            },
+            "accuracy_at_equal_compute": {agent: mean_accuracy(at_equal, agent) for agent in agents},
             "return": returns(frame),
             "a_at_equal_compute": against_all(at_equal, controllers, others),
             "a_after_the_last_window": against_all(at_end, controllers, others),
@@ -192,6 +224,7 @@ def main() -> None:
             ),
             "instances": {name: on_instance(at_end[at_end["agent"].isin(shown)], name) for name in sorted(of_split)},
             "fixed": {name: on_instance(at_end[at_end["agent"].isin(grid)], name) for name in sorted(of_split)},
+            "search_within": searched,
             "e_credit": credit(frame, at_end, fixed),
             "f_sweep": {instance: sweep(frame, at_end, instance, fixed) for instance in SWEEP},
         },

@@ -40,6 +40,7 @@ from atesd_env.student.adapters import AdapterStack
 from atesd_env.student.model import Student, wrap_student
 from atesd_env.student.operations import causal_attention
 from atesd_env.student.packaged import TINY_DIRECTORY
+from atesd_env.student.products import Product
 from benchmarks.common import peak_bytes, save
 from benchmarks.gpu_window import random_model
 
@@ -134,10 +135,12 @@ def told(is_same: bool, what: str) -> str:
     return f"the same {what}" if is_same else f"OTHER {what}"
 
 
-def float32_products(inputs: Tensor, weight: Tensor, matrix_a: Tensor, parts: list[tuple[int, Tensor]]) -> Tensor:
+def float32_products(
+    inputs: Tensor, weight: Tensor, matrix_a: Tensor, parts: list[tuple[int, Tensor]], product: Product
+) -> Tensor:
     """``linear_with_adapter`` as it was: what adapters add is made in float32, and rounded once."""
     ((_, matrix_b),) = parts
-    return inputs @ weight + (inputs.float() @ matrix_a.float() @ matrix_b.float()).to(inputs.dtype)
+    return product(inputs, weight) + (inputs.float() @ matrix_a.float() @ matrix_b.float()).to(inputs.dtype)
 
 
 def student_of(dtype: str) -> tuple[Student, AdapterStack, ModelShape]:
@@ -248,7 +251,7 @@ def side_by_side() -> list[Line]:
                     str(index), torch.nn.Linear(inputs, size, bias=False).to(number).requires_grad_(False)
                 )
             names = tuple(str(index) for index in range(len(outputs)))
-            product = forward.Projection.fuse(module, *names)
+            product = forward.Projection.fuse(module, *names, product=torch.matmul)
             stack = AdapterStack(module, students, 64, 128.0, names)
             stack.flat.copy_(0.02 * torch.randn(stack.flat.shape, generator=generator))
             hidden = torch.randn(tokens, inputs, generator=generator).to(number)

@@ -1,9 +1,9 @@
 """Makes the references of a set, what known controllers reach on each instance, and its landscapes from runs of ``atesd bench run``.
 
 Agents that lack a run which others of their split have are left out and named; fixed ratios that show as many steps of every problem of
-an instance are run once, and stand for each other. Instances of other splits have the fixed ratios and
-random ones that the admission was measured by (``benchmarks.admission``); ``best_fixed`` is, for each instance, the fixed ratio that was
-best there, on seeds of the split train.
+an instance are run once, and stand for each other. On instances of the splits train and validation the fixed ratios and
+random ones have the admission's seeds and held-out problems too (``benchmarks.admission``); ``best_fixed`` is, for each instance, the
+fixed ratio that was best there, on seeds of the split train.
 
 Example: python -m benchmarks.references bench/test bench/train
 """
@@ -36,6 +36,9 @@ GRID = (0.0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)
 """Fixed ratios that are known: eleven, and those of the admission."""
 HELDOUT = "heldout/accuracy"
 """What the admission measured after the last window, on more problems than the probe has."""
+SEARCH_WITHIN = "lookahead:ratios=[0,0.25,0.5,0.75,1]:windows=99:every=2:race=null"
+"""A search within each run: branches to its end, every other window. It costs so much that it has fewer seeds than others, and
+only some instances."""
 
 
 def span(seeds: pd.Series) -> str:
@@ -103,17 +106,15 @@ def with_best_fixed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def references_of(instances: InstanceSet, finished: pd.DataFrame) -> pd.DataFrame:
-    """Returns the references of a set: of finished runs, and of the admission's on the other splits."""
+    """Returns the references of a set: of the admission's runs on the splits train and validation, and of finished ones.
+
+    Where both have an agent's number the admission's is taken, which has more seeds.
+    """
     admitted = frame_of(admitted_outcomes(instances))
     admitted["metric"] = admitted["metric"].replace(MEASURES[0], HELDOUT)
-    known = set(finished["instance"])
-    return pd.concat(
-        [
-            frame_of(bench_outcomes(with_best_fixed(with_grid(instances, finished)))),
-            admitted[~admitted["instance"].isin(known)],
-        ],
-        ignore_index=True,
-    )
+    own = frame_of(bench_outcomes(with_best_fixed(with_grid(instances, finished))))
+    told = pd.concat([admitted, own], ignore_index=True).drop_duplicates(["instance", "agent", "metric"])
+    return told.sort_values(["instance", "agent", "metric"], ignore_index=True)
 
 
 def complete(instances: InstanceSet, finished: pd.DataFrame, *, may_lack: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -121,11 +122,12 @@ def complete(instances: InstanceSet, finished: pd.DataFrame, *, may_lack: tuple[
 
     Args:
         instances: The set.
-        finished: Rows of finished runs.
+        finished: Rows of finished runs; those of ``SEARCH_WITHIN`` stay as they are.
         may_lack: How the names of agents begin that may have some instances only.
     """
     frame = finished.assign(agent=finished["agent"].astype(str))
-    there = frame[_is_most(frame, ["instance"], "seed")]
+    there = frame[_is_most(frame, ["instance"], "seed") | (frame["agent"] == SEARCH_WITHIN)]
+    may_lack = (*may_lack, SEARCH_WITHIN)
     split = there["instance"].map({instance.id: instance.split for instance in instances})
     kept: pd.DataFrame = there[
         _is_most(there.assign(split=split), ["split"], "instance") | there["agent"].str.startswith(may_lack)
@@ -194,15 +196,15 @@ def main() -> None:
         instances,
         references_of(instances, finished),
         what="What known controllers reach after the last window, branches and all, by instance; means over seeds, 95% t intervals. "
-        "Fixed ratios that were not run are runs of one that shows as many steps of every problem. Instances of the splits train and "
-        "validation: runs of benchmarks.admission, accuracy on 500 held-out problems.",
+        "Fixed ratios that were not run are runs of one that shows as many steps of every problem. heldout/accuracy, and the NLL of the "
+        "same agents, on instances of the splits train and validation: runs of benchmarks.admission, 500 held-out problems.",
         **made,
     )
     keeping = ", ".join(sorted(set(tried["agent"]))) if len(tried) else "no agent yet"
     write_landscapes(
         instances,
         pd.concat([finished, tried], ignore_index=True),
-        what="Every window of the runs of the split test that the references sum up: rows as atesd bench run writes them, without wall "
+        what="Every window of the runs of atesd bench run that the references sum up: rows as atesd bench run writes them, without wall "
         f"times. Windows on branches were kept by the runs of: {keeping}.",
         **made,
     )

@@ -174,8 +174,8 @@ class RowsTask(Task):
             if not dropped:
                 raise
             raise DataError(
-                f"{error} {len(dropped)} problems do not fit the prompt or contain control tokens: raise max_prompt_tokens, as far as "
-                "the student's context allows."
+                f"{error} All are expected to fit the prompt, got {len(dropped)} that do not, or contain control tokens; raise "
+                "max_prompt_tokens, as far as the student's context allows."
             ) from error
         dropped.sort()
         if dropped:

@@ -149,6 +149,21 @@ def fixed_table() -> str:
     return markdown_table(("instance", *(ratio.removeprefix("fixed:") for ratio in ratios)), rows)
 
 
+def search_within_table() -> str:
+    """Returns what a search within each run reaches and spends, beside agents of its runs' seeds."""
+    rows = [
+        (
+            f"`{agent}`" if "search_above" in one else "search within each run",
+            f"{one['accuracy']:.1f}",
+            _interval(one["search_above"]) if "search_above" in one else "-",
+            f"{one['updates']:.0f}",
+            f"{one['tokens']:,.0f}",
+        )
+        for agent, one in measured("claims")["search_within"].items()
+    ]
+    return markdown_table(("agent", "accuracy, %", "search above it", "updates", "tokens sampled"), rows)
+
+
 def random_search_table() -> str:
     """Returns what random search over staged schedules reaches with the oracle's windows."""
     result = measured("random_search")

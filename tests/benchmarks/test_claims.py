@@ -12,9 +12,9 @@ from scipy import stats
 from analysis.bench import at_equal_compute, bench_outcomes
 from atesd_env.bench import InstanceSet, landscape, references
 from atesd_env.bench.landscapes import landscapes_file
-from benchmarks.claims import against_all, baselines, credit, difference, different, on_instance
+from benchmarks.claims import against_all, baselines, credit, difference, different, on_instance, within
 from benchmarks.common import RESULTS
-from benchmarks.references import references_of, with_best_fixed, with_grid
+from benchmarks.references import SEARCH_WITHIN, references_of, with_best_fixed, with_grid
 
 FIXED = ("fixed:0", "fixed:1")
 
@@ -71,10 +71,32 @@ def test_a_window_may_choose_what_collapses_where_discounted_progress_does_not()
     assert told["difference"]["mean"] == pytest.approx(60.0)
 
 
+def test_seeds_are_paired_by_their_number_and_missing_ones_are_told():
+    runs = outcomes(own_x=[0.5, 0.7], other_x=[0.4, 0.4])
+    with pytest.raises(ValueError, match="x: expected accuracies of own, other at the same seeds"):
+        difference(
+            runs.replace({"seed": {1: 2}}).drop(runs.index[runs["agent"].eq("own") & runs["seed"].eq(0)]),
+            "own",
+            "other",
+            1,
+        )
+
+
+def test_a_search_within_runs_is_set_beside_others_on_its_own_seeds():
+    runs = outcomes(**{f"{SEARCH_WITHIN}_x": [0.9, 0.7], "oracle_x": [0.8, 0.8, 0.1]})
+    runs = runs.assign(num_updates=24, num_tokens=100, branch_updates=0, branch_tokens=0)
+    runs.loc[runs["agent"] == SEARCH_WITHIN, ["branch_updates", "branch_tokens"]] = [240, 900]
+    told = within(runs, ["oracle"])
+    assert told[SEARCH_WITHIN] == {"num_seeds": 2, "accuracy": pytest.approx(80), "updates": 264, "tokens": 1000}
+    assert (told["oracle"]["accuracy"], told["oracle"]["search_above"]["mean"]) == pytest.approx((80.0, 0.0))
+    assert within(runs[runs["agent"] == "oracle"], ["oracle"]) == {}
+
+
 def test_what_is_committed_is_what_the_packaged_runs_give():
     packaged = InstanceSet.load("atesd-bench")
     frame = landscape(packaged)
-    shown = with_best_fixed(with_grid(packaged, frame))
+    of_test = frame[frame["instance"].isin([instance.id for instance in packaged.of("test")])]
+    shown = with_best_fixed(with_grid(packaged, of_test[of_test["agent"] != SEARCH_WITHIN]))
     pd.testing.assert_frame_equal(references(packaged), references_of(packaged, frame), check_dtype=False)
     assert {instance.id for instance in packaged} == set(references(packaged)["instance"])
     assert landscapes_file(packaged).stat().st_size < 10e6

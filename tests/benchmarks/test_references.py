@@ -11,7 +11,7 @@ import pytest
 from analysis.bench import AREA, MEASURES
 from atesd_env.bench import InstanceSet
 from benchmarks import references
-from benchmarks.references import BEST_FIXED, admitted_outcomes, complete, with_best_fixed, with_grid
+from benchmarks.references import BEST_FIXED, SEARCH_WITHIN, admitted_outcomes, complete, with_best_fixed, with_grid
 from tests.atesd_env.bench.sets import toy_set
 
 
@@ -25,6 +25,12 @@ def test_who_lacks_a_run_of_its_split_is_left_out_and_named(capsys: pytest.Captu
     whole = rows(("low", "a", 0), ("high", "a", 0), ("other", "b", 20_000))
     found = complete(toy_set(), pd.concat([whole, rows(("low", "c", 0))], ignore_index=True))
     assert found["run"].tolist() == whole["run"].tolist()
+    assert capsys.readouterr().out == "left out: c, which lacks runs that another agent has\n"
+
+
+def test_a_search_within_runs_may_have_fewer_seeds_and_instances(capsys: pytest.CaptureFixture[str]):
+    runs = rows(("low", "a", 0), ("low", "a", 1), ("high", "a", 0), ("low", SEARCH_WITHIN, 0), ("low", "c", 0))
+    assert set(complete(toy_set(), runs)["agent"]) == {"a", SEARCH_WITHIN}
     assert capsys.readouterr().out == "left out: c, which lacks runs that another agent has\n"
 
 

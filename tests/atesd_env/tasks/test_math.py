@@ -172,7 +172,8 @@ def test_restrict_drops_everywhere_and_the_probe_keeps_its_size(
 def test_a_restriction_that_leaves_too_little_is_refused_and_changes_nothing(task: MathTask) -> None:
     before = one_pass(task)
     with pytest.raises(
-        DataError, match=r"expected at least 15 usable problems, got 0.*\. 40 .* fit .*raise max_prompt_tokens"
+        DataError,
+        match=r"expected at least 15 usable problems, got 0.*\. All .* got 40 that do not, .*raise max_prompt_tokens",
     ):
         task.restrict(lambda problem: False)
     assert one_pass(task) == before
