@@ -94,13 +94,13 @@ def admitted_outcomes(instances: InstanceSet) -> pd.DataFrame:
 
 
 def with_best_fixed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns rows of runs and, once more under the name ``BEST_FIXED``, those of each instance's best ratio among the agents."""
+    """Returns rows of runs and, once more under the name ``BEST_FIXED``, those of each instance's best ratio among the agents, if any."""
     told = json.loads((RESULTS / "admission.json").read_text())["instances"]
     parts = [frame]
     for instance, rows in frame.groupby("instance", observed=True):
         means = {f"fixed:{ratio}": one["mean"] for ratio, one in told[str(instance)]["accuracy"].items()}
         there = [agent for agent in means if (rows["agent"] == agent).any()]
-        best = rows[rows["agent"] == max(there, key=means.__getitem__)]
+        best = rows[rows["agent"] == max(there, key=means.__getitem__, default=None)]
         parts.append(best.assign(agent=BEST_FIXED, run=best["run"] + f" as {BEST_FIXED}"))
     return pd.concat(parts, ignore_index=True)
 
@@ -125,7 +125,9 @@ def complete(instances: InstanceSet, finished: pd.DataFrame, *, may_lack: tuple[
         finished: Rows of finished runs; those of ``SEARCH_WITHIN`` stay as they are.
         may_lack: How the names of agents begin that may have some instances only.
     """
-    frame = finished.assign(agent=finished["agent"].astype(str))
+    frame = finished.copy().assign(
+        agent=finished["agent"].astype(str)
+    )  # in one piece: runs of three splits come column by column
     there = frame[_is_most(frame, ["instance"], "seed") | (frame["agent"] == SEARCH_WITHIN)]
     may_lack = (*may_lack, SEARCH_WITHIN)
     split = there["instance"].map({instance.id: instance.split for instance in instances})

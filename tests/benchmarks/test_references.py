@@ -63,6 +63,8 @@ def test_the_ratio_that_was_best_elsewhere_is_told_once_more(tmp_path: Path, mon
     found = with_best_fixed(frame)
     assert found["agent"].tolist() == [*frame["agent"], BEST_FIXED]
     assert found["run"].tolist()[3] == f"low/fixed:17 as {BEST_FIXED}"
+    none = frame[frame["agent"] == "random"]
+    assert with_best_fixed(none)["agent"].tolist() == ["random"], "nothing was fixed there"
 
 
 def test_runs_of_the_admission_are_outcomes_of_the_bench():
