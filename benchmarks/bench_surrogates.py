@@ -1,6 +1,7 @@
 """Fits the packaged surrogates, one for each instance that a set's landscapes have runs of, and measures their errors.
 
-A quarter of the seeds is held out whole: the errors that are stated are of windows whose seed no model has seen.
+A quarter of the seeds is held out whole: the errors that are stated are of windows whose seed no model has seen. Instances with fewer
+than five seeds are left out.
 
 Example: python -m benchmarks.bench_surrogates
 """
@@ -20,6 +21,8 @@ from benchmarks.common import save
 
 HELDOUT_SHARE = 0.25
 """Of the seeds."""
+LEAST_SEEDS = 5
+"""Four to fit to and one to hold out."""
 
 
 def main() -> None:
@@ -28,6 +31,8 @@ def main() -> None:
     instances = InstanceSet.load(parser.parse_args().instances)
     found: dict[str, Any] = {}
     for instance_id, frame in by_group(landscape(instances)).groupby("instance"):
+        if frame["seed"].nunique() < LEAST_SEEDS:
+            continue
         config = instances.config(str(instance_id))
         surrogate = fit(windows_of(frame, config), config, ENV_ID, heldout_share=HELDOUT_SHARE)
         path = PACKAGED / instances.name / f"{instance_id}.safetensors"
