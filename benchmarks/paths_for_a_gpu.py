@@ -210,7 +210,7 @@ def agreement_with_peft(half: Population, prompts: list[list[int]]) -> list[Line
 
     def theirs(dtype: torch.dtype, folder: Path) -> Tensor:
         base = AutoModelForCausalLM.from_pretrained(TINY_DIRECTORY, dtype=dtype, trust_remote_code=False)
-        model = PeftModel.from_pretrained(base, str(folder)).eval()
+        model = PeftModel.from_pretrained(base, str(folder), trust_remote_code=False).eval()
         with torch.no_grad():
             logits = model(input_ids=inputs, attention_mask=mask, position_ids=position_ids(mask)).logits.float()
         logits = logits[:, batch.prompt_ids.shape[1] - 1 : -1].log_softmax(dim=-1)
