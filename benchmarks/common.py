@@ -24,6 +24,8 @@ from analysis.intervals import mean_interval
 from atesd_env.files.atomic import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
+FAST: dict[str, Any] = {"products": "onednn", "lora_merge": True}
+"""The fields of an environment that are faster on this machine and change what it computes by rounding only."""
 
 
 def num_seeds(text: str) -> int:

@@ -10,7 +10,7 @@ gradient of what the first layer reads.
 
 Examples:
     OMP_NUM_THREADS=1 python -m benchmarks.profile_window
-    OMP_NUM_THREADS=1 python -m benchmarks.profile_window --students 16 --windows 5
+    OMP_NUM_THREADS=1 python -m benchmarks.profile_window --students 16 --windows 5 --fast
     OMP_NUM_THREADS=2 python -m benchmarks.profile_window --env ATESD-SmolLM2-135M-v0 --windows 3
 """
 
@@ -31,7 +31,7 @@ from atesd_env.config import preset
 from atesd_env.distillation import update as distillation
 from atesd_env.population.population import Population
 from atesd_env.rollouts.sampling import Rollouts
-from benchmarks.common import save
+from benchmarks.common import FAST, save
 
 STAGES = ("prompts", "rollout", "teacher", "student", "divergence", "backward", "optimizer", "grading", "other")
 
@@ -191,7 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="ATESD-Tiny-v0", help="environment id")
     parser.add_argument("--students", type=int, default=1, help="K, side by side")
-    parser.add_argument("--products", choices=("blas", "onednn"), default="blas", help="as the field")
+    parser.add_argument("--fast", action="store_true", help=f"with {FAST}")
     parser.add_argument("--windows", type=int, default=15, help="timed updates; one before them is not counted")
     parser.add_argument("--forward", choices=("fused", "modules"), default="fused", help="the way through the model")
     arguments = parser.parse_args()
@@ -202,7 +202,7 @@ def main() -> None:
         probe_size=1,
         probe_accuracy_every=0,
         forward=arguments.forward,
-        products=arguments.products,
+        **(FAST if arguments.fast else {}),
     )
     rate = products_per_sec()
     seconds, students, stages = measure(config, arguments.windows, arguments.students)
@@ -214,11 +214,16 @@ def main() -> None:
         part = f"{1e3 * floor:9.1f} {floor / seconds[name]:9.0%}" if floor else ""
         print(f"{name:12} {1e3 * seconds[name]:9.1f} {seconds[name] / seconds['total']:7.0%} {part}")
     tag = arguments.env.removeprefix("ATESD-").removesuffix("-v0").lower()
-    ways = {arguments.forward: "fused", arguments.products: "blas", f"{arguments.students}_students": "1_students"}
+    ways = {
+        arguments.forward: "fused",
+        "fast" if arguments.fast else "": "",
+        f"{arguments.students}_students": "1_students",
+    }
     suffix = "".join(f"_{way}" for way, usual in ways.items() if way != usual)
     save(
         f"profile_window_{tag}{suffix}",
         {
+            "fields": FAST if arguments.fast else {},
             "windows": arguments.windows,
             "students": arguments.students,
             "gigaflops_per_sec": rate / 1e9,

@@ -3,7 +3,7 @@
 The same base model, LoRA shape, problems, prompts (reveal ratio 1), batch, rollout length and full-vocabulary forward KL, both
 in float32. Both sample their own rollouts; mean rollout lengths are reported, since time grows with them. After each TRL step
 (sampling, teacher, student, backward, optimizer) one update of all our K students is timed, probe left out. The ratio is
-K times TRL's median over our median. With ``--onednn`` a second population of ours follows, whose products oneDNN makes. With
+K times TRL's median over our median. With ``--fast`` a second population of ours follows, with the fields ``FAST``. With
 ``--only``, one side runs alone and its peak memory is reported, beside the resident set before the first update.
 
 Needs `pip install atesd-env[trl]`.
@@ -11,7 +11,7 @@ Needs `pip install atesd-env[trl]`.
 Examples:
     OMP_NUM_THREADS=2 python -m benchmarks.update_against_trl
     OMP_NUM_THREADS=2 python -m benchmarks.update_against_trl --students 16 --workers 2 --updates 7
-    OMP_NUM_THREADS=2 python -m benchmarks.update_against_trl --env ATESD-SmolLM2-135M-v0 --updates 7 --onednn
+    OMP_NUM_THREADS=2 python -m benchmarks.update_against_trl --env ATESD-SmolLM2-135M-v0 --updates 7 --fast
     OMP_NUM_THREADS=2 python -m benchmarks.update_against_trl --env ATESD-SmolLM2-135M-v0 --updates 2 --only trl
 """
 
@@ -33,7 +33,7 @@ from atesd_env.population.population import Population
 from atesd_env.population.workers import ParallelPopulation
 from atesd_env.student.loading import load_student
 from atesd_env.tasks.registry import make_task
-from benchmarks.common import save
+from benchmarks.common import FAST, save
 from benchmarks.trl_sdft import sdft_trainer
 
 
@@ -111,16 +111,16 @@ def main() -> None:
     parser.add_argument("--students", type=int, default=1, help="K")
     parser.add_argument("--workers", type=int, default=1, help="processes of our population")
     parser.add_argument("--updates", type=int, default=15, help="timed updates of each; one before them is not counted")
-    parser.add_argument("--onednn", action="store_true", help="also with products='onednn'; with --only ours, only so")
+    parser.add_argument("--fast", action="store_true", help=f"also with {FAST}; with --only ours, only so")
     parser.add_argument("--only", choices=("ours", "trl"), help="one side alone, for its peak memory")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     config = preset(
         arguments.env, hold_window=1, windows=10_000, probe_size=1, probe_accuracy_every=0, progress="signed"
     )
-    ways = ["blas", "onednn"] if arguments.onednn else ["blas"]
+    ways: list[dict[str, Any]] = [{}, FAST] if arguments.fast else [{}]
     ours = [
-        make_population(config.replace(products=way), arguments.students, arguments.workers)
+        make_population(config.replace(**way), arguments.students, arguments.workers)
         for way in (ways[-1:] if arguments.only == "ours" else [] if arguments.only == "trl" else ways)
     ]
     callback = Interleaved(ours)
@@ -147,15 +147,16 @@ def main() -> None:
             },
             "ratio_of_medians": arguments.students * trl_sec["median"] / ours_sec["median"],
         }
-        if arguments.onednn:
-            result["onednn_sec"] = spread(callback.ours_sec[1])
-            result["onednn_ratio_of_medians"] = arguments.students * trl_sec["median"] / result["onednn_sec"]["median"]
+        if arguments.fast:
+            result["fast"] = FAST
+            result["fast_sec"] = spread(callback.ours_sec[1])
+            result["fast_ratio_of_medians"] = arguments.students * trl_sec["median"] / result["fast_sec"]["median"]
     parts = ["update_against_trl", arguments.env.removeprefix("ATESD-").removesuffix("-v0").lower()]
     parts.append(f"{arguments.students}_students")
     if arguments.students > 1 and arguments.workers == 1:
         parts.append("one_process")
     if arguments.only:
-        parts += [arguments.only, *(["onednn"] if arguments.onednn else [])]
+        parts += [arguments.only, *(["fast"] if arguments.fast else [])]
     save("_".join(parts), result)
 
 

@@ -64,6 +64,10 @@ class EnvConfig(RunConfig):
     """LoRA scale; the adapter's output is multiplied by lora_alpha / lora_r. [OPSD: 128]"""
     lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """Names (or name endings) of the linear layers that get an adapter. [OPSD]"""
+    lora_merge: bool = False
+    """Multiply with the sum of weight and adapter: one product in the place of three, in updates and where a single student samples,
+    which holds a copy of the layers meanwhile. Float32 bases and `forward` "fused"; elsewhere it changes nothing. The same numbers up
+    to rounding. [ours]"""
 
     # Task
     task: str = option("arithmetic", instance=True)

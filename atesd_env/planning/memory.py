@@ -152,15 +152,18 @@ def _phases(config: EnvConfig, shape: ModelShape, lengths: Lengths, num_students
     rollouts = num_students * config.num_rollouts
     cache = cache_bytes(shape, rollouts, lengths.student_prompt + config.max_new_tokens, width)
     joined = 0 if in_modules else joined_adapters(shape) * width
+    sampling = {"adapters laid together": num_students * joined}
+    if config.lora_merge and num_students == 1 and not in_modules and width == FLOAT_BYTES:
+        sampling = {"layers with adapters added": layer_parameters(shape) * width}
     return {
         "prompts": {
             "key-value cache": cache,
             "activations": forward_bytes(rollouts, lengths.student_prompt, shape, width),
-            "adapters laid together": num_students * joined,
+            **sampling,
         },
         "decoding": {
             "key-value cache": cache * (1 if rollouts == 1 else cache_copies(shape)),
-            "adapters laid together": num_students * joined,
+            **sampling,
             "logits": rollouts * shape.vocabulary_size * SAMPLING_BYTES,
         },
         "teacher": {"activations": forward_bytes(num_rows, teacher_columns, shape, width)},

@@ -7,7 +7,7 @@ row, and can drop rows that have ended.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -99,6 +99,7 @@ class FusedDecoding:
         num_students: int,
         pass_tokens: int,
     ) -> None:
+        body = body.merged() if body.merges and num_students == 1 else body
         self._body = body
         self._low_ranks = [
             tuple(None if low_rank is None else low_rank.contiguous() for low_rank in layer.low_ranks())
@@ -171,20 +172,24 @@ class FusedDecoding:
 
     def _attend(self, number: int, rotated: Tensor, value: Tensor) -> Tensor:
         """Attention of one new token a row to its row's tokens so far, itself included."""
-        query, key = rotated.split([self._body.num_heads, self._body.num_key_value_heads], dim=1)
+        query, key = rotated.split_with_sizes([self._body.num_heads, self._body.num_key_value_heads], 1)
         keys, values, bias = self._extended(number, key, value)
         # The heads that share a key-value head stand together and become the rows of one small product.
-        grouped = query.reshape(keys.shape[0] * keys.shape[1], -1, query.shape[-1])
-        scores = torch.baddbmm(bias, grouped, keys.flatten(0, 1), alpha=query.shape[-1] ** -0.5)
+        grouped = query.reshape(len(keys), -1, query.shape[-1])
+        scores = torch.baddbmm(bias, grouped, keys, alpha=query.shape[-1] ** -0.5)
         weights = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype)
-        return torch.bmm(weights, values.flatten(0, 1)).view(len(value), -1)
+        return torch.bmm(weights, values).view(len(value), -1)
 
     def _extended(self, number: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns a layer's keys [R, G, d, T], values [R, G, T, d] and their mask, a new token's [R, G, d] at their end."""
+        """Returns a layer's keys [R G, d, T], values [R G, T, d] and their mask, a new token's [R, G, d] at their end."""
         keys, values, end = self._keys[number], self._values[number], self._column + 1
-        keys[..., self._column] = key
-        values[:, :, self._column] = value
-        return keys[..., :end], values[:, :, :end], self._bias[..., :end]
+        keys.select(3, self._column).copy_(key)
+        values.select(2, self._column).copy_(value)
+        return (
+            keys.flatten(0, 1).narrow(2, 0, end),
+            values.flatten(0, 1).narrow(1, 0, end),
+            self._bias.narrow(2, 0, end),
+        )
 
     def keep(self, rows: Tensor) -> None:
         """Goes on with some rows only, [n] long, in the given order."""
@@ -200,18 +205,10 @@ class FusedDecoding:
 class FixedDecoding(FusedDecoding):
     """The same in steps of one shape, for a CUDA graph: a step looks at the whole cache, and a mask hides what is not there yet."""
 
-    def __init__(
-        self,
-        body: FusedBody,
-        prompt_ids: Tensor,
-        prompt_mask: Tensor,
-        max_new_tokens: int,
-        num_students: int,
-        pass_tokens: int,
-    ) -> None:
-        super().__init__(body, prompt_ids, prompt_mask, max_new_tokens, num_students, pass_tokens)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._bias[..., self._first_column :] = -torch.inf
-        self._turn = torch.zeros(1, dtype=torch.long, device=prompt_ids.device)
+        self._turn = torch.zeros(1, dtype=torch.long, device=self._bias.device)
 
     def step(self, token_ids: Tensor) -> None:
         """Feeds one token a row, [R] long."""
@@ -225,7 +222,7 @@ class FixedDecoding(FusedDecoding):
         keys, values = self._keys[number], self._values[number]
         keys.index_copy_(3, self._place, key.unsqueeze(3))
         values.index_copy_(2, self._place, value.unsqueeze(2))
-        return keys, values, self._bias
+        return keys.flatten(0, 1), values.flatten(0, 1), self._bias
 
 
 def _parts(num_rows: int, fitting: int, num_students: int) -> Iterator[tuple[slice, slice]]:

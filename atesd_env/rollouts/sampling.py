@@ -148,16 +148,21 @@ def kept_probabilities(logits: Tensor, spec: SamplingSpec) -> tuple[Tensor, Tens
         likeliest = logits.topk(min(spec.top_k + TIES, logits.shape[-1]), dim=-1)
         # In the vocabulary's order a number chooses the word that it would choose among all.
         words, order = likeliest.indices.sort(dim=-1)
-        scaled = likeliest.values.float() / spec.temperature
+        scaled = _tempered(likeliest.values, spec)
         logits = scaled.gather(1, order)
         logits = logits.masked_fill(logits < scaled[:, spec.top_k - 1 : spec.top_k], -torch.inf)
     else:
-        logits = logits.float() / spec.temperature
+        logits = _tempered(logits, spec)
     probabilities = logits.softmax(dim=-1)
     if spec.top_p < 1.0:
         is_long = probabilities.shape[-1] > 4 * NUCLEUS and not probabilities.is_cuda
         probabilities = (_nucleus_by_likeliest if is_long else _nucleus)(probabilities, spec.top_p)
     return probabilities, words
+
+
+def _tempered(logits: Tensor, spec: SamplingSpec) -> Tensor:
+    """Returns logits over the temperature, float32."""
+    return logits.float() if spec.temperature == 1.0 else logits.float() / spec.temperature
 
 
 def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from atesd_env.rollouts.passes import tokens_at_once
 from atesd_env.student.forward import ALIGNMENT
 from atesd_env.student.model import Student
-from atesd_env.student.operations import causal_attention
+from atesd_env.student.operations import attend_rows
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,8 @@ class SharedRows:
         num_shared = value.shape[1]
         together, attended = torch.cat([rotated, value], dim=1), []
         for source in self.sources:
-            heads = together.index_select(0, source.flatten()).unflatten(0, source.shape).transpose(1, 2)
-            query, key, values = heads.split([rotated.shape[1] - num_shared, num_shared, num_shared], dim=1)
-            attended.append(causal_attention(query, key, values).transpose(1, 2).flatten(0, 1).flatten(1))
+            heads = together.index_select(0, source.flatten()).unflatten(0, source.shape)
+            attended.append(attend_rows(heads, num_shared))
         return torch.cat(attended).index_select(0, self.places)
 
 

@@ -11,6 +11,8 @@ tests hold the two against each other.
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
@@ -22,10 +24,11 @@ from transformers import PreTrainedModel
 
 from atesd_env.student.adapters import LowRank, active_low_rank
 from atesd_env.student.operations import (
-    causal_attention,
+    attend_rows,
     each_part,
     gather_rows,
     linear_with_adapter,
+    merged,
     rms_norm,
     scatter_rows,
     swiglu,
@@ -66,6 +69,7 @@ class Projection:
         weight: [in, out], the layers' outputs side by side; the layers' own weights are views into it.
         bias: [out] or None.
         product: Multiplies with the weight.
+        merges: Whether one student's adapters are added to the weight before the product.
     """
 
     parent: nn.Module
@@ -73,9 +77,10 @@ class Projection:
     weight: Tensor
     bias: Tensor | None
     product: Product
+    merges: bool
 
     @staticmethod
-    def fuse(parent: nn.Module, *names: str, product: Product) -> Projection:
+    def fuse(parent: nn.Module, *names: str, product: Product, merges: bool) -> Projection:
         """Moves the layers' weights into one tensor, without keeping a second copy."""
         layers = [cast(nn.Linear, parent.get_submodule(name)) for name in names]
         with torch.no_grad():
@@ -83,12 +88,21 @@ class Projection:
             for layer, part in zip(layers, weight.split([layer.out_features for layer in layers], dim=1), strict=True):
                 layer.weight = nn.Parameter(part.t(), requires_grad=False)
             bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
-        return Projection(parent, names, weight, bias, product)
+        return Projection(parent, names, weight, bias, product, merges)
 
     def low_rank(self) -> LowRank | None:
         """Returns the adapters that are switched on, in the weight's number format; None if there are none."""
         layers = [cast(nn.Linear, self.parent.get_submodule(name)) for name in self.names]
         return active_low_rank(layers, self.weight.dtype)
+
+    def merged(self) -> Projection:
+        """Returns the product with the sum of weight and adapters that are on, one student's, for many passes without gradients."""
+        low_rank = self.low_rank()
+        if low_rank is None:
+            return self
+        parts = [(start, matrix_b[0]) for start, matrix_b in low_rank.parts]
+        with torch.no_grad():
+            return replace(self, names=(), weight=merged(self.weight, low_rank.matrix_a[0], parts))
 
     def __call__(self, inputs: Tensor, low_rank: LowRank | None, residual: Tensor | None = None) -> Tensor:
         """Maps [N, in] to [N, out], adapters and ``residual`` [N, out] added.
@@ -97,7 +111,9 @@ class Projection:
         """
         if low_rank is not None and len(low_rank.matrix_a) == 1:
             parts = [(start, matrix_b[0]) for start, matrix_b in low_rank.parts]
-            outputs = linear_with_adapter(inputs, self.weight, low_rank.matrix_a[0], parts, self.product)
+            outputs = linear_with_adapter(
+                inputs, self.weight, low_rank.matrix_a[0], parts, self.product, merges=self.merges
+            )
             if self.bias is not None:
                 outputs = outputs + self.bias
             return outputs if residual is None else outputs + residual
@@ -143,6 +159,11 @@ class FusedLayer:
         """Returns the active adapters of qkv, output, gate_up and down."""
         return tuple(part.low_rank() for part in (self.qkv, self.output, self.gate_up, self.down))
 
+    def merged(self) -> FusedLayer:
+        """Returns the layer with ``Projection.merged``."""
+        names = ("qkv", "output", "gate_up", "down")
+        return replace(self, **{name: getattr(self, name).merged() for name in names})
+
 
 class FusedBody:
     """A model's decoder: token ids to final hidden states.
@@ -151,17 +172,21 @@ class FusedBody:
         model: A model that ``is_known``; its linear layers' weights become views into fused ones, in place, and no longer
             contiguous: it computes as before, but ``save_pretrained`` refuses it.
         products: Who multiplies with the weights.
+        merges: Multiply with the sum of a float32 weight and the adapters on it, where these are one student's.
 
     Attributes:
         product: Multiplies with the weights.
+        merges: Whether adapters are added to the weights.
         num_heads: H.
         num_key_value_heads: G.
         head_dim: d.
     """
 
-    def __init__(self, model: PreTrainedModel, products: Products = "blas") -> None:
+    def __init__(self, model: PreTrainedModel, products: Products = "blas", *, merges: bool = False) -> None:
         self._set_model(model)
         self.product = product_by(products, self._body.embed_tokens.weight)
+        # In 16 bits a sum would lose most of what the adapters add.
+        self.merges = merges and self._body.embed_tokens.weight.dtype == torch.float32
         config: Any = model.config
         self.num_heads: int = config.num_attention_heads
         self.num_key_value_heads: int = config.num_key_value_heads
@@ -182,20 +207,26 @@ class FusedBody:
                     attention.k_norm.weight.detach().expand(self.num_key_value_heads, -1),
                 ]
             )
+        fuse = functools.partial(Projection.fuse, product=self.product, merges=self.merges)
         return FusedLayer(
             attention_norm=layer.input_layernorm.weight,
-            qkv=Projection.fuse(attention, "q_proj", "k_proj", "v_proj", product=self.product),
+            qkv=fuse(attention, "q_proj", "k_proj", "v_proj"),
             head_norm=head_norm,
-            output=Projection.fuse(attention, "o_proj", product=self.product),
+            output=fuse(attention, "o_proj"),
             mlp_norm=layer.post_attention_layernorm.weight,
-            gate_up=Projection.fuse(mlp, "gate_proj", "up_proj", product=self.product),
-            down=Projection.fuse(mlp, "down_proj", product=self.product),
+            gate_up=fuse(mlp, "gate_proj", "up_proj"),
+            down=fuse(mlp, "down_proj"),
         )
+
+    def merged(self) -> FusedBody:
+        """Returns the body of the student whose adapters are on, for many passes without gradients: a copy of the layers' weights."""
+        other = copy.copy(self)
+        other.layers = [layer.merged() for layer in self.layers]
+        return other
 
     def on(self, model: PreTrainedModel) -> FusedBody:
         """Returns the same weights with the adapters of another model's modules, which must share the weights."""
-        other = object.__new__(FusedBody)
-        other.__dict__.update(self.__dict__)
+        other = copy.copy(self)
         other._set_model(model)
         other.layers = [
             replace(
@@ -235,7 +266,9 @@ class FusedBody:
         heads = layer.qkv(rms_norm(hidden, layer.attention_norm, self.eps), qkv_low_rank).unflatten(
             -1, (-1, self.head_dim)
         )
-        rotated, value = heads.split([self.num_heads + self.num_key_value_heads, self.num_key_value_heads], dim=1)
+        rotated, value = heads.split_with_sizes(
+            [self.num_heads + self.num_key_value_heads, self.num_key_value_heads], 1
+        )
         if layer.head_norm is not None:
             rotated = rms_norm(rotated, layer.head_norm, self.eps)
         cosine, sine = rotary
@@ -287,35 +320,43 @@ class PackedRows:
     """Rows of different lengths laid one behind the other, N tokens in all.
 
     Attributes:
-        num_rows: R.
-        longest: Tokens of the longest row, L, rounded up to a multiple of ``ALIGNMENT``.
         rows: [N] long.
         positions: [N] long, from 0 in each row.
-        places: [N] long, where each token stands among R * L.
+        blocks: For attention, (rows, tokens of each), a multiple of ``ALIGNMENT``: rows of one length stand together.
+        places: [N] long, where each token stands in the blocks, one behind the other.
     """
 
-    num_rows: int
-    longest: int
     rows: Tensor
     positions: Tensor
+    blocks: list[tuple[int, int]]
     places: Tensor
 
     @staticmethod
     def of(mask: Tensor) -> PackedRows:
         """Returns the packing of the tokens in a mask [R, T]."""
-        longest = -(-int(mask.sum(dim=1).max()) // ALIGNMENT) * ALIGNMENT
         rows, positions = mask.nonzero()[:, 0], (mask.long().cumsum(dim=1) - 1)[mask]
-        return PackedRows(len(mask), longest, rows, positions, rows * longest + positions)
+        lengths = [-(-length // ALIGNMENT) * ALIGNMENT for length in mask.sum(dim=1).tolist()]
+        if mask.is_cuda:
+            lengths = [max(lengths)] * len(lengths)  # a GPU does one large block sooner than several small ones
+        starts, blocks, begin = [0] * len(lengths), [], 0
+        for length in sorted(set(lengths)):
+            of_length = [row for row, its in enumerate(lengths) if its == length]
+            for row in of_length:
+                starts[row], begin = begin, begin + length
+            blocks.append((len(of_length), length))
+        return PackedRows(rows, positions, blocks, torch.tensor(starts, device=mask.device)[rows] + positions)
 
     def attend(self, number: int, rotated: Tensor, value: Tensor) -> Tensor:
         """Causal attention within each row, as ``Attend``."""
         # Rows begin at 0 and padding follows them, so that the causal mask alone hides it.
-        num_shared = value.shape[1]
-        heads = scatter_rows((rotated, value), self.places, self.num_rows * self.longest)
-        heads = heads.unflatten(0, (self.num_rows, self.longest)).transpose(1, 2)
-        query, key, values = heads.split([rotated.shape[1] - num_shared, num_shared, num_shared], dim=1)
-        attended = causal_attention(query, key, values)
-        return gather_rows(attended.transpose(1, 2).flatten(0, 1).flatten(1), self.places)
+        sizes = [num_rows * length for num_rows, length in self.blocks]
+        heads, num_shared = scatter_rows((rotated, value), self.places, sum(sizes)), value.shape[1]
+        if len(sizes) == 1:
+            attended = attend_rows(heads.unflatten(0, self.blocks[0]), num_shared)
+        else:
+            parts = zip(heads.split(sizes), self.blocks, strict=True)
+            attended = torch.cat([attend_rows(part.unflatten(0, block), num_shared) for part, block in parts])
+        return gather_rows(attended, self.places)
 
 
 def is_known(model: PreTrainedModel) -> bool:

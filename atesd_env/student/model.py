@@ -128,7 +128,9 @@ def wrap_student(model: PreTrainedModel, tokenizer: Any, source: str, config: En
 
 def _fused(model: PreTrainedModel, source: str, config: EnvConfig) -> FusedBody | None:
     """Returns the model's body written out; None where its modules are asked for, or its architecture is not known."""
-    fused = FusedBody(model, config.products) if config.forward == "fused" and is_known(model) else None
+    fused = None
+    if config.forward == "fused" and is_known(model):
+        fused = FusedBody(model, config.products, merges=config.lora_merge)
     if config.cuda_graph and fused is None:
         raise StudentError(
             f"student {source}: expected a model that runs written out with cuda_graph=True (forward='fused', an unquantised Llama, Qwen2 "

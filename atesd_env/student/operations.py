@@ -6,6 +6,7 @@ autograd derives. Where gradients are off, they cost no more than what they comp
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,9 +25,8 @@ def rms_norm(inputs: Tensor, weight: Tensor, eps: float) -> Tensor:
     if is_half and inputs.is_cuda:
         return functional.rms_norm(inputs, inputs.shape[-1:], None, eps) * weight  # one kernel there
     if not torch.is_grad_enabled():
-        return (
-            _normed(inputs.float(), eps)[0].to(inputs.dtype) * weight if is_half else _normed(inputs, eps)[0] * weight
-        )
+        normed = _normed(inputs.float() if is_half else inputs, eps)[0]
+        return normed.to(inputs.dtype).mul_(weight)
     output: Tensor = (_HalfRMSNorm if is_half else _RMSNorm).apply(inputs, weight, eps)
     return output
 
@@ -34,8 +34,16 @@ def rms_norm(inputs: Tensor, weight: Tensor, eps: float) -> Tensor:
 def _normed(inputs: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Returns the normed inputs and what they were multiplied with."""
     norm = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True)
-    scale = norm.square_().mul_(1.0 / inputs.shape[-1]).add_(eps).rsqrt_()
+    share, added = _constant(1.0 / inputs.shape[-1], norm.dtype), _constant(eps, norm.dtype)
+    scale = norm.mul_(norm).mul_(share).add_(added).rsqrt_()
     return inputs * scale, scale
+
+
+@functools.cache
+def _constant(value: float, dtype: torch.dtype) -> Tensor:
+    """Returns a number as a tensor, which PyTorch would make of Python's number each time: half of what a short operation takes."""
+    with torch.inference_mode(False):
+        return torch.tensor(value, dtype=dtype, device="cpu")
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -112,6 +120,8 @@ def linear_with_adapter(
     matrix_a: Tensor,
     parts: Sequence[tuple[int, Tensor]],
     product: Product = torch.matmul,
+    *,
+    merges: bool = False,
 ) -> Tensor:
     """Maps [N, in] to ``inputs @ weight``, [N, out], and what the adapters on it add; the weight is frozen.
 
@@ -121,15 +131,26 @@ def linear_with_adapter(
         matrix_a: [in, m].
         parts: As ``LowRank.parts`` of one student: (first column of the outputs, [m_i, out_i]), the m_i adding up to m.
         product: Multiplies with the weight.
+        merges: Multiply with the sum of both: one product in the place of three, and other last bits.
     """
     if not torch.is_grad_enabled():
+        if merges:
+            return product(inputs, merged(weight, matrix_a, parts))
         output = product(inputs, weight)
         for inner, into, matrix_b in each_part(inputs @ matrix_a, output, parts):
             into.addmm_(inner, matrix_b)
         return output
     starts, matrices_b = zip(*parts, strict=True)
-    outputs: Tensor = _LinearWithAdapter.apply(inputs, weight, matrix_a, product, starts, *matrices_b)
+    outputs: Tensor = _LinearWithAdapter.apply(inputs, weight, matrix_a, product, merges, starts, *matrices_b)
     return outputs
+
+
+def merged(weight: Tensor, matrix_a: Tensor, parts: Sequence[tuple[int, Tensor]]) -> Tensor:
+    """Returns a weight [in, out] with one student's adapters added to it; arguments as in ``linear_with_adapter``."""
+    total = weight.clone()
+    for inner, into, matrix_b in each_part(matrix_a, total, parts):
+        into.addmm_(inner, matrix_b)
+    return total
 
 
 def each_part(
@@ -146,7 +167,7 @@ def each_part(
 
 
 class _LinearWithAdapter(torch.autograd.Function):
-    """Adds the adapter's part of the inputs' gradient where the base's already stands."""
+    """Adds the adapter's part of the inputs' gradient where the base's already stands; merged weights are made again there."""
 
     @staticmethod
     def forward(
@@ -155,13 +176,18 @@ class _LinearWithAdapter(torch.autograd.Function):
         weight: Tensor,
         matrix_a: Tensor,
         product: Product,
+        merges: bool,
         starts: tuple[int, ...],
         *matrices_b: Tensor,
     ) -> Tensor:
+        ctx.product, ctx.merges, ctx.starts = product, merges, starts
+        parts = list(zip(starts, matrices_b, strict=True))
+        if merges:
+            ctx.save_for_backward(inputs, None, weight, matrix_a, *matrices_b)
+            return product(inputs, merged(weight, matrix_a, parts))
         inner, output = inputs @ matrix_a, product(inputs, weight)
         ctx.save_for_backward(inputs, inner, weight, matrix_a, *matrices_b)
-        ctx.product, ctx.starts = product, starts
-        for its, into, matrix_b in each_part(inner, output, list(zip(starts, matrices_b, strict=True))):
+        for its, into, matrix_b in each_part(inner, output, parts):
             into.addmm_(its, matrix_b)
         return output
 
@@ -169,13 +195,17 @@ class _LinearWithAdapter(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         inputs, inner, weight, matrix_a, *matrices_b = ctx.saved_tensors
-        parts = each_part(inner, grad, list(zip(ctx.starts, matrices_b, strict=True)))
+        adapters = list(zip(ctx.starts, matrices_b, strict=True))
+        parts = each_part(inputs @ matrix_a if ctx.merges else inner, grad, adapters)
         inner_grads = [theirs @ matrix_b.t() for _, theirs, matrix_b in parts]
         inner_grad = inner_grads[0] if len(parts) == 1 else torch.cat(inner_grads, dim=1)
         inputs_grad = None
-        if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[0] and ctx.merges:
+            inputs_grad = ctx.product(grad, merged(weight, matrix_a, adapters).t())
+        elif ctx.needs_input_grad[0]:
             inputs_grad = ctx.product(grad, weight.t()).addmm_(inner_grad, matrix_a.t())
-        return inputs_grad, None, inputs.t() @ inner_grad, None, None, *(its.t() @ theirs for its, theirs, _ in parts)
+        gradients_b = (its.t() @ theirs for its, theirs, _ in parts)
+        return inputs_grad, None, inputs.t() @ inner_grad, None, None, None, *gradients_b
 
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -189,6 +219,12 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     key, value = (head_for_each(part, query.shape[1]) for part in (key, value))
     with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION]):
         return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+
+
+def attend_rows(heads: Tensor, num_shared: int) -> Tensor:
+    """Causal attention of rows of one length, their H query, G key and G value heads side by side: [R, T, H + 2 G, d] to [R T, H d]."""
+    query, key, value = heads.transpose(1, 2).split([heads.shape[2] - 2 * num_shared, num_shared, num_shared], dim=1)
+    return causal_attention(query, key, value).transpose(1, 2).flatten(0, 1).flatten(1)
 
 
 def head_for_each(shared: Tensor, num_heads: int) -> Tensor:

@@ -28,7 +28,7 @@ def product_by(name: Products, weight: Tensor) -> Product:
     return torch.matmul
 
 
-SMALLEST = 2**20
+SMALLEST = 2**21
 """Multiplications below which BLAS is as fast: calling oneDNN takes longer."""
 
 

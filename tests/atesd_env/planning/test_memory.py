@@ -14,7 +14,14 @@ from atesd_env.errors import ConfigError, StudentError
 from atesd_env.planning.devices import DEVICES
 from atesd_env.planning.memory import Lengths, MemoryPlan, memory_plan, remedies
 from atesd_env.planning.shape import ModelShape, shape_of, student_shape
-from atesd_env.planning.terms import cache_bytes, cache_copies, divergence_bytes, saved_bytes, token_bytes
+from atesd_env.planning.terms import (
+    cache_bytes,
+    cache_copies,
+    divergence_bytes,
+    layer_parameters,
+    saved_bytes,
+    token_bytes,
+)
 from atesd_env.rollouts.decoding import begin_decoding
 from atesd_env.rollouts.sampling import Rollouts
 from atesd_env.rollouts.scoring import scored_hidden
@@ -182,6 +189,16 @@ def test_what_a_configuration_adds_or_spares() -> None:
         changed = config.replace(forward="modules", gradient_checkpointing=recompute, dtype="bfloat16")
         saved = saved_bytes(100 + 50 - 1, 50, SMALL, 2, recompute=recompute, in_modules=True)
         assert memory_plan(changed, SMALL, LENGTHS).phases["student"]["activations"] == int(saved)
+    merging = config.replace(lora_merge=True)
+    for phase in ("prompts", "decoding"):
+        parts = memory_plan(merging, SMALL, LENGTHS).phases[phase]
+        assert parts["layers with adapters added"] == layer_parameters(SMALL) * 4
+        assert "adapters laid together" not in parts
+    for others in ({"forward": "modules"}, {"dtype": "bfloat16"}):
+        assert memory_plan(merging.replace(**others), SMALL, LENGTHS) == memory_plan(
+            config.replace(**others), SMALL, LENGTHS
+        )
+    assert memory_plan(merging, SMALL, LENGTHS, 2) == memory_plan(config, SMALL, LENGTHS, 2), "several sample together"
 
 
 def test_a_device_keeps_its_reserve() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -49,9 +51,10 @@ def test_each_student_learns_what_it_learns_alone(trio: Population, tiny_config:
         assert float(difference.max()) < 4 * tiny_config.learning_rate
 
 
-def test_a_student_of_onednn_is_what_it_is_alone(tiny_config: EnvConfig):
-    """Its products and its looks by problem, which share what prompts have in common; near to what BLAS makes of it."""
-    pair = Population(tiny_config.replace(products="onednn"), num_students=2)
+@pytest.mark.parametrize("fields", [{"products": "onednn"}, {"lora_merge": True}])
+def test_a_student_of_faster_products_is_what_it_is_alone(tiny_config: EnvConfig, fields: dict[str, Any]):
+    """Its products and its looks by problem, which share what prompts have in common; near to what BLAS makes of it, adapters apart."""
+    pair = Population(tiny_config.replace(**fields), num_students=2)
     alone, by_blas = Population(pair.config), Population(tiny_config)
     pair.reset(0, 3)
     looks, rows = [], []

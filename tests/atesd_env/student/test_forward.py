@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -217,3 +218,27 @@ def test_a_second_body_on_the_same_model_gives_the_same_numbers(as_student, make
     mask = torch.cat([batch.prompt_mask, batch.completion_mask[:, :-1]], dim=1)
     wanted = torch.nn.functional.pad(batch.completion_mask, (batch.prompt_ids.shape[1] - 1, 0))
     assert torch.equal(again.hidden(inputs, mask, wanted), before)
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "llama with biases"])
+def test_adapters_added_to_the_weights_change_rounding_only(as_student, make_prompts, kind):
+    """Hidden states and gradients of an update, and the body that samples; the weights stay the base's."""
+    prompts, answers = make_prompts(6), make_prompts(6, seed=1)
+    found = []
+    for merges in (False, True):
+        student = as_student(build(kind), lora_merge=merges)
+        assert student.fused.merges is merges
+        stack = with_adapters(student)
+        with stack.use("student", [0]):
+            hidden = hidden_states(student, prompts, answers)
+            (hidden * torch.randn(hidden.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
+            with torch.no_grad():
+                sampling = hidden_states(replace(student, fused=student.fused.merged()), prompts, answers)
+        bare = hidden_states(student, prompts, answers)
+        found.append((hidden.detach(), sampling, bare, stack.flat_grad.clone()))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5 * float(found[0][-1].abs().max()))
+    torch.testing.assert_close(found[0][1], found[0][0], rtol=0, atol=1e-5)
+
+
+def test_adapters_are_not_added_to_weights_of_16_bits(as_student):
+    assert not as_student(build("qwen3").bfloat16(), lora_merge=True).fused.merges

@@ -107,8 +107,10 @@ PARTS = {
 }
 
 
+@pytest.mark.parametrize("merges", [False, True])
 @pytest.mark.parametrize("kind", list(PARTS))
-def test_linear_with_adapter(kind: str):
+def test_linear_with_adapter(kind: str, merges: bool):
+    """One product with the sum of weight and adapters, or three; the inputs' gradient and the adapters' either way."""
     parts, whole = PARTS[kind]
     starts, matrices_b = zip(*parts, strict=True)
     inputs, matrix_a = random(7, 5), random(5, 3, seed=1)
@@ -116,12 +118,14 @@ def test_linear_with_adapter(kind: str):
     expected = inputs @ weight + inputs @ matrix_a @ whole(*matrices_b)
 
     def ours(x: torch.Tensor, a: torch.Tensor, *b: torch.Tensor) -> torch.Tensor:
-        return linear_with_adapter(x, weight, a, list(zip(starts, b, strict=True)))
+        return linear_with_adapter(x, weight, a, list(zip(starts, b, strict=True)), merges=merges)
 
+    kept = weight.clone()
     torch.testing.assert_close(ours(inputs, matrix_a, *matrices_b), expected)
     assert torch.autograd.gradcheck(ours, (inputs, matrix_a, *matrices_b))
     with torch.no_grad():
         torch.testing.assert_close(ours(inputs, matrix_a, *matrices_b), expected.detach())
+    assert torch.equal(weight, kept), "the base is frozen"
 
 
 def test_causal_attention_with_a_head_for_each_is_that_with_shared_heads():
