@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,26 +43,33 @@ def trl_table() -> str:
     for result in results:
         setting = f", `workers={result['workers']}`" if result["students"] > 1 else ""
         ways = [("ours_sec", "ratio_of_medians", "")]
-        if "onednn_sec" in result:
-            ways.append(("onednn_sec", "onednn_ratio_of_medians", ', `products="onednn"`'))
+        if "fast_sec" in result:
+            ways.append(("fast_sec", "fast_ratio_of_medians", _fields(result["fast"])))
         rows += [
             (
-                f"{result['students']} of {result['env']}{setting}{products}",
+                f"{result['students']} of {result['env']}{setting}{fields}",
                 f"{result['students'] * result['trl_sec']['median']:.3g} s",
                 f"{result[seconds]['median']:.3g} s",
                 f"{result[ratio]:.1f}",
             )
-            for seconds, ratio, products in ways
+            for seconds, ratio, fields in ways
         ]
     alone = "update_against_trl_smollm2-135m_1_students"
     trl, *ours = [
-        measured(f"{alone}_{side}") for side in ("trl", "ours", "ours_onednn") if _is_measured(f"{alone}_{side}")
+        measured(f"{alone}_{side}") for side in ("trl", "ours", "ours_fast") if _is_measured(f"{alone}_{side}")
     ]
     shares = [f"{one['peak_mebibytes'] / trl['peak_mebibytes']:.0%}" for one in ours]
     peak = f"SmolLM2's peak memory, each alone in a process, is {shares[0]} of TRL's {trl['peak_mebibytes']:,.0f} MiB"
-    peak += f", {shares[1]} with oneDNN." if len(shares) > 1 else "."
+    peak += f", {shares[1]} with {_fields(results[0]['fast'])[2:]}." if len(shares) > 1 else "."
     table = markdown_table(("students", "TRL, one after the other", "here", "ratio"), rows)
     return f"{table}\n\n{peak}\n\n{source(results[0])}"
+
+
+def _fields(fields: Mapping[str, Any]) -> str:
+    """Returns fields of a configuration as the end of a table's cell."""
+    return "".join(
+        f", `{name}={json.dumps(value) if isinstance(value, str) else value}`" for name, value in fields.items()
+    )
 
 
 def _is_measured(name: str) -> bool:
@@ -73,7 +81,7 @@ def floor_table() -> str:
     names = [
         f"{student}{ways}"
         for student in ("tiny", "smollm2-135m")
-        for ways in ("", "_onednn", "_16_students", "_onednn_16_students")
+        for ways in ("", "_fast", "_16_students", "_fast_16_students")
     ]
     results = [(name, measured(f"profile_window_{name}")) for name in names if _is_measured(f"profile_window_{name}")]
     stages = ("rollout", "teacher", "student", "backward", "total")
@@ -81,10 +89,10 @@ def floor_table() -> str:
     for name, result in results:
         seconds, floors, number = result["seconds"], result["floor_sec"], result.get("students", 1)
         cells = [f"{1e3 * seconds[stage] / number:,.0f} ({floors[stage] / seconds[stage]:.0%})" for stage in stages]
-        products = "oneDNN" if "onednn" in name else "BLAS"
+        fields = _fields(result["fields"])
         rows.append(
             (
-                f"{number} of {name.split('_')[0]}, {products}, {result['threads']} thread{'s' * (result['threads'] > 1)}",
+                f"{number} of {name.split('_')[0]}{fields}, {result['threads']} thread{'s' * (result['threads'] > 1)}",
                 *cells,
             )
         )
