@@ -136,7 +136,7 @@ class Probe:
         ]
         answers = [reference for reference in self._references for _ in exposed]
         with torch.inference_mode(), self.adapters.use(bank, [index]):
-            hidden = answers_hidden(self.student, prompts, answers)
+            hidden = torch.cat(answers_hidden(self.student, prompts, answers))
             tokens = torch.tensor([token for answer in answers for token in answer], device=self.student.device)
             log_probs = token_log_probs(self.student, hidden, tokens).double().split(list(map(len, answers)))
         means = [float(part.mean()) for part in log_probs]
