@@ -14,8 +14,16 @@ from atesd_env.errors import ConfigError, StudentError
 from atesd_env.planning.devices import DEVICES
 from atesd_env.planning.memory import Lengths, MemoryPlan, memory_plan, remedies
 from atesd_env.planning.shape import ModelShape, shape_of, student_shape
-from atesd_env.planning.terms import cache_bytes, cache_copies, divergence_bytes, saved_bytes, token_bytes
+from atesd_env.planning.terms import (
+    cache_bytes,
+    cache_copies,
+    divergence_bytes,
+    saved_bytes,
+    token_bytes,
+    waiting_bytes,
+)
 from atesd_env.rollouts.decoding import begin_decoding
+from atesd_env.rollouts.passes import PASS_BYTES
 from atesd_env.rollouts.sampling import Rollouts
 from atesd_env.rollouts.scoring import scored_hidden
 from atesd_env.student.adapters import AdapterStack
@@ -170,6 +178,7 @@ def test_every_part_of_a_window_by_hand() -> None:
     assert "adapters laid together" not in in_modules["student"]
     apart = memory_plan(config, SMALL, LENGTHS).phases["teacher"]
     assert in_modules["teacher"] == apart == {"activations": 3 * (200 + 50 - 1) * token}, "three rows at a time"
+    assert waiting_bytes(10**9, SMALL, 2) == PASS_BYTES
 
 
 def test_what_a_configuration_adds_or_spares() -> None:
