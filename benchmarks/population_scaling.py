@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -32,6 +32,7 @@ import numpy as np
 from atesd_env.config import preset
 from atesd_env.envs.branch import counterfactual
 from atesd_env.population.environments import TeacherExposureVectorEnv
+from atesd_env.population.probe import Probe
 from benchmarks.common import save
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -180,11 +181,14 @@ def paired(rounds: int) -> list[dict[str, Any]]:
 
 def _in_turn(turn: Callable[[], Any], rounds: int) -> dict[str, Any]:
     """Returns the median CPU seconds of a turn in which students share and one in which they do not, and their ratio."""
-    apart = patch("atesd_env.population.population.meeting", lambda students, *_: [[student] for student in students])
+    meeting = patch("atesd_env.population.population.meeting", lambda students, *_: [[student] for student in students])
     seconds: dict[str, list[float]] = {"together": [], "apart": []}
     for _ in range(rounds + 1):
-        for name, kind in (("together", nullcontext()), ("apart", apart)):
-            with kind:
+        for name in seconds:
+            with ExitStack() as apart:
+                if name == "apart":
+                    apart.enter_context(meeting)
+                    apart.enter_context(patch.object(Probe, "know"))
                 started = time.process_time()
                 turn()
                 seconds[name].append(time.process_time() - started)

@@ -372,7 +372,9 @@ class Population(Students):
             num_students: How many, which costs the memory of as many adapters and their optimizers.
             index: Whose configuration they have.
         """
-        return Population(self.instances[index].config, num_students, bare_copy(self.student), engine=self.engine)
+        twin = Population(self.instances[index].config, num_students, bare_copy(self.student), engine=self.engine)
+        twin.instances[0].probe.know(self.instances[index].probe)
+        return twin
 
     def close(self) -> None:
         """Lets go of the rollout engine's memory and processes, which the next window would start again."""

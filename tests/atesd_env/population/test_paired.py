@@ -14,6 +14,7 @@ from atesd_env.config import EnvConfig
 from atesd_env.distillation import update
 from atesd_env.population import population as population_module
 from atesd_env.population.population import Population
+from atesd_env.population.probe import Probe
 from atesd_env.student.ranks import Ranks
 
 RATIOS = np.array([[0.0], [1.0], [0.5], [1.0]])
@@ -99,6 +100,24 @@ def test_teachers_that_cannot_be_shared_read_by_themselves(
     population.learner.student = dataclasses.replace(population.student, ranks=Ranks(0, 2))
     batches = [(batch.rollouts, batch.shown) for batch in population.batches.values()]
     assert list(population.learner.teachers_hidden([0, 1], batches)) == [None, None]
+
+
+def test_a_run_and_its_branches_ask_a_fixed_teacher_once(tiny_config: EnvConfig, monkeypatch: pytest.MonkeyPatch):
+    """0.5 the run has asked before, 1 a branch does, for both."""
+    asked: list[Any] = []
+    log_probs = Probe._log_probs
+    monkeypatch.setattr(
+        Probe, "_log_probs", lambda probe, bank, *rest: asked.append(bank) or log_probs(probe, bank, *rest)
+    )
+    run = make(tiny_config.replace(hold_window=1), 3)
+    run.window(RATIOS[2:3])
+    branches = run.twin(2)
+    for branch in range(2):
+        branches.restore(branch, run.snapshot(0))
+    asked.clear()
+    branches.window(RATIOS[[2, 1]])
+    run.window(RATIOS[1:2])
+    assert asked.count(None) == 1
 
 
 def test_hidden_states_that_wait_are_bounded(
