@@ -2,11 +2,13 @@
 
 Each K runs in a process of its own, so that its peak memory is its own; the windows are of one update without a probe. The
 picture shows time and memory a student. ``--flat`` runs one population for many windows and fits a line to its resident
-memory: the slope says whether anything is kept.
+memory: the slope says whether anything is kept. ``--paired`` compares students that meet the same problems, which share what is the same,
+with the same students made to do everything by themselves: CPU time, in turn, from the same states.
 
 Examples:
     OMP_NUM_THREADS=2 python -m benchmarks.population_scaling
     OMP_NUM_THREADS=2 python -m benchmarks.population_scaling --flat --windows 200
+    OMP_NUM_THREADS=1 python -m benchmarks.population_scaling --paired
 """
 
 from __future__ import annotations
@@ -18,17 +20,23 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 from atesd_env.config import preset
+from atesd_env.envs.branch import counterfactual
 from atesd_env.population.environments import TeacherExposureVectorEnv
+from atesd_env.population.probe import Probe
 from benchmarks.common import save
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
+GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 PICTURE = Path(__file__).parent.parent / "docs" / "results" / "population_scaling.png"
 
 
@@ -103,6 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--windows", type=int, default=7, help="timed windows; one before them is not counted")
     parser.add_argument("--flat", action="store_true", help="memory over many windows instead")
+    parser.add_argument("--paired", action="store_true", help="what students of the same problems save instead")
     parser.add_argument("--one", type=int, nargs=2, metavar=("K", "WORKERS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -110,6 +119,9 @@ def main() -> None:
         return
     if arguments.flat:
         save("memory_over_windows", memory_over_windows(arguments.windows))
+        return
+    if arguments.paired:
+        save("paired_students", {"rounds": arguments.windows, "cases": paired(arguments.windows)})
         return
     plans = [(size, workers) for size in SIZES for workers in (1, 2) if size >= 2 * (workers - 1)]
     lines = []
@@ -139,6 +151,49 @@ def memory_over_windows(windows: int) -> dict[str, Any]:
         "last_mebibytes": resident[-1],
         "largest_mebibytes": max(resident),
     }
+
+
+def paired(rounds: int) -> list[dict[str, Any]]:
+    """Returns the CPU time of students that share and of the same ones apart, one line for each case."""
+    lines = []
+    for hold_window in (1, 3):
+        env = make_env(1, 1, hold_window=hold_window, probe_size=32)
+        env.step(np.full((1, 1), 0.5, dtype=np.float32))
+        name = f"counterfactual, 5 ratios, 2 windows of {hold_window} updates"
+        lines.append({"case": name, **_in_turn(lambda env=env: counterfactual(env, GRID, 2), rounds)})
+    for num_seeds, num_ratios in ((1, 1), (1, 16), (4, 4), (16, 1)):
+        env = make_env(16, 1)
+        for index in range(16):
+            env.population.reset(index, index % num_seeds)
+        ratios = np.repeat(np.linspace(0.5, 1.0, num_ratios), 16 // num_ratios)[:, None]
+        env.population.window(ratios)
+        states = [env.population.snapshot(index) for index in range(16)]
+
+        def turn(population: Any = env.population, states: Any = states, ratios: Any = ratios) -> None:
+            for index, state in enumerate(states):
+                population.restore(index, state)
+            population.window(ratios)
+
+        name = f"16 students of {num_seeds} seeds at {num_ratios} ratios, a window of 1 update"
+        lines.append({"case": name, **_in_turn(turn, rounds)})
+    return lines
+
+
+def _in_turn(turn: Callable[[], Any], rounds: int) -> dict[str, Any]:
+    """Returns the median CPU seconds of a turn in which students share and one in which they do not, and their ratio."""
+    meeting = patch("atesd_env.population.population.meeting", lambda students, *_: [[student] for student in students])
+    seconds: dict[str, list[float]] = {"together": [], "apart": []}
+    for _ in range(rounds + 1):
+        for name in seconds:
+            with ExitStack() as apart:
+                if name == "apart":
+                    apart.enter_context(meeting)
+                    apart.enter_context(patch.object(Probe, "know"))
+                started = time.process_time()
+                turn()
+                seconds[name].append(time.process_time() - started)
+    together, alone = (float(np.median(of_kind[1:])) for of_kind in seconds.values())
+    return {"sec_together": round(together, 4), "sec_apart": round(alone, 4), "ratio": round(together / alone, 3)}
 
 
 if __name__ == "__main__":

@@ -20,9 +20,10 @@ from atesd_env.distillation.divergence import DivergenceSpec, rollout_weights
 from atesd_env.distillation.importance import Agreement, agreement, importance_weights
 from atesd_env.distillation.statistics import UpdateStatistics
 from atesd_env.errors import NonFiniteError
+from atesd_env.rollouts.passes import PASS_BYTES
 from atesd_env.rollouts.sampling import Rollouts, left_pad
 from atesd_env.rollouts.scoring import scored_hidden
-from atesd_env.rollouts.sharing import answers_hidden
+from atesd_env.rollouts.sharing import answers_hidden, in_parts
 from atesd_env.student.adapters import AdapterStack, Bank
 from atesd_env.student.model import Student
 
@@ -67,6 +68,7 @@ class Learner:
         teacher_prompts: Sequence[Sequence[int]],
         num_rollouts: int | None = None,
         groups: Sequence[int] | None = None,
+        teacher_hidden: list[Tensor] | None = None,
     ) -> UpdateStatistics:
         """Makes one optimizer step of student ``index``.
 
@@ -76,6 +78,7 @@ class Learner:
             teacher_prompts: B teacher prompts of token ids, row by row.
             num_rollouts: Rollouts of the whole batch; None where these are all of them.
             groups: The rollouts' difficulty groups, B of them, for statistics by group; None makes none.
+            teacher_hidden: What ``teachers_hidden`` gave for this update; None makes it here.
 
         Returns:
             The update's statistics, measured before the step.
@@ -87,7 +90,9 @@ class Learner:
         gradient = self.adapters.flat_grad[index].zero_()
         membership = self._membership(index, groups, len(teacher_prompts))
         rollouts = rollouts.beginning(config.loss_horizon)
-        totals, agreed = self._accumulate_together(index, rollouts, teacher_prompts, num_rollouts, membership)
+        totals, agreed = self._accumulate_together(
+            index, rollouts, teacher_prompts, num_rollouts, membership, teacher_hidden
+        )
         grad_norm = float(torch.linalg.vector_norm(gradient))
         if not torch.isfinite(torch.tensor([grad_norm, float(totals[0])])).all():
             raise NonFiniteError(
@@ -127,11 +132,12 @@ class Learner:
         teacher_prompts: Sequence[Sequence[int]],
         num_rollouts: int | None,
         membership: Tensor,
+        teacher_hidden: list[Tensor] | None,
     ) -> tuple[Tensor, Agreement | None]:
         """Adds up the gradients of all processes' shares of the batch; returns what ``_accumulate`` does, over the whole batch."""
         ranks = self.student.ranks
         if ranks.size == 1:
-            return self._accumulate(index, rollouts, teacher_prompts, num_rollouts, membership)
+            return self._accumulate(index, rollouts, teacher_prompts, num_rollouts, membership, teacher_hidden)
         failure = ""
         totals = _zeros(membership)
         try:
@@ -153,6 +159,7 @@ class Learner:
         teacher_prompts: Sequence[Sequence[int]],
         num_rollouts: int | None,
         membership: Tensor,
+        teacher_hidden: list[Tensor] | None = None,
     ) -> tuple[Tensor, Agreement | None]:
         """Adds these rows' gradient in micro-batches.
 
@@ -174,7 +181,11 @@ class Learner:
                 continue
             token_weights = weights[selection, : part.completion_ids.shape[1]][part.completion_mask]
             of_tokens = membership[selection][part.completion_mask.nonzero()[:, 0]]
-            means, part_agreed = self._backward(index, part, teacher_prompts[selection], token_weights, of_tokens)
+            if teacher_hidden is None:
+                its_hidden = self._teacher_hidden(index, part, teacher_prompts[selection])
+            else:
+                its_hidden = torch.cat(teacher_hidden[selection])
+            means, part_agreed = self._backward(index, part, its_hidden, token_weights, of_tokens)
             totals += means
             agreed = agreed + part_agreed if agreed is not None and part_agreed is not None else agreed
         return totals, agreed
@@ -195,13 +206,12 @@ class Learner:
         self,
         index: int,
         rollouts: Rollouts,
-        teacher_prompts: Sequence[Sequence[int]],
+        teacher_hidden: Tensor,
         token_weights: Tensor,
         membership: Tensor,
     ) -> tuple[Tensor, Agreement | None]:
         """Adds the gradient of some rows with N scored tokens, weighted [N] and in groups [N, groups]; returns what they add."""
         config = self.configs[index]
-        teacher_hidden = self._teacher_hidden(index, rollouts, teacher_prompts)
         with self.adapters.use("student", [index]), self._recomputing_activations(config.gradient_checkpointing):
             student_hidden = scored_hidden(
                 self.student,
@@ -248,22 +258,47 @@ class Learner:
         with torch.no_grad(), self.adapters.use(self.teacher_bank, [index]):
             return scored_hidden(self.student, prompt_ids, prompt_mask, rollouts)
 
-    def _teachers_hidden(
-        self, index: int, rollouts: Rollouts, exposures: Sequence[Sequence[Sequence[int]]]
-    ) -> Iterator[Tensor]:
-        """Yields the same under each of several exposures; written out, all of them come of one pass."""
-        if self.student.fused is None:
-            yield from (self._teacher_hidden(index, rollouts, teacher_prompts) for teacher_prompts in exposures)
-            return
-        answers = [
-            ids[mask].tolist() for ids, mask in zip(rollouts.completion_ids, rollouts.completion_mask, strict=True)
-        ]
-        # Prompts to one problem, which begin alike, stand together.
-        prompts = [prompt for of_problem in zip(*exposures, strict=True) for prompt in of_problem]
-        repeated = [answer for answer in answers for _ in exposures]
+    def _hidden_together(
+        self, index: int, prompts: Sequence[Sequence[Sequence[int]]], answers: Sequence[Sequence[Sequence[int]]]
+    ) -> list[list[Tensor]]:
+        """Returns the same, row by row, for several lots of rows to the same problems, of one pass; the model must be written out.
+
+        Args:
+            index: Which student.
+            prompts: For each lot B teacher prompts.
+            answers: For each lot B answers.
+        """
+        # Rows of one problem, which begin alike, stand together.
+        by_problem = ([row for rows in zip(*lots, strict=True) for row in rows] for lots in (prompts, answers))
         with self.adapters.use(self.teacher_bank, [index]):
-            hidden = answers_hidden(self.student, prompts, repeated).split(list(map(len, repeated)))
-        yield from (torch.cat(hidden[number :: len(exposures)]) for number in range(len(exposures)))
+            hidden = answers_hidden(self.student, *by_problem)
+        return [hidden[lot :: len(prompts)] for lot in range(len(prompts))]
+
+    def teachers_hidden(
+        self, students: Sequence[int], batches: Sequence[tuple[Rollouts, Sequence[Sequence[int]]]]
+    ) -> Iterator[list[Tensor] | None]:
+        """Yields the teacher's hidden states for the next update of students that meet the same problems, row by row, or None.
+
+        As many as ``PASS_BYTES`` has room for come of one pass. None, which leaves it to the update, is yielded for a student by itself,
+        where teachers differ, in modules, and where processes share the rows.
+
+        Args:
+            students: Which, S of them, whose horizons are the same.
+            batches: For each of them its B rollouts, and B teacher prompts of token ids.
+        """
+        is_shared = self.teacher_bank is None and self.student.fused is not None and self.student.ranks.size == 1
+        if len(students) == 1 or not is_shared:
+            yield from [None] * len(students)
+            return
+        cut = [rollouts.beginning(self.configs[students[0]].loss_horizon) for rollouts, _ in batches]
+        head = self.student.head_weight
+        most_tokens = PASS_BYTES // (head.shape[1] * head.element_size())
+        for part in in_parts([int(one.lengths.sum()) for one in cut], most_tokens):
+            if len(students[part]) > 1:
+                prompts = [shown for _, shown in batches[part]]
+                yield from self._hidden_together(students[0], prompts, [one.answers for one in cut[part]])
+            else:
+                yield None
 
     def mismatches(
         self, index: int, rollouts: Rollouts, exposures: Sequence[Sequence[Sequence[int]]]
@@ -288,8 +323,13 @@ class Learner:
         mask = rollouts.completion_mask
         with torch.no_grad(), self.adapters.use("student", [index]):
             student_hidden = scored_hidden(self.student, rollouts.prompt_ids, rollouts.prompt_mask, rollouts)
+        teachers: Iterator[Tensor]
+        if self.student.fused is None:
+            teachers = (self._teacher_hidden(index, rollouts, prompts) for prompts in exposures)
+        else:
+            teachers = map(torch.cat, self._hidden_together(index, exposures, [rollouts.answers] * len(exposures)))
         means = []
-        for teacher_hidden in self._teachers_hidden(index, rollouts, exposures):
+        for teacher_hidden in teachers:
             tokens = token_divergence(
                 student_hidden,
                 teacher_hidden,

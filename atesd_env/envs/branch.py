@@ -30,8 +30,9 @@ def counterfactual(
     meet the same problems and the same random numbers, so that differences between ratios are paired. A branch ends where
     the episode would: after the episode's last window, or when its student breaks.
 
-    Cost: ``len(ratios) * windows`` windows of a student, sampled together; the memory of ``len(ratios)`` adapters and
-    optimizers and of one rollout batch for all; no second base model, because the frozen weights are shared. The probe is
+    Cost: ``len(ratios) * windows`` windows of a student, sampled together, and in their first update, where they are the same, once;
+    the memory of ``len(ratios)`` adapters and optimizers and of one rollout batch for all; no second base model, because the frozen
+    weights are shared. The probe is
     measured after each window, its accuracy in the windows where the environment measures it.
 
     Args:

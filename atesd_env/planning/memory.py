@@ -29,6 +29,7 @@ from atesd_env.planning.terms import (
     joined_adapters,
     layer_parameters,
     saved_bytes,
+    waiting_bytes,
 )
 from atesd_env.rollouts.scoring import LOG_PROB_CHUNK
 
@@ -110,6 +111,14 @@ def memory_plan(
     lengths = lengths or Lengths.worst(config)
     fixed = _fixed_parts(config, shape, num_students, num_processes, is_mapped)
     phases = _phases(share_of_process(config, num_processes), shape, lengths, num_students)
+    if num_students > 1 and num_processes == 1 and not (runs_in_modules(config) or _has_teacher(config)):
+        # Where all students meet the same problems, they share the teacher's passes.
+        width, scored = _number_bytes(config), num_students * config.num_rollouts * lengths.completion
+        columns = lengths.teacher_prompt + lengths.completion - 1
+        activations = forward_bytes(num_students * config.num_rollouts, columns, shape, width)
+        waiting = {"students' hidden states": waiting_bytes(scored, shape, width)}
+        phases["teacher"] = {"activations": activations, **waiting}
+        phases["student"] |= waiting
     if config.rollout_engine != "own":
         del phases["prompts"], phases["decoding"]
     if config.rollout_engine == "vllm":
@@ -128,10 +137,9 @@ def _fixed_parts(
     """Returns what stays from the first window to the last, by part."""
     width = _number_bytes(config)
     adapter = num_students * shape.num_adapter_parameters * FLOAT_BYTES
-    has_teacher = config.teacher == "ema" or config.adapter is not None
     fixed: dict[str, float] = {
         **base_bytes(shape, width, config.base_quantization),
-        "adapters": adapter * (3 if has_teacher else 2),  # values, gradients, the teacher's
+        "adapters": adapter * (3 if _has_teacher(config) else 2),  # values, gradients, the teacher's
         "optimizer": adapter * 2,  # AdamW's two averages
     }
     if is_mapped and not runs_in_modules(config):
@@ -186,6 +194,11 @@ def _phases(config: EnvConfig, shape: ModelShape, lengths: Lengths, num_students
             "logits": 3 * LOG_PROB_CHUNK * shape.vocabulary_size * FLOAT_BYTES,
         },
     }
+
+
+def _has_teacher(config: EnvConfig) -> bool:
+    """Whether teachers have adapters of their own."""
+    return config.teacher == "ema" or config.adapter is not None
 
 
 def _number_bytes(config: EnvConfig) -> int:

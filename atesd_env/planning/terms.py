@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from atesd_env.distillation.chunked import BLOCK_BYTES_GPU, CHUNK_BYTES
 from atesd_env.planning.shape import ModelShape
-from atesd_env.rollouts.passes import activation_bytes, fitting_tokens
+from atesd_env.rollouts.passes import PASS_BYTES, activation_bytes, fitting_tokens
 from atesd_env.rollouts.sampling import KEPT_SHARE
 from atesd_env.student.adapters import MOST_ZEROS, num_zeros
 
@@ -68,6 +68,11 @@ def forward_bytes(num_rows: int, num_columns: int, shape: ModelShape, width: int
     """
     one = token_bytes(shape, width)
     return min(num_rows, max(1, fitting_tokens(one) // num_columns)) * num_columns * one
+
+
+def waiting_bytes(num_scored: int, shape: ModelShape, width: int) -> int:
+    """Returns what the teacher's hidden states of ``num_scored`` tokens take, of one pass for students that wait for their turn."""
+    return min(num_scored * shape.hidden_size * width, PASS_BYTES)
 
 
 def saved_bytes(

@@ -11,6 +11,9 @@ from atesd_env.population.instance import Instance
 from atesd_env.rollouts.sampling import Rollouts
 from atesd_env.tasks.base import Problem
 
+Answered = tuple[Instance, Sequence[Problem], Sequence[Problem], Rollouts, Sequence[str]]
+"""What ``make_batch`` makes a batch of, apart from the decision."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -34,14 +37,19 @@ class Batch:
     texts: Sequence[str]
     is_correct: Sequence[bool]
 
+    @property
+    def shown(self) -> list[Sequence[int]]:
+        """The teacher prompts' tokens."""
+        return [prompt.token_ids for prompt in self.teacher_prompts]
+
 
 def make_batch(
     instance: Instance,
     problems: Sequence[Problem],
     others: Sequence[Problem],
-    decision: Decision,
     rollouts: Rollouts,
     texts: Sequence[str],
+    decision: Decision,
 ) -> Batch:
     """Exposes the teacher, and grades the answers.
 
@@ -49,9 +57,9 @@ def make_batch(
         instance: The student's.
         problems: B problems.
         others: For each of them another one.
-        decision: The update's.
         rollouts: B answers to the problems.
         texts: The same as text.
+        decision: The update's.
     """
     groups = [instance.groups.group(problem) for problem in problems]
     by_problem = decision.reveal_ratios[groups] if decision.by_problem is None else decision.by_problem

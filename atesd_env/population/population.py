@@ -2,7 +2,7 @@
 
 A window is written once, here: the scalar environment is the population of one. Each student has its own seed, random
 streams, order of problems, optimizer, gradient clipping and learning curve. Rollouts of all students are sampled together;
-updates are made student by student.
+updates are made student by student. What is the same for several students is made once (``paired``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from atesd_env.config import EnvConfig, RunConfig, instance_configs
 from atesd_env.distillation.update import Learner
@@ -24,10 +25,11 @@ from atesd_env.envs.observation import RunningStatistics, advance, initial_stati
 from atesd_env.envs.reward import learning_progress, window_reward
 from atesd_env.errors import NonFiniteError
 from atesd_env.files.checkpoint import Checkpoint
-from atesd_env.population.batch import Batch, make_batch
+from atesd_env.population.batch import Answered, Batch, make_batch
 from atesd_env.population.collapse import collapse_reason
 from atesd_env.population.decision import Decision, decide
 from atesd_env.population.instance import Instance, make_instance
+from atesd_env.population.paired import likenesses, meeting
 from atesd_env.population.problems import next_problems, problem_at
 from atesd_env.population.run_state import RunState
 from atesd_env.population.samples import Sample, readable
@@ -44,7 +46,7 @@ from atesd_env.population.totals import WindowTotals, broken_row, finished_row, 
 from atesd_env.rollouts.engines.checked import check_difference
 from atesd_env.rollouts.engines.engine import RolloutEngine
 from atesd_env.rollouts.engines.registry import make_engine
-from atesd_env.rollouts.sampling import Rollouts, SamplingSpec, decode_texts
+from atesd_env.rollouts.sampling import SamplingSpec, decode_texts
 from atesd_env.student.adapters import AdapterStack
 from atesd_env.student.generators import torch_stream
 from atesd_env.student.loading import load_student
@@ -92,14 +94,8 @@ class Population(Students):
         configs = instance_configs(config, instances, num_students)
         self.engine = make_engine(config, num_students) if engine is None else engine
         self.student = load_student(config) if student is None else student
-        self.adapters = AdapterStack(
-            self.student.model,
-            num_students,
-            config.lora_r,
-            config.lora_alpha,
-            config.lora_targets,
-            keeps_teacher(config),
-        )
+        its_adapters = config.lora_r, config.lora_alpha, config.lora_targets, keeps_teacher(config)
+        self.adapters = AdapterStack(self.student.model, num_students, *its_adapters)
         self._different = {one: make_instance(one, self.student, self.adapters) for one in dict.fromkeys(configs)}
         self.instances: list[Instance] = [self._different[one] for one in configs]
         self.learner = Learner(self.student, self.adapters, configs)
@@ -183,18 +179,18 @@ class Population(Students):
 
     def _update(self, students: Sequence[int], totals: Mapping[int, WindowTotals]) -> None:
         """Samples rollouts of several students in one batch, then updates them one by one."""
+        lots = meeting(students, self.instances, self.runs)
         with self._timed("time/rollout_sec"):
-            drawn = [self._next_problems(student) for student in students]
-            rollouts = self._sample(students, [problems for problems, _ in drawn])
-            texts = decode_texts(self.student, rollouts)
+            first = likenesses(lots, self.adapters.flat)
+            answered = self._sample([student for student in students if first[student] == student])
         with self._timed("time/update_sec"):
-            for place, (student, (problems, others)) in enumerate(zip(students, drawn, strict=True)):
-                rows = slice(place * len(problems), (place + 1) * len(problems))
-                instance, part, total = self.instances[student], rollouts.rows(rows), totals[student]
-                share = self.student.ranks.share(self.config.num_rollouts)
-                decision = total.decision.of_update(total.num_updates, self.config.num_rollouts, share)
-                batch = make_batch(instance, problems, others, decision, part, texts[rows])
-                self._learn(student, batch, totals[student])
+            share = self.student.ranks.share(self.config.num_rollouts)
+            for lot in lots:
+                decisions = [totals[student].next_decision(self.config.num_rollouts, share) for student in lot]
+                batches = [make_batch(*answered[first[one]], its) for one, its in zip(lot, decisions, strict=True)]
+                hidden = self.learner.teachers_hidden(lot, [(batch.rollouts, batch.shown) for batch in batches])
+                for student, batch, teacher_hidden in zip(lot, batches, hidden, strict=True):
+                    self._learn(student, batch, totals[student], teacher_hidden)
 
     def _next_problems(self, student: int) -> tuple[list[Problem], list[Problem]]:
         """Returns this process's share of the next update's problems, and of those that the control ``other`` shows."""
@@ -203,26 +199,28 @@ class Population(Students):
         mine = self.student.ranks.share(size)
         return problems[mine], others[mine]
 
-    def _sample(self, students: Sequence[int], problems: Sequence[Sequence[Problem]]) -> Rollouts:
-        """Returns a rollout to each of the students' problems, one student's behind the other's."""
+    def _sample(self, students: Sequence[int]) -> dict[int, Answered]:
+        """Samples a rollout to each of the students' next problems, in one batch."""
+        drawn = {student: self._next_problems(student) for student in students}
         prompts = [
-            self.instances[student].builder.student_prompt(problem)
-            for student, its_problems in zip(students, problems, strict=True)
-            for problem in its_problems
+            self.instances[student].builder.student_prompt(one) for student in students for one in drawn[student][0]
         ]
         runs = [self.runs[student] for student in students]
         streams = [torch_stream(run.seed, "rollout", run.num_updates) for run in runs]
-        return self.engine.sample(
+        rollouts = self.engine.sample(
             self.student, self.adapters, prompts, self.sampling, students, streams, self.config.num_rollouts
         )
+        texts, size = decode_texts(self.student, rollouts), len(prompts) // len(students)
+        rows = {student: slice(place * size, (place + 1) * size) for place, student in enumerate(students)}
+        return {one: (self.instances[one], *drawn[one], rollouts.rows(its), texts[its]) for one, its in rows.items()}
 
-    def _learn(self, student: int, batch: Batch, totals: WindowTotals) -> None:
+    def _learn(self, student: int, batch: Batch, totals: WindowTotals, teacher_hidden: list[Tensor] | None) -> None:
         """Makes a student's update, unless it breaks in it."""
         self.batches[student] = batch
-        teacher_prompts = [prompt.token_ids for prompt in batch.teacher_prompts]
+        groups = batch.groups if self.config.groups > 1 else None
+        its_update = batch.rollouts, batch.shown, self.config.num_rollouts, groups, teacher_hidden
         try:
-            groups = batch.groups if self.config.groups > 1 else None
-            update = self.learner.update(student, batch.rollouts, teacher_prompts, self.config.num_rollouts, groups)
+            update = self.learner.update(student, *its_update)
         except NonFiniteError as error:
             self.runs[student].broken = f"non-finite: {error}"
             return
@@ -374,7 +372,9 @@ class Population(Students):
             num_students: How many, which costs the memory of as many adapters and their optimizers.
             index: Whose configuration they have.
         """
-        return Population(self.instances[index].config, num_students, bare_copy(self.student), engine=self.engine)
+        twin = Population(self.instances[index].config, num_students, bare_copy(self.student), engine=self.engine)
+        twin.instances[0].probe.know(self.instances[index].probe)
+        return twin
 
     def close(self) -> None:
         """Lets go of the rollout engine's memory and processes, which the next window would start again."""

@@ -60,6 +60,10 @@ class Probe:
         """Returns the same measurements on other problems."""
         return Probe(self.student, self.adapters, self.builder, problems, self.max_tokens, self.batch_size)
 
+    def know(self, other: Probe) -> None:
+        """Shares what is remembered of a fixed teacher with another probe, of the same problems and the same base."""
+        self._grounded_cache = other._grounded_cache
+
     def success_rates(self, index: int, window: int, seed: int, config: EnvConfig) -> Row:
         """Returns how many problems student ``index`` solves, as far as it is due after a window.
 
@@ -136,7 +140,7 @@ class Probe:
         ]
         answers = [reference for reference in self._references for _ in exposed]
         with torch.inference_mode(), self.adapters.use(bank, [index]):
-            hidden = answers_hidden(self.student, prompts, answers)
+            hidden = torch.cat(answers_hidden(self.student, prompts, answers))
             tokens = torch.tensor([token for answer in answers for token in answer], device=self.student.device)
             log_probs = token_log_probs(self.student, hidden, tokens).double().split(list(map(len, answers)))
         means = [float(part.mean()) for part in log_probs]

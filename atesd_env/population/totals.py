@@ -44,7 +44,6 @@ def rollout_rows(batch: Batch) -> list[RolloutRow]:
     """Returns what a row sums up of each of a batch's rollouts."""
     lengths = batch.rollouts.lengths.tolist()
     is_truncated = (~batch.rollouts.is_finished).tolist()
-    answers = [ids[:length] for ids, length in zip(batch.rollouts.completion_ids.tolist(), lengths, strict=True)]
     return [
         RolloutRow(
             ratio,
@@ -64,7 +63,7 @@ def rollout_rows(batch: Batch) -> list[RolloutRow]:
             lengths,
             is_truncated,
             batch.groups,
-            answers,
+            batch.rollouts.answers,
             strict=True,
         )
     ]
@@ -91,6 +90,10 @@ class WindowTotals:
     def num_updates(self) -> int:
         """Updates taken in."""
         return len(self._updates)
+
+    def next_decision(self, num_rollouts: int, share: slice) -> Decision:
+        """Returns the decision of the next update, for a share of its rollouts."""
+        return self.decision.of_update(self.num_updates, num_rollouts, share)
 
     @property
     def agreement(self) -> Agreement:

@@ -79,6 +79,12 @@ class Rollouts:
         """[R] long, tokens of each answer."""
         return self.completion_mask.sum(dim=1)
 
+    @property
+    def answers(self) -> list[list[int]]:
+        """The tokens of each answer."""
+        rows = zip(self.completion_ids.tolist(), self.lengths.tolist(), strict=True)
+        return [token_ids[:length] for token_ids, length in rows]
+
     def beginning(self, num_tokens: int | None) -> Rollouts:
         """Returns the answers' first tokens, at most so many of each; None is all."""
         return dataclasses.replace(
@@ -324,9 +330,5 @@ def _unended_first(has_ended: Tensor, num_rows: int) -> Tensor:
 
 def decode_texts(student: Student, rollouts: Rollouts) -> list[str]:
     """Returns the answers as text, special tokens left out."""
-    rows = [
-        token_ids[mask].tolist()
-        for token_ids, mask in zip(rollouts.completion_ids.cpu(), rollouts.completion_mask.cpu(), strict=True)
-    ]
-    texts: list[str] = student.tokenizer.batch_decode(rows, skip_special_tokens=True)
+    texts: list[str] = student.tokenizer.batch_decode(rollouts.answers, skip_special_tokens=True)
     return texts

@@ -82,8 +82,10 @@ class SharedRows:
         return torch.cat(attended).index_select(0, self.places)
 
 
-def answers_hidden(student: Student, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
-    """Returns the final hidden states that predict answers behind their prompts, [N, D], N the answers' tokens, row by row.
+def answers_hidden(
+    student: Student, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+) -> list[Tensor]:
+    """Returns the final hidden states that predict answers behind their prompts, [its tokens, D] for each answer.
 
     The numbers of ``scoring.scored_hidden``; rows that begin alike should stand together.
 
@@ -96,24 +98,25 @@ def answers_hidden(student: Student, prompts: Sequence[Sequence[int]], answers: 
     with torch.no_grad():
         # The last answer token predicts nothing that is scored, so it is not fed.
         rows = [(*prompt, *answer[:-1]) for prompt, answer in zip(prompts, answers, strict=True)]
-        parts = []
-        for part in _passes(rows, tokens_at_once(student)):
+        hidden: list[Tensor] = []
+        for part in in_parts(list(map(len, rows)), tokens_at_once(student)):
             shared = SharedRows.of(rows[part], student.device)
             predicting = [
                 path[len(prompt) - 1 :][: len(answer)]
                 for path, prompt, answer in zip(shared.paths, prompts[part], answers[part], strict=True)
             ]
             wanted, order = torch.cat(predicting).unique(return_inverse=True)
-            parts.append(student.fused.packed_hidden(shared.token_ids, shared, wanted)[order])
-        return torch.cat(parts)
+            predicted = student.fused.packed_hidden(shared.token_ids, shared, wanted)[order]
+            hidden += predicted.split(list(map(len, answers[part])))
+        return hidden
 
 
-def _passes(rows: Sequence[Sequence[int]], most_tokens: int) -> Iterator[slice]:
-    """Yields consecutive rows of at most so many tokens, or one row."""
+def in_parts(lengths: Sequence[int], most_tokens: int) -> Iterator[slice]:
+    """Yields consecutive places of at most so many tokens together, or one place."""
     start, num_tokens = 0, 0
-    for row, token_ids in enumerate(rows):
-        if row > start and num_tokens + len(token_ids) > most_tokens:
-            yield slice(start, row)
-            start, num_tokens = row, 0
-        num_tokens += len(token_ids)
-    yield slice(start, len(rows))
+    for place, length in enumerate(lengths):
+        if place > start and num_tokens + length > most_tokens:
+            yield slice(start, place)
+            start, num_tokens = place, 0
+        num_tokens += length
+    yield slice(start, len(lengths))

@@ -21,8 +21,10 @@ from atesd_env.planning.terms import (
     layer_parameters,
     saved_bytes,
     token_bytes,
+    waiting_bytes,
 )
 from atesd_env.rollouts.decoding import begin_decoding
+from atesd_env.rollouts.passes import PASS_BYTES
 from atesd_env.rollouts.sampling import Rollouts
 from atesd_env.rollouts.scoring import scored_hidden
 from atesd_env.student.adapters import AdapterStack
@@ -159,20 +161,25 @@ def test_every_part_of_a_window_by_hand() -> None:
             "adapters laid together": 2 * joined,
             "logits": 8 * 50 * 10 * 4,
         },
-        "teacher": {"activations": 3 * (200 + 50 - 1) * token},
+        # If both meet the same problems, the teacher reads all eight rows in one pass.
+        "teacher": {"activations": 8 * (200 + 50 - 1) * token, "students' hidden states": 8 * 50 * 4 * 2},
         "student": {
             "activations": saved_bytes(3 * (100 + 50 - 1), scored, SMALL, 2, recompute=False),
             "adapters laid together": joined,
             "hidden states": 3 * scored * 4 * 2,
             "divergence chunk": 50 * (2 * scored * 2 + 6 * scored * 4),
+            "students' hidden states": 8 * 50 * 4 * 2,
         },
         "probe": {"activations": 4 * (200 + 30 - 1) * token, "logits": 3 * 256 * 50 * 4},
     }
     assert plan.peak == sum(plan.fixed.values()) + max(sum(parts.values()) for parts in plan.phases.values())
     # Modules keep each layer's adapters, rounded to 16 bits, for the backward pass.
-    in_modules = memory_plan(config.replace(forward="modules"), SMALL, LENGTHS, num_students=2).phases["student"]
-    assert in_modules["adapters in 16 bits"] == 10 * 2
-    assert "adapters laid together" not in in_modules
+    in_modules = memory_plan(config.replace(forward="modules"), SMALL, LENGTHS, num_students=2).phases
+    assert in_modules["student"]["adapters in 16 bits"] == 10 * 2
+    assert "adapters laid together" not in in_modules["student"]
+    apart = memory_plan(config, SMALL, LENGTHS).phases["teacher"]
+    assert in_modules["teacher"] == apart == {"activations": 3 * (200 + 50 - 1) * token}, "three rows at a time"
+    assert waiting_bytes(10**9, SMALL, 2) == PASS_BYTES
 
 
 def test_what_a_configuration_adds_or_spares() -> None:

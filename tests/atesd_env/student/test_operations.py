@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from atesd_env.student.forward import LONGEST_ALIKE
 from atesd_env.student.operations import (
+    attend_rows,
     causal_attention,
     gather_rows,
     head_for_each,
@@ -136,6 +138,20 @@ def test_causal_attention_with_a_head_for_each_is_that_with_shared_heads():
     expected = scores.masked_fill(~visible, -torch.inf).softmax(dim=-1) @ head_for_each(value, 6)
     assert torch.equal(head_for_each(key, 6)[:, 3], key[:, 1]), "three neighbours share a head"
     torch.testing.assert_close(causal_attention(query, key, value), expected)
+
+
+@pytest.mark.parametrize(("length", "filled"), [(16, 32), (48, 80), (112, LONGEST_ALIKE), (160, LONGEST_ALIKE)])
+def test_a_rows_attention_does_not_depend_on_how_far_it_is_filled_up(length: int, filled: int):
+    """The same bits on a CPU, and those of its gradient: rows may stand in the block of their own length."""
+    heads, grad = torch.randn(2, filled, 8, 32), torch.zeros(2, filled, 4 * 32)
+    grad[:, :length] = torch.randn(2, length, 4 * 32)
+    found = []
+    for tokens in (filled, length):
+        inputs = heads[:, :tokens].clone().requires_grad_()
+        attended = attend_rows(inputs, num_shared=2)
+        attended.backward(grad[:, :tokens].flatten(0, 1))
+        found.append((attended.detach().unflatten(0, (2, tokens))[:, :length], inputs.grad[:, :length]))
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
 def test_scatter_and_gather_undo_each_other():
