@@ -32,8 +32,7 @@ def counterfactual(
 
     Cost: ``len(ratios) * windows`` windows of a student, sampled together, and in their first update, where they are the same, once;
     the memory of ``len(ratios)`` adapters and optimizers and of one rollout batch for all; no second base model, because the frozen
-    weights are shared. The probe is
-    measured after each window, its accuracy in the windows where the environment measures it.
+    weights are shared. The probe is measured after each window, its accuracy in the windows where the environment measures it.
 
     Args:
         env: A scalar or vector environment, wrapped or not, in a running episode. What wrappers do to actions and rewards
