@@ -65,6 +65,25 @@ def trl_table() -> str:
     return f"{table}\n\n{peak}\n\n{source(results[0])}"
 
 
+def update_speed_table() -> str:
+    """Returns updates now and at an earlier commit, as measured in turn."""
+    names = ("tiny_1_students", "tiny_16_students", "smollm2-135m_1_students")
+    results = [measured(f"update_speed_{name}") for name in names if _is_measured(f"update_speed_{name}")]
+    rows = []
+    for result in results:
+        seconds, times = result["sec_per_student"], result["times_as_fast"]
+        now = [f"{1e3 * seconds[name]:,.0f} ms ({times[name]:.2f})" for name in ("after", "fast")]
+        threads = f"{result['threads']} thread{'s' * (result['threads'] > 1)}"
+        rows.append((f"{result['students']} of {result['env']}, {threads}", f"{1e3 * seconds['before']:,.0f} ms", *now))
+    headers = (
+        "students",
+        f"commit `{results[0]['commit_before'][:7]}`",
+        "now (times as fast)",
+        f"with {_fields(results[0]['fast'])[2:]}",
+    )
+    return f"{markdown_table(headers, rows)}\n\n{source(results[0])}"
+
+
 def _fields(fields: Mapping[str, Any]) -> str:
     """Returns fields of a configuration as the end of a table's cell."""
     return "".join(

@@ -52,6 +52,7 @@ from docs.generator.measured_tables import (
     scaling_table,
     surrogate_table,
     trl_table,
+    update_speed_table,
 )
 from docs.generator.plan_tables import measured_table, presets_table, seeds_table
 from docs.generator.public_names import ROOT
@@ -105,6 +106,7 @@ MADE: dict[str, Callable[[], str]] = {
     "habit_parameters": habit_parameters_table,
     "scaling": scaling_table,
     "trl": trl_table,
+    "update_speed": update_speed_table,
     "floor": floor_table,
     "surrogate": surrogate_table,
     "sweep": sweep_table,
