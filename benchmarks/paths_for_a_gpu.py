@@ -136,9 +136,9 @@ def told(is_same: bool, what: str) -> str:
 
 
 def float32_products(
-    inputs: Tensor, weight: Tensor, matrix_a: Tensor, parts: list[tuple[int, Tensor]], product: Product
+    inputs: Tensor, weight: Tensor, matrix_a: Tensor, parts: list[tuple[int, Tensor]], product: Product, **_: bool
 ) -> Tensor:
-    """``linear_with_adapter`` as it was: what adapters add is made in float32, and rounded once."""
+    """``linear_with_adapter`` as it was: what adapters add is made in float32, and rounded once; weights of 16 bits never merge."""
     ((_, matrix_b),) = parts
     return product(inputs, weight) + (inputs.float() @ matrix_a.float() @ matrix_b.float()).to(inputs.dtype)
 
