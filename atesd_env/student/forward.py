@@ -83,7 +83,7 @@ class Projection:
     merges: bool
 
     @staticmethod
-    def fuse(parent: nn.Module, *names: str, product: Product, merges: bool) -> Projection:
+    def fuse(parent: nn.Module, *names: str, product: Product, merges: bool = False) -> Projection:
         """Moves the layers' weights into one tensor, without keeping a second copy."""
         layers = [cast(nn.Linear, parent.get_submodule(name)) for name in names]
         with torch.no_grad():
