@@ -50,7 +50,7 @@ def test_files_of_before_hold_every_field_of_every_leaf():
     since_then = {"data_columns", "train_on_benchmark", "phases", "phase_jitter"}  # a missing field has its default
     since_then |= {"student_thinking", "teacher_thinking", "evaluation_thinking", "merge_end_tokens", "loss_horizon"}
     since_then |= {"view", "action_views", "action_retire", "action_ratios", "collapse_loop_rate"}
-    since_then |= {"code_answer", "min_level", "max_level", "cuda_graph", "products"}
+    since_then |= {"code_answer", "min_level", "max_level", "cuda_graph", "products", "lora_merge"}
     for there in (TOY, LANGUAGE_MODEL):
         assert {*EnvConfig.names(), *ToyConfig.names()} - set(there) == since_then
 
