@@ -161,8 +161,10 @@ def _phases(config: EnvConfig, shape: ModelShape, lengths: Lengths, num_students
     cache = cache_bytes(shape, rollouts, lengths.student_prompt + config.max_new_tokens, width)
     joined = 0 if in_modules else joined_adapters(shape) * width
     sampling = {"adapters laid together": num_students * joined}
-    if config.lora_merge and num_students == 1 and not in_modules and width == FLOAT_BYTES:
-        sampling = {"layers with adapters added": layer_parameters(shape) * width}
+    merged = layer_parameters(shape) * width if config.lora_merge and not in_modules and width == FLOAT_BYTES else 0
+    if merged and (num_students == 1 or merged > num_students * joined):
+        # A single one of several samples by itself too: where all are alike, on the probe, when the others have ended.
+        sampling = {"layers with adapters added": merged}
     return {
         "prompts": {
             "key-value cache": cache,

@@ -30,9 +30,14 @@ def likenesses(lots: Sequence[Sequence[int]], adapters: Tensor) -> dict[int, int
         adapters: [K, P], all students'.
     """
     first: dict[int, int] = {}
+    # Sums, which are read at once, spare most comparisons; whoever shares one is compared number by number.
+    sums: list[float] = adapters.sum(dim=1).tolist() if any(len(lot) > 1 for lot in lots) else []
     for lot in lots:
         others: list[int] = []
         for student in lot:
-            first[student] = next((one for one in others if torch.equal(adapters[one], adapters[student])), student)
+            alike = (
+                one for one in others if sums[one] == sums[student] and torch.equal(adapters[one], adapters[student])
+            )
+            first[student] = next(alike, student)
             others += [student] if first[student] == student else []
     return first

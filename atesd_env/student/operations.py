@@ -25,8 +25,8 @@ def rms_norm(inputs: Tensor, weight: Tensor, eps: float) -> Tensor:
     if is_half and inputs.is_cuda:
         return functional.rms_norm(inputs, inputs.shape[-1:], None, eps) * weight  # one kernel there
     if not torch.is_grad_enabled():
-        normed = _normed(inputs.float() if is_half else inputs, eps)[0]
-        return normed.to(inputs.dtype).mul_(weight)
+        normed = _normed(inputs.float() if is_half else inputs, eps)[0].to(inputs.dtype)
+        return normed.mul_(weight) if normed.dtype == weight.dtype else normed * weight
     output: Tensor = (_HalfRMSNorm if is_half else _RMSNorm).apply(inputs, weight, eps)
     return output
 
