@@ -13,6 +13,7 @@ from torch import Tensor
 from atesd_env.config import EnvConfig
 from atesd_env.distillation import update
 from atesd_env.population import population as population_module
+from atesd_env.population.paired import likenesses
 from atesd_env.population.population import Population
 from atesd_env.population.probe import Probe
 from atesd_env.student.ranks import Ranks
@@ -134,3 +135,9 @@ def test_hidden_states_that_wait_are_bounded(
     assert rows["read"] == [5 * 4, 2 * 4, 2 * 4]
     for student in range(5):
         assert_equal_but_for_rounding(parts, student, whole, student)
+
+
+def test_adapters_are_alike_number_by_number():
+    """The second has the sum of the first, in another order; the fourth is the first's copy in another lot."""
+    adapters = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0], [1.0, 2.0]])
+    assert likenesses([[0, 1, 2], [3]], adapters) == {0: 0, 1: 1, 2: 0, 3: 3}
